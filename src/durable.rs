@@ -1,0 +1,212 @@
+//! Replace a file so that a crash leaves either the whole old or the whole new one.
+//!
+//! What for: every file that hallpass writes and reads again (keys, configs, client files, trust bundles).
+//! What not: append-only data (that is the store's) and files of others. A symlink at the target is replaced, not
+//! followed.
+//!
+//! Order: a new temporary file beside the target, readable by nobody else; write; the final mode (whatever the umask
+//! is); `fsync`; rename; `fsync` of the folder. A failed `fsync` is never tried again (the kernel may have dropped the
+//! pages already): the temporary file goes and the old file stays. A crash before the rename leaves a file
+//! `.NAME.PID-N.tmp` with mode 0600 that nobody reads; it may be deleted.
+//!
+//! Known hole: a crash between rename and the folder's `fsync` may bring back the old file, whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+/// Replaces `path` with `bytes` under `mode` (for example `0o600`), durably.
+///
+/// # Errors
+/// Any I/O error, with the path in its text; the old file is then still there, whole.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    place(path, bytes, mode, |from, to| fs::rename(from, to)).map_err(|e| named("write", path, &e))
+}
+
+/// As [`replace`], but refuses to touch an existing file (`io::ErrorKind::AlreadyExists`).
+///
+/// # Errors
+/// Any I/O error, with the path in its text.
+pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    place(path, bytes, mode, rename_to_free_name).map_err(|e| named("create", path, &e))
+}
+
+/// Creates a folder and its missing parents with `mode`, and makes that durable; an existing one is left alone.
+///
+/// # Errors
+/// Any I/O error, with the path in its text; among them that something else than a folder has the name.
+pub fn create_folder(path: &Path, mode: u32) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
+    for folder in missing.into_iter().rev() {
+        create_one_folder(folder, mode).map_err(|e| named("create", folder, &e))?;
+    }
+    Ok(())
+}
+
+fn create_one_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(folder) {
+        // Somebody else was faster: as good as one that was there.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            // The umask may have taken bits away.
+            fs::set_permissions(folder, Permissions::from_mode(mode))?;
+            sync_folder(parent(folder))
+        }
+    }
+}
+
+fn place(path: &Path, bytes: &[u8], mode: u32, rename: fn(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
+    let temporary = temporary_beside(path)?;
+    let placed = write_new(&temporary, bytes, mode).and_then(|()| rename(&temporary, path));
+    if let Err(error) = placed {
+        // The first error is the one to report; a temporary file that can't be removed hurts nobody.
+        drop(fs::remove_file(&temporary));
+        return Err(error);
+    }
+    sync_folder(parent(path))
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    // `create_new` is O_EXCL: it neither opens an existing file nor follows a link that somebody planted.
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
+/// Renames unless `to` exists, in one step of the kernel.
+fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system without that: a hard link fails just as surely when the name is taken.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        done => Ok(done?),
+    }
+}
+
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    Ok(parent(path).join(temporary))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn named(verb: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {verb} {path:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_replaced_file_has_the_new_bytes_and_mode_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        replace(&path, b"old", 0o644).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"old".to_vec(), 0o644));
+        replace(&path, b"new", 0o600).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"new".to_vec(), 0o600));
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn create_never_touches_what_exists_not_even_a_dangling_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        create(&path, b"first", 0o666).unwrap();
+        assert_eq!(mode(&path), 0o666, "the umask has no say");
+        let error = create(&path, b"second", 0o600).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("file"), "{error}");
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"first".to_vec(), 0o666));
+
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert_eq!(create(&link, b"x", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(folder.path()), ["file", "link"]);
+    }
+
+    #[test]
+    fn only_one_of_many_creators_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let wins = std::thread::scope(|scope| {
+            let creators: Vec<_> = (0..8_u8)
+                .map(|n| {
+                    scope.spawn({
+                        let path = &path;
+                        move || create(path, &[n], 0o600).is_ok()
+                    })
+                })
+                .collect();
+            creators.into_iter().filter(|_| true).map(|c| c.join().unwrap()).filter(|won| *won).count()
+        });
+        assert_eq!(wins, 1);
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn replace_does_not_write_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        replace(&target, b"precious", 0o600).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        replace(&link, b"new", 0o600).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
+        assert!(!link.is_symlink());
+    }
+
+    #[test]
+    fn folders_are_created_with_their_parents_and_an_existing_one_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b/c");
+        create_folder(&deep, 0o700).unwrap();
+        assert_eq!((mode(&deep), mode(&folder.path().join("a"))), (0o700, 0o700));
+        create_folder(&deep, 0o755).unwrap();
+        assert_eq!(mode(&deep), 0o700);
+        replace(&folder.path().join("file"), b"", 0o600).unwrap();
+        assert!(create_folder(&folder.path().join("file/x"), 0o700).is_err());
+        assert!(create_folder(&folder.path().join("file"), 0o700).is_err());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("folder");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"x", 0o600).is_err(), "a folder is not replaced by a file");
+        assert_eq!(names(folder.path()), ["folder"]);
+        assert!(replace(Path::new("/"), b"x", 0o600).is_err());
+    }
+}

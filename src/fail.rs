@@ -1,0 +1,55 @@
+//! Fail points: named places where a crash test makes the process die. Without the `failpoints` feature they are nothing.
+//!
+//! A point is armed as `NAME` or `NAME:N` (die at the N-th pass). Dying is `abort`: no destructor runs and no buffer is
+//! flushed, as after `kill -9`. Each durable step has one before and one after it, so that the crash tests, which go
+//! through [`POINTS`], find out what a restart makes of every state that a crash can leave.
+
+/// Every fail point there is; a test compares this list with the calls in the source.
+pub const POINTS: &[&str] = &[
+    // store/sqlite/writer.rs: a change is written, but its group is not committed.
+    "store.change.written",
+    // The whole group is written, the commit is the next instruction.
+    "store.commit.before",
+    // The group is durable, nobody has been told.
+    "store.commit.after",
+    // service/issue.rs: the to-be-signed bytes are durable in the log, the signer has not been called.
+    "issue.intent.durable",
+    // The signature exists and is verified, its outcome entry is not written.
+    "issue.signed",
+    // The outcome entry is durable, the certificate has not been handed out.
+    "issue.outcome.durable",
+];
+
+/// Passes the fail point `name`.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn point(name: &'static str) {
+    let _ = name;
+}
+
+#[cfg(feature = "failpoints")]
+static ARMED: std::sync::Mutex<Option<(String, u32)>> = std::sync::Mutex::new(None);
+
+/// Arms one point, given as `NAME` or `NAME:N`; called by `cli/serve.rs` from the environment, in crash tests only. What is
+/// not a point kills at once: a crash test that arms nothing would test nothing.
+#[cfg(feature = "failpoints")]
+pub fn arm(text: &str) {
+    let (name, count) = text.split_once(':').unwrap_or((text, "1"));
+    let count = count.parse().ok().filter(|count| *count > 0);
+    let (true, Some(count)) = (POINTS.contains(&name), count) else { std::process::abort() };
+    *ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((name.to_owned(), count));
+}
+
+/// Passes the fail point `name`; dies there if it is armed and this is the pass.
+#[cfg(feature = "failpoints")]
+pub fn point(name: &'static str) {
+    let mut armed = ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some((wanted, count)) = armed.as_mut()
+        && wanted == name
+    {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            std::process::abort();
+        }
+    }
+}
