@@ -4,3 +4,5 @@ pub mod durable;
 pub mod fail;
 pub mod name;
 pub mod time;
+pub mod signer;
+pub mod ssh;

@@ -1,0 +1,47 @@
+//! CA keys: name the public key, sign a `TbsCert`, and nothing else.
+//!
+//! What for: the service signs through [`Signer`], whatever holds the key. A backend can't be asked to sign anything but a
+//! [`TbsCert`], and only a permit can be made into one, so whoever calls, a CA key is no oracle (P7).
+//!
+//! What not: no policy, no requests, no log, and no judgement of its own signature: `ssh::cert::Certificate::assemble`
+//! verifies what every backend returns.
+//!
+//! Invariant: a signer refuses a certificate that names another CA key than its own.
+
+pub mod file;
+
+use thiserror::Error;
+
+use crate::ssh::PublicKey;
+use crate::ssh::cert::TbsCert;
+
+/// A CA key in some backend. Blocking: the service runs it off the async threads, with a deadline.
+pub trait Signer: Send + Sync + std::fmt::Debug {
+    /// The CA's public key.
+    fn public_key(&self) -> &PublicKey;
+
+    /// Signs exactly `tbs.bytes()`; returns the wire form of the signature (algorithm name, signature).
+    ///
+    /// # Errors
+    /// [`SignError`]; nothing was handed out.
+    fn sign(&self, tbs: &TbsCert) -> Result<Vec<u8>, SignError>;
+}
+
+/// Why a CA key could not be opened or did not sign.
+#[derive(Debug, Error)]
+pub enum SignError {
+    /// `tbs.ca()` is not this signer's key.
+    #[error("the certificate names another CA key")]
+    OtherKey,
+    /// The key could not be opened; the text says what and how to mend it, never key material.
+    #[error("cannot open CA key {path:?}: {why}")]
+    Open {
+        /// The file.
+        path: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The backend failed.
+    #[error("the CA key's backend failed: {0}")]
+    Backend(String),
+}

@@ -1,0 +1,345 @@
+//! SSH public keys that hallpass accepts, and their fingerprints.
+//!
+//! What for: a [`PublicKey`] that exists is of an accepted algorithm and size, is no certificate, and has exactly one
+//! spelling, so equality of its wire bytes (RFC 4253 section 6.6, PROTOCOL.u2f) is equality of keys.
+//!
+//! What not: whose key it is (that is `identity`), and whether its private half was proven (that is [`sig`]).
+//!
+//! Invariants: points lie on their curve and are not compressed, an Ed25519 key is not of small order, RSA numbers are
+//! minimal, the modulus has 3072 to 8192 bits and the exponent at most 32; no trailing bytes anywhere.
+//!
+//! Decisions: sizes of RSA keys are ours to enforce, `sshd` 9.2 still takes 1024 bits. 8192 is the largest modulus that
+//! the RSA crate verifies; a larger one could be certified but could never log in, so it is refused at once.
+//!
+//! This folder is the only user of the `ssh-key` crate.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+pub mod agent;
+pub mod cert;
+mod encoding;
+pub mod private;
+pub mod sig;
+
+use std::fmt;
+
+use data_encoding::{BASE64, BASE64_NOPAD};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use encoding::Reader;
+
+/// The most bytes in a key, as a line and on the wire. An RSA key of 8192 bits has 1,044.
+const KEY_BYTES_MAX: usize = 16 * 1024;
+
+/// The sizes of an RSA modulus, in bits (NIST SP 800-57: 3072 for 128 bits of strength).
+const RSA_BITS: std::ops::RangeInclusive<usize> = 3072..=8192;
+
+/// The longest application string of a security key that is taken; OpenSSH's own is `ssh:`.
+const APPLICATION_BYTES_MAX: usize = 256;
+
+/// The algorithms hallpass accepts for subjects and logins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyAlgorithm {
+    /// `ssh-ed25519`
+    Ed25519,
+    /// `ecdsa-sha2-nistp256`
+    EcdsaP256,
+    /// `ecdsa-sha2-nistp384`
+    EcdsaP384,
+    /// `ecdsa-sha2-nistp521`
+    EcdsaP521,
+    /// `ssh-rsa` with a modulus of at least 3072 bits
+    Rsa,
+    /// `sk-ssh-ed25519@openssh.com`
+    SkEd25519,
+    /// `sk-ecdsa-sha2-nistp256@openssh.com`
+    SkEcdsaP256,
+}
+
+/// A public key of an accepted algorithm and size. Equality is by wire bytes; comments are not kept.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublicKey {
+    algorithm: KeyAlgorithm,
+    blob: Vec<u8>,
+}
+
+/// The SHA-256 of a public key's wire form, shown as OpenSSH does: `SHA256:…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+/// Why a public key is not accepted.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum KeyError {
+    /// Not a public key in OpenSSH's one-line form (or not its wire form).
+    #[error("not an OpenSSH public key")]
+    Malformed,
+    /// A certificate where a key belongs (CVE-2025-49825's class).
+    #[error("this is a certificate, not a public key")]
+    IsCertificate,
+    /// An algorithm hallpass does not accept.
+    #[error("{0:?} keys are not accepted; use ed25519, ecdsa, rsa of 3072 bits or more, or a security key (sk-)")]
+    Algorithm(String),
+    /// An RSA key below 3072 or above 8192 bits.
+    #[error("an RSA key of {0} bits is not accepted; it takes 3072 to 8192")]
+    RsaSize(usize),
+    /// `authorized_keys` options (`from="…"`, `cert-authority`) in front of the key.
+    #[error("options before the key are not accepted; give the key alone, as in id_ed25519.pub")]
+    HasOptions,
+    /// More bytes than any accepted key has.
+    #[error("the key is longer than 16 KiB")]
+    TooLong,
+}
+
+impl PublicKey {
+    /// Parses one line as in `id_ed25519.pub`; a comment is allowed and dropped, options are refused.
+    ///
+    /// # Errors
+    /// [`KeyError`] with the reason.
+    pub fn parse_openssh(line: &str) -> Result<Self, KeyError> {
+        if line.len() > KEY_BYTES_MAX {
+            return Err(KeyError::TooLong);
+        }
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let line = line.strip_suffix('\r').unwrap_or(line).trim_matches(' ');
+        if line.chars().any(char::is_control) {
+            return Err(KeyError::Malformed);
+        }
+        let mut words = line.split(' ').filter(|word| !word.is_empty());
+        let (Some(name), Some(base64)) = (words.next(), words.next()) else { return Err(KeyError::Malformed) };
+        let Some(algorithm) = KeyAlgorithm::from_name(name) else {
+            return Err(Self::why_not(name, std::iter::once(base64).chain(words)));
+        };
+        let blob = BASE64.decode(base64.as_bytes()).ok().ok_or(KeyError::Malformed)?;
+        let key = Self::parse_blob(&blob)?;
+        if key.algorithm == algorithm { Ok(key) } else { Err(KeyError::Malformed) }
+    }
+
+    /// Why a line whose first word is not an accepted algorithm is refused.
+    fn why_not<'a>(name: &str, mut words: impl Iterator<Item = &'a str>) -> KeyError {
+        if is_certificate_name(name) {
+            KeyError::IsCertificate
+        } else if words.any(|word| KeyAlgorithm::from_name(word).is_some()) {
+            KeyError::HasOptions
+        } else {
+            KeyError::Algorithm(name.chars().take(64).collect())
+        }
+    }
+
+    /// Parses the wire form (RFC 4253 section 6.6 and PROTOCOL.u2f).
+    ///
+    /// # Errors
+    /// [`KeyError`] with the reason.
+    pub fn parse_blob(blob: &[u8]) -> Result<Self, KeyError> {
+        if blob.len() > KEY_BYTES_MAX {
+            return Err(KeyError::TooLong);
+        }
+        let mut reader = Reader::new(blob);
+        let name = reader.text().ok_or(KeyError::Malformed)?;
+        if is_certificate_name(name) {
+            return Err(KeyError::IsCertificate);
+        }
+        let algorithm =
+            KeyAlgorithm::from_name(name).ok_or_else(|| KeyError::Algorithm(name.chars().take(64).collect()))?;
+        algorithm.check_numbers(&mut reader)?;
+        // A second opinion, from the crate that verifies with this key later.
+        let reread = ssh_key::PublicKey::from_bytes(blob).and_then(|key| key.to_bytes());
+        if !reader.is_at_end() || reread.as_deref() != Ok(blob) {
+            return Err(KeyError::Malformed);
+        }
+        Ok(Self { algorithm, blob: blob.to_vec() })
+    }
+
+    /// The wire form without the algorithm's name, as a certificate embeds it.
+    fn numbers(&self) -> &[u8] {
+        let mut reader = Reader::new(&self.blob);
+        let name = reader.string();
+        debug_assert_eq!(name, Some(self.algorithm.name().as_bytes()), "a key's wire form starts with its algorithm");
+        reader.rest()
+    }
+
+    /// The application string (`ssh:`) of a security key, which its signatures cover.
+    fn application(&self) -> Option<&[u8]> {
+        let mut reader = Reader::new(self.numbers());
+        let mut last = None;
+        while let Some(field) = reader.string() {
+            last = Some(field);
+        }
+        last.filter(|_| self.algorithm.is_security_key())
+    }
+
+    /// The wire form.
+    #[must_use]
+    pub fn blob(&self) -> &[u8] {
+        &self.blob
+    }
+
+    /// The algorithm.
+    #[must_use]
+    pub const fn algorithm(&self) -> KeyAlgorithm {
+        self.algorithm
+    }
+
+    /// The fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(Sha256::digest(&self.blob).into())
+    }
+
+    /// `ssh-ed25519 AAAA…`, without a comment.
+    #[must_use]
+    pub fn to_openssh(&self) -> String {
+        format!("{} {}", self.algorithm.name(), BASE64.encode(&self.blob))
+    }
+}
+
+impl KeyAlgorithm {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Ed25519,
+        Self::EcdsaP256,
+        Self::EcdsaP384,
+        Self::EcdsaP521,
+        Self::Rsa,
+        Self::SkEd25519,
+        Self::SkEcdsaP256,
+    ];
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// How many strings the wire form has behind the algorithm's name.
+    const fn field_count(self) -> usize {
+        match self {
+            Self::Ed25519 => 1,
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Rsa | Self::SkEd25519 => 2,
+            Self::SkEcdsaP256 => 3,
+        }
+    }
+
+    /// Reads and checks what follows the algorithm's name.
+    fn check_numbers(self, reader: &mut Reader<'_>) -> Result<(), KeyError> {
+        let mut field = || reader.string().ok_or(KeyError::Malformed);
+        let good = match self {
+            Self::Ed25519 => is_ed25519(field()?),
+            Self::EcdsaP256 => field()? == b"nistp256" && is_on_p256(field()?),
+            Self::EcdsaP384 => field()? == b"nistp384" && is_on_p384(field()?),
+            Self::EcdsaP521 => field()? == b"nistp521" && is_on_p521(field()?),
+            Self::Rsa => return check_rsa(field()?, field()?),
+            Self::SkEd25519 => is_ed25519(field()?) && is_application(field()?),
+            Self::SkEcdsaP256 => field()? == b"nistp256" && is_on_p256(field()?) && is_application(field()?),
+        };
+        if good { Ok(()) } else { Err(KeyError::Malformed) }
+    }
+
+    /// OpenSSH's name for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "ssh-ed25519",
+            Self::EcdsaP256 => "ecdsa-sha2-nistp256",
+            Self::EcdsaP384 => "ecdsa-sha2-nistp384",
+            Self::EcdsaP521 => "ecdsa-sha2-nistp521",
+            Self::Rsa => "ssh-rsa",
+            Self::SkEd25519 => "sk-ssh-ed25519@openssh.com",
+            Self::SkEcdsaP256 => "sk-ecdsa-sha2-nistp256@openssh.com",
+        }
+    }
+
+    /// Whether the private key lives in a FIDO security key.
+    #[must_use]
+    pub const fn is_security_key(self) -> bool {
+        matches!(self, Self::SkEd25519 | Self::SkEcdsaP256)
+    }
+}
+
+impl Fingerprint {
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Parses `SHA256:` and 43 base64 digits.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`].
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let base64 = text.strip_prefix("SHA256:").filter(|digits| digits.len() == 43).ok_or(KeyError::Malformed)?;
+        let bytes = BASE64_NOPAD.decode(base64.as_bytes()).ok().ok_or(KeyError::Malformed)?;
+        bytes.try_into().map(Self).ok().ok_or(KeyError::Malformed)
+    }
+}
+
+fn is_certificate_name(name: &str) -> bool {
+    name.ends_with("-cert-v01@openssh.com") || name.ends_with("-cert-v00@openssh.com")
+}
+
+/// A point on the curve, in its one spelling (the library also takes some of RFC 8032's out-of-range numbers), not of small
+/// order (for those, anybody can make signatures).
+fn is_ed25519(bytes: &[u8]) -> bool {
+    let key = <[u8; 32]>::try_from(bytes).ok().and_then(|b| ed25519_dalek::VerifyingKey::from_bytes(&b).ok());
+    key.is_some_and(|key| key.to_edwards().compress().as_bytes() == bytes && !key.is_weak())
+}
+
+/// SEC 1 uncompressed points only, as RFC 5656 and OpenSSH have it.
+fn is_uncompressed(point: &[u8]) -> bool {
+    point.first() == Some(&4)
+}
+
+fn is_on_p256(point: &[u8]) -> bool {
+    is_uncompressed(point) && p256::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok()
+}
+
+fn is_on_p384(point: &[u8]) -> bool {
+    is_uncompressed(point) && p384::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok()
+}
+
+fn is_on_p521(point: &[u8]) -> bool {
+    is_uncompressed(point) && p521::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok()
+}
+
+fn is_application(bytes: &[u8]) -> bool {
+    (1..=APPLICATION_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+/// Checks an RSA key's numbers by their bytes alone: nothing is computed with them, however large they are.
+fn check_rsa(exponent: &[u8], modulus: &[u8]) -> Result<(), KeyError> {
+    let (exponent, modulus) =
+        positive(exponent).zip(positive(modulus)).filter(|(e, n)| is_odd(e) && is_odd(n)).ok_or(KeyError::Malformed)?;
+    let bits = bit_length(modulus);
+    if !RSA_BITS.contains(&bits) {
+        return Err(KeyError::RsaSize(bits));
+    }
+    if (2..=32).contains(&bit_length(exponent)) { Ok(()) } else { Err(KeyError::Malformed) }
+}
+
+/// The digits of a positive `mpint` in its shortest form (RFC 4251 section 5).
+fn positive(mpint: &[u8]) -> Option<&[u8]> {
+    match mpint {
+        [0, digits @ ..] if digits.first().is_some_and(|b| *b >= 0x80) => Some(digits),
+        [first, ..] if (1..0x80).contains(first) => Some(mpint),
+        _ => None,
+    }
+}
+
+fn is_odd(digits: &[u8]) -> bool {
+    digits.last().is_some_and(|last| last % 2 == 1)
+}
+
+fn bit_length(digits: &[u8]) -> usize {
+    let unused = digits.first().map_or(0, |first| first.leading_zeros());
+    digits.len().saturating_mul(8).saturating_sub(usize::try_from(unused).unwrap_or(0))
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({} {})", self.algorithm.name(), self.fingerprint())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("SHA256:{}", BASE64_NOPAD.encode(&self.0)))
+    }
+}
