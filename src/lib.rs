@@ -1,8 +1,11 @@
 //! hallpass: just-in-time SSH access with certificates that are valid for exactly the approved window.
 
+pub mod document;
 pub mod durable;
 pub mod fail;
+pub mod identity;
 pub mod name;
-pub mod time;
+pub mod policy;
 pub mod signer;
 pub mod ssh;
+pub mod time;

@@ -1,0 +1,161 @@
+//! Who people are: persons, groups, actors, and the proof that a person has just been authenticated.
+//!
+//! What for: everything above asks "who is this, and how do we know?" here. A [`Proven`] exists only because a login
+//! answer ([`challenge`]) or a live session ([`session`]) was checked against the directory in force.
+//!
+//! What not: who may do what (`policy`), and storing or looking up of sessions (`store`, `service`).
+//!
+//! Invariants: one name per person, the same everywhere, so that nobody approves their own request under another
+//! spelling (I-15); rights are read from the directory at each use, never from a token.
+
+pub mod challenge;
+pub mod session;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::name::{GroupName, NameError, PersonName};
+use crate::ssh::{Fingerprint, PublicKey};
+
+/// A human in the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Their one name.
+    pub name: PersonName,
+    /// Their groups.
+    pub groups: BTreeSet<GroupName>,
+    /// Keys they log in with.
+    pub keys: Vec<PublicKey>,
+}
+
+/// The people we know; today the policy's `[[person]]` tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    people: BTreeMap<PersonName, Person>,
+}
+
+impl Directory {
+    /// A directory of these people; a later one of the same name replaces the earlier (the policy parser refuses that).
+    #[must_use]
+    pub fn new(people: impl IntoIterator<Item = Person>) -> Self {
+        Self { people: people.into_iter().map(|p| (p.name.clone(), p)).collect() }
+    }
+
+    /// The person of this name.
+    #[must_use]
+    pub fn person(&self, name: &PersonName) -> Option<&Person> {
+        self.people.get(name)
+    }
+
+    /// Everybody, by name.
+    pub fn people(&self) -> impl Iterator<Item = &Person> {
+        self.people.values()
+    }
+}
+
+/// Whoever does something: a person, or a named part of the system.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Actor {
+    /// A person.
+    Person(PersonName),
+    /// A part of the service.
+    System(Part),
+}
+
+/// The parts of the service that do things by themselves. A closed list, so that a log entry reads back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Time passing: lapse, expiry.
+    Clock,
+    /// Certificates.
+    Issuer,
+    /// The first start, or a restart.
+    Start,
+    /// An operator's signal on the machine (SIGHUP after editing the policy file).
+    Signal,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Clock, Self::Issuer, Self::Start, Self::Signal];
+
+    /// `clock`, `issuer`, `start`, `signal`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Clock => "clock",
+            Self::Issuer => "issuer",
+            Self::Start => "start",
+            Self::Signal => "signal",
+        }
+    }
+}
+
+impl Actor {
+    /// Parses what `Display` writes.
+    ///
+    /// # Errors
+    /// For another kind of actor, an unknown part, or a bad name.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let wrong = || NameError {
+            kind: "an actor",
+            given: text.chars().take(64).collect(),
+            rule: "person:NAME, or system: and one of clock, issuer, start, signal",
+        };
+        if let Some(name) = text.strip_prefix("person:") {
+            return PersonName::parse(name).map(Self::Person);
+        }
+        let part = text.strip_prefix("system:").ok_or_else(wrong)?;
+        Part::ALL.into_iter().find(|p| p.word() == part).map(Self::System).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Actor {
+    /// `person:alice@example.com` or `system:clock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(name) => write!(f, "person:{name}"),
+            Self::System(part) => write!(f, "system:{}", part.word()),
+        }
+    }
+}
+
+/// Evidence that a person has just been authenticated (by a login answer or a live session) and is still in the
+/// directory. Only this folder makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    person: PersonName,
+    groups: BTreeSet<GroupName>,
+    key: Fingerprint,
+}
+
+impl Proven {
+    /// Private to this folder: its two checks are the only callers.
+    fn of(person: &Person, key: Fingerprint) -> Self {
+        Self { person: person.name.clone(), groups: person.groups.clone(), key }
+    }
+
+    /// Who.
+    #[must_use]
+    pub const fn person(&self) -> &PersonName {
+        &self.person
+    }
+
+    /// Their groups at the moment of proof.
+    #[must_use]
+    pub const fn groups(&self) -> &BTreeSet<GroupName> {
+        &self.groups
+    }
+
+    /// The login key that proved it.
+    #[must_use]
+    pub const fn key(&self) -> Fingerprint {
+        self.key
+    }
+
+    /// As an actor.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor::Person(self.person.clone())
+    }
+}

@@ -1,0 +1,93 @@
+//! Which rules can concern a person and an account, without looking at all of them.
+//!
+//! What for: a verdict whose cost is that of the few rules about this person and account, not of the whole file,
+//! however many people, hosts and rules there are.
+//!
+//! What not: no decision. The index only leaves out rules whose `who` or `accounts` can't match; a property test
+//! compares with looking at every rule.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::BTreeMap;
+
+use super::quorum::Who;
+use super::rule::{Among, Rule};
+use crate::identity::Person;
+use crate::name::{Account, GroupName, PersonName};
+
+/// Numbers of rules (from 0, in file order) by whom and for which account they are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Index {
+    everybody: ByAccount,
+    groups: BTreeMap<GroupName, ByAccount>,
+    people: BTreeMap<PersonName, ByAccount>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ByAccount {
+    any: Vec<usize>,
+    named: BTreeMap<Account, Vec<usize>>,
+}
+
+impl Index {
+    pub(super) fn new(rules: &[Rule]) -> Self {
+        let mut index = Self::default();
+        for (number, rule) in rules.iter().enumerate() {
+            match &rule.who {
+                Among::All => index.everybody.add(number, rule),
+                Among::Only(who) => {
+                    for who in who {
+                        match who {
+                            Who::Group(name) => index.groups.entry(name.clone()).or_default().add(number, rule),
+                            Who::Person(name) => index.people.entry(name.clone()).or_default().add(number, rule),
+                        }
+                    }
+                }
+            }
+        }
+        index
+    }
+
+    /// The rules whose `who` includes this person and whose accounts include this one, in file order. `None`: a
+    /// stranger, for whom only rules for everybody count.
+    pub(super) fn for_account(&self, person: Option<&Person>, account: &Account) -> Vec<usize> {
+        self.collect(person, |rules, list| {
+            list.extend_from_slice(&rules.any);
+            list.extend_from_slice(rules.named.get(account).map(Vec::as_slice).unwrap_or_default());
+        })
+    }
+
+    /// The rules whose `who` includes this person, in file order.
+    pub(super) fn for_person(&self, person: Option<&Person>) -> Vec<usize> {
+        self.collect(person, |rules, list| {
+            list.extend_from_slice(&rules.any);
+            list.extend(rules.named.values().flatten());
+        })
+    }
+
+    fn collect(&self, person: Option<&Person>, take: impl Fn(&ByAccount, &mut Vec<usize>)) -> Vec<usize> {
+        let mut list = Vec::new();
+        take(&self.everybody, &mut list);
+        if let Some(person) = person {
+            let groups = person.groups.iter().filter_map(|name| self.groups.get(name));
+            for rules in groups.chain(self.people.get(&person.name)) {
+                take(rules, &mut list);
+            }
+        }
+        list.sort_unstable();
+        list.dedup();
+        list
+    }
+}
+
+impl ByAccount {
+    fn add(&mut self, number: usize, rule: &Rule) {
+        match &rule.accounts {
+            Among::All => self.any.push(number),
+            Among::Only(accounts) => {
+                for account in accounts {
+                    self.named.entry(account.clone()).or_default().push(number);
+                }
+            }
+        }
+    }
+}

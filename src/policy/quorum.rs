@@ -1,0 +1,169 @@
+//! Who must agree, and whether they have.
+//!
+//! What for: the needs of a request (`1 of group:sre, 2 of group:security`) against the people who agreed.
+//!
+//! Invariants: an approver counts for one need only, so two needs always take two people; whoever is not in the
+//! directory counts for nothing; the asker is never among the eligible (I-15).
+//!
+//! Decision: *why a matching and not a tally?* Bob, in both groups, and Carol, in one of them, meet "1 of a and 1 of
+//! b" only if Bob is counted for the group that Carol is not in; counting need by need in file order gets that wrong
+//! in one direction or the other. Kuhn's algorithm for bipartite matching is twenty lines.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::identity::Directory;
+use crate::name::{GroupName, PersonName};
+
+/// A person or a group, as policy names them: `person:alice@example.com`, `group:sre`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// Everybody in the group.
+    Group(GroupName),
+    /// One person.
+    Person(PersonName),
+}
+
+/// `need` distinct people out of `from`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// How many, 1 to 10.
+    pub need: u8,
+    /// Out of whom.
+    pub from: BTreeSet<Who>,
+}
+
+/// All needs of a request; each approver counts for one of them. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum(pub(super) Vec<Need>);
+
+impl Quorum {
+    /// The needs.
+    #[must_use]
+    pub fn needs(&self) -> &[Need] {
+        &self.0
+    }
+
+    /// A quorum of these needs; `None` when there are none.
+    #[must_use]
+    pub fn new(needs: Vec<Need>) -> Option<Self> {
+        if needs.is_empty() { None } else { Some(Self(needs)) }
+    }
+
+    /// Whether this person's approval could count.
+    #[must_use]
+    pub fn is_eligible(&self, person: &PersonName, directory: &Directory) -> bool {
+        self.0.iter().any(|need| need.includes(person, directory))
+    }
+
+    /// Whether these distinct people meet every need, each counted once (a matching, not a tally).
+    #[must_use]
+    pub fn is_met(&self, approvers: &BTreeSet<PersonName>, directory: &Directory) -> bool {
+        // One place per person needed; the people who could take it, by number.
+        let mut places: Vec<Vec<usize>> = Vec::new();
+        for need in &self.0 {
+            let able = approvers.iter().enumerate().filter(|(_, person)| need.includes(person, directory));
+            let able: Vec<usize> = able.map(|(number, _)| number).collect();
+            places.extend(std::iter::repeat_n(able, usize::from(need.need)));
+        }
+        can_fill(&places)
+    }
+
+    /// Everybody who could still help, except `asker`, by name.
+    #[must_use]
+    pub fn eligible(&self, asker: &PersonName, directory: &Directory) -> BTreeSet<PersonName> {
+        let people = directory.people().map(|person| &person.name);
+        people.filter(|name| *name != asker && self.is_eligible(name, directory)).cloned().collect()
+    }
+}
+
+/// Whether every place can be taken by a person of its own (Kuhn's algorithm).
+pub(super) fn can_fill(places: &[Vec<usize>]) -> bool {
+    let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
+    (0..places.len()).all(|place| find_for(place, places, &mut taken, &mut BTreeSet::new()))
+}
+
+/// Finds a person for `place`, moving others to places that they can take too. `asked` are people already tried.
+/// Recursion is at most as deep as there are places.
+fn find_for(
+    place: usize,
+    places: &[Vec<usize>],
+    taken: &mut BTreeMap<usize, usize>,
+    asked: &mut BTreeSet<usize>,
+) -> bool {
+    for person in places.get(place).map(Vec::as_slice).unwrap_or_default() {
+        if !asked.insert(*person) {
+            continue;
+        }
+        let is_free = match taken.get(person).copied() {
+            None => true,
+            Some(other) => find_for(other, places, taken, asked),
+        };
+        if is_free {
+            taken.insert(*person, place);
+            return true;
+        }
+    }
+    false
+}
+
+impl Need {
+    /// Whether this person's approval could count for this need.
+    #[must_use]
+    pub fn includes(&self, person: &PersonName, directory: &Directory) -> bool {
+        self.from.iter().any(|who| who.includes(person, directory))
+    }
+}
+
+impl Who {
+    /// Parses `group:sre` or `person:alice@example.com`.
+    ///
+    /// # Errors
+    /// Says what would be accepted.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("group", name)) => GroupName::parse(name).map(Self::Group).map_err(|error| error.to_string()),
+            Some(("person", name)) => PersonName::parse(name).map(Self::Person).map_err(|error| error.to_string()),
+            Some(("workload", _)) => Err("workload identities are not supported yet; remove this entry".to_owned()),
+            Some(_) | None => {
+                let shown = crate::document::quoted(text);
+                Err(format!("{shown} is nobody: it takes \"group:NAME\" or \"person:NAME\""))
+            }
+        }
+    }
+
+    /// Whether it means this person.
+    #[must_use]
+    pub fn includes(&self, person: &PersonName, directory: &Directory) -> bool {
+        match self {
+            Self::Group(group) => directory.person(person).is_some_and(|p| p.groups.contains(group)),
+            Self::Person(name) => name == person && directory.person(person).is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(name) => write!(f, "group:{name}"),
+            Self::Person(name) => write!(f, "person:{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    /// `1 of group:sre, person:dave`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from: Vec<String> = self.from.iter().map(ToString::to_string).collect();
+        write!(f, "{} of {}", self.need, from.join(", "))
+    }
+}
+
+impl fmt::Display for Quorum {
+    /// `needs 1 of group:sre and 1 of group:security`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needs: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        write!(f, "needs {}", needs.join(" and "))
+    }
+}
