@@ -1,5 +1,7 @@
 //! hallpass: just-in-time SSH access with certificates that are valid for exactly the approved window.
 
+pub mod access;
+pub mod audit;
 pub mod document;
 pub mod durable;
 pub mod fail;

@@ -1,0 +1,243 @@
+//! People's decisions on what waits, the request or its extension: approve, perhaps narrowed, and deny.
+//!
+//! What for: who may decide is a matter of the policy and the directory in force at this moment, put to the question of
+//! exactly what would then be granted, after narrowing (P4, P5, P6).
+//!
+//! Invariants: the asker decides nothing here (I-15); one person counts once; a narrowing that changes something drops
+//! earlier approvals, because they were of something else; only people who count now become a grant's approvers (I-6).
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::BTreeSet;
+
+use super::{Check, Extending, Grant, Narrowing, Parts, Refusal, State, digest, question, step};
+use crate::audit::event::Event;
+use crate::identity::Proven;
+use crate::name::{Digest, PersonName};
+use crate::policy::Terms;
+use crate::time::{Lifetime, Timestamp};
+
+/// One person's approval, as received.
+pub(super) struct Approval {
+    pub(super) by: Proven,
+    pub(super) digest: Digest,
+    pub(super) narrow: Narrowing,
+    pub(super) comment: String,
+    pub(super) check: Check,
+}
+
+/// Approves what waits.
+pub(super) fn approve(parts: &mut Parts, approval: Approval, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    let before = match (&parts.state, &parts.extension) {
+        (State::Pending { approvals, .. }, _) => approvals.clone(),
+        (State::Issued, Some(extension)) => extension.approvals.clone(),
+        (State::Approved, _) | (State::Issued, None) => return Err(decided(parts, Some(&approval))),
+        (State::Denied { .. } | State::Withdrawn | State::Lapsed | State::Ended { .. } | State::Expired, _) => {
+            return Err(Refusal::over(&parts.state));
+        }
+    };
+    not_their_own(parts, approval.by.person())?;
+    let shown = digest::digest(parts);
+    if approval.digest != shown {
+        return Err(Refusal::DigestChanged { now: shown });
+    }
+    narrow(parts, &approval.narrow)?;
+    let digest = digest::digest(parts);
+    let narrowed = digest != shown;
+    let before = if narrowed { BTreeSet::new() } else { before };
+    let is_new = !before.contains(approval.by.person());
+    let Counted { approvals, approvers } = count(parts, before, &approval, now)?;
+    // A repeated approval changes nothing, unless a changed policy is content with those there are.
+    if !is_new && approvers.is_none() {
+        return Err(Refusal::AlreadyApproved { by: approval.by.person().clone() });
+    }
+
+    let mut events = Vec::new();
+    if narrowed {
+        events.push(narrowed_event(parts, approval.by.person(), digest));
+    }
+    if is_new {
+        events.push(Event::Approved {
+            request: parts.id,
+            by: approval.by.person().clone(),
+            digest,
+            comment: approval.comment,
+            policy: approval.check.version,
+        });
+    }
+    match approvers {
+        Some(approvers) => events.push(grant(parts, approvers, digest, &approval.check, now)?),
+        None => keep(parts, approvals),
+    }
+    Ok(events)
+}
+
+/// Says no to what waits.
+pub(super) fn deny(
+    parts: &mut Parts,
+    by: &Proven,
+    reason: String,
+    check: &Check,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let extension = match &parts.state {
+        State::Pending { .. } => false,
+        State::Issued if parts.extension.is_some() => true,
+        State::Approved | State::Issued => return Err(decided(parts, None)),
+        State::Denied { .. } | State::Withdrawn | State::Lapsed | State::Ended { .. } | State::Expired => {
+            return Err(Refusal::over(&parts.state));
+        }
+    };
+    not_their_own(parts, by.person())?;
+    // Where the policy in force refuses the request by now, those who could decide it when it was asked may still say no.
+    let quorum = question::quorum_in_force(parts, &check.policy, now);
+    let quorum = quorum.as_ref().or_else(|| question::quorum_as_asked(parts));
+    let eligible = quorum.is_some_and(|quorum| quorum.is_eligible(by.person(), check.policy.directory()));
+    if !eligible && !check.policy.is_operator(by.person()) {
+        return Err(Refusal::NotEligible { person: by.person().clone(), version: check.version });
+    }
+    if reason.trim().is_empty() {
+        return Err(Refusal::Invalid { what: "a denial needs a reason: the asker should know what to do instead" });
+    }
+    let event = Event::Denied { request: parts.id, by: by.person().clone(), reason: reason.clone(), extension };
+    if extension {
+        parts.extension = None;
+    } else {
+        parts.state = State::Denied { by: by.person().clone(), reason };
+    }
+    Ok(vec![event])
+}
+
+fn not_their_own(parts: &Parts, person: &PersonName) -> Result<(), Refusal> {
+    if *person == parts.asker { Err(Refusal::OwnRequest { asker: parts.asker.clone() }) } else { Ok(()) }
+}
+
+/// Why there is nothing to decide. A repeated plain approval of what was granted last is told apart: it is harmless.
+fn decided(parts: &Parts, approval: Option<&Approval>) -> Refusal {
+    let approvers = parts.grants.last().map(|grant| (&grant.approvers, grant.digest));
+    if let (Some(approval), Some((approvers, digest))) = (approval, approvers) {
+        let is_plain = approval.narrow == Narrowing::default();
+        if is_plain && approval.digest == digest && approvers.contains(approval.by.person()) {
+            return Refusal::AlreadyApproved { by: approval.by.person().clone() };
+        }
+    }
+    let names: Vec<&str> = approvers.iter().flat_map(|(people, _)| people.iter()).map(PersonName::as_str).collect();
+    let why = if names.is_empty() {
+        "policy allowed it at once, there is nothing to decide; `end` ends it".to_owned()
+    } else {
+        format!("{} approved it, there is nothing left to decide; `end` ends it", names.join(", "))
+    };
+    Refusal::WrongState { state: parts.state.word(), why }
+}
+
+/// Takes away what `narrow` names; refuses whatever would not be taking away.
+fn narrow(parts: &mut Parts, narrow: &Narrowing) -> Result<(), Refusal> {
+    let lifetime = match &parts.extension {
+        Some(extension) => shorter(extension.lifetime, narrow.lifetime)?,
+        None => shorter(parts.terms.lifetime, narrow.lifetime)?,
+    };
+    if let Some(extension) = &mut parts.extension {
+        if narrow.only.is_some() || !narrow.without.is_empty() {
+            return Err(Refusal::Invalid {
+                what: "an extension can be narrowed in time only; deny it, or `end` the access",
+            });
+        }
+        extension.lifetime = lifetime;
+        return Ok(());
+    }
+    parts.terms.lifetime = lifetime;
+    if let Some(only) = &narrow.only {
+        if only.is_empty() {
+            return Err(Refusal::Invalid { what: "no host would be left; deny it instead" });
+        }
+        if let Some(host) = only.iter().find(|host| !parts.terms.hosts.contains_key(*host)) {
+            return Err(Refusal::WouldWiden { what: format!("{host} was not asked for") });
+        }
+        parts.terms.hosts.retain(|host, _| only.contains(host));
+    }
+    parts.terms.options.permits.retain(|extension| !narrow.without.contains(extension));
+    Ok(())
+}
+
+fn shorter(asked: Lifetime, wanted: Option<Lifetime>) -> Result<Lifetime, Refusal> {
+    match wanted {
+        None => Ok(asked),
+        Some(Lifetime::ZERO) => Err(Refusal::Invalid { what: "no time would be left; deny it instead" }),
+        Some(wanted) if wanted > asked => {
+            Err(Refusal::WouldWiden { what: format!("{wanted} is longer than the {asked} asked for") })
+        }
+        Some(wanted) => Ok(wanted),
+    }
+}
+
+/// Approvals with one more.
+struct Counted {
+    /// All of them.
+    approvals: BTreeSet<PersonName>,
+    /// Those that count, if they meet the quorum.
+    approvers: Option<BTreeSet<PersonName>>,
+}
+
+/// Adds this approval, under the policy in force.
+fn count(
+    parts: &Parts,
+    mut approvals: BTreeSet<PersonName>,
+    approval: &Approval,
+    now: Timestamp,
+) -> Result<Counted, Refusal> {
+    let (by, check) = (approval.by.person(), &approval.check);
+    let asked = question::waiting(parts, now);
+    let (given, in_force) = question::ask(check, &asked)?;
+    // See `quorum_in_force`: allowed at once by now means that the quorum as asked still stands.
+    let quorum = in_force.as_ref().or_else(|| question::quorum_as_asked(parts));
+    let not_eligible = || Refusal::NotEligible { person: by.clone(), version: check.version };
+    let directory = check.policy.directory();
+    let quorum = quorum.filter(|quorum| quorum.is_eligible(by, directory)).ok_or_else(not_eligible)?;
+    question::within(&parts.terms, asked.lifetime.unwrap_or(parts.terms.lifetime), &given, check.version)?;
+    approvals.insert(by.clone());
+    let counting: BTreeSet<PersonName> =
+        approvals.iter().filter(|person| quorum.is_eligible(person, directory)).cloned().collect();
+    let met = quorum.is_met(&counting, directory);
+    Ok(Counted { approvals, approvers: met.then_some(counting) })
+}
+
+/// Keeps approvals that don't suffice yet.
+fn keep(parts: &mut Parts, all: BTreeSet<PersonName>) {
+    if let State::Pending { approvals, .. } = &mut parts.state {
+        *approvals = all;
+    } else if let Some(extension) = &mut parts.extension {
+        extension.approvals = all;
+    }
+}
+
+/// Grants what waits: to a pending request its first window, to an extension a later end.
+fn grant(
+    parts: &mut Parts,
+    approvers: BTreeSet<PersonName>,
+    digest: Digest,
+    check: &Check,
+    now: Timestamp,
+) -> Result<Event, Refusal> {
+    let window = match parts.extension.take() {
+        Some(Extending { lifetime, .. }) => step::extension_window(parts, lifetime, now)?,
+        None => {
+            let Terms { lifetime, backdate, .. } = parts.terms;
+            parts.state = State::Approved;
+            step::first_window(parts.start, now, backdate, lifetime)?
+        }
+    };
+    let event =
+        Event::Granted { request: parts.id, approvers: approvers.clone(), window, digest, policy: check.version };
+    parts.grants.push(Grant { window, approved: now, approvers, digest, certificate: None });
+    Ok(event)
+}
+
+fn narrowed_event(parts: &Parts, by: &PersonName, digest: Digest) -> Event {
+    Event::Narrowed {
+        request: parts.id,
+        by: by.clone(),
+        lifetime: parts.extension.as_ref().map_or(parts.terms.lifetime, |extension| extension.lifetime),
+        hosts: parts.terms.hosts.keys().cloned().collect(),
+        permits: parts.terms.options.permits.clone(),
+        digest,
+    }
+}

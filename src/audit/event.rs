@@ -1,0 +1,259 @@
+//! The closed list of events that can happen here.
+//!
+//! The words are the same in log, API and pages. Adding one is a change of the log's format: old verifiers refuse it.
+
+use std::collections::BTreeSet;
+
+use crate::identity::Actor;
+use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
+use crate::ssh::Fingerprint;
+use crate::ssh::cert::Extension;
+use crate::time::{Lifetime, Timestamp, Window};
+
+/// How policy answered a question that became a request (a refusal makes none).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Answer {
+    /// Allowed at once.
+    Allow,
+    /// Allowed once people agree.
+    Ask,
+}
+
+impl Answer {
+    /// `allow` or `ask`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Ask => "ask",
+        }
+    }
+}
+
+/// What happened. `kind()` words are the snake case of the arms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Entry 0: the log begins.
+    LogStarted {
+        /// The service's id (random, for life) and public URL.
+        service: String,
+        /// The log key that signs checkpoints: signed-note verifier key text.
+        log_key: String,
+    },
+    /// The service began to run, with which CA key.
+    ServiceStarted {
+        /// The active user CA key.
+        ca: Fingerprint,
+        /// The program's version.
+        version: String,
+    },
+    /// A policy version is in force.
+    PolicyApplied {
+        /// Who applied it.
+        by: Actor,
+        /// Its number.
+        version: PolicyVersion,
+        /// SHA-256 of its text, hex.
+        sha256: String,
+        /// How many of its own tests passed.
+        tests: usize,
+        /// Whether it was applied although people lose or gain access (count of differences).
+        changes: usize,
+    },
+    /// A person logged in.
+    LoggedIn {
+        /// Who.
+        person: PersonName,
+        /// With which key.
+        key: Fingerprint,
+        /// From where.
+        address: String,
+        /// Until when.
+        expires: Timestamp,
+    },
+    /// A person logged out.
+    LoggedOut {
+        /// Who.
+        person: PersonName,
+    },
+    /// A request was refused by policy; there is no request.
+    Refused {
+        /// Who asked.
+        person: PersonName,
+        /// What.
+        hosts: BTreeSet<HostName>,
+        /// As whom.
+        account: Account,
+        /// Why they wanted it.
+        reason: String,
+        /// The sentences policy gave.
+        why: Vec<String>,
+        /// The policy that said so.
+        policy: PolicyVersion,
+    },
+    /// A request was made; policy allowed or asks.
+    Asked {
+        /// The request.
+        request: RequestId,
+        /// By whom.
+        person: PersonName,
+        /// The key to be certified.
+        key: Fingerprint,
+        /// Hosts.
+        hosts: BTreeSet<HostName>,
+        /// Account.
+        account: Account,
+        /// For how long.
+        lifetime: Lifetime,
+        /// From when, if a start was asked for.
+        start: Option<Timestamp>,
+        /// Why.
+        reason: String,
+        /// Ticket.
+        ticket: Option<String>,
+        /// Rules that answered.
+        rules: Vec<RuleName>,
+        /// The policy that said so.
+        policy: PolicyVersion,
+        /// What approvals must name.
+        digest: Digest,
+        /// `allow` or `ask`.
+        verdict: Answer,
+    },
+    /// An approver took something away; earlier approvals no longer count.
+    Narrowed {
+        /// The request.
+        request: RequestId,
+        /// By whom.
+        by: PersonName,
+        /// The time now.
+        lifetime: Lifetime,
+        /// The hosts now.
+        hosts: BTreeSet<HostName>,
+        /// The extensions now.
+        permits: BTreeSet<Extension>,
+        /// The digest now.
+        digest: Digest,
+    },
+    /// One person approved.
+    Approved {
+        /// The request.
+        request: RequestId,
+        /// By whom.
+        by: PersonName,
+        /// What they approved.
+        digest: Digest,
+        /// A remark.
+        comment: String,
+        /// The policy that let them.
+        policy: PolicyVersion,
+    },
+    /// The quorum is met (or policy allowed it at once): this window is granted.
+    Granted {
+        /// The request.
+        request: RequestId,
+        /// All who approved.
+        approvers: BTreeSet<PersonName>,
+        /// The window.
+        window: Window,
+        /// The digest.
+        digest: Digest,
+        /// The policy that decided.
+        policy: PolicyVersion,
+    },
+    /// Somebody said no to a request or to its extension.
+    Denied {
+        /// The request.
+        request: RequestId,
+        /// By whom.
+        by: PersonName,
+        /// Why.
+        reason: String,
+        /// Whether only the extension was denied.
+        extension: bool,
+    },
+    /// The asker took it back (the request, or its waiting extension).
+    Withdrawn {
+        /// The request.
+        request: RequestId,
+        /// By whom.
+        by: PersonName,
+        /// Whether only the extension was taken back.
+        extension: bool,
+    },
+    /// Nobody decided in time (the request, or its extension).
+    Lapsed {
+        /// The request.
+        request: RequestId,
+        /// Whether only the extension lapsed.
+        extension: bool,
+    },
+    /// A certificate is about to be signed: exactly these bytes. Its serial is this entry's index.
+    CertificateToBeSigned {
+        /// The request.
+        request: RequestId,
+        /// For whom.
+        person: PersonName,
+        /// The serial.
+        serial: Serial,
+        /// The CA key.
+        ca: Fingerprint,
+        /// The window.
+        window: Window,
+        /// The to-be-signed bytes; base64 in JSON.
+        tbs: Vec<u8>,
+        /// The policy that let it (P6).
+        policy: PolicyVersion,
+    },
+    /// It was signed, verified and may have been handed out.
+    CertificateSigned {
+        /// The request.
+        request: RequestId,
+        /// The serial.
+        serial: Serial,
+        /// SHA-256 of the finished certificate, hex.
+        sha256: String,
+    },
+    /// A granted request was refused its certificate.
+    CertificateRefused {
+        /// The request.
+        request: RequestId,
+        /// To whom.
+        person: PersonName,
+        /// Why.
+        why: String,
+        /// The policy in force.
+        policy: PolicyVersion,
+    },
+    /// More time was asked for.
+    ExtensionAsked {
+        /// The request.
+        request: RequestId,
+        /// By whom.
+        person: PersonName,
+        /// How much more.
+        lifetime: Lifetime,
+        /// Why.
+        reason: String,
+        /// The policy that answered.
+        policy: PolicyVersion,
+        /// What approvals must name.
+        digest: Digest,
+        /// `allow` or `ask`.
+        verdict: Answer,
+    },
+    /// Access was given back or ended before its time.
+    Ended {
+        /// The request.
+        request: RequestId,
+        /// By whom.
+        by: PersonName,
+        /// Why.
+        reason: String,
+    },
+    /// The window is over.
+    Expired {
+        /// The request.
+        request: RequestId,
+    },
+}

@@ -1,0 +1,276 @@
+//! How each type of event field is written in an entry, and the table of kinds with their fields.
+//!
+//! | Type | JSON |
+//! |---|---|
+//! | times | Unix seconds |
+//! | lifetimes | seconds |
+//! | windows | `{"end":…,"start":…}` |
+//! | names, ids, digests, fingerprints, actors | their text: `alice`, `7K3F-9QX2`, 64 hex digits, `SHA256:…`, `person:alice` |
+//! | sets | arrays sorted by text, without doubles |
+//! | lists | arrays in their order |
+//! | bytes | base64 with padding |
+//! | what may be missing | `null` |
+//!
+//! One trait both ways and one table, so that writing and reading can't drift apart; `Entry::parse` compares the bytes as well.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use data_encoding::BASE64;
+use serde_json::{Map, Value};
+
+use super::event::{Answer, Event};
+use crate::identity::Actor;
+use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
+use crate::ssh::Fingerprint;
+use crate::ssh::cert::Extension;
+use crate::time::{Lifetime, Timestamp, Window};
+
+/// A type that can stand in an entry.
+pub(super) trait Field: Sized {
+    /// As JSON.
+    fn put(&self) -> Value;
+
+    /// From JSON; the error says what was expected.
+    fn take(value: Value) -> Result<Self, String>;
+}
+
+/// The members of an entry that have not been read yet.
+pub(super) struct Members(Map<String, Value>);
+
+impl Members {
+    pub(super) const fn new(object: Map<String, Value>) -> Self {
+        Self(object)
+    }
+
+    /// Reads one member.
+    pub(super) fn take<F: Field>(&mut self, name: &str) -> Result<F, String> {
+        let value = self.0.remove(name).ok_or_else(|| format!("\"{name}\" is missing"))?;
+        F::take(value).map_err(|why| format!("\"{name}\": {why}"))
+    }
+
+    /// Refuses members that nobody read.
+    pub(super) fn finish(self) -> Result<(), String> {
+        match self.0.keys().next() {
+            Some(name) => Err(format!("{name:?} is not known here")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The kinds with their members: the words of [`Event::kind`], and writing and reading by the same table.
+macro_rules! kinds {
+    ($($kind:literal $arm:ident { $($field:ident),+ })+) => {
+        impl Event {
+            /// The words of all kinds.
+            pub const KINDS: &[&str] = &[$($kind),+];
+
+            /// `log_started`, `asked`, …
+            #[must_use]
+            pub const fn kind(&self) -> &'static str {
+                match self { $(Self::$arm { .. } => $kind),+ }
+            }
+
+            /// The event's own members.
+            pub(super) fn members(&self) -> BTreeMap<&'static str, Value> {
+                match self {
+                    $(Self::$arm { $($field),+ } => BTreeMap::from([$((stringify!($field), $field.put())),+])),+
+                }
+            }
+
+            /// Reads the event of `kind`.
+            pub(super) fn from_members(kind: &str, members: &mut Members) -> Result<Self, String> {
+                match kind {
+                    $($kind => Ok(Self::$arm { $($field: members.take(stringify!($field))?),+ }),)+
+                    other => Err(format!("the kind {other:?} is not known to this program")),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    "log_started" LogStarted { service, log_key }
+    "service_started" ServiceStarted { ca, version }
+    "policy_applied" PolicyApplied { by, version, sha256, tests, changes }
+    "logged_in" LoggedIn { person, key, address, expires }
+    "logged_out" LoggedOut { person }
+    "refused" Refused { person, hosts, account, reason, why, policy }
+    "asked" Asked {
+        request, person, key, hosts, account, lifetime, start, reason, ticket, rules, policy, digest, verdict
+    }
+    "narrowed" Narrowed { request, by, lifetime, hosts, permits, digest }
+    "approved" Approved { request, by, digest, comment, policy }
+    "granted" Granted { request, approvers, window, digest, policy }
+    "denied" Denied { request, by, reason, extension }
+    "withdrawn" Withdrawn { request, by, extension }
+    "lapsed" Lapsed { request, extension }
+    "certificate_to_be_signed" CertificateToBeSigned { request, person, serial, ca, window, tbs, policy }
+    "certificate_signed" CertificateSigned { request, serial, sha256 }
+    "certificate_refused" CertificateRefused { request, person, why, policy }
+    "extension_asked" ExtensionAsked { request, person, lifetime, reason, policy, digest, verdict }
+    "ended" Ended { request, by, reason }
+    "expired" Expired { request }
+}
+
+fn text(value: Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err("not text".to_owned())
+        }
+    }
+}
+
+fn array(value: Value) -> Result<Vec<Value>, String> {
+    match value {
+        Value::Array(items) => Ok(items),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            Err("not an array".to_owned())
+        }
+    }
+}
+
+/// Fields that are their own text.
+macro_rules! by_text {
+    ($($type:ty),+) => {$(
+        impl Field for $type {
+            fn put(&self) -> Value {
+                self.to_string().into()
+            }
+
+            fn take(value: Value) -> Result<Self, String> {
+                Self::parse(&text(value)?).map_err(|e| e.to_string())
+            }
+        }
+    )+};
+}
+
+by_text!(Account, Actor, Digest, Fingerprint, HostName, PersonName, RequestId, RuleName);
+
+/// Fields that are a whole number, each with its way there and back.
+macro_rules! by_number {
+    ($($type:ty: $to:expr, $from:expr;)+) => {$(
+        impl Field for $type {
+            fn put(&self) -> Value {
+                let to: fn(&$type) -> u64 = $to;
+                to(self).into()
+            }
+
+            fn take(value: Value) -> Result<Self, String> {
+                let from: fn(u64) -> Option<$type> = $from;
+                value.as_u64().and_then(from).ok_or_else(|| "not a whole number in range".to_owned())
+            }
+        }
+    )+};
+}
+
+by_number! {
+    u64: |n| *n, Some;
+    usize: |n| u64::try_from(*n).unwrap_or(u64::MAX), |n| Self::try_from(n).ok();
+    Lifetime: |l| l.seconds().into(), |n| u32::try_from(n).ok().and_then(|s| Self::from_seconds(s).ok());
+    PolicyVersion: |v| v.0.into(), |n| u32::try_from(n).ok().map(Self);
+    Serial: |s| s.number(), |n| Self::new(n).ok();
+    Timestamp: |t| t.unix(), |n| Self::from_unix(n).ok();
+}
+
+impl Field for String {
+    fn put(&self) -> Value {
+        self.as_str().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        text(value)
+    }
+}
+
+impl Field for bool {
+    fn put(&self) -> Value {
+        (*self).into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| "not true or false".to_owned())
+    }
+}
+
+impl Field for Answer {
+    fn put(&self) -> Value {
+        self.word().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let word = text(value)?;
+        [Self::Allow, Self::Ask].into_iter().find(|a| a.word() == word).ok_or_else(|| "not allow or ask".to_owned())
+    }
+}
+
+impl Field for Extension {
+    fn put(&self) -> Value {
+        self.key().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let key = text(value)?;
+        Self::ALL.into_iter().find(|e| e.key() == key).ok_or_else(|| "not a certificate extension".to_owned())
+    }
+}
+
+impl Field for Window {
+    fn put(&self) -> Value {
+        // In order, whatever kind of map the JSON crate was built with.
+        Map::from_iter([("end".to_owned(), self.end().put()), ("start".to_owned(), self.start().put())]).into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let Value::Object(object) = value else { return Err("not a window".to_owned()) };
+        let mut members = Members::new(object);
+        let (start, end) = (members.take("start")?, members.take("end")?);
+        members.finish()?;
+        Self::new(start, end).map_err(|e| e.to_string())
+    }
+}
+
+impl Field for Vec<u8> {
+    fn put(&self) -> Value {
+        BASE64.encode(self).into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        BASE64.decode(text(value)?.as_bytes()).map_err(|_| "not base64".to_owned())
+    }
+}
+
+impl<F: Field> Field for Vec<F> {
+    fn put(&self) -> Value {
+        self.iter().map(Field::put).collect()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        array(value)?.into_iter().map(F::take).collect()
+    }
+}
+
+impl<F: Field + Ord> Field for BTreeSet<F> {
+    fn put(&self) -> Value {
+        let mut items: Vec<Value> = self.iter().map(Field::put).collect();
+        // By text, not by the type's own order, so that a reader in another language can check it.
+        items.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        items.into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        // Order and doubles: `Entry::parse` compares the bytes.
+        array(value)?.into_iter().map(F::take).collect()
+    }
+}
+
+impl<F: Field> Field for Option<F> {
+    fn put(&self) -> Value {
+        self.as_ref().map_or(Value::Null, Field::put)
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        if value.is_null() { Ok(None) } else { F::take(value).map(Some) }
+    }
+}

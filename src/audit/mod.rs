@@ -1,0 +1,21 @@
+//! The audit log's rules: events, canonical entries, the Merkle tree, signed checkpoints, offline verification.
+//!
+//! What for: what can happen is a closed list ([`event::Event`]), each happening has one spelling ([`entry::Entry`]), the
+//! entries are leaves of one tree ([`tree`]), and a [`checkpoint`] signs that tree, so that anyone with an earlier checkpoint
+//! can prove a change. [`export`] checks a whole log offline, meaning included.
+//!
+//! What not: no storage (`store`), no signing of certificates, no wording for pages.
+
+pub mod checkpoint;
+pub mod entry;
+pub mod event;
+pub mod export;
+mod field;
+mod replay;
+pub mod report;
+pub mod search;
+mod sentence;
+pub mod tree;
+mod verify;
+
+pub use sentence::text_time;

@@ -1,0 +1,183 @@
+//! What the entries mean together: replays the log and says where an entry contradicts those before it.
+//!
+//! What for: the tree proves that nobody changed the log since a checkpoint; this shows that what was written makes sense:
+//! no certificate without its grant, no window but the granted one, no approval by the asker (P1, P3, P4, P5).
+//!
+//! What not: no signatures and no tree (`verify`); no policy: whether an approver was in the right group is in the policy text of
+//! the version that the entry names, which the log knows only by its hash.
+//!
+//! *Why not run `access::step` again?* The log does not hold the policy, and a check that shares its code with what it
+//! checks would share its mistakes. These are the same rules stated a second time, over events.
+//!
+//! Memory: a few hundred bytes for each request that is open at one time, eight for each that is over.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+mod request;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::request::Request;
+use super::entry::Entry;
+use super::event::Event;
+use crate::name::{PolicyVersion, RequestId, Serial};
+use crate::ssh::Fingerprint;
+
+/// What is known after the entries so far.
+#[derive(Debug, Default)]
+pub(in crate::audit) struct Replay {
+    open: BTreeMap<RequestId, Request>,
+    over: BTreeSet<RequestId>,
+    /// To be signed, without outcome.
+    unsigned: BTreeMap<Serial, RequestId>,
+    cas: BTreeSet<Fingerprint>,
+    policy: u32,
+    pub(super) to_be_signed: u64,
+}
+
+/// What is wrong with an entry, as a sentence.
+type Wrong = String;
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> Wrong) -> Result<(), Wrong> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+impl Replay {
+    /// Takes the next entry; an error says what it contradicts. What can be taken up of a wrong entry is, so that one wrong
+    /// entry does not make all later ones look wrong.
+    pub(super) fn take(&mut self, entry: &Entry) -> Result<(), Wrong> {
+        let last = self.policy;
+        let in_force = policy_of(&entry.event).is_none_or(|policy| policy.0 == last && last > 0);
+        let taken = match entry.event.request() {
+            Some(id) => self.take_about(id, entry),
+            None => self.take_general(entry),
+        };
+        ensure(in_force, || format!("it rests on a policy that was not in force (the last applied was {last})"))?;
+        taken
+    }
+
+    /// Certificates that were about to be signed and have no outcome: perhaps handed out, perhaps not.
+    pub(super) fn without_outcome(&self) -> Vec<Serial> {
+        self.unsigned.keys().copied().collect()
+    }
+
+    fn take_general(&mut self, entry: &Entry) -> Result<(), Wrong> {
+        match &entry.event {
+            Event::LogStarted { .. } => ensure(entry.index == 0, || "the log starts a second time".to_owned()),
+            Event::ServiceStarted { ca, .. } => {
+                self.cas.insert(*ca);
+                Ok(())
+            }
+            Event::PolicyApplied { version, .. } => {
+                let last = std::mem::replace(&mut self.policy, version.0);
+                let follows = last.checked_add(1) == Some(version.0);
+                ensure(follows, || format!("policy {version} follows policy {last}"))
+            }
+            Event::LoggedIn { .. }
+            | Event::LoggedOut { .. }
+            | Event::Refused { .. }
+            | Event::Asked { .. }
+            | Event::Narrowed { .. }
+            | Event::Approved { .. }
+            | Event::Granted { .. }
+            | Event::Denied { .. }
+            | Event::Withdrawn { .. }
+            | Event::Lapsed { .. }
+            | Event::CertificateToBeSigned { .. }
+            | Event::CertificateSigned { .. }
+            | Event::CertificateRefused { .. }
+            | Event::ExtensionAsked { .. }
+            | Event::Ended { .. }
+            | Event::Expired { .. } => Ok(()),
+        }
+    }
+
+    fn take_about(&mut self, id: RequestId, entry: &Entry) -> Result<(), Wrong> {
+        if let Event::CertificateToBeSigned { serial, .. } = &entry.event {
+            self.to_be_signed = self.to_be_signed.saturating_add(1);
+            self.unsigned.insert(*serial, id);
+        }
+        if let Event::CertificateSigned { serial, .. } = &entry.event {
+            // It may follow the request's end: the outcome is written after the signature, whatever happened meanwhile.
+            let of = self.unsigned.remove(serial);
+            return ensure(of == Some(id), || {
+                format!("certificate {serial} of {id} was not about to be signed, or was signed before")
+            });
+        }
+        if let Event::Asked { .. } = &entry.event {
+            ensure(!self.open.contains_key(&id) && !self.over.contains(&id), || format!("{id} was asked for before"))?;
+            return Request::ask(&entry.event).map_or(Ok(()), |request| {
+                let is_something = request.is_something();
+                self.open.insert(id, request);
+                ensure(is_something, || "nothing was asked for".to_owned())
+            });
+        }
+        let is_over = self.over.contains(&id);
+        let Some(request) = self.open.get_mut(&id) else {
+            let refused = matches!(entry.event, Event::CertificateRefused { .. });
+            // A refusal changes nothing, so it may be written after what ended the request.
+            return ensure(
+                refused && is_over,
+                || if is_over { format!("{id} was over before") } else { never_asked(id) },
+            );
+        };
+        let result = request.take(id, entry, &self.cas);
+        if ends(&entry.event) {
+            self.open.remove(&id);
+            self.over.insert(id);
+        }
+        result
+    }
+}
+
+/// Whether nothing can follow for the request.
+const fn ends(event: &Event) -> bool {
+    match event {
+        Event::Denied { extension, .. } | Event::Withdrawn { extension, .. } | Event::Lapsed { extension, .. } => {
+            !*extension
+        }
+        Event::Ended { .. } | Event::Expired { .. } => true,
+        Event::LogStarted { .. }
+        | Event::ServiceStarted { .. }
+        | Event::PolicyApplied { .. }
+        | Event::LoggedIn { .. }
+        | Event::LoggedOut { .. }
+        | Event::Refused { .. }
+        | Event::Asked { .. }
+        | Event::Narrowed { .. }
+        | Event::Approved { .. }
+        | Event::Granted { .. }
+        | Event::CertificateToBeSigned { .. }
+        | Event::CertificateSigned { .. }
+        | Event::CertificateRefused { .. }
+        | Event::ExtensionAsked { .. } => false,
+    }
+}
+
+fn never_asked(id: RequestId) -> Wrong {
+    format!("{id} was never asked for")
+}
+
+/// The policy version that an event rests on.
+pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> {
+    match event {
+        Event::Refused { policy, .. }
+        | Event::Asked { policy, .. }
+        | Event::Approved { policy, .. }
+        | Event::Granted { policy, .. }
+        | Event::CertificateToBeSigned { policy, .. }
+        | Event::CertificateRefused { policy, .. }
+        | Event::ExtensionAsked { policy, .. } => Some(*policy),
+        Event::LogStarted { .. }
+        | Event::ServiceStarted { .. }
+        | Event::PolicyApplied { .. }
+        | Event::LoggedIn { .. }
+        | Event::LoggedOut { .. }
+        | Event::Narrowed { .. }
+        | Event::Denied { .. }
+        | Event::Withdrawn { .. }
+        | Event::Lapsed { .. }
+        | Event::CertificateSigned { .. }
+        | Event::Ended { .. }
+        | Event::Expired { .. } => None,
+    }
+}

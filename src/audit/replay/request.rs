@@ -1,0 +1,238 @@
+//! One request as the log tells it: what waits, what was granted, and what may follow.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::BTreeSet;
+
+use super::{Wrong, ensure};
+use crate::audit::entry::Entry;
+use crate::audit::event::{Answer, Event};
+use crate::audit::text_time;
+use crate::name::{Account, Digest, HostName, PersonName, RequestId, Serial};
+use crate::ssh::Fingerprint;
+use crate::ssh::cert::{Extension, TbsCert};
+use crate::time::{Lifetime, Timestamp, Window};
+
+/// A request that is not over.
+#[derive(Debug)]
+pub(super) struct Request {
+    person: PersonName,
+    key: Fingerprint,
+    account: Account,
+    hosts: BTreeSet<HostName>,
+    permits: Option<BTreeSet<Extension>>,
+    start: Option<Timestamp>,
+    last: Option<Grant>,
+    waiting: Option<Waiting>,
+}
+
+/// What waits for decisions: the request itself, or an extension.
+#[derive(Debug)]
+struct Waiting {
+    lifetime: Lifetime,
+    digest: Digest,
+    verdict: Answer,
+    approvals: BTreeSet<PersonName>,
+}
+
+/// The window granted last.
+#[derive(Debug)]
+struct Grant {
+    window: Window,
+    certified: bool,
+}
+
+impl Request {
+    /// The request that an `Asked` event makes.
+    pub(super) fn ask(event: &Event) -> Option<Self> {
+        let Event::Asked { person, key, hosts, account, lifetime, start, digest, verdict, .. } = event else {
+            return None;
+        };
+        let waiting = Waiting { lifetime: *lifetime, digest: *digest, verdict: *verdict, approvals: BTreeSet::new() };
+        Some(Self {
+            person: person.clone(),
+            key: *key,
+            account: account.clone(),
+            hosts: hosts.clone(),
+            permits: None,
+            start: *start,
+            last: None,
+            waiting: Some(waiting),
+        })
+    }
+
+    pub(super) fn is_something(&self) -> bool {
+        !self.hosts.is_empty() && self.waiting.as_ref().is_some_and(|waiting| waiting.lifetime > Lifetime::ZERO)
+    }
+
+    /// Takes an event about this request, which is open.
+    pub(super) fn take(&mut self, id: RequestId, entry: &Entry, cas: &BTreeSet<Fingerprint>) -> Result<(), Wrong> {
+        let was_granted = self.last.is_some();
+        match &entry.event {
+            Event::Narrowed { by, lifetime, hosts, permits, digest, .. } => {
+                self.narrow(by, (*lifetime, *digest), hosts, permits)
+            }
+            Event::Approved { by, digest, .. } => self.approve(by, digest),
+            Event::Granted { approvers, window, digest, .. } => self.grant(approvers, *window, digest, entry.at),
+            Event::Denied { by, extension, .. } => {
+                ensure(*by != self.person, || format!("{by} decided their own request"))?;
+                self.close_waiting(*extension)
+            }
+            Event::Lapsed { extension, .. } => self.close_waiting(*extension),
+            Event::Withdrawn { by, extension, .. } => {
+                self.by_asker(by)?;
+                let unfetched = self.last.as_ref().is_none_or(|grant| !grant.certified);
+                if *extension {
+                    self.close_waiting(true)
+                } else {
+                    ensure(unfetched, || "its certificate was out".to_owned())
+                }
+            }
+            Event::CertificateToBeSigned { .. } => self.certify(id, &entry.event, entry.index, cas),
+            Event::CertificateRefused { person, .. } => self.by_asker(person),
+            Event::ExtensionAsked { person, lifetime, digest, verdict, .. } => {
+                self.extend(person, (*lifetime, *digest), *verdict)
+            }
+            Event::Ended { .. } => ensure(was_granted, || "nothing was granted that could be ended".to_owned()),
+            Event::Expired { .. } => match &self.last {
+                Some(grant) => ensure(grant.window.is_over(entry.at), || {
+                    format!("its window lasts until {}", text_time(grant.window.end()))
+                }),
+                None => Err("nothing was granted that could expire".to_owned()),
+            },
+            Event::LogStarted { .. }
+            | Event::ServiceStarted { .. }
+            | Event::PolicyApplied { .. }
+            | Event::LoggedIn { .. }
+            | Event::LoggedOut { .. }
+            | Event::Refused { .. }
+            | Event::Asked { .. }
+            | Event::CertificateSigned { .. } => Ok(()),
+        }
+    }
+
+    fn by_asker(&self, person: &PersonName) -> Result<(), Wrong> {
+        ensure(*person == self.person, || format!("{person} did not ask for it"))
+    }
+
+    fn waiting(&mut self) -> Result<&mut Waiting, Wrong> {
+        self.waiting.as_mut().ok_or_else(|| "nothing waited for a decision".to_owned())
+    }
+
+    /// What waits is denied, taken back or too late: the extension, or the request as a whole.
+    fn close_waiting(&mut self, extension: bool) -> Result<(), Wrong> {
+        let fits = extension == self.last.is_some();
+        ensure(fits, || "it names the request where the extension waited, or the other way round".to_owned())?;
+        self.waiting.take().map(drop).ok_or_else(|| "nothing waited for a decision".to_owned())
+    }
+
+    fn narrow(
+        &mut self,
+        by: &PersonName,
+        (lifetime, digest): (Lifetime, Digest),
+        hosts: &BTreeSet<HostName>,
+        permits: &BTreeSet<Extension>,
+    ) -> Result<(), Wrong> {
+        ensure(*by != self.person, || format!("{by} decided their own request"))?;
+        let fewer = hosts.is_subset(&self.hosts)
+            && !hosts.is_empty()
+            && self.permits.as_ref().is_none_or(|before| permits.is_subset(before));
+        let waiting = self.waiting()?;
+        let shorter = lifetime <= waiting.lifetime && lifetime > Lifetime::ZERO;
+        waiting.lifetime = lifetime;
+        waiting.digest = digest;
+        waiting.approvals = BTreeSet::new();
+        self.hosts = hosts.clone();
+        self.permits = Some(permits.clone());
+        ensure(fewer && shorter, || "an approver widened what was asked for".to_owned())
+    }
+
+    fn approve(&mut self, by: &PersonName, digest: &Digest) -> Result<(), Wrong> {
+        ensure(*by != self.person, || format!("{by} approved their own request"))?;
+        let waiting = self.waiting()?;
+        ensure(*digest == waiting.digest, || format!("{by} approved something else than what waited"))?;
+        ensure(waiting.approvals.insert(by.clone()), || format!("{by} approved it twice"))
+    }
+
+    fn grant(
+        &mut self,
+        approvers: &BTreeSet<PersonName>,
+        window: Window,
+        digest: &Digest,
+        at: Timestamp,
+    ) -> Result<(), Wrong> {
+        let before = self.last.replace(Grant { window, certified: false });
+        let waiting = self.waiting.take().ok_or_else(|| "nothing waited for a decision".to_owned())?;
+        ensure(!approvers.contains(&self.person), || format!("{} approved their own request", self.person))?;
+        ensure(*digest == waiting.digest, || "something else was granted than what waited".to_owned())?;
+        ensure(approvers.is_subset(&waiting.approvals), || {
+            "an approver is named whose approval is not in the log".to_owned()
+        })?;
+        ensure(waiting.verdict == Answer::Allow || !approvers.is_empty(), || "nobody approved it".to_owned())?;
+        ensure(window.seconds() >= waiting.lifetime.seconds().into(), || {
+            "the window is shorter than what was granted".to_owned()
+        })?;
+        let longest = match before {
+            // An extension moves the end and nothing else.
+            Some(last) => {
+                ensure(window.start() >= last.window.start(), || {
+                    "the extension starts before the first window".to_owned()
+                })?;
+                last.window.end().plus(waiting.lifetime)
+            }
+            // Backdating moves the start and never the end. Log time may be later than the approval, never earlier.
+            None => self.start.map_or(at, |start| start.max(at)).plus(waiting.lifetime),
+        };
+        ensure(longest.is_ok_and(|end| window.end() <= end), || {
+            "the window ends later than what was granted".to_owned()
+        })
+    }
+
+    fn extend(
+        &mut self,
+        person: &PersonName,
+        (lifetime, digest): (Lifetime, Digest),
+        verdict: Answer,
+    ) -> Result<(), Wrong> {
+        let certified = self.last.as_ref().is_some_and(|grant| grant.certified);
+        let before = self.waiting.replace(Waiting { lifetime, digest, verdict, approvals: BTreeSet::new() });
+        self.by_asker(person)?;
+        ensure(certified && before.is_none(), || {
+            "there was no certificate to extend, or something waited already".to_owned()
+        })
+    }
+
+    fn certify(&mut self, id: RequestId, event: &Event, index: u64, cas: &BTreeSet<Fingerprint>) -> Result<(), Wrong> {
+        let Event::CertificateToBeSigned { person, serial, ca, window, tbs, .. } = event else { return Ok(()) };
+        ensure(serial.number() == index, || format!("the serial {serial} is not the number of its entry"))?;
+        let Some(grant) = &mut self.last else { return Err("a certificate without a grant".to_owned()) };
+        let first = !std::mem::replace(&mut grant.certified, true);
+        ensure(first, || "a second certificate for one grant".to_owned())?;
+        ensure(grant.window == *window, || "the certificate's window is not the granted one".to_owned())?;
+        self.by_asker(person)?;
+        ensure(cas.contains(ca), || format!("the CA key {ca} was not announced by a start of the service"))?;
+        let tbs = TbsCert::parse(tbs).map_err(|why| format!("the bytes to be signed: {why}"))?;
+        self.compare(id, &tbs, *serial, *ca)
+    }
+
+    /// The bytes to be signed must say what the log says of the request.
+    fn compare(&self, id: RequestId, tbs: &TbsCert, serial: Serial, ca: Fingerprint) -> Result<(), Wrong> {
+        let fields = tbs.fields();
+        let window = self.last.as_ref().map(|grant| grant.window);
+        let of_hosts: BTreeSet<String> = self.hosts.iter().map(|host| format!("{}@{host}", self.account)).collect();
+        let granted = |principal: &str| principal == self.account.as_str() || of_hosts.contains(principal);
+        let differs = [
+            ("serial", fields.serial != serial),
+            ("window", Some(fields.window) != window),
+            ("request", *fields.key_id.request() != id),
+            ("person", *fields.key_id.person() != self.person),
+            ("principals", !fields.principals.iter().all(|principal| granted(principal.as_str()))),
+            ("extensions", self.permits.as_ref().is_some_and(|permits| !fields.options.permits.is_subset(permits))),
+            ("public key", tbs.subject().fingerprint() != self.key),
+            ("CA key", tbs.ca().fingerprint() != ca),
+        ];
+        match differs.into_iter().find(|(_, differs)| *differs) {
+            Some((what, _)) => Err(format!("the bytes to be signed name another {what} than the log")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! An event as one line for people: who did what to which request.
+//!
+//! Free text (reasons, comments) is quoted with everything escaped that could move a cursor, start a line or turn the direction
+//! of reading; names and ids are ASCII by their types.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::fmt;
+
+use super::event::{Answer, Event};
+use crate::name::RequestId;
+use crate::time::{Timestamp, Window};
+
+/// A time for people: `2026-01-05 10:00:00Z`.
+#[must_use]
+pub fn text_time(at: Timestamp) -> String {
+    at.to_string().replace('T', " ")
+}
+
+fn span(window: &Window) -> String {
+    format!("{} to {}", text_time(window.start()), text_time(window.end()))
+}
+
+fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|i| i.to_string()).collect();
+    items.join(", ")
+}
+
+/// `, ticket "INC-1"`, or nothing.
+fn and(what: &str, text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{what}{text:?}") }
+}
+
+const fn outcome(verdict: Answer) -> &'static str {
+    match verdict {
+        Answer::Allow => "allowed at once",
+        Answer::Ask => "needs approval",
+    }
+}
+
+impl Event {
+    /// The request it is about, if it is about one.
+    #[must_use]
+    pub const fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::LogStarted { .. }
+            | Self::ServiceStarted { .. }
+            | Self::PolicyApplied { .. }
+            | Self::LoggedIn { .. }
+            | Self::LoggedOut { .. }
+            | Self::Refused { .. } => None,
+            Self::Asked { request, .. }
+            | Self::Narrowed { request, .. }
+            | Self::Approved { request, .. }
+            | Self::Granted { request, .. }
+            | Self::Denied { request, .. }
+            | Self::Withdrawn { request, .. }
+            | Self::Lapsed { request, .. }
+            | Self::CertificateToBeSigned { request, .. }
+            | Self::CertificateSigned { request, .. }
+            | Self::CertificateRefused { request, .. }
+            | Self::ExtensionAsked { request, .. }
+            | Self::Ended { request, .. }
+            | Self::Expired { request } => Some(*request),
+        }
+    }
+
+    /// One line for people: who did what to which request, escaped.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::LogStarted { service, log_key } => {
+                format!("the log of {service:?} began, checkpoints by {log_key:?}")
+            }
+            Self::ServiceStarted { ca, version } => format!("the service {version:?} started with CA key {ca}"),
+            Self::PolicyApplied { by, version, sha256, tests, changes } => {
+                format!("{by} applied policy {version}: {changes} changes, {tests} tests passed, SHA-256 {sha256:?}")
+            }
+            Self::LoggedIn { person, key, address, expires } => {
+                format!("{person} logged in from {address:?} with key {key} until {}", text_time(*expires))
+            }
+            Self::LoggedOut { person } => format!("{person} logged out"),
+            Self::Refused { person, hosts, account, reason, why, policy } => {
+                let why: Vec<String> = why.iter().map(|w| format!("{w:?}")).collect();
+                let (hosts, why, reason) = (list(hosts), list(why), and(", who gave as reason ", reason));
+                format!("policy {policy} refused {person} access to {hosts} as {account}: {why}{reason}")
+            }
+            Self::Asked { request, person, hosts, account, lifetime, start, reason, ticket, verdict, .. } => {
+                let (hosts, outcome) = (list(hosts), outcome(*verdict));
+                let start = start.map(|s| format!(" from {}", text_time(s))).unwrap_or_default();
+                let ticket = and(", ticket ", ticket.as_deref().unwrap_or_default());
+                format!(
+                    "{request}: {person} asked for {hosts} as {account} for {lifetime}{start}: {reason:?}{ticket}, {outcome}"
+                )
+            }
+            Self::Narrowed { request, by, lifetime, hosts, permits, .. } => {
+                let (hosts, permits) = (list(hosts), list(permits.iter().map(|p| p.key())));
+                let permits = if permits.is_empty() { "nothing but commands".to_owned() } else { permits };
+                format!("{request}: {by} narrowed it to {hosts} for {lifetime}, with {permits}")
+            }
+            Self::Approved { request, by, comment, .. } => {
+                format!("{request}: {by} approved it{}", and(": ", comment))
+            }
+            Self::Granted { request, approvers, window, policy, .. } if approvers.is_empty() => {
+                format!("{request}: granted by policy {policy} alone, {}", span(window))
+            }
+            Self::Granted { request, approvers, window, policy, .. } => {
+                format!("{request}: granted by {} under policy {policy}, {}", list(approvers), span(window))
+            }
+            Self::Denied { request, by, reason, extension } => {
+                let what = if *extension { "the extension" } else { "it" };
+                format!("{request}: {by} denied {what}{}", and(": ", reason))
+            }
+            Self::Withdrawn { request, by, extension } => {
+                let what = if *extension { "the extension" } else { "it" };
+                format!("{request}: {by} took {what} back")
+            }
+            Self::Lapsed { request, extension } => {
+                let what = if *extension { "the extension" } else { "it" };
+                format!("{request}: {what} lapsed, nobody decided in time")
+            }
+            Self::CertificateToBeSigned { request, person, serial, ca, window, .. } => {
+                format!("{request}: certificate {serial} for {person} is about to be signed by {ca}, {}", span(window))
+            }
+            Self::CertificateSigned { request, serial, sha256 } => {
+                format!("{request}: certificate {serial} was signed, SHA-256 {sha256:?}")
+            }
+            Self::CertificateRefused { request, person, why, policy } => {
+                format!("{request}: policy {policy} refused {person} the certificate: {why:?}")
+            }
+            Self::ExtensionAsked { request, person, lifetime, reason, verdict, .. } => {
+                let (reason, outcome) = (and(": ", reason), outcome(*verdict));
+                format!("{request}: {person} asked for {lifetime} more{reason}, {outcome}")
+            }
+            Self::Ended { request, by, reason } => format!("{request}: {by} ended it{}", and(": ", reason)),
+            Self::Expired { request } => format!("{request}: its window is over"),
+        }
+    }
+}
