@@ -10,4 +10,5 @@ pub mod name;
 pub mod policy;
 pub mod signer;
 pub mod ssh;
+pub mod store;
 pub mod time;

@@ -1,0 +1,225 @@
+//! What the service keeps, in domain types: each change goes in together with its log entries, in one durable transaction.
+//!
+//! One interface for SQLite (embedded) and, later, PostgreSQL; one contract test suite for both.
+
+pub mod rows;
+pub mod sqlite;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+
+use thiserror::Error;
+
+use crate::access::{AccessRequest, Permit};
+use crate::audit::entry::Entry;
+use crate::audit::event::Event;
+use crate::audit::tree::{Frontier, Hash, Node};
+use crate::identity::challenge::Redemption;
+use crate::identity::session::{Session, TokenHash};
+use crate::name::{PersonName, PolicyVersion, RequestId, RequestPrefix};
+use crate::ssh::PublicKey;
+use crate::ssh::cert::TbsCert;
+use crate::time::Timestamp;
+
+/// The most that one call lists; a greater limit means this one. Our own choice: what one answer can hold.
+pub const LIST_MAX: usize = 1_000;
+
+/// A boxed future, so that the store can be a trait object.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Counts changes of one request; compare-and-swap on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowVersion(pub u64);
+
+/// A stored request with its row version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The request.
+    pub request: AccessRequest,
+    /// Its row version; give it back in `Save`'s `expected`.
+    pub version: RowVersion,
+}
+
+/// One atomic change: all of it with its log entries, or nothing. Constructed whole by the service.
+#[derive(Debug)]
+pub struct Change {
+    /// When; log time never runs backwards, so an earlier time is written as the last entry's.
+    pub at: Timestamp,
+    /// State changes, in order.
+    pub saves: Vec<Save>,
+    /// Log entries, in order, after those that saves of kind `Certify` make. Never empty unless a save makes one.
+    pub events: Vec<Event>,
+}
+
+/// One state change.
+#[derive(Debug)]
+pub enum Save {
+    /// A new request; its id must be free.
+    NewRequest(AccessRequest),
+    /// The next state of a request; its row must still be at `expected`.
+    Request {
+        /// The next state.
+        request: AccessRequest,
+        /// The version that was read.
+        expected: RowVersion,
+    },
+    /// Certify: assigns the serial (the index of the log entry it makes), saves request and to-be-signed bytes with it.
+    Certify {
+        /// From `access::step`.
+        permit: Box<Permit>,
+        /// The active CA key.
+        ca: PublicKey,
+        /// 32 random bytes.
+        nonce: [u8; 32],
+        /// The version that was read.
+        expected: RowVersion,
+    },
+    /// A new session.
+    NewSession(Session),
+    /// A session ends (no error when it is gone already).
+    EndSession(TokenHash),
+    /// All sessions of a person end.
+    EndSessionsOf(PersonName),
+    /// A challenge is used up; a second time is [`StoreError::Replayed`].
+    Redeem(Redemption),
+    /// A new policy version; must be the last plus one.
+    NewPolicy(StoredPolicy),
+}
+
+/// A policy version as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPolicy {
+    /// Its number.
+    pub version: PolicyVersion,
+    /// Its text.
+    pub text: String,
+    /// Who applied it: `person:…` or `system:…`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a commit wrote.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Indexes of the log entries, in the order they were written.
+    pub entries: Vec<u64>,
+    /// The requests as saved, with their new row versions.
+    pub requests: Vec<Stored>,
+    /// The to-be-signed certificate of a `Certify` save.
+    pub tbs: Option<TbsCert>,
+}
+
+/// Which requests to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct RequestFilter {
+    /// Only of this asker.
+    pub asker: Option<PersonName>,
+    /// Only in these states (words of `access::State::word`); empty means all.
+    pub states: BTreeSet<&'static str>,
+    /// Only for this host.
+    pub host: Option<crate::name::HostName>,
+    /// Only asked at or after.
+    pub since: Option<Timestamp>,
+    /// Only with this id or prefix.
+    pub prefix: Option<RequestPrefix>,
+    /// At most so many (the caller's cap is 1000).
+    pub limit: usize,
+}
+
+/// The log's head: its size and growing edge, and the last entry's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The tree.
+    pub frontier: Frontier,
+    /// Time of the last entry.
+    pub at: Timestamp,
+}
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, Error)]
+pub enum StoreError {
+    /// A compare-and-swap lost: read again and decide again.
+    #[error("changed in the meantime")]
+    Conflict,
+    /// The challenge was used before.
+    #[error("the challenge has been used already")]
+    Replayed,
+    /// The certificate linter refused what was to be signed.
+    #[error(transparent)]
+    Certificate(#[from] crate::ssh::cert::CertError),
+    /// A row that we did not write like that: damaged, or of a newer program.
+    #[error("cannot read {what}: {why}")]
+    Damaged {
+        /// Which row.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// The database failed or its queue is full; nothing was written, or its fate is unknown and the service re-reads.
+    #[error("the database failed while {doing}: {why}")]
+    Failed {
+        /// What was attempted.
+        doing: &'static str,
+        /// The cause.
+        why: String,
+    },
+    /// The queue is full; try again.
+    #[error("too many changes are waiting for the disk")]
+    Busy,
+}
+
+/// The store. Every method is durable before it answers; no method blocks an async thread.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Writes one change with its log entries, durably. Dropping the future does not take it back.
+    ///
+    /// The second outcome entry (`CertificateSigned`) of one certificate is a [`StoreError::Conflict`].
+    fn commit(&self, change: Change) -> Pending<'_, Committed>;
+
+    /// One request.
+    fn request(&self, id: RequestId) -> Pending<'_, Option<Stored>>;
+
+    /// Requests that match, newest first; at most [`LIST_MAX`]. A damaged row is reported and left out, but not when a prefix
+    /// asks for it.
+    fn requests(&self, filter: RequestFilter) -> Pending<'_, Vec<Stored>>;
+
+    /// Requests whose `next_tick` is at or before `now`, at most `limit`. A damaged row is reported and left out.
+    fn due(&self, now: Timestamp, limit: usize) -> Pending<'_, Vec<Stored>>;
+
+    /// How many requests of this person are pending, approved or issued.
+    fn open_count(&self, asker: PersonName) -> Pending<'_, u64>;
+
+    /// The session with this token hash.
+    fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>>;
+
+    /// Deletes sessions and redemptions that were over at `now`; no log entry (they are dead already). It
+    /// may leave some for the next time when there are thousands.
+    fn sweep(&self, now: Timestamp) -> Pending<'_, ()>;
+
+    /// The policy version, or the newest.
+    fn policy(&self, version: Option<PolicyVersion>) -> Pending<'_, Option<StoredPolicy>>;
+
+    /// All policy versions, newest first, without their texts.
+    fn policies(&self) -> Pending<'_, Vec<StoredPolicy>>;
+
+    /// A service secret or setting that every node shares; made by `make` on first use, durable before it is returned.
+    fn meta(&self, key: &'static str, make: Box<dyn FnOnce() -> Vec<u8> + Send>) -> Pending<'_, Vec<u8>>;
+
+    /// The log's head.
+    fn head(&self) -> Pending<'_, Head>;
+
+    /// Canonical bytes of entries `[from, from + limit)`, as far as there are; at most [`LIST_MAX`].
+    fn entries(&self, from: u64, limit: usize) -> Pending<'_, Vec<Vec<u8>>>;
+
+    /// Entries about one request, oldest first.
+    fn entries_of(&self, request: RequestId) -> Pending<'_, Vec<Entry>>;
+
+    /// These tree nodes; missing ones are left out.
+    fn nodes(&self, wanted: Vec<Node>) -> Pending<'_, BTreeMap<Node, Hash>>;
+
+    /// Certificates that are in the log as to-be-signed without an outcome entry (after a crash): requests to look at.
+    fn without_outcome(&self) -> Pending<'_, Vec<RequestId>>;
+
+    /// Whether a write would succeed now (for `/readyz`).
+    fn ready(&self) -> Pending<'_, ()>;
+}

@@ -1,0 +1,183 @@
+//! The database file: created for its owner alone, locked, connected, migrated.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{FlockOperation, OFlags};
+
+use super::failed;
+use crate::store::StoreError;
+
+/// `hpas` in ASCII, in the file's header: SQLite's `application_id`. Our own choice.
+const APPLICATION_ID: i32 = 0x6870_6173;
+
+/// In order; a database at schema N has had the first N.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_start.sql")];
+
+/// How long a statement waits for a lock. Only a reader during a checkpoint or an operator's backup ever holds one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// More than there are different statements, so that each is parsed once.
+const CACHED_STATEMENTS: usize = 64;
+
+const OPENING: &str = "opening the database";
+
+fn refuse(why: String) -> StoreError {
+    StoreError::Failed { doing: OPENING, why }
+}
+
+/// Creates the file if it is missing (0600; SQLite gives `-wal` and `-shm` the same mode), and locks it for this process.
+/// The lock is on a file beside it, because SQLite keeps its own locks on the database itself. It goes with the handle.
+pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
+    let named = |error: io::Error| refuse(format!("{path:?}: {error}"));
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock = private_file(&PathBuf::from(lock_path)).map_err(named)?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        if error == rustix::io::Errno::WOULDBLOCK {
+            refuse(format!("{path:?} is in use by another process; only one service can run on a database"))
+        } else {
+            named(error.into())
+        }
+    })?;
+    let is_new = !path.try_exists().map_err(named)?;
+    let file = private_file(path).map_err(named)?;
+    let (mode, owner) = file.metadata().map(|meta| (meta.mode(), meta.uid())).map_err(named)?;
+    if owner != rustix::process::geteuid().as_raw() && owner != 0 {
+        return Err(refuse(format!(
+            "{path:?} belongs to user {owner}, who could change it; chown it to the service's"
+        )));
+    }
+    if mode & 0o077 != 0 {
+        let mode = mode & 0o777;
+        return Err(refuse(format!(
+            "{path:?} holds secrets and can be read or changed by others (mode {mode:04o}); chmod 600 it"
+        )));
+    }
+    if is_new {
+        // The name must survive a crash as well as the content.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(named)?;
+    }
+    Ok(lock)
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow).open(path)
+}
+
+/// The one connection that writes.
+pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed(OPENING))?;
+    if mode != "wal" {
+        return Err(refuse(format!("{path:?}: write-ahead logging can't be used here (journal mode {mode:?})")));
+    }
+    // FULL: the log is synced at each commit. The WAL file is cut back to 64 MiB after a burst.
+    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;").map_err(failed(OPENING))?;
+    Ok(conn)
+}
+
+/// A connection that can't write.
+pub(super) fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // The first read opens the write-ahead log and its index, which then stay: so that reading goes on with a full disk, and
+    // the writer can come back after a failure without anybody rebuilding them.
+    conn.execute_batch("PRAGMA query_only = ON; SELECT 1 FROM sqlite_schema;").map_err(failed(OPENING))?;
+    Ok(conn)
+}
+
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
+    // Never CREATE: the file has been made with its mode. NO_MUTEX: each connection stays on one thread.
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let real = path.canonicalize().map_err(|error| refuse(format!("{path:?}: {error}")))?;
+    let conn = Connection::open_with_flags(real, flags).map_err(failed(OPENING))?;
+    let set_up = || -> rusqlite::Result<()> {
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
+        conn.execute_batch("PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY;")
+    };
+    set_up().map_err(failed(OPENING))?;
+    Ok(conn)
+}
+
+/// Brings the schema to ours, one transaction per step: a crash leaves a whole schema of some version.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
+    let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).map_err(failed(OPENING));
+    let version = number("PRAGMA user_version")?;
+    let application = number("PRAGMA application_id")?;
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    if tables > 0 && application != i64::from(APPLICATION_ID) {
+        return Err(refuse("the file is a database of another program".to_owned()));
+    }
+    let done = usize::try_from(version).map_err(|error| refuse(format!("schema {version}: {error}")))?;
+    let ours = MIGRATIONS.len();
+    if done > ours {
+        return Err(refuse(format!(
+            "the database has schema {done}, this program knows {ours}; run the newer program, or restore the backup \
+             made before the upgrade"
+        )));
+    }
+    for (step, sql) in (1_u32..).zip(MIGRATIONS).skip(done) {
+        let migrating = "migrating the database";
+        let transaction =
+            conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed(migrating))?;
+        transaction.execute_batch(sql).map_err(failed(migrating))?;
+        transaction
+            .execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {step};"))
+            .map_err(failed(migrating))?;
+        transaction.commit().map_err(failed(migrating))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(conn: &Connection, pragma: &str) -> i64 {
+        conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn connections_are_durable_strict_and_of_one_kind_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hallpass.db");
+        let _lock = prepare(&path).unwrap();
+        let mut writer = connect_writer(&path).unwrap();
+        migrate(&mut writer).unwrap();
+        assert_eq!(number(&writer, "synchronous"), 2, "FULL");
+        let reader = connect_reader(&path).unwrap();
+        for conn in [&writer, &reader] {
+            assert_eq!(number(conn, "foreign_keys"), 1);
+            assert_eq!(number(conn, "trusted_schema"), 0);
+            let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+        }
+        reader.execute("DELETE FROM log_head", []).unwrap_err();
+        // Defensive: not even the writer can rewrite the schema behind SQLite's back.
+        writer.execute_batch("PRAGMA writable_schema = ON; DELETE FROM sqlite_schema;").unwrap_err();
+    }
+
+    #[test]
+    fn migrating_again_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hallpass.db");
+        let _lock = prepare(&path).unwrap();
+        let mut writer = connect_writer(&path).unwrap();
+        migrate(&mut writer).unwrap();
+        let before = number(&writer, "schema_version");
+        migrate(&mut writer).unwrap();
+        assert_eq!(number(&writer, "schema_version"), before);
+        assert_eq!(number(&writer, "user_version"), i64::try_from(MIGRATIONS.len()).unwrap());
+    }
+}

@@ -1,0 +1,85 @@
+//! Sessions, and challenges that have been used up.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{damaged, failed, time_from_sql, time_to_sql};
+use crate::identity::challenge::Redemption;
+use crate::identity::session::{Session, TokenHash};
+use crate::name::PersonName;
+use crate::ssh::Fingerprint;
+use crate::store::StoreError;
+use crate::time::Timestamp;
+
+/// How many rows of a kind one sweep deletes: the writer must not be kept from others. The next sweep goes on.
+const SWEEP_MAX: i64 = 2_000;
+
+pub(super) fn insert_session(conn: &Connection, session: &Session) -> Result<(), StoreError> {
+    let (opened, expires) = (time_to_sql(session.opened)?, time_to_sql(session.expires)?);
+    let rows = conn
+        .prepare_cached(
+            "INSERT INTO session (token, person, key, opened, expires) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        )
+        .and_then(|mut s| {
+            let key = session.key.to_string();
+            s.execute(params![session.token.0, session.person.as_str(), key, opened, expires])
+        })
+        .map_err(failed("saving a session"))?;
+    if rows == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+pub(super) fn session(conn: &Connection, token: TokenHash) -> Result<Option<Session>, StoreError> {
+    let row: Option<(String, String, i64, i64)> = conn
+        .prepare_cached("SELECT person, key, opened, expires FROM session WHERE token = ?1")
+        .and_then(|mut s| {
+            s.query_row([token.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()
+        })
+        .map_err(failed("reading a session"))?;
+    let Some((person, key, opened, expires)) = row else { return Ok(None) };
+    let what = "a session";
+    Ok(Some(Session {
+        token,
+        person: PersonName::parse(&person).map_err(|error| damaged(what, error.to_string()))?,
+        key: Fingerprint::parse(&key).map_err(|error| damaged(what, error.to_string()))?,
+        opened: time_from_sql(what, opened)?,
+        expires: time_from_sql(what, expires)?,
+    }))
+}
+
+pub(super) fn end_session(conn: &Connection, token: TokenHash) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM session WHERE token = ?1")
+        .and_then(|mut s| s.execute([token.0]))
+        .map(drop)
+        .map_err(failed("ending a session"))
+}
+
+pub(super) fn end_sessions_of(conn: &Connection, person: &PersonName) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM session WHERE person = ?1")
+        .and_then(|mut s| s.execute([person.as_str()]))
+        .map(drop)
+        .map_err(failed("ending a person's sessions"))
+}
+
+pub(super) fn redeem(conn: &Connection, redemption: &Redemption) -> Result<(), StoreError> {
+    let expires = time_to_sql(redemption.expires)?;
+    let rows = conn
+        .prepare_cached("INSERT INTO redemption (nonce, expires) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+        .and_then(|mut s| s.execute(params![redemption.nonce, expires]))
+        .map_err(failed("redeeming a challenge"))?;
+    if rows == 1 { Ok(()) } else { Err(StoreError::Replayed) }
+}
+
+/// Deletes what was over at `now`; says whether there was any.
+pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
+    let now = time_to_sql(now)?;
+    let mut deleted = 0;
+    for sql in [
+        "DELETE FROM session WHERE token IN (SELECT token FROM session WHERE expires <= ?1 LIMIT ?2)",
+        "DELETE FROM redemption WHERE nonce IN (SELECT nonce FROM redemption WHERE expires <= ?1 LIMIT ?2)",
+    ] {
+        deleted += conn
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute([now, SWEEP_MAX]))
+            .map_err(failed("sweeping sessions"))?;
+    }
+    Ok(deleted > 0)
+}

@@ -1,0 +1,199 @@
+//! The store in one SQLite file: WAL, `synchronous=FULL`, one writer thread that groups concurrent changes into one commit.
+//!
+//! | File | What |
+//! |---|---|
+//! | `file.rs` | create, lock, connect, migrate |
+//! | `writer.rs` | the writer thread: queue, group commit, answers |
+//! | `reader.rs` | the reader threads |
+//! | `change.rs` | one change inside the writer's transaction |
+//! | `log.rs` | entries, tree nodes and head; checked at start |
+//! | `request.rs` `login.rs` `policy.rs` | the rows of each subject |
+//!
+//! Invariants: nothing is answered before its transaction is on disk; only the writer's connection writes; one process at
+//! a time has the file (a lock beside it); no SQL runs on an async thread.
+//!
+//! Why not a pool of writers? SQLite has one writer at a time anyway, and a commit is one `fsync`: changes that wait while
+//! it runs share the next one, which is worth 30 to 150 times the throughput of a commit each.
+
+mod change;
+mod file;
+mod log;
+mod login;
+mod policy;
+mod reader;
+mod request;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tokio::sync::oneshot;
+
+use super::{Change, Committed, Head, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy};
+use crate::audit::entry::Entry;
+use crate::audit::tree::{Hash, Node};
+use crate::identity::session::{Session, TokenHash};
+use crate::name::{PersonName, PolicyVersion, RequestId};
+use crate::time::Timestamp;
+use reader::Readers;
+use writer::{Job, Writer};
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file; its folder must exist. Created 0600.
+    pub path: PathBuf,
+}
+
+/// The opened store. Dropping it waits for the change that is being written.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Dropped in this order: the writer closes last, which merges the write-ahead log into the file (readers can't), so
+    // that what lies there after a clean stop is whole; then the lock is given up.
+    readers: Readers,
+    writer: Writer,
+    _lock: std::fs::File,
+}
+
+impl SqliteStore {
+    /// Opens or creates it, migrates the schema, and checks that the log's head fits its entries. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when it can't be opened, is in use by another process, readable by others, of another program
+    /// or of a newer schema; [`StoreError::Damaged`] when head, tree and entries disagree.
+    pub fn open(settings: &Settings) -> Result<Self, StoreError> {
+        let lock = file::prepare(&settings.path)?;
+        let mut conn = file::connect_writer(&settings.path)?;
+        file::migrate(&mut conn)?;
+        let head = log::load_checked(&conn)?;
+        let readers = Readers::start(&settings.path)?;
+        let writer = Writer::start(settings.path.clone(), conn, head)?;
+        Ok(Self { readers, writer, _lock: lock })
+    }
+
+    fn write<'a, T: Send + 'a>(
+        &'a self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job + Send + 'a,
+    ) -> Pending<'a, T> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.writer.submit(job(reply))?;
+            answer.await.map_err(|_dropped| stopped("writing"))?
+        })
+    }
+
+    fn read<'a, T: Send + 'static>(
+        &'a self,
+        work: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Pending<'a, T> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.readers.submit(Box::new(move |conn| {
+                // A caller who went away needs no answer.
+                drop(reply.send(work(conn)));
+            }))?;
+            answer.await.map_err(|_dropped| stopped("reading"))?
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, change: Change) -> Pending<'_, Committed> {
+        self.write(move |reply| Job::Commit(Box::new(change), reply))
+    }
+
+    fn request(&self, id: RequestId) -> Pending<'_, Option<Stored>> {
+        self.read(move |conn| request::one(conn, id))
+    }
+
+    fn requests(&self, filter: RequestFilter) -> Pending<'_, Vec<Stored>> {
+        self.read(move |conn| request::matching(conn, &filter))
+    }
+
+    fn due(&self, now: Timestamp, limit: usize) -> Pending<'_, Vec<Stored>> {
+        self.read(move |conn| request::due(conn, now, limit))
+    }
+
+    fn open_count(&self, asker: PersonName) -> Pending<'_, u64> {
+        self.read(move |conn| request::open_count(conn, &asker))
+    }
+
+    fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>> {
+        self.read(move |conn| login::session(conn, token))
+    }
+
+    fn sweep(&self, now: Timestamp) -> Pending<'_, ()> {
+        self.write(move |reply| Job::Sweep(now, reply))
+    }
+
+    fn policy(&self, version: Option<PolicyVersion>) -> Pending<'_, Option<StoredPolicy>> {
+        self.read(move |conn| policy::one(conn, version))
+    }
+
+    fn policies(&self) -> Pending<'_, Vec<StoredPolicy>> {
+        self.read(policy::all)
+    }
+
+    fn meta(&self, key: &'static str, make: Box<dyn FnOnce() -> Vec<u8> + Send>) -> Pending<'_, Vec<u8>> {
+        self.write(move |reply| Job::Meta(key, make, reply))
+    }
+
+    fn head(&self) -> Pending<'_, Head> {
+        self.read(log::head)
+    }
+
+    fn entries(&self, from: u64, limit: usize) -> Pending<'_, Vec<Vec<u8>>> {
+        self.read(move |conn| log::entries(conn, from, limit))
+    }
+
+    fn entries_of(&self, request: RequestId) -> Pending<'_, Vec<Entry>> {
+        self.read(move |conn| log::entries_of(conn, request))
+    }
+
+    fn nodes(&self, wanted: Vec<Node>) -> Pending<'_, BTreeMap<Node, Hash>> {
+        self.read(move |conn| log::nodes(conn, wanted))
+    }
+
+    fn without_outcome(&self) -> Pending<'_, Vec<RequestId>> {
+        self.read(log::without_outcome)
+    }
+
+    fn ready(&self) -> Pending<'_, ()> {
+        self.write(Job::Ready)
+    }
+}
+
+fn stopped(doing: &'static str) -> StoreError {
+    StoreError::Failed { doing, why: "the database thread has stopped".to_owned() }
+}
+
+/// Maps a database error to [`StoreError::Failed`]. SQLite's messages hold names of tables and files, never values.
+fn failed(doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |error| StoreError::Failed { doing, why: error.to_string() }
+}
+
+fn damaged(what: impl Into<String>, why: impl Into<String>) -> StoreError {
+    StoreError::Damaged { what: what.into(), why: why.into() }
+}
+
+/// A number as SQLite keeps it: signed. What we count stays far below 2^63.
+fn to_sql(number: u64) -> Result<i64, StoreError> {
+    i64::try_from(number)
+        .map_err(|error| StoreError::Failed { doing: "converting a number", why: format!("{number}: {error}") })
+}
+
+fn time_to_sql(time: Timestamp) -> Result<i64, StoreError> {
+    to_sql(time.unix())
+}
+
+fn from_sql(what: &str, number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_negative| damaged(what, format!("negative number {number}")))
+}
+
+fn time_from_sql(what: &str, number: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_unix(from_sql(what, number)?).map_err(|error| damaged(what, error.to_string()))
+}
+
+fn limit_to_sql(limit: usize) -> i64 {
+    i64::try_from(limit.min(super::LIST_MAX)).unwrap_or(0)
+}

@@ -1,0 +1,77 @@
+//! Policy versions, and the service's own shared values.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::{damaged, failed, time_from_sql, time_to_sql};
+use crate::identity::Actor;
+use crate::name::PolicyVersion;
+use crate::store::{StoreError, StoredPolicy};
+
+/// A new version; must be the last plus one.
+pub(super) fn insert(conn: &Connection, policy: &StoredPolicy) -> Result<(), StoreError> {
+    let at = time_to_sql(policy.at)?;
+    let version = policy.version.0;
+    let rows = conn
+        .prepare_cached(
+            "INSERT INTO policy (version, text, applied_by, at)
+             SELECT ?1, ?2, ?3, ?4 WHERE ?1 = (SELECT coalesce(max(version), 0) + 1 FROM policy)",
+        )
+        .and_then(|mut s| s.execute(params![version, policy.text, policy.by, at]))
+        .map_err(failed("saving a policy"))?;
+    if rows == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+/// This version, or the newest.
+pub(super) fn one(conn: &Connection, version: Option<PolicyVersion>) -> Result<Option<StoredPolicy>, StoreError> {
+    conn.prepare_cached(
+        "SELECT version, text, applied_by, at FROM policy
+         WHERE ?1 IS NULL OR version = ?1 ORDER BY version DESC LIMIT 1",
+    )
+    .and_then(|mut s| s.query_row([version.map(|v| v.0)], columns).optional())
+    .map_err(failed("reading a policy"))?
+    .map(from_columns)
+    .transpose()
+}
+
+/// All versions without their texts, newest first.
+pub(super) fn all(conn: &Connection) -> Result<Vec<StoredPolicy>, StoreError> {
+    let doing = "listing policies";
+    let mut select = conn
+        .prepare_cached("SELECT version, '', applied_by, at FROM policy ORDER BY version DESC")
+        .map_err(failed(doing))?;
+    let rows = select.query_map([], columns).map_err(failed(doing))?;
+    rows.map(|row| from_columns(row.map_err(failed(doing))?)).collect()
+}
+
+type Columns = (u32, String, String, i64);
+
+fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+}
+
+fn from_columns((version, text, by, at): Columns) -> Result<StoredPolicy, StoreError> {
+    let what = format!("policy version {version}");
+    Actor::parse(&by).map_err(|error| damaged(what.as_str(), error.to_string()))?;
+    Ok(StoredPolicy { version: PolicyVersion(version), text, by, at: time_from_sql(&what, at)? })
+}
+
+/// The value of `key`, made now if there is none; and whether it was made.
+pub(super) fn meta(
+    conn: &Connection,
+    key: &str,
+    make: Box<dyn FnOnce() -> Vec<u8> + Send>,
+) -> Result<(Vec<u8>, bool), StoreError> {
+    let doing = "reading a shared value";
+    let found: Option<Vec<u8>> = conn
+        .prepare_cached("SELECT value FROM meta WHERE key = ?1")
+        .and_then(|mut s| s.query_row([key], |row| row.get(0)).optional())
+        .map_err(failed(doing))?;
+    if let Some(value) = found {
+        return Ok((value, false));
+    }
+    let value = make();
+    conn.prepare_cached("INSERT INTO meta (key, value) VALUES (?1, ?2)")
+        .and_then(|mut s| s.execute(params![key, value]))
+        .map_err(failed(doing))?;
+    Ok((value, true))
+}

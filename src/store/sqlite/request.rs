@@ -1,0 +1,213 @@
+//! Requests: one row each, found by columns, read from `body`.
+//!
+//! The columns repeat what the body says so that indexes can find it; a row whose columns and body disagree is damaged.
+
+use std::collections::BTreeSet;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+
+use super::{damaged, failed, from_sql, limit_to_sql, time_to_sql, to_sql};
+use crate::access::AccessRequest;
+use crate::name::{PersonName, RequestId};
+use crate::store::{RequestFilter, RowVersion, StoreError, Stored, rows};
+use crate::time::Timestamp;
+
+const SAVING: &str = "saving a request";
+const READING: &str = "reading requests";
+
+/// The columns that [`columns`] reads.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT id, version, asker, state, asked, next_tick, body FROM request ", $rest)
+    };
+}
+
+/// A new request; its id must be free.
+pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored, StoreError> {
+    let row = Columns::of(&request, RowVersion(1))?;
+    let rows = conn
+        .prepare_cached(
+            "INSERT INTO request (id, version, asker, state, asked, next_tick, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
+        )
+        .and_then(|mut s| {
+            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body])
+        })
+        .map_err(failed(SAVING))?;
+    if rows != 1 {
+        return Err(StoreError::Conflict);
+    }
+    save_hosts(conn, &request)?;
+    Ok(Stored { request, version: RowVersion(1) })
+}
+
+/// The next state of a request whose row is still at `expected`.
+pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVersion) -> Result<Stored, StoreError> {
+    let version = RowVersion(expected.0.saturating_add(1));
+    let row = Columns::of(&request, version)?;
+    let rows = conn
+        .prepare_cached(
+            "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7
+             WHERE id = ?1 AND version = ?2 - 1",
+        )
+        .and_then(|mut s| {
+            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body])
+        })
+        .map_err(failed(SAVING))?;
+    if rows != 1 {
+        return Err(StoreError::Conflict);
+    }
+    save_hosts(conn, &request)?;
+    Ok(Stored { request, version })
+}
+
+/// Keeps the list that finds requests by host; narrowing takes hosts away.
+fn save_hosts(conn: &Connection, request: &AccessRequest) -> Result<(), StoreError> {
+    let id = request.id();
+    let hosts: BTreeSet<&str> = request.parts().terms.hosts.keys().map(crate::name::HostName::as_str).collect();
+    let run = || -> rusqlite::Result<()> {
+        let listed: BTreeSet<String> = conn
+            .prepare_cached("SELECT host FROM request_host WHERE request = ?1")?
+            .query_map([id.digits()], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for host in listed.iter().filter(|host| !hosts.contains(host.as_str())) {
+            conn.prepare_cached("DELETE FROM request_host WHERE host = ?1 AND request = ?2")?
+                .execute([host.as_str(), id.digits()])?;
+        }
+        for host in hosts.iter().filter(|host| !listed.contains(**host)) {
+            conn.prepare_cached("INSERT INTO request_host (host, request) VALUES (?1, ?2)")?
+                .execute([host, id.digits()])?;
+        }
+        Ok(())
+    };
+    run().map_err(failed(SAVING))
+}
+
+/// One request.
+pub(super) fn one(conn: &Connection, id: RequestId) -> Result<Option<Stored>, StoreError> {
+    conn.prepare_cached(select!("WHERE id = ?1"))
+        .and_then(|mut s| s.query_row([id.digits()], columns).optional())
+        .map_err(failed(READING))?
+        .map(|row| stored(&row))
+        .transpose()
+}
+
+/// Requests that match, newest first.
+pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<Stored>, StoreError> {
+    let RequestFilter { asker, states, host, since, prefix, limit } = filter;
+    let mut sql = select!("WHERE 1").to_owned();
+    let mut values: Vec<Value> = Vec::new();
+    let mut and = |condition: &str, value: Value| {
+        sql.push_str(" AND ");
+        sql.push_str(condition);
+        values.push(value);
+    };
+    if let Some(asker) = asker {
+        and("asker = ?", asker.as_str().to_owned().into());
+    }
+    if !states.is_empty() {
+        // One parameter however many states there are, so that the statement stays in the cache.
+        let list = serde_json::to_string(states)
+            .map_err(|error| StoreError::Failed { doing: READING, why: error.to_string() })?;
+        and("state IN (SELECT value FROM json_each(?))", list.into());
+    }
+    if let Some(host) = host {
+        and("id IN (SELECT request FROM request_host WHERE host = ?)", host.as_str().to_owned().into());
+    }
+    if let Some(since) = since {
+        and("asked >= ?", time_to_sql(*since)?.into());
+    }
+    if let Some(prefix) = prefix {
+        and("id >= ?", prefix.as_str().to_owned().into());
+        // '[' comes right after 'Z', the last digit.
+        and("id < ?", format!("{}[", prefix.as_str()).into());
+    }
+    sql.push_str(" ORDER BY asked DESC, number DESC LIMIT ?");
+    values.push(limit_to_sql(*limit).into());
+    let mut select = conn.prepare_cached(&sql).map_err(failed(READING))?;
+    let rows = select.query_map(params_from_iter(values), columns).map_err(failed(READING))?;
+    if prefix.is_some() { rows.map(|row| stored(&row.map_err(failed(READING))?)).collect() } else { readable(rows) }
+}
+
+/// Requests whose time has come.
+pub(super) fn due(conn: &Connection, now: Timestamp, limit: usize) -> Result<Vec<Stored>, StoreError> {
+    let now = time_to_sql(now)?;
+    let mut select = conn
+        .prepare_cached(select!("WHERE next_tick <= ?1 ORDER BY next_tick, number LIMIT ?2"))
+        .map_err(failed(READING))?;
+    let rows = select.query_map([now, limit_to_sql(limit)], columns).map_err(failed(READING))?;
+    readable(rows)
+}
+
+/// How many requests of this person are open.
+pub(super) fn open_count(conn: &Connection, asker: &PersonName) -> Result<u64, StoreError> {
+    let count = conn
+        .prepare_cached("SELECT count(*) FROM request WHERE asker = ?1 AND state IN ('pending', 'approved', 'issued')")
+        .and_then(|mut s| s.query_row([asker.as_str()], |row| row.get(0)))
+        .map_err(failed(READING))?;
+    from_sql("a count", count)
+}
+
+/// All that can be read: one damaged row must not hide the others or stop their clock. It is reported each time.
+fn readable(rows: impl Iterator<Item = rusqlite::Result<Columns>>) -> Result<Vec<Stored>, StoreError> {
+    let mut found = Vec::new();
+    for row in rows {
+        match stored(&row.map_err(failed(READING))?) {
+            Ok(request) => found.push(request),
+            Err(error) => tracing::error!(%error, "a damaged request is left out of a list"),
+        }
+    }
+    Ok(found)
+}
+
+/// A row of the table, as SQLite has it.
+#[derive(PartialEq, Eq)]
+struct Columns {
+    id: String,
+    version: i64,
+    asker: String,
+    state: String,
+    asked: i64,
+    next_tick: Option<i64>,
+    body: String,
+}
+
+impl Columns {
+    fn of(request: &AccessRequest, version: RowVersion) -> Result<Self, StoreError> {
+        let parts = request.parts();
+        Ok(Self {
+            id: parts.id.digits().to_owned(),
+            version: to_sql(version.0)?,
+            asker: parts.asker.as_str().to_owned(),
+            state: parts.state.word().to_owned(),
+            asked: time_to_sql(parts.asked)?,
+            next_tick: request.next_tick().map(time_to_sql).transpose()?,
+            body: rows::to_json(request)?,
+        })
+    }
+}
+
+fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
+    Ok(Columns {
+        id: row.get(0)?,
+        version: row.get(1)?,
+        asker: row.get(2)?,
+        state: row.get(3)?,
+        asked: row.get(4)?,
+        next_tick: row.get(5)?,
+        body: row.get(6)?,
+    })
+}
+
+fn stored(row: &Columns) -> Result<Stored, StoreError> {
+    let what = format!("request {:?}", row.id);
+    let version = RowVersion(from_sql(&what, row.version)?);
+    let request = rows::from_json(&row.body).map_err(|why| damaged(what.as_str(), why))?;
+    // The body is written in one way only, so equality of all columns also means that it says nothing twice.
+    if Columns::of(&request, version)? == *row {
+        Ok(Stored { request, version })
+    } else {
+        Err(damaged(what, "its columns and its body say different things"))
+    }
+}
