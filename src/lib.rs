@@ -8,6 +8,7 @@ pub mod fail;
 pub mod identity;
 pub mod name;
 pub mod policy;
+pub mod service;
 pub mod signer;
 pub mod ssh;
 pub mod store;

@@ -1,0 +1,275 @@
+//! Asking, and explaining what asking would give.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::access::{Ask, Explain, View};
+use super::text::{self, REASON_CHARS_MAX, TICKET_CHARS_MAX};
+use super::{ATTEMPTS, Failure, Outcome, Service, whole};
+use crate::access::{Refusal, open};
+use crate::audit::event::Event;
+use crate::identity::Proven;
+use crate::name::{Account, HostName, PersonName, PolicyVersion, RequestId, Target};
+use crate::policy::{Outcome as Answer, Policy, Question, RefusedKind, Verdict};
+use crate::ssh::PublicKey;
+use crate::store::{Change, RequestFilter, Save, StoreError};
+use crate::time::{Lifetime, Timestamp};
+
+/// Most hosts in one request (invariant I-4's usual limit: one principal each).
+const HOSTS_MAX: usize = 16;
+
+/// Most open requests of one person that are compared with a new one; more than any limit allows to be open.
+const OPEN_READ_MAX: usize = 1000;
+
+/// The states in which a request counts as open.
+const OPEN: [&str; 3] = ["pending", "approved", "issued"];
+
+impl Service {
+    /// Asks. Same person, key and content again (a retried call) gives the same request.
+    ///
+    /// # Errors
+    /// `Policy` when refused (logged), `Invalid`, `TooMany`.
+    pub async fn ask(self: &Arc<Self>, by: &Proven, ask: Ask) -> Outcome<View> {
+        let (this, by) = (Arc::clone(self), by.clone());
+        whole(async move {
+            let _turn = this.turn_of(by.person()).lock().await;
+            for _ in 0..ATTEMPTS {
+                if let Some(view) = this.try_ask(&by, &ask).await? {
+                    return Ok(view);
+                }
+            }
+            Err(Failure::contended())
+        })
+        .await
+    }
+
+    /// What policy would say; logs nothing, changes nothing. `person`: another person, for operators and auditors only.
+    ///
+    /// # Errors
+    /// `Forbidden`, `Invalid`.
+    pub async fn explain(&self, by: &Proven, person: Option<PersonName>, ask: Explain) -> Outcome<Verdict> {
+        let (_, policy) = self.policy_now();
+        let person = person.unwrap_or_else(|| by.person().clone());
+        if person != *by.person() {
+            self.check_reader(by, "ask what others may")?;
+        }
+        let Explain { targets, account, lifetime, start, reason, ticket, at } = ask;
+        let at = at.unwrap_or_else(|| self.clock.now());
+        let wanted = Wanted { targets, account, lifetime, start, reason, ticket };
+        let question = wanted.question(&person, &policy, at)?;
+        // The rules for other people are for those who may read the policy.
+        Ok(if Self::reads_all(by, &policy) { policy.explain(&question) } else { policy.evaluate(&question) })
+    }
+
+    /// The lock that keeps this person's asks in order.
+    fn turn_of(&self, person: &PersonName) -> &tokio::sync::Mutex<()> {
+        static NOBODY_ELSE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let sum =
+            person.as_str().bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let place = sum.checked_rem(self.asking.len()).unwrap_or_default();
+        self.asking.get(place).unwrap_or(&NOBODY_ELSE)
+    }
+
+    /// Decides from what is there now and saves it; `None` when the drawn id is taken.
+    async fn try_ask(&self, by: &Proven, ask: &Ask) -> Outcome<Option<View>> {
+        let (_guard, check) = self.hold_policy().await;
+        let policy = &check.policy;
+        let now = self.clock.now();
+        let question = Wanted::from(ask.clone()).question(by.person(), policy, now)?;
+        self.check_subject_key(by, &ask.key, policy)?;
+        if let Some(view) = self.asked_before(by, ask, &question, policy, now).await? {
+            return Ok(Some(view));
+        }
+        let id = RequestId::from_random(self.random()?);
+        let taken = match open(by, &question, ask.key.clone(), &check, id) {
+            Ok(taken) => taken,
+            Err(Refusal::Policy { version, verdict }) => {
+                return Err(self.record_refused_ask(question, *verdict, version).await?);
+            }
+            Err(why) => return Err(why.into()),
+        };
+        self.check_open_count(by).await?;
+        let saves = vec![Save::NewRequest(taken.request.clone())];
+        match self.commit(Change { at: now, saves, events: taken.events }).await {
+            Ok(_) => Ok(Some(Self::view_of(taken.request, by, policy, now))),
+            Err(StoreError::Conflict) => Ok(None),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// Logs the refusal and gives it back.
+    async fn record_refused_ask(
+        &self,
+        question: Question,
+        verdict: Verdict,
+        policy: PolicyVersion,
+    ) -> Outcome<Failure> {
+        let why = match &verdict.outcome {
+            Answer::Refuse(refused) => refused.iter().map(|refused| refused.why.clone()).collect(),
+            Answer::Allow(_) | Answer::Ask(..) => Vec::new(),
+        };
+        let Question { person, hosts, account, reason, at, .. } = question;
+        let event = Event::Refused { person, hosts, account, reason, why, policy };
+        self.commit(Change { at, saves: Vec::new(), events: vec![event] }).await?;
+        Ok(Failure::Policy(Box::new(verdict)))
+    }
+
+    /// A key that signs for the service is never certified; another person's login key would give them this person's
+    /// access.
+    fn check_subject_key(&self, by: &Proven, key: &PublicKey, policy: &Policy) -> Outcome<()> {
+        let fingerprint = key.fingerprint();
+        if self.service_keys.contains(&fingerprint) {
+            return Err(Failure::Invalid(format!(
+                "{fingerprint} is a signing key of this service; make a key of your own"
+            )));
+        }
+        let others = policy.directory().people().filter(|person| person.name != *by.person());
+        if others.flat_map(|person| &person.keys).any(|theirs| theirs == key) {
+            return Err(Failure::Invalid(format!("{fingerprint} is somebody else's login key; use a key of your own")));
+        }
+        Ok(())
+    }
+
+    /// The open request that this very ask made before. An open request keeps its key for itself: one key, one
+    /// request (P3).
+    async fn asked_before(
+        &self,
+        by: &Proven,
+        ask: &Ask,
+        question: &Question,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Outcome<Option<View>> {
+        let filter = RequestFilter {
+            asker: Some(by.person().clone()),
+            states: BTreeSet::from(OPEN),
+            limit: OPEN_READ_MAX,
+            ..RequestFilter::default()
+        };
+        let open = self.store.requests(filter).await?;
+        let same_key = open.into_iter().map(|stored| super::look::settled(stored, now));
+        let mut same_key = same_key.filter(|request| request.parts().key == ask.key);
+        let Some(request) = same_key.find(|request| OPEN.contains(&request.parts().state.word())) else {
+            return Ok(None);
+        };
+        // As asked, not as narrowed since: that is what the log's entry holds.
+        let history = self.store.entries_of(request.id()).await?;
+        if history.iter().any(|entry| is_this_ask(&entry.event, question)) {
+            return Ok(Some(Self::view_of(request, by, policy, now)));
+        }
+        Err(Failure::Invalid(format!(
+            "this key belongs to your open request {}; one key, one request: make a new key, or end that one",
+            request.id()
+        )))
+    }
+
+    async fn check_open_count(&self, by: &Proven) -> Outcome<()> {
+        let (open, most) = (self.store.open_count(by.person().clone()).await?, self.settings.open_requests_max);
+        if open < most {
+            return Ok(());
+        }
+        Err(Failure::TooMany(format!("you have {open} open requests; {most} are allowed: withdraw or end one")))
+    }
+}
+
+/// Whether this entry is the ask that puts `question`. A retry that leaves the time to the policy is the same ask,
+/// whatever was given.
+fn is_this_ask(event: &Event, question: &Question) -> bool {
+    let Event::Asked { hosts, account, lifetime, start, reason, ticket, .. } = event else { return false };
+    *hosts == question.hosts
+        && *account == question.account
+        && question.lifetime.is_none_or(|wanted| wanted == *lifetime)
+        && *start == question.start
+        && *reason == question.reason
+        && *ticket == question.ticket
+}
+
+/// What is asked or to be explained, without a key.
+struct Wanted {
+    targets: Vec<Target>,
+    account: Option<Account>,
+    lifetime: Option<Lifetime>,
+    start: Option<Timestamp>,
+    reason: String,
+    ticket: Option<String>,
+}
+
+impl From<Ask> for Wanted {
+    fn from(ask: Ask) -> Self {
+        let Ask { targets, account, lifetime, start, reason, ticket, key: _ } = ask;
+        Self { targets, account, lifetime, start, reason, ticket }
+    }
+}
+
+impl Wanted {
+    /// The question for policy: texts checked, tags expanded, account filled in.
+    fn question(self, person: &PersonName, policy: &Policy, at: Timestamp) -> Outcome<Question> {
+        let reason = text::check("reason", &self.reason, REASON_CHARS_MAX)?;
+        let ticket = self.ticket.map(|ticket| text::check("ticket", &ticket, TICKET_CHARS_MAX)).transpose()?;
+        let ticket = ticket.filter(|ticket| !ticket.is_empty());
+        let hosts = expand(&self.targets, policy)?;
+        let Some(any) = self.account.as_ref().or_else(|| policy.accounts().first().copied()).cloned() else {
+            return Err(Failure::Invalid("name the account; no rule names one".to_owned()));
+        };
+        let question = Question {
+            person: person.clone(),
+            hosts,
+            account: any,
+            lifetime: self.lifetime,
+            held: Lifetime::ZERO,
+            start: self.start,
+            reason,
+            ticket,
+            at,
+        };
+        if self.account.is_some() { Ok(question) } else { only_account(question, policy) }
+    }
+}
+
+/// The question as the only account that the rules let this person ask for there. If there is none, policy's own
+/// refusal says it best.
+fn only_account(question: Question, policy: &Policy) -> Outcome<Question> {
+    let as_account = |account: &Account| Question { account: account.clone(), ..question.clone() };
+    let mut possible = policy.accounts();
+    possible.retain(|account| may_be_asked(&policy.evaluate(&as_account(account))));
+    match (possible.len(), possible.first()) {
+        (1, Some(only)) => Ok(as_account(only)),
+        (0, _) | (_, None) => Ok(question),
+        (_, Some(_)) => {
+            let names: Vec<&str> = possible.iter().map(|account| account.as_str()).collect();
+            Err(Failure::Invalid(format!("name the account, one of: {}", names.join(", "))))
+        }
+    }
+}
+
+/// Whether a rule lets this be asked at all, perhaps with another reason or less time.
+fn may_be_asked(verdict: &Verdict) -> bool {
+    match &verdict.outcome {
+        Answer::Allow(_) | Answer::Ask(..) => true,
+        Answer::Refuse(refused) => {
+            refused.iter().all(|refused| matches!(refused.kind, RefusedKind::Reason | RefusedKind::Window))
+        }
+    }
+}
+
+/// The hosts that these targets mean now, 1 to 16.
+fn expand(targets: &[Target], policy: &Policy) -> Outcome<BTreeSet<HostName>> {
+    let mut hosts = BTreeSet::new();
+    for target in targets {
+        match target {
+            Target::Host(host) => hosts.extend([host.clone()]),
+            Target::Tag(key, value) => {
+                let mut tagged = policy.hosts_with_tag(key, value).map(|host| host.name.clone()).peekable();
+                if tagged.peek().is_none() {
+                    return Err(Failure::Invalid(format!("no host has the tag {target}")));
+                }
+                hosts.extend(tagged);
+            }
+        }
+    }
+    match hosts.len() {
+        0 => Err(Failure::Invalid("name at least one host".to_owned())),
+        1..=HOSTS_MAX => Ok(hosts),
+        count => Err(Failure::Invalid(format!("{count} hosts are too many for one request; it takes {HOSTS_MAX}"))),
+    }
+}

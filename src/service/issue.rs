@@ -1,0 +1,152 @@
+//! From permit to certificate: intent durable in the log, sign with a deadline, verify, outcome entry, hand out.
+//!
+//! | Step | A crash right after it leaves | Mended by |
+//! |---|---|---|
+//! | `Certify` refused or allowed by the rules | nothing | – |
+//! | intent committed: serial, bytes and log entry at once (P2) | an issued certificate that nobody has | the next fetch or start |
+//! | signed and verified | the same | the same |
+//! | outcome committed | a recorded certificate that nobody has | the next fetch |
+//!
+//! A signature that does not verify, comes too late or not at all is never handed out; the request stays issued, and
+//! a later fetch gives the certificate over the same to-be-signed bytes (P3). Nothing is signed for a request that
+//! was ended, or that policy refuses now (P6).
+//!
+//! Why is the outcome awaited, when the design would let it follow? It costs one more group commit, and then every
+//! certificate that anybody has is complete in the log, whatever happens next.
+
+use std::sync::Arc;
+
+use super::policy::sha256_hex;
+use super::{ATTEMPTS, Failure, Outcome, Service, whole};
+use crate::access::{Certified, Command, Refusal, RefusalKind, step};
+use crate::audit::event::Event;
+use crate::fail;
+use crate::identity::Proven;
+use crate::name::{PolicyVersion, RequestId, RequestPrefix, Serial};
+use crate::ssh::cert::Certificate;
+use crate::store::{Change, Save, StoreError};
+
+/// What is to be signed for which request: its entry is durable.
+type Intended = (RequestId, Certified);
+
+impl Service {
+    /// The certificate of the caller's request. The first fetch of a grant makes it; later ones sign the same stored
+    /// bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Refused`, `Unavailable` when the signer or the log can't.
+    pub async fn certificate(self: &Arc<Self>, by: &Proven, id: &RequestPrefix) -> Outcome<Certificate> {
+        let (this, by, prefix) = (Arc::clone(self), by.clone(), id.clone());
+        whole(async move {
+            this.check_issuing().await?;
+            for _ in 0..ATTEMPTS {
+                let Some((id, certified)) = this.certify(&by, &prefix).await? else { continue };
+                let certificate = this.sign(id, &certified).await?;
+                fail::point("issue.signed");
+                // Signing takes a while: what was ended or forbidden meanwhile is not handed out (I-11).
+                let Some((_, still)) = this.certify(&by, &prefix).await? else { continue };
+                if still.serial != certified.serial {
+                    continue;
+                }
+                this.record_outcome(id, certified.serial, &certificate).await?;
+                fail::point("issue.outcome.durable");
+                return Ok(certificate);
+            }
+            Err(Failure::contended())
+        })
+        .await
+    }
+
+    /// Asks the rules, and makes the intent durable if this is the grant's first fetch; `None` when somebody else was
+    /// faster.
+    async fn certify(&self, by: &Proven, id: &RequestPrefix) -> Outcome<Option<Intended>> {
+        let (_guard, check) = self.hold_policy().await;
+        let (version, policy) = (check.version, Arc::clone(&check.policy));
+        let stored = self.find(by, id, &policy).await?;
+        let (id, now) = (stored.request.id(), self.clock.now());
+        let taken = match step(stored.request, Command::Certify { by: by.clone(), check }, now) {
+            Ok(taken) => taken,
+            Err(why) => {
+                self.record_refusal(by, id, &why, version).await?;
+                return Err(why.into());
+            }
+        };
+        let Some(permit) = taken.permit else {
+            let certified = taken.request.grant().and_then(|grant| grant.certificate.clone());
+            let nothing = || Failure::internal("fetching a certificate", "neither a permit nor a certificate");
+            return Ok(Some((id, certified.ok_or_else(nothing)?)));
+        };
+        let save = Save::Certify {
+            permit: Box::new(permit),
+            ca: self.signer.public_key().clone(),
+            nonce: self.random()?,
+            expected: stored.version,
+        };
+        let tbs = match self.commit(Change { at: now, saves: vec![save], events: taken.events }).await {
+            Ok(committed) => committed.tbs,
+            Err(StoreError::Conflict) => return Ok(None),
+            Err(why) => return Err(why.into()),
+        };
+        fail::point("issue.intent.durable");
+        let tbs = tbs.ok_or_else(|| Failure::internal("fetching a certificate", "the store made none"))?;
+        Ok(Some((id, Certified { serial: tbs.fields().serial, tbs })))
+    }
+
+    /// A granted request that policy refuses now is worth an entry; one that is not granted or over is not.
+    async fn record_refusal(
+        &self,
+        by: &Proven,
+        request: RequestId,
+        why: &Refusal,
+        policy: PolicyVersion,
+    ) -> Outcome<()> {
+        if why.kind() != RefusalKind::Policy {
+            return Ok(());
+        }
+        let (person, why) = (by.person().clone(), why.to_string());
+        let event = Event::CertificateRefused { request, person, why, policy };
+        self.commit(Change { at: self.clock.now(), saves: Vec::new(), events: vec![event] }).await?;
+        Ok(())
+    }
+
+    /// Has the CA key sign what is durably in the log, off the async threads and with a deadline, and believes
+    /// nothing of it.
+    pub(super) async fn sign(&self, id: RequestId, certified: &Certified) -> Outcome<Certificate> {
+        let unavailable = |why: &str| {
+            tracing::error!(request = %id, serial = %certified.serial, why, "signing failed; nothing was handed out");
+            Failure::Unavailable("the CA key did not sign; fetch again later, the request stays as it is".to_owned())
+        };
+        let (signer, slots) = (Arc::clone(&self.signer), Arc::clone(&self.sign_slots));
+        let tbs = certified.tbs.clone();
+        let work = async move {
+            let slot = slots.acquire_owned().await.map_err(|closed| closed.to_string())?;
+            let sign = move || {
+                // Held by the thread itself: a backend that hangs keeps its slot although nobody waits any more.
+                let _slot = slot;
+                let blob = signer.sign(&tbs).map_err(|why| why.to_string())?;
+                Certificate::assemble(tbs, &blob).map_err(|why| why.to_string())
+            };
+            tokio::task::spawn_blocking(sign).await.map_err(|error| error.to_string())?
+        };
+        match tokio::time::timeout(self.settings.sign_timeout, work).await {
+            Ok(Ok(certificate)) if *certificate.tbs() == certified.tbs => Ok(certificate),
+            Ok(Ok(_)) => Err(unavailable("the certificate holds other bytes")),
+            Ok(Err(why)) => Err(unavailable(&why)),
+            Err(_) => Err(unavailable("no answer in time")),
+        }
+    }
+
+    /// Writes the outcome entry; the store takes one per certificate, so that a repeated fetch adds nothing.
+    pub(super) async fn record_outcome(
+        &self,
+        request: RequestId,
+        serial: Serial,
+        certificate: &Certificate,
+    ) -> Outcome<()> {
+        let event = Event::CertificateSigned { request, serial, sha256: sha256_hex(certificate.blob()) };
+        match self.commit(Change { at: self.clock.now(), saves: Vec::new(), events: vec![event] }).await {
+            Ok(_) | Err(StoreError::Conflict) => Ok(()),
+            Err(why) => Err(why.into()),
+        }
+    }
+}

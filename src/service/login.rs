@@ -1,0 +1,124 @@
+//! Challenges, logins by SSH key, sessions.
+//!
+//! What not: rate limits, which the HTTP edge keeps per address and person. A refused login is traced, not logged:
+//! whoever is not authenticated must not be able to make the audit log grow.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::{Failure, Outcome, Service, whole};
+use crate::audit::event::Event;
+use crate::identity::Proven;
+use crate::identity::challenge::{Answer, CHALLENGE_LIFETIME, LoginRefusal, check, issue};
+use crate::identity::session::{SESSION_LIFETIME, Session, hash, mint};
+use crate::store::{Change, Save, StoreError};
+use crate::time::{TimeError, Timestamp};
+
+/// A new session, with its secret token.
+#[derive(Debug)]
+pub struct NewSession {
+    /// The token for the `Authorization: Bearer` header.
+    pub token: SecretString,
+    /// Who it proves.
+    pub proven: Proven,
+    /// Until when.
+    pub expires: Timestamp,
+}
+
+/// Longest address kept in the log: an IPv6 address with zone and port.
+const ADDRESS_CHARS_MAX: usize = 80;
+
+impl Service {
+    /// A challenge and when it expires. Stores nothing.
+    ///
+    /// # Errors
+    /// `Unavailable` without randomness.
+    pub fn challenge(&self) -> Outcome<(String, Timestamp)> {
+        let now = self.clock.now();
+        let expires = now.plus(CHALLENGE_LIFETIME).map_err(|why| out_of_time(&why))?;
+        Ok((issue(&self.challenge_key, self.random()?, now), expires))
+    }
+
+    /// Checks an answer and opens a session. `address`: the caller's, for the log.
+    ///
+    /// # Errors
+    /// `LoginRefused` for all reasons alike.
+    pub async fn login(self: &Arc<Self>, answer: Answer, address: String) -> Outcome<NewSession> {
+        let this = Arc::clone(self);
+        whole(async move { this.log_in(&answer, &address).await }).await
+    }
+
+    async fn log_in(&self, answer: &Answer, address: &str) -> Outcome<NewSession> {
+        let address: String = address.chars().filter(char::is_ascii_graphic).take(ADDRESS_CHARS_MAX).collect();
+        let refuse = |why: &LoginRefusal| {
+            tracing::info!(person = %answer.person, %address, %why, "login refused");
+            Failure::LoginRefused
+        };
+        let (guard, in_force) = self.hold_policy().await;
+        let now = self.clock.now();
+        let server = self.settings.public_url.as_str();
+        let (proven, redemption) =
+            check(answer, &self.challenge_key, server, in_force.policy.directory(), &self.service_keys, now)
+                .map_err(|why| refuse(&why))?;
+
+        let (token, token_hash) = mint(self.random()?);
+        let expires = now.plus(self.settings.session.min(SESSION_LIFETIME)).map_err(|why| out_of_time(&why))?;
+        let (person, key) = (proven.person().clone(), proven.key());
+        let session = Session { token: token_hash, person: person.clone(), key, opened: now, expires };
+        let change = Change {
+            at: now,
+            saves: vec![Save::Redeem(redemption), Save::NewSession(session)],
+            events: vec![Event::LoggedIn { person, key, address: address.clone(), expires }],
+        };
+        match self.commit(change).await {
+            Ok(_) => {}
+            Err(StoreError::Replayed) => return Err(refuse(&LoginRefusal::Replayed)),
+            Err(why) => return Err(why.into()),
+        }
+        drop(guard);
+        tracing::info!(person = %proven.person(), %address, "logged in");
+        Ok(NewSession { token, proven, expires })
+    }
+
+    /// Who a bearer token proves now, and until when. Rights are read anew at each use.
+    ///
+    /// # Errors
+    /// `NotLoggedIn`.
+    pub async fn caller(&self, token: &str) -> Outcome<(Proven, Timestamp)> {
+        let Ok(token) = hash(token) else { return Err(Failure::NotLoggedIn) };
+        let Some(session) = self.store.session(token).await? else { return Err(Failure::NotLoggedIn) };
+        let (_, policy) = self.policy_now();
+        match session.check(policy.directory(), self.clock.now()) {
+            Ok(proven) => Ok((proven, session.expires)),
+            Err(why) => {
+                tracing::debug!(person = %session.person, %why, "session refused");
+                Err(Failure::NotLoggedIn)
+            }
+        }
+    }
+
+    /// Ends the session of this token, or all of the person's sessions.
+    ///
+    /// # Errors
+    /// Store failures; `NotLoggedIn` when the token is not this person's.
+    pub async fn logout(self: &Arc<Self>, proven: &Proven, token: &str, everywhere: bool) -> Outcome<()> {
+        let Ok(token) = hash(token) else { return Err(Failure::NotLoggedIn) };
+        let (this, person) = (Arc::clone(self), proven.person().clone());
+        whole(async move {
+            if this.store.session(token).await?.is_none_or(|session| session.person != person) {
+                return Err(Failure::NotLoggedIn);
+            }
+            let save = if everywhere { Save::EndSessionsOf(person.clone()) } else { Save::EndSession(token) };
+            let events = vec![Event::LoggedOut { person }];
+            this.commit(Change { at: this.clock.now(), saves: vec![save], events }).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The clock stands at the end of time.
+fn out_of_time(why: &TimeError) -> Failure {
+    Failure::Unavailable(format!("the service's clock is wrong: {why}"))
+}

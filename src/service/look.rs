@@ -1,0 +1,155 @@
+//! Who sees which requests, and how they look to them.
+//!
+//! A request is seen by its asker, those who may decide it by the policy in force, those who did decide it, operators
+//! and auditors. To everybody else it does not exist: an id that is absent and one that is not theirs get the same
+//! answer.
+
+use std::collections::BTreeSet;
+
+use super::access::{ListFilter, View};
+use super::tick::tick_step;
+use super::{Failure, Outcome, Service};
+use crate::access::{AccessRequest, State};
+use crate::audit::entry::Entry;
+use crate::identity::Proven;
+use crate::name::{PersonName, RequestId, RequestPrefix};
+use crate::policy::{Policy, Quorum};
+use crate::store::{RequestFilter, Stored};
+use crate::time::Timestamp;
+
+/// How many requests one answer lists unless told.
+const LIST_DEFAULT: usize = 100;
+
+/// How many requests one call reads at most.
+const LIST_MAX: usize = 1000;
+
+impl Service {
+    /// One request, if the caller may see it: its asker, those who may decide it, those who did, operators, auditors.
+    ///
+    /// # Errors
+    /// `NotFound`, `Ambiguous`.
+    pub async fn view(&self, by: &Proven, id: &RequestPrefix) -> Outcome<View> {
+        let (_, policy) = self.policy_now();
+        let now = self.clock.now();
+        let stored = self.find(by, id, &policy).await?;
+        Ok(Self::view_of(settled(stored, now), by, &policy, now))
+    }
+
+    /// Requests the caller may see, newest first. Looks at the newest 1000 that fit the filter: who wants older ones
+    /// narrows it.
+    ///
+    /// # Errors
+    /// Store failures.
+    pub async fn list(&self, by: &Proven, filter: ListFilter) -> Outcome<Vec<View>> {
+        let (_, policy) = self.policy_now();
+        let now = self.clock.now();
+        let ListFilter { mine, inbox, states, host, person, since, limit } = filter;
+        let asker = match (mine, person) {
+            (false, person) => person,
+            (true, None) => Some(by.person().clone()),
+            (true, Some(person)) if person == *by.person() => Some(person),
+            (true, Some(_)) => return Ok(Vec::new()),
+        };
+        let mut wanted = states.clone();
+        if inbox {
+            wanted = BTreeSet::from(["pending", "issued"]);
+            if !states.is_empty() {
+                wanted.retain(|state| states.contains(state));
+            }
+            if wanted.is_empty() {
+                return Ok(Vec::new());
+            }
+        }
+        let read = RequestFilter { asker, states: wanted, host, since, prefix: None, limit: LIST_MAX };
+        let fits = |view: &View| {
+            (!inbox || view.may_decide) && (states.is_empty() || states.contains(view.request.parts().state.word()))
+        };
+        let views = self.store.requests(read).await?.into_iter();
+        let views = views.map(|stored| settled(stored, now)).filter(|request| may_see(request, by, &policy, now));
+        let views = views.map(|request| Self::view_of(request, by, &policy, now)).filter(fits);
+        Ok(views.take(if limit == 0 { LIST_DEFAULT } else { limit.min(LIST_MAX) }).collect())
+    }
+
+    /// Log entries about one request that the caller may see.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn history(&self, by: &Proven, id: &RequestPrefix) -> Outcome<Vec<Entry>> {
+        let (_, policy) = self.policy_now();
+        let stored = self.find(by, id, &policy).await?;
+        Ok(self.store.entries_of(stored.request.id()).await?)
+    }
+
+    /// The one request with this id or prefix that the caller may see.
+    pub(super) async fn find(&self, by: &Proven, id: &RequestPrefix, policy: &Policy) -> Outcome<Stored> {
+        let mut found = match RequestId::parse(id.as_str()) {
+            Ok(id) => self.store.request(id).await?.into_iter().collect(),
+            Err(_) => {
+                let filter = RequestFilter { prefix: Some(id.clone()), limit: LIST_MAX, ..RequestFilter::default() };
+                self.store.requests(filter).await?
+            }
+        };
+        let now = self.clock.now();
+        let is_cut = found.len() >= LIST_MAX;
+        found.retain(|stored| may_see(&stored.request, by, policy, now));
+        match (found.pop(), found.is_empty(), is_cut) {
+            (Some(only), true, false) => Ok(only),
+            (None, _, false) => Err(Failure::NotFound("request")),
+            (_, _, true) => Err(Failure::Invalid(format!("{:?} is too short an id; give more digits", id.as_str()))),
+            (Some(last), false, false) => {
+                let ids = found.iter().chain([&last]).map(|stored| stored.request.id());
+                Err(Failure::Ambiguous(ids.collect()))
+            }
+        }
+    }
+
+    /// How a request looks to somebody who may see it.
+    pub(super) fn view_of(request: AccessRequest, by: &Proven, policy: &Policy, now: Timestamp) -> View {
+        let quorum = request.quorum(policy, now);
+        let approvals = approvals(&request);
+        let asker = &request.parts().asker;
+        let mut eligible = quorum.as_ref().map(|q| q.eligible(asker, policy.directory())).unwrap_or_default();
+        eligible.retain(|person| !approvals.contains(person));
+        let may_decide = eligible.contains(by.person());
+        View { request, eligible, quorum, may_decide }
+    }
+}
+
+/// The request as it is at `now`, whether or not the passing of time has been saved yet.
+pub(super) fn settled(stored: Stored, now: Timestamp) -> AccessRequest {
+    match tick_step(stored.clone(), now) {
+        Some((_, taken)) => taken.request,
+        None => stored.request,
+    }
+}
+
+/// Who has approved what waits.
+fn approvals(request: &AccessRequest) -> BTreeSet<PersonName> {
+    let parts = request.parts();
+    match (&parts.state, &parts.extension) {
+        (State::Pending { approvals, .. }, _) => approvals.clone(),
+        (_, Some(extension)) => extension.approvals.clone(),
+        (_, None) => BTreeSet::new(),
+    }
+}
+
+/// Whether this person may see this request.
+///
+/// Who could decide it when it was asked, and would still be who policy then named, keeps seeing it after others
+/// decided; who could only decide it by today's rules sees it while it waits.
+fn may_see(request: &AccessRequest, by: &Proven, policy: &Policy, now: Timestamp) -> bool {
+    let (person, parts) = (by.person(), request.parts());
+    let is_eligible = |quorum: &Quorum| quorum.is_eligible(person, policy.directory());
+    let has_decided = parts.grants.iter().any(|grant| grant.approvers.contains(person))
+        || approvals(request).contains(person)
+        || match &parts.state {
+            State::Denied { by, .. } | State::Ended { by, .. } => by == person,
+            _ => false,
+        };
+    parts.asker == *person
+        || Service::reads_all(by, policy)
+        || has_decided
+        || parts.quorum.as_ref().is_some_and(is_eligible)
+        || parts.extension.as_ref().is_some_and(|extension| is_eligible(&extension.quorum))
+        || request.may_decide(person, policy, now)
+}

@@ -1,0 +1,309 @@
+//! The service: load, decide, step, save (state and log entry together). No HTTP, no flags, no files.
+//!
+//! What for: the one place that knows store, CA key, policy in force, clock and randomness all five, and the only way
+//! to change anything. Each public call is authorised here, below HTTP, so that every edge has the same rules.
+//!
+//! Invariants:
+//! - Every decision is made by the pure rules (`policy`, `access`, `identity`) from what was just read, and saved by
+//!   compare-and-swap with its log entries; if somebody was faster, it is made anew from what is there now.
+//! - A call that has begun to change something runs to its end, whether or not its caller is still there.
+//! - Decisions hold the policy they rest on (a read lock) until they are durable; a new policy waits for them, and
+//!   none that began later rests on the old one. So in the log's order nothing rests on a policy that an earlier
+//!   entry has replaced (P6).
+//! - Nothing is signed unless the clock agrees with the log, and nothing before its entry is durable (`issue`).
+//!
+//! Why is rights' source the policy in memory, not the session? Because leaving a group must work at once: a session
+//! only proves who somebody is, and what they may is read anew at each call.
+
+pub mod access;
+mod ask;
+pub mod failure;
+pub mod issue;
+pub mod log;
+pub mod login;
+mod look;
+pub mod policy;
+mod start;
+pub mod text;
+mod tick;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{OwnedRwLockReadGuard, Semaphore, broadcast};
+use tracing::Instrument as _;
+
+use crate::access::Check;
+use crate::audit::checkpoint::LogKey;
+use crate::identity::Proven;
+use crate::identity::challenge::ChallengeKey;
+use crate::name::{PolicyVersion, RequestId};
+use crate::policy::Policy;
+use crate::signer::Signer;
+use crate::ssh::Fingerprint;
+use crate::store::{Change, Committed, Store, StoreError};
+use crate::time::{Clock, Lifetime, Timestamp};
+pub use failure::{Failure, Outcome};
+
+/// How often a decision is made anew when somebody else was faster. Each round somebody made progress, so a hundred
+/// callers of one request need at most about as many rounds as it has steps to make; our own choice, with room.
+const ATTEMPTS: usize = 16;
+
+/// How far the clock may be behind the log's last entry before issuing stops: 30 s, the usual step of a clock that is
+/// being set.
+const CLOCK_TOLERANCE_S: u64 = 30;
+
+/// How many signatures may be under way; a backend that hangs can't take more threads than these.
+const SIGN_SLOTS: usize = 8;
+
+/// How many changed ids a slow listener may lag behind before it must look for itself.
+const CHANGES_KEPT: usize = 1024;
+
+/// How many locks keep one person's asks in order.
+const ASK_LOCKS: usize = 64;
+
+/// 32 (or fewer) random bytes from the system, or seeded in tests.
+pub trait Random: Send + Sync + std::fmt::Debug {
+    /// Fills `out`.
+    ///
+    /// # Errors
+    /// [`NoRandomness`]; then nothing may be made from `out`.
+    fn fill(&self, out: &mut [u8]) -> Result<(), NoRandomness>;
+}
+
+/// The system gave no random bytes.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the system gave no random bytes")]
+pub struct NoRandomness;
+
+/// The operating system's randomness.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn fill(&self, out: &mut [u8]) -> Result<(), NoRandomness> {
+        use rand::TryRng as _;
+        rand::rngs::SysRng.try_fill_bytes(out).map_err(|error| {
+            tracing::error!(%error, "no randomness");
+            NoRandomness
+        })
+    }
+}
+
+impl From<NoRandomness> for Failure {
+    fn from(_: NoRandomness) -> Self {
+        Self::Unavailable("the system gives no random bytes".to_owned())
+    }
+}
+
+/// What the service is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Public URL without a final slash, as clients use it: `https://hallpass.example.com:7722`.
+    pub public_url: String,
+    /// How long a login lasts; at most 12 h.
+    pub session: Lifetime,
+    /// How many open requests (pending, approved, issued) a person may have.
+    pub open_requests_max: u64,
+    /// How long a signer may take.
+    pub sign_timeout: std::time::Duration,
+}
+
+/// The parts, all opened; built by `cli/serve.rs` and by tests.
+pub struct Parts {
+    /// The store.
+    pub store: Box<dyn Store>,
+    /// The active user CA key.
+    pub signer: Arc<dyn Signer>,
+    /// The log key.
+    pub log_key: LogKey,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Box<dyn Random>,
+    /// Settings.
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The service. One per process; shared by all handlers.
+pub struct Service {
+    store: Box<dyn Store>,
+    signer: Arc<dyn Signer>,
+    /// The CA key's fingerprint as it was at start; a signer that shows another one later is not asked to sign (I-19).
+    ca: Fingerprint,
+    log_key: LogKey,
+    clock: Arc<dyn Clock>,
+    random: Box<dyn Random>,
+    settings: Settings,
+    policy: RwLock<(PolicyVersion, Arc<Policy>)>,
+    /// Read while a decision is made and saved, written while a policy is replaced.
+    policy_in_use: Arc<tokio::sync::RwLock<()>>,
+    challenge_key: ChallengeKey,
+    /// Keys that sign for the service and so may neither log in nor be certified (I-20).
+    service_keys: BTreeSet<Fingerprint>,
+    changed: broadcast::Sender<RequestId>,
+    sign_slots: Arc<Semaphore>,
+    /// One person's asks run one after the other: the limit and "one key, one request" look before they leap.
+    asking: Vec<tokio::sync::Mutex<()>>,
+    swept: AtomicU64,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("store", &self.store)
+            .field("ca", &self.ca)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the first policy is, when the store has none yet.
+#[derive(Clone, Debug)]
+pub struct FirstPolicy {
+    /// Its text.
+    pub text: String,
+    /// Its file name, for problems.
+    pub file: String,
+}
+
+impl Service {
+    /// Version and policy in force.
+    #[must_use]
+    pub fn policy_now(&self) -> (PolicyVersion, Arc<Policy>) {
+        let held = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        (held.0, Arc::clone(&held.1))
+    }
+
+    /// Told the id of every request that changes; for waiting clients.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<RequestId> {
+        self.changed.subscribe()
+    }
+
+    /// The settings it was started with.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The time by the service's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The trust bundle: what `TrustedUserCAKeys` must hold now, with comments.
+    #[must_use]
+    pub fn trust_bundle(&self) -> String {
+        format!(
+            "# hallpass trust bundle: the CA keys whose user certificates sshd accepts (TrustedUserCAKeys)\n\
+             # from {}\n\
+             # state active, fingerprint {}\n\
+             {}\n",
+            self.settings.public_url,
+            self.ca,
+            self.signer.public_key().to_openssh()
+        )
+    }
+
+    /// Whether the service can issue now: store writable, clock not behind the log, signer not stuck and still the
+    /// same key.
+    ///
+    /// # Errors
+    /// [`Failure::Unavailable`] with what is missing.
+    pub async fn ready(&self) -> Outcome<()> {
+        self.store.ready().await?;
+        self.check_issuing().await?;
+        match tokio::time::timeout(self.settings.sign_timeout, self.sign_slots.acquire()).await {
+            Ok(Ok(_slot)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Failure::Unavailable("the CA key's backend does not answer".to_owned())),
+        }
+    }
+
+    /// What must hold before anything is signed (I-19, I-29); whether the store can be written shows in the commit
+    /// that follows.
+    async fn check_issuing(&self) -> Outcome<()> {
+        let (head, now) = (self.store.head().await?, self.clock.now());
+        let behind = head.at.seconds_since(now);
+        if behind > CLOCK_TOLERANCE_S {
+            tracing::error!(%now, last = %head.at, "the clock is behind the log; nothing is issued");
+            return Err(Failure::Unavailable(format!(
+                "the service's clock is {behind} s behind its log ({now}, but the last entry is of {}); set the clock",
+                head.at
+            )));
+        }
+        if self.signer.public_key().fingerprint() != self.ca {
+            return Err(Failure::Unavailable("the CA key's backend shows another key than at start".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// `N` random bytes.
+    fn random<const N: usize>(&self) -> Outcome<[u8; N]> {
+        let mut bytes = [0; N];
+        self.random.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The policy in force, held in force until the guard is dropped.
+    async fn hold_policy(&self) -> (OwnedRwLockReadGuard<()>, Check) {
+        let guard = Arc::clone(&self.policy_in_use).read_owned().await;
+        let (version, policy) = self.policy_now();
+        (guard, Check { version, policy })
+    }
+
+    /// Commits, and tells who waits for the requests that changed.
+    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        let committed = self.store.commit(change).await?;
+        for stored in &committed.requests {
+            self.tell(stored.request.id());
+        }
+        Ok(committed)
+    }
+
+    /// Tells who waits for this request.
+    fn tell(&self, id: RequestId) {
+        // An error means that nobody listens, which is no error.
+        drop(self.changed.send(id));
+    }
+
+    /// Whether this person reads everything.
+    fn reads_all(by: &Proven, policy: &Policy) -> bool {
+        policy.is_operator(by.person()) || policy.is_auditor(by.person())
+    }
+
+    /// Refuses everybody but operators and auditors.
+    fn check_reader(&self, by: &Proven, what: &str) -> Outcome<()> {
+        let (_, policy) = self.policy_now();
+        if Self::reads_all(by, &policy) {
+            return Ok(());
+        }
+        Err(Failure::Forbidden(format!("only operators and auditors may {what}")))
+    }
+
+    /// Refuses everybody but operators.
+    fn check_operator(&self, by: &Proven, what: &str) -> Outcome<()> {
+        let (_, policy) = self.policy_now();
+        if policy.is_operator(by.person()) {
+            return Ok(());
+        }
+        Err(Failure::Forbidden(format!("only operators may {what}")))
+    }
+}
+
+/// Runs `work` to its end even if the caller stops waiting (a closed connection drops its handler), so that what is
+/// half done in the store is never half done in memory.
+async fn whole<T: Send + 'static>(work: impl Future<Output = Outcome<T>> + Send + 'static) -> Outcome<T> {
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Failure::internal("finishing a call", error)),
+    }
+}

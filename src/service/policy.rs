@@ -1,0 +1,217 @@
+//! Applying and showing policy versions.
+//!
+//! A policy is replaced whole or not at all: parsed, its own tests run, its keys compared with the service's,
+//! committed, and only then put in force, while no decision that rests on the old one is under way.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use sha2::Digest as _;
+
+use super::{Failure, Outcome, Service, whole};
+use crate::audit::event::Event;
+use crate::document::Problem;
+use crate::identity::{Actor, Proven};
+use crate::name::PolicyVersion;
+use crate::policy::Policy;
+use crate::policy::diff::{Change as Difference, diff};
+use crate::policy::test::Tested;
+use crate::ssh::Fingerprint;
+use crate::store::{Change, Save, StoreError, StoredPolicy};
+
+/// What applying did, or would do.
+#[derive(Debug)]
+pub struct Applied {
+    /// The version in force afterwards.
+    pub version: PolicyVersion,
+    /// Who gains and loses what.
+    pub changes: Vec<Difference>,
+    /// How many of its tests passed.
+    pub tests: usize,
+    /// Whether the text was the same as the one in force (then nothing was written).
+    pub unchanged: bool,
+}
+
+/// A text that is to become the policy in force.
+struct Proposal {
+    actor: Actor,
+    text: String,
+    file: String,
+    base: Option<PolicyVersion>,
+    dry_run: bool,
+}
+
+impl Service {
+    /// Checks, tests and applies a policy text; operators only. `base`: the version it was made from; `dry_run`
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// `Forbidden`, `BadPolicy`, `Conflict` when `base` is not in force any more.
+    pub async fn apply_policy(
+        self: &Arc<Self>,
+        by: &Proven,
+        text: String,
+        base: Option<PolicyVersion>,
+        dry_run: bool,
+    ) -> Outcome<Applied> {
+        self.check_operator(by, "change the policy")?;
+        let (this, by) = (Arc::clone(self), by.clone());
+        let proposal = Proposal { actor: by.actor(), text, file: "policy.toml".to_owned(), base, dry_run };
+        whole(async move { this.apply(proposal, Some(&by)).await }).await
+    }
+
+    /// The same for the configured file at SIGHUP; the actor is a part of the system.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn apply_policy_file(self: &Arc<Self>, actor: Actor, text: String, file: &str) -> Outcome<Applied> {
+        let this = Arc::clone(self);
+        let proposal = Proposal { actor, text, file: file.to_owned(), base: None, dry_run: false };
+        whole(async move { this.apply(proposal, None).await }).await
+    }
+
+    async fn apply(&self, proposal: Proposal, by: Option<&Proven>) -> Outcome<Applied> {
+        let Proposal { actor, text, file, base, dry_run } = proposal;
+        // Parsing, testing and comparing take their time; they go before the lock, and are done anew if the base has
+        // moved.
+        let (_, old) = self.policy_now();
+        let checked = check_text(text, file, self.service_keys.clone(), Some(Arc::clone(&old))).await?.passed()?;
+        let guard = match dry_run {
+            true => None,
+            false => Some(Arc::clone(&self.policy_in_use).write_owned().await),
+        };
+        let (version, current) = self.policy_now();
+        if let Some(by) = by {
+            // Waiting for the lock may have outlasted the caller's own right.
+            self.check_operator(by, "change the policy")?;
+        }
+        if base.is_some_and(|base| base != version) || !Arc::ptr_eq(&old, &current) {
+            return Err(Failure::Conflict(format!(
+                "policy version {version} is in force now; look at it and try again"
+            )));
+        }
+        let Checked { policy, tested, changes } = checked;
+        let tests = tested.len();
+        let unchanged = policy.text() == current.text();
+        if unchanged || dry_run {
+            return Ok(Applied { version, changes, tests, unchanged });
+        }
+        let version = PolicyVersion(version.0.saturating_add(1));
+        self.replace_policy(version, policy, &actor, (tests, changes.len())).await?;
+        drop(guard);
+        tracing::info!(%version, by = %actor, "policy applied");
+        Ok(Applied { version, changes, tests, unchanged })
+    }
+
+    /// Commits the new version and puts it in force. Called under the write lock.
+    async fn replace_policy(
+        &self,
+        version: PolicyVersion,
+        policy: Policy,
+        actor: &Actor,
+        (tests, changes): (usize, usize),
+    ) -> Outcome<()> {
+        let at = self.clock.now();
+        let sha256 = sha256_hex(policy.text().as_bytes());
+        let stored = StoredPolicy { version, text: policy.text().to_owned(), by: actor.to_string(), at };
+        let event = Event::PolicyApplied { by: actor.clone(), version, sha256, tests, changes };
+        let change = Change { at, saves: vec![Save::NewPolicy(stored)], events: vec![event] };
+        match self.commit(change).await {
+            Ok(_) => {}
+            Err(StoreError::Conflict) => {
+                return Err(Failure::Conflict("another policy version was applied at the same moment".to_owned()));
+            }
+            Err(why) => return Err(why.into()),
+        }
+        // A crash here is mended by the next start, which loads the newest version.
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = (version, Arc::new(policy));
+        Ok(())
+    }
+
+    /// A version with its text; operators and auditors only.
+    ///
+    /// # Errors
+    /// `Forbidden`, `NotFound`.
+    pub async fn show_policy(&self, by: &Proven, version: Option<PolicyVersion>) -> Outcome<StoredPolicy> {
+        self.check_reader(by, "read the policy")?;
+        self.store.policy(version).await?.ok_or(Failure::NotFound("policy version"))
+    }
+
+    /// All versions without texts; operators and auditors only.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn policy_history(&self, by: &Proven) -> Outcome<Vec<StoredPolicy>> {
+        self.check_reader(by, "read the policy")?;
+        Ok(self.store.policies().await?)
+    }
+}
+
+/// A policy text that parses and gives no signing key to a person, how its own tests went, and what it changes.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) policy: Policy,
+    pub(super) tested: Vec<Tested>,
+    pub(super) changes: Vec<Difference>,
+}
+
+impl Checked {
+    /// The same, if all of its tests passed.
+    ///
+    /// # Errors
+    /// `BadPolicy` with the failing ones.
+    pub(super) fn passed(self) -> Outcome<Self> {
+        let failed_tests: Vec<Tested> = self.tested.iter().filter(|test| test.failure.is_some()).cloned().collect();
+        if failed_tests.is_empty() { Ok(self) } else { Err(Failure::BadPolicy { problems: Vec::new(), failed_tests }) }
+    }
+}
+
+/// Parses, runs the tests and compares, off the async threads: a policy of ten thousand rules takes a while.
+///
+/// # Errors
+/// `BadPolicy` when it does not parse, or gives somebody a signing key of the service.
+pub(super) async fn check_text(
+    text: String,
+    file: String,
+    service_keys: BTreeSet<Fingerprint>,
+    old: Option<Arc<Policy>>,
+) -> Outcome<Checked> {
+    let work = move || {
+        let policy = Policy::parse(&text, &file)?;
+        check_keys(&policy, &file, &service_keys)?;
+        let tested = policy.run_tests();
+        let changes = old.map(|old| diff(&old, &policy)).unwrap_or_default();
+        Ok(Checked { policy, tested, changes })
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(checked) => checked.map_err(|problems| Failure::BadPolicy { problems, failed_tests: Vec::new() }),
+        Err(error) => Err(Failure::internal("checking a policy", error)),
+    }
+}
+
+/// Login keys and signing keys are disjoint (I-20).
+fn check_keys(policy: &Policy, file: &str, service_keys: &BTreeSet<Fingerprint>) -> Result<(), Vec<Problem>> {
+    let problem = |person: &crate::identity::Person, key: Fingerprint| Problem {
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        key: "person.keys".to_owned(),
+        what: format!("{key} of {} is a signing key of this service; no person may log in with it", person.name),
+    };
+    let fingerprints = |person: &'_ crate::identity::Person| {
+        person.keys.iter().map(crate::ssh::PublicKey::fingerprint).collect::<Vec<_>>()
+    };
+    let problems: Vec<Problem> = policy
+        .directory()
+        .people()
+        .flat_map(|person| fingerprints(person).into_iter().map(move |key| (person, key)))
+        .filter(|(_, key)| service_keys.contains(key))
+        .map(|(person, key)| problem(person, key))
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// The SHA-256 of these bytes in hex.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(bytes))
+}

@@ -1,0 +1,193 @@
+//! Starting: identity of the log, policy in force, certificates that a crash left half recorded.
+//!
+//! Order, and what a crash leaves: everything that can be refused is checked before anything is written; then one
+//! commit holds the log's beginning, the first policy and the start, so that an empty store is either still empty or
+//! complete.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
+
+use secrecy::SecretBox;
+use tokio::sync::{Semaphore, broadcast};
+
+use super::policy::{Checked, check_text};
+use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, Outcome, Parts, SIGN_SLOTS, Service};
+use crate::access::State;
+use crate::audit::checkpoint::LogVerifier;
+use crate::audit::entry::Entry;
+use crate::audit::event::Event;
+use crate::identity::challenge::ChallengeKey;
+use crate::identity::{Actor, Part};
+use crate::name::PolicyVersion;
+use crate::policy::Policy;
+use crate::ssh::{Fingerprint, PublicKey};
+use crate::store::{Change, Save, Store, StoredPolicy};
+
+/// The name under which the nodes share the key of login challenges.
+const CHALLENGE_KEY: &str = "challenge_key";
+
+impl Service {
+    /// Starts: loads the policy in force (or applies `first` as version 1), writes `LogStarted` (entry 0) on an empty
+    /// log, and `ServiceStarted`, and completes certificates that a crash left without an outcome entry.
+    ///
+    /// # Errors
+    /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
+    /// another key's.
+    pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
+        let Parts { store, signer, log_key, clock, random, settings } = parts;
+        let mut fresh = [0_u8; 48];
+        random.fill(&mut fresh)?;
+        let (key, service_id) = fresh.split_at(32);
+
+        let verifier = log_key.verifier();
+        let ca = signer.public_key().fingerprint();
+        let mut service_keys = BTreeSet::from([ca]);
+        service_keys.insert(log_key_fingerprint(&verifier)?);
+
+        let is_new = check_log(store.as_ref(), &verifier).await?;
+        let (version, policy, applied) = load_policy(store.as_ref(), first, &service_keys).await?;
+        let challenge_key = load_challenge_key(store.as_ref(), key.to_vec()).await?;
+
+        let now = clock.now();
+        let mut change = Change { at: now, saves: Vec::new(), events: Vec::new() };
+        if is_new {
+            let service = format!("{} {}", data_encoding::HEXLOWER.encode(service_id), settings.public_url);
+            change.events.push(Event::LogStarted { service, log_key: verifier.to_text() });
+        }
+        if let Some(event) = applied {
+            change.saves.push(Save::NewPolicy(StoredPolicy {
+                version,
+                text: policy.text().to_owned(),
+                by: STARTER.to_string(),
+                at: now,
+            }));
+            change.events.push(event);
+        }
+        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned() });
+        store.commit(change).await?;
+
+        let service = Arc::new(Self {
+            store,
+            signer,
+            ca,
+            log_key,
+            clock,
+            random,
+            settings,
+            policy: RwLock::new((version, policy)),
+            policy_in_use: Arc::default(),
+            challenge_key,
+            service_keys,
+            changed: broadcast::Sender::new(CHANGES_KEPT),
+            sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
+            asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
+            swept: AtomicU64::new(0),
+        });
+        service.complete_certificates().await?;
+        Ok(service)
+    }
+
+    /// Signs and records what a crash left between intent and outcome, while its window lasts. What can't be
+    /// completed now stays as it is: it counts as issued, and its next fetch completes it.
+    async fn complete_certificates(&self) -> Outcome<()> {
+        if let Err(why) = self.check_issuing().await {
+            tracing::warn!(%why, "certificates without an outcome entry stay so until they are fetched");
+            return Ok(());
+        }
+        let now = self.clock.now();
+        for id in self.store.without_outcome().await? {
+            let Some(stored) = self.store.request(id).await? else { continue };
+            // Nothing is signed for a request that was ended or is over (I-11).
+            let State::Issued = stored.request.parts().state else { continue };
+            for grant in stored.request.parts().grants.iter().filter(|grant| !grant.window.is_over(now)) {
+                let Some(certified) = &grant.certificate else { continue };
+                let done = match self.sign(id, certified).await {
+                    Ok(certificate) => self.record_outcome(id, certified.serial, &certificate).await,
+                    Err(why) => Err(why),
+                };
+                match done {
+                    Ok(()) => tracing::info!(request = %id, serial = %certified.serial, "completed a certificate"),
+                    Err(why) => tracing::warn!(request = %id, %why, "a certificate without outcome stays so"),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who applies the first policy.
+const STARTER: Actor = Actor::System(Part::Start);
+
+/// Whether the log is empty; if not, it must have been started with this log key: a second history under another key
+/// would be worth nothing to whoever keeps checkpoints.
+async fn check_log(store: &dyn Store, verifier: &LogVerifier) -> Outcome<bool> {
+    let Some(bytes) = store.entries(0, 1).await?.into_iter().next() else { return Ok(true) };
+    let entry = Entry::parse(&bytes).map_err(|why| Failure::internal("reading the log's first entry", why))?;
+    let Event::LogStarted { log_key, .. } = entry.event else {
+        return Err(Failure::internal("reading the log's first entry", "it does not start a log"));
+    };
+    if log_key == verifier.to_text() {
+        return Ok(false);
+    }
+    Err(Failure::Unavailable(format!(
+        "the log in this store was started with the log key {log_key:?}, not with the configured \
+         {:?}; put back the old key file and public URL, or use an empty store",
+        verifier.to_text()
+    )))
+}
+
+/// The policy in force and, if `first` is to become it, the event that says so.
+async fn load_policy(
+    store: &dyn Store,
+    first: Option<FirstPolicy>,
+    service_keys: &BTreeSet<Fingerprint>,
+) -> Outcome<(PolicyVersion, Arc<Policy>, Option<Event>)> {
+    if let Some(stored) = store.policy(None).await? {
+        let file = format!("policy version {}", stored.version);
+        // Its tests passed when it was applied; a policy in force is not put out of force by a test that looks at a
+        // date.
+        let checked = check_text(stored.text, file, service_keys.clone(), None).await?;
+        return Ok((stored.version, Arc::new(checked.policy), None));
+    }
+    let Some(first) = first else {
+        return Err(Failure::Unavailable("there is no policy yet, and none was given to begin with".to_owned()));
+    };
+    let Checked { policy, tested, .. } =
+        check_text(first.text, first.file, service_keys.clone(), None).await?.passed()?;
+    let version = PolicyVersion(1);
+    let event = Event::PolicyApplied {
+        by: STARTER,
+        version,
+        sha256: super::policy::sha256_hex(policy.text().as_bytes()),
+        tests: tested.len(),
+        changes: 0,
+    };
+    Ok((version, Arc::new(policy), Some(event)))
+}
+
+async fn load_challenge_key(store: &dyn Store, fresh: Vec<u8>) -> Outcome<ChallengeKey> {
+    let bytes = store.meta(CHALLENGE_KEY, Box::new(move || fresh)).await?;
+    let key = <[u8; 32]>::try_from(bytes)
+        .map_err(|bytes| Failure::internal("reading the challenge key", format!("it has {} bytes", bytes.len())))?;
+    Ok(ChallengeKey(SecretBox::new(Box::new(key))))
+}
+
+/// The log key as the SSH key it could be used as.
+fn log_key_fingerprint(verifier: &LogVerifier) -> Outcome<Fingerprint> {
+    // C2SP signed-note verifier key: name+hash+base64(algorithm byte ‖ key); base64 may itself hold plus signs.
+    let text = verifier.to_text();
+    let key = text.splitn(3, '+').nth(2).and_then(|data| data_encoding::BASE64.decode(data.as_bytes()).ok());
+    let Some((1, key)) = key.as_deref().and_then(|bytes| bytes.split_first().map(|(kind, key)| (*kind, key))) else {
+        return Err(Failure::internal("reading the log key", "it is not an Ed25519 verifier key"));
+    };
+    let mut blob = Vec::new();
+    for part in [b"ssh-ed25519".as_slice(), key] {
+        blob.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        blob.extend(part);
+    }
+    match PublicKey::parse_blob(&blob) {
+        Ok(key) => Ok(key.fingerprint()),
+        Err(why) => Err(Failure::internal("reading the log key", why)),
+    }
+}

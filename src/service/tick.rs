@@ -1,0 +1,98 @@
+//! What time alone does: undecided requests lapse, windows end, dead sessions are deleted.
+//!
+//! The rules take time into account at every step, so a tick that comes late changes no decision; it only lets the
+//! store and the log say what is so already.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Outcome, Service, whole};
+use crate::access::{Command, Step, step};
+use crate::store::{Change, Save, StoreError, Stored};
+use crate::time::Timestamp;
+
+/// How many requests one tick reads at once.
+const TICK_BATCH: usize = 100;
+
+/// How many batches one tick works off at most; the rest waits for the next tick.
+const TICK_BATCHES: usize = 20;
+
+/// How often dead sessions and used challenges are deleted.
+const SWEEP_EVERY_S: u64 = 600;
+
+impl Service {
+    /// Lapses and expires what is due; called every second by the server, and by tests. Returns how many changed.
+    ///
+    /// # Errors
+    /// [`super::Failure`].
+    pub async fn tick(self: &Arc<Self>) -> Outcome<usize> {
+        let this = Arc::clone(self);
+        whole(async move {
+            let now = this.clock.now();
+            let mut changed = 0_usize;
+            for _ in 0..TICK_BATCHES {
+                let due = this.store.due(now, TICK_BATCH).await?;
+                let (read, moved) = (due.len(), this.tick_all(due, now).await?);
+                changed = changed.saturating_add(moved);
+                if read < TICK_BATCH || moved == 0 {
+                    break;
+                }
+            }
+            this.sweep(now).await?;
+            Ok(changed)
+        })
+        .await
+    }
+
+    /// Moves all of these on, in one commit if nobody interferes, else one by one.
+    async fn tick_all(&self, due: Vec<Stored>, now: Timestamp) -> Outcome<usize> {
+        let steps: Vec<(Stored, Step)> = due.into_iter().filter_map(|stored| tick_step(stored, now)).collect();
+        if steps.is_empty() {
+            return Ok(0);
+        }
+        match self.save_all(&steps, now).await {
+            Err(StoreError::Conflict) => {}
+            done => return Ok(done.map(|()| steps.len())?),
+        }
+        let mut moved = 0_usize;
+        for one in &steps {
+            match self.save_all(std::slice::from_ref(one), now).await {
+                Err(StoreError::Conflict) => {}
+                done => moved = done.map(|()| moved.saturating_add(1))?,
+            }
+        }
+        Ok(moved)
+    }
+
+    async fn save_all(&self, steps: &[(Stored, Step)], at: Timestamp) -> Result<(), StoreError> {
+        let save =
+            |(read, step): &(Stored, Step)| Save::Request { request: step.request.clone(), expected: read.version };
+        let saves = steps.iter().map(save).collect();
+        let events = steps.iter().flat_map(|(_, step)| step.events.clone()).collect();
+        self.commit(Change { at, saves, events }).await.map(|_| ())
+    }
+
+    /// Deletes what has been dead for long, now and then.
+    async fn sweep(&self, now: Timestamp) -> Outcome<()> {
+        let last = self.swept.load(Ordering::Relaxed);
+        if now.unix().abs_diff(last) >= SWEEP_EVERY_S {
+            self.store.sweep(now).await?;
+            self.swept.store(now.unix(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// The request with its tick taken, if one is due.
+pub(super) fn tick_step(stored: Stored, now: Timestamp) -> Option<(Stored, Step)> {
+    if stored.request.next_tick().is_none_or(|at| now < at) {
+        return None;
+    }
+    match step(stored.request.clone(), Command::Tick, now) {
+        Ok(taken) => (!taken.events.is_empty()).then_some((stored, taken)),
+        Err(why) => {
+            tracing::error!(request = %stored.request.id(), %why, "a due request could not be moved on");
+            None
+        }
+    }
+}
