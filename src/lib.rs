@@ -2,9 +2,11 @@
 
 pub mod access;
 pub mod audit;
+pub mod client;
 pub mod document;
 pub mod durable;
 pub mod fail;
+pub mod http;
 pub mod identity;
 pub mod name;
 pub mod policy;
@@ -13,3 +15,4 @@ pub mod signer;
 pub mod ssh;
 pub mod store;
 pub mod time;
+pub mod wire;

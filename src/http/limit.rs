@@ -1,0 +1,193 @@
+//! How often somebody may call, and how many connections and event streams they may hold.
+//!
+//! Two buckets: by person once a session is known (whatever address, so that a shared office address starves nobody), by address
+//! before that (so that nobody without a session can make us work without limit). An IPv6 address counts by its /64, which is
+//! what one customer gets.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::StatusCode;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota};
+
+use super::error::Problem;
+use crate::name::PersonName;
+
+/// Buckets kept before full ones are swept out. Our own choice: about a megabyte.
+const BUCKETS_BEFORE_SWEEP: usize = 10_000;
+
+/// Most event streams one person may hold. Our own choice: a terminal each for more requests than anyone waits for.
+const STREAMS_PER_PERSON_MAX: usize = 64;
+
+/// The limits of one server.
+#[derive(Debug)]
+pub(super) struct Limits {
+    clock: DefaultClock,
+    people: DefaultKeyedRateLimiter<PersonName>,
+    addresses: DefaultKeyedRateLimiter<IpAddr>,
+    streams: Places<PersonName>,
+    connections: Places<IpAddr>,
+}
+
+/// So many places for each key.
+#[derive(Debug)]
+struct Places<K: Ord> {
+    each: usize,
+    taken: Arc<Mutex<BTreeMap<K, usize>>>,
+}
+
+/// One place; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place<K: Ord> {
+    key: K,
+    taken: Arc<Mutex<BTreeMap<K, usize>>>,
+}
+
+impl<K: Ord + Clone> Places<K> {
+    fn new(each: usize) -> Self {
+        Self { each, taken: Arc::default() }
+    }
+
+    /// A place for this key, if there is one left.
+    fn take(&self, key: K) -> Option<Place<K>> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = taken.entry(key.clone()).or_default();
+        if *held >= self.each {
+            return None;
+        }
+        *held = held.saturating_add(1);
+        Some(Place { key, taken: Arc::clone(&self.taken) })
+    }
+}
+
+impl<K: Ord> Drop for Place<K> {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = taken.get_mut(&self.key) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                taken.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Limits {
+    /// Zero means the least there is, one.
+    pub(super) fn new(rate_per_s: u32, burst: u32, connections_max: usize) -> Self {
+        let atleast_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(atleast_one(rate_per_s)).allow_burst(atleast_one(burst));
+        Self {
+            clock: DefaultClock::default(),
+            people: DefaultKeyedRateLimiter::keyed(quota),
+            addresses: DefaultKeyedRateLimiter::keyed(quota),
+            streams: Places::new(STREAMS_PER_PERSON_MAX),
+            // Half of all: an office may sit behind one address, but no address may lock all others out.
+            connections: Places::new(connections_max.div_ceil(2).max(1)),
+        }
+    }
+
+    /// Counts a call of this person.
+    pub(super) fn person(&self, person: &PersonName) -> Result<(), Problem> {
+        if self.people.len() > BUCKETS_BEFORE_SWEEP {
+            self.people.retain_recent();
+        }
+        self.people.check_key(person).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    }
+
+    /// Counts a call from this address without a session.
+    pub(super) fn address(&self, address: IpAddr) -> Result<(), Problem> {
+        if self.addresses.len() > BUCKETS_BEFORE_SWEEP {
+            self.addresses.retain_recent();
+        }
+        self.addresses.check_key(&network(address)).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    }
+
+    /// One more event stream for this person.
+    pub(super) fn stream(&self, person: &PersonName) -> Result<Place<PersonName>, Problem> {
+        self.streams.take(person.clone()).ok_or_else(|| {
+            let title = format!("you are waiting on {STREAMS_PER_PERSON_MAX} requests already");
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", &title).after(20)
+        })
+    }
+
+    /// One more connection from this address, if it does not hold its share already.
+    pub(super) fn connection(&self, address: IpAddr) -> Option<Place<IpAddr>> {
+        self.connections.take(network(address))
+    }
+}
+
+fn too_often(wait: std::time::Duration) -> Problem {
+    let seconds = wait.as_secs().saturating_add(1);
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", "too many calls")
+        .why([format!("try again in {seconds} s")])
+        .after(seconds)
+}
+
+/// What an address is counted as.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(name: &str) -> PersonName {
+        PersonName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_burst_is_allowed_and_the_next_call_is_told_when_to_come_back() {
+        let limits = Limits::new(1, 3, 2);
+        for _ in 0..3 {
+            limits.person(&person("alice")).unwrap();
+        }
+        let refused = limits.person(&person("alice")).unwrap_err();
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(refused.body.retryable);
+        limits.person(&person("bob")).unwrap();
+        limits.address("10.0.0.1".parse().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn addresses_of_one_network_share_a_bucket_and_others_do_not() {
+        let limits = Limits::new(1, 1, 5);
+        limits.address("2001:db8::1".parse().unwrap()).unwrap();
+        limits.address("2001:db8::ffff:2".parse().unwrap()).unwrap_err();
+        limits.address("2001:db8:0:1::1".parse().unwrap()).unwrap();
+        limits.address("10.0.0.1".parse().unwrap()).unwrap();
+        limits.address("::ffff:10.0.0.1".parse().unwrap()).unwrap_err();
+        limits.address("10.0.0.2".parse().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn streams_are_counted_by_person_and_given_back() {
+        let limits = Limits::new(1, 1, 5);
+        let held: Vec<_> = (0..STREAMS_PER_PERSON_MAX).map(|_| limits.stream(&person("alice")).unwrap()).collect();
+        limits.stream(&person("alice")).unwrap_err();
+        limits.stream(&person("bob")).unwrap();
+        drop(held);
+        limits.stream(&person("alice")).unwrap();
+    }
+
+    #[test]
+    fn one_address_holds_at_most_half_of_all_connections() {
+        let limits = Limits::new(1, 1, 5);
+        let (one, other) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let held: Vec<_> = (0..3).map(|_| limits.connection(one).unwrap()).collect();
+        assert!(limits.connection(one).is_none());
+        assert!(limits.connection(other).is_some());
+        drop(held);
+        assert!(limits.connection(one).is_some());
+    }
+}

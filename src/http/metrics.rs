@@ -1,0 +1,100 @@
+//! Figures for Prometheus. Labels come from closed lists (route patterns, methods, status classes), never from input.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds of the duration histogram, in seconds. Our own choice: from an answer out of memory to the usual deadline.
+const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// The figures and their registry.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    exchanges: Family<Exchange, Counter>,
+    seconds: Seconds,
+    /// Connections open now.
+    pub(super) connections: Gauge,
+    /// Event streams open now.
+    pub(super) streams: Gauge,
+}
+
+/// Durations by route.
+type Seconds = Family<Route, Histogram, fn() -> Histogram>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Exchange {
+    route: String,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+/// Counts while it lives.
+#[derive(Debug)]
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    /// One more.
+    pub(super) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("hallpass");
+        let exchanges = Family::<Exchange, Counter>::default();
+        let seconds = Seconds::new_with_constructor(|| Histogram::new(SECONDS));
+        let connections = Gauge::default();
+        let streams = Gauge::default();
+        registry.register("http_exchanges", "HTTP exchanges by route, method and status", exchanges.clone());
+        registry.register("http_exchange_seconds", "Time to the head of the answer", seconds.clone());
+        registry.register("http_connections", "Connections open now", connections.clone());
+        registry.register("http_event_streams", "Event streams open now", streams.clone());
+        Self { registry, exchanges, seconds, connections, streams }
+    }
+
+    /// One exchange is over (its head at least). `route` is a pattern of the router, never a path as sent.
+    pub(super) fn exchange(&self, route: &str, method: &Method, status: StatusCode, took: Duration) {
+        let route = route.to_owned();
+        self.seconds.get_or_create(&Route { route: route.clone() }).observe(took.as_secs_f64());
+        let labels = Exchange { route, method: known_method(method), status: status.as_u16() };
+        self.exchanges.get_or_create(&labels).inc();
+    }
+
+    /// The text of the `OpenMetrics` exposition format.
+    pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}

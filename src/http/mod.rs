@@ -1,0 +1,130 @@
+//! The API server: router, limits, TLS, shutdown.
+//!
+//! What for: the one way in from the network. A handler takes who is calling ([`caller`]), parses what came ([`extract`]), makes one
+//! service call and shows the result ([`show`]). Routes and the `OpenAPI` document come from the same lines ([`openapi`]).
+//!
+//! What not: no decision. What a person may do or see is the service's; here is only who they are, what they sent, and how
+//! its answer looks in JSON.
+//!
+//! Each exchange passes, from outside in: TLS with deadlines and a cap on connections ([`server`], [`tls`]); a trace id,
+//! deadline, panic barrier, problem bodies and headers ([`exchange`]); the body limit; then the handler, whose first argument says
+//! who may call it: [`caller::Caller`] (a person with a live session, rate-limited by person) or [`caller::Anyone`] (rate-limited
+//! by address).
+//!
+//! Invariants:
+//! - Every answer that is not a success is RFC 9457 `application/problem+json` with a stable code ([`error`]), made in one place.
+//!   The exceptions are below us: what is no HTTP, or has too large a head, is answered by the HTTP library with a bare status.
+//! - Nothing that came from outside is given back unescaped, nor becomes a metric label.
+//! - The caller's address is the socket's; `Forwarded` and its like are not read.
+//! - Nothing waits without limit, and nothing grows without limit: bodies, heads, streams, connections, rates.
+//!
+//! *Why no TLS-less mode for a proxy in front?* Bearer tokens would cross a network segment in the clear by one wrong setting.
+//!
+//! *Why are `/metrics`, `/readyz` and `/healthz` open?* They name nobody and nothing; a scraper should hold no session.
+
+mod caller;
+mod decide;
+mod error;
+mod events;
+mod exchange;
+mod extract;
+mod limit;
+mod log;
+mod login;
+mod metrics;
+pub mod openapi;
+mod policy;
+mod probes;
+mod requests;
+mod server;
+mod show;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::service::Service;
+pub use error::CODES;
+pub use server::serve;
+pub use tls::ensure_certificate;
+
+/// Limits and addresses of the server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Certificate chain and key, PEM. Read again at SIGHUP.
+    pub tls: TlsFiles,
+    /// Longest request body: 256 KiB by default.
+    pub body_bytes_max: usize,
+    /// Longest time for a request, without event streams; also for the arrival of its head, and of an idle connection's next one.
+    /// Clients close idle connections after 20 s, so it should be longer.
+    pub request_timeout: Duration,
+    /// Most connections at once; one address may hold half of them.
+    pub connections_max: usize,
+    /// Requests per person (or address before login) and second, and the burst allowed.
+    pub rate_per_s: u32,
+    /// Burst.
+    pub rate_burst: u32,
+}
+
+/// The server's certificate files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// What every handler can reach.
+#[derive(Clone, Debug)]
+struct App(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    service: Arc<Service>,
+    limits: limit::Limits,
+    metrics: metrics::Metrics,
+    request_timeout: Duration,
+    body_bytes_max: usize,
+    document: String,
+    /// Becomes true when the server stops; event streams then end.
+    stop: watch::Sender<bool>,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The router over a service: the same one in the server and in tests. Event streams end only with their connection.
+pub fn router(service: Arc<Service>, settings: &Settings) -> axum::Router {
+    App::new(service, settings).router()
+}
+
+impl App {
+    fn new(service: Arc<Service>, settings: &Settings) -> Self {
+        Self(Arc::new(Parts {
+            service,
+            limits: limit::Limits::new(settings.rate_per_s, settings.rate_burst, settings.connections_max),
+            metrics: metrics::Metrics::new(),
+            request_timeout: settings.request_timeout,
+            body_bytes_max: settings.body_bytes_max,
+            document: openapi::document(),
+            stop: watch::Sender::new(false),
+        }))
+    }
+
+    fn router(&self) -> axum::Router {
+        let (routes, _) = openapi::api().split_for_parts();
+        exchange::wrap(routes, self).with_state(self.clone())
+    }
+}

@@ -1,0 +1,75 @@
+//! The policy in force, its versions, and the hosts it knows.
+
+use axum::Json as Answer;
+use axum::extract::State;
+
+use super::App;
+use super::caller::Caller;
+use super::error::Problem;
+use super::extract::{Json, NoQuery, Query};
+use super::openapi::Problems;
+use super::show;
+use crate::name::PolicyVersion;
+use crate::wire;
+
+/// The hosts that policy knows, by name.
+#[utoipa::path(get, path = "/v1/hosts", tag = "policy", responses((status = 200, body = wire::Hosts), Problems))]
+pub(super) async fn hosts(_caller: Caller, _: NoQuery, State(app): State<App>) -> Answer<wire::Hosts> {
+    let (_, policy) = app.service.policy_now();
+    Answer(wire::Hosts { hosts: policy.hosts().map(show::host).collect() })
+}
+
+/// The policy in force, or another version, with its text. Operators and auditors.
+#[utoipa::path(get, path = "/v1/policy", tag = "policy",
+    params(("version" = Option<u32>, Query, description = "the version; the one in force if left out")),
+    responses((status = 200, body = wire::PolicyVersion), Problems))]
+pub(super) async fn current(
+    caller: Caller,
+    mut query: Query,
+    State(app): State<App>,
+) -> Result<Answer<wire::PolicyVersion>, Problem> {
+    let number = |text: &str| {
+        text.parse().map(PolicyVersion).map_err(|_not_a_number| format!("{text:?} is not a version number"))
+    };
+    let version = query.one("version", number)?;
+    query.end()?;
+    let stored = app.service.show_policy(&caller.proven, version).await?;
+    Ok(Answer(wire::PolicyVersion {
+        version: stored.version.0,
+        by: stored.by,
+        at: stored.at.to_string(),
+        text: Some(stored.text),
+    }))
+}
+
+/// Checks, tests and applies a policy. Operators.
+#[utoipa::path(put, path = "/v1/policy", tag = "policy", request_body = wire::PutPolicy,
+    responses((status = 200, body = wire::PolicyApplied), Problems))]
+pub(super) async fn apply(
+    caller: Caller,
+    _: NoQuery,
+    State(app): State<App>,
+    Json(body): Json<wire::PutPolicy>,
+) -> Result<Answer<wire::PolicyApplied>, Problem> {
+    let base = body.base.map(PolicyVersion);
+    let applied = app.service.apply_policy(&caller.proven, body.text, base, body.dry_run).await?;
+    Ok(Answer(show::applied(&applied, body.dry_run)))
+}
+
+/// All policy versions without their texts, newest first. Operators and auditors.
+#[utoipa::path(get, path = "/v1/policy/history", tag = "policy",
+    responses((status = 200, body = wire::PolicyVersions), Problems))]
+pub(super) async fn history(
+    caller: Caller,
+    _: NoQuery,
+    State(app): State<App>,
+) -> Result<Answer<wire::PolicyVersions>, Problem> {
+    let stored = app.service.policy_history(&caller.proven).await?;
+    let version = |stored: crate::store::StoredPolicy| wire::PolicyVersion {
+        version: stored.version.0,
+        by: stored.by,
+        at: stored.at.to_string(),
+        text: None,
+    };
+    Ok(Answer(wire::PolicyVersions { versions: stored.into_iter().map(version).collect() }))
+}
