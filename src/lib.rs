@@ -1,11 +1,120 @@
 //! hallpass: just-in-time SSH access with certificates that are valid for exactly the approved window.
+//!
+//! An engineer asks for a host, an account, a while and a reason; a TOML policy refuses, allows, or asks people; the service
+//! then issues an OpenSSH user certificate for the approved window and nothing else. Stock `sshd` trusts the CA, plain `ssh`
+//! uses the certificate, and when the window ends the certificate is dead. There is no standing access and no revocation step.
+//! Every step is in a log that anyone can verify offline. One binary: the service, people's command line, the host side,
+//! operators' and auditors' tools.
+//!
+//! # The map
+//!
+//! Levels go up; a module imports only from lower ones (`tests/it/architecture.rs` holds this as data, also where each external
+//! crate lives). The folder list is the threat model: who can ask, who decides, what is signed, what is written down.
+//!
+//! | Level | Module | What for |
+//! |---|---|---|
+//! | 0 words | [`time`] | whole seconds, half-open windows, the clock |
+//! | | [`name`] | parsed names and ids; one spelling each |
+//! | | [`durable`] | crash-safe file replacement |
+//! | | [`fail`] | fail points for crash tests; nothing in a shipped binary |
+//! | 1 formats | [`ssh`] | keys, certificates, signatures, agent frames; the linter and the one thing a CA key signs |
+//! | | [`document`] | TOML files with every problem at once, each with its place |
+//! | 2 rules | [`identity`] | people, login challenges, sessions; the proof that somebody has just been authenticated |
+//! | | [`audit`] | events, canonical entries, the Merkle tree, checkpoints, offline verification |
+//! | | [`policy`] | from text to verdict, with reasons; quorums; a policy's own tests; who gains and loses |
+//! | | [`access`] | the life of a request: one step function, digests, the permit |
+//! | 3 adapters | [`signer`] | CA key backends: they sign a to-be-signed certificate and nothing else |
+//! | | [`store`] | each change together with its log entries, in one durable transaction |
+//! | 4 service | [`service`] | load, decide, step, save: the only way to change anything |
+//! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
+//! | | [`http`] | the API server: one service call for each handler |
+//! | | [`client`] | the API client, with a pinned or publicly trusted server |
+//! | | [`host`] | what runs beside `sshd`; nothing of the authority, no network in the guard |
+//! | 6 root | [`config`] | the service's file, into each module's own settings |
+//! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
+//!
+//! Rules and formats are pure: functions of their arguments, `now` included, without async, files, sockets, environment, clock
+//! or randomness. Everything that touches the world is thin.
+//!
+//! # Promises
+//!
+//! Each with the place that keeps it and the tests that would fail without it (folders below `tests/it/`).
+//!
+//! - **P1** A certificate's validity is its approved window, to the second; backdating is part of the window that people see, and
+//!   never moves its end. [`access::step::step`] grants it, `access/permit.rs` copies it. `lifecycle`, `openssh` (a real `sshd` at both
+//!   ends of the window).
+//! - **P2** Nothing is signed before a durable log entry holds exactly the bytes to be signed. [`store::Save::Certify`] makes serial,
+//!   bytes and entry in one transaction; [`service::issue`] signs afterwards. `crash` (killed at each durable step), `story`.
+//! - **P3** One grant names one key and yields one certificate; fetching again signs the same bytes. Compare-and-swap on the row.
+//!   `story` (a hundred parallel fetches, one serial), `store`, `crash`.
+//! - **P4** What is issued is what was approved: approvals name [`access::digest`]. `lifecycle`; `access/parts.rs` compares stored
+//!   rows with it.
+//! - **P5** Nobody approves their own request, narrowing never widens, approvals are distinct people. `access/decide.rs`,
+//!   [`policy::quorum`]. `lifecycle`, `policy`; [`audit::export`] finds a log that says otherwise.
+//! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
+//!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
+//! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made in one place.
+//!   `architecture`, `story` (CA keys that lie, fail and hang). Rotation, the promise's other half, needs enrolled hosts.
+//! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] ends what is left of a connection;
+//!   `demo` shows it on a real `sshd`. Hosts are not enrolled yet: see below.
+//! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates only. `ssh/cert/lint.rs`. `formats`, `openssh`.
+//! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
+//!   [`wire`]. `policy`, `examples`, `bad_input`, `store`.
+//! - **P11** Private keys stay where they were made; secrets are never printed, logged or compared in variable time. [`ssh::private`],
+//!   [`identity::session`] (hashed at rest), [`signer::file`]. Inline tests there, `api`, `openssh`.
+//! - **P12** A crash at any instruction leaves a state from which a restart goes on. [`store`], [`durable`], `service/start.rs`.
+//!   `crash` (killed at each fail point and under load), `store`.
+//!
+//! # Rules that cut across
+//!
+//! - **A decision is a value that can't be made elsewhere.** [`identity::Proven`], [`access::Permit`], [`ssh::cert::TbsCert`]: private fields,
+//!   one maker, no `Default`, no deserialising.
+//! - **Nothing happens unrecorded.** A step returns the next state and its events; the store writes both or neither.
+//! - **Saying no is an answer.** A refusal is typed, complete and safe to show; what broke inside is logged and not shown.
+//! - **Absent means no.** No rule, no quorum, no clock that agrees with the log, no writable store: nothing is issued.
+//! - **Text from outside** is parsed or quoted; what reaches a terminal is escaped in `cli/output.rs`, once.
+//! - **Limits** on every body, list, name, queue, wait and retry are constants with a reason beside them.
+//! - **Order** never depends on a seed: ordered collections everywhere.
+//!
+//! # Decisions, as questions
+//!
+//! *Why certificates and no agent on the host that asks?* A login must not wait for a network. The certificate is the whole decision, and
+//! a host that has lost us stays as safe as its clock.
+//!
+//! *Why is the log entry's index the serial?* One number leads from a line in sshd's log to who asked, who agreed and which policy said
+//! so; and a serial that is not in the log is a certificate that we did not issue.
+//!
+//! *Why our own certificate encoder?* The library's builder signs in one go; P2 needs the bytes before. A second reader, the library's,
+//! then checks each finished certificate against ours.
+//!
+//! *Why does the session carry no rights?* Leaving a group must work at once. A session proves who; what they may is read at each call.
+//!
+//! *Why one writer thread?* SQLite has one writer anyway; a queue in front of it turns waiting changes into one durable commit.
+//!
+//! *Why is the log a tree and not a chain?* One entry can be proven with a dozen hashes, and an old checkpoint against a new one, without
+//! reading the log.
+//!
+//! *Why replay a log that is signed?* The signature says that nobody changed it afterwards; not that it made sense when it was written.
+//!
+//! # Where the code differs from the plan
+//!
+//! The design names more than there is: enrolled hosts (and with them the guard at each login, CA rotation, host certificates),
+//! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
+//! a session that is open when its window ends stays open on that host; `hallpass demo` shows a first cut of what will end it. Approvals
+//! are acts of a person with a live session, recorded in the log; they are not yet statements signed by their own key. The log proves
+//! what the service said, so it does not prove by itself that an approver was asked. Also: `document` (TOML) and `fail` are modules that
+//! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]
+//! and [`ssh`] as they are; the whole policy text lives in the store, its hash in the log.
 
 pub mod access;
 pub mod audit;
+pub mod cli;
 pub mod client;
+pub mod config;
 pub mod document;
 pub mod durable;
 pub mod fail;
+pub mod host;
 pub mod http;
 pub mod identity;
 pub mod name;

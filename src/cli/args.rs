@@ -1,0 +1,139 @@
+//! The command tree as data: global flags and commands. Each command's own arguments stand beside its code.
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{audit, cert, change, decide, explain, init, list, login, operator, request, serve, ssh, texts, wait};
+use crate::time::Lifetime;
+
+/// hallpass: just-in-time SSH access with certificates valid for exactly the approved window.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hallpass",
+    version,
+    disable_help_subcommand = true,
+    infer_subcommands = false,
+    max_term_width = 100,
+    before_help = texts::EXAMPLES,
+    after_help = texts::AFTER_HELP
+)]
+pub(crate) struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands share.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
+pub(crate) struct Globals {
+    /// Which profile (server and person) to use
+    #[arg(
+        long,
+        global = true,
+        env = "HALLPASS_PROFILE",
+        value_name = "NAME",
+        default_value = "default",
+        hide_env_values = true
+    )]
+    pub(crate) profile: String,
+    /// The URL of the access server
+    #[arg(long, global = true, env = "HALLPASS_SERVER", value_name = "URL", hide_env_values = true)]
+    pub(crate) server: Option<String>,
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but the answer and failures
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Never ask a question
+    #[arg(long, global = true, env = "HALLPASS_NO_INPUT", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
+    pub(crate) no_input: bool,
+    /// Accepted for scripts; hallpass prints no colour
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+    /// Configuration file of the service (`serve`)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<std::path::PathBuf>,
+    /// How long one call to the server may take (10s); for `wait`, how long to wait
+    #[arg(long, global = true, value_name = "DURATION", value_parser = Lifetime::parse)]
+    pub(crate) timeout: Option<Lifetime>,
+    /// Answer every yes/no question with yes
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Log in with an SSH key
+    Login(login::LoginArgs),
+    /// End this login
+    Logout(login::LogoutArgs),
+    /// Who am I, what do I hold, what waits
+    Status,
+    /// Ask for access to a host
+    Request(request::RequestArgs),
+    /// Go on waiting for a request and fetch its certificate
+    Wait(wait::WaitArgs),
+    /// Show one request and its history
+    Show(list::ShowArgs),
+    /// List requests
+    Requests(list::RequestsArgs),
+    /// List requests that I may decide
+    Inbox,
+    /// Approve a request, perhaps for less than was asked
+    Approve(decide::ApproveArgs),
+    /// Say no to a request, or to its extension
+    Deny(decide::DenyArgs),
+    /// Take a request of mine back
+    Cancel(change::CancelArgs),
+    /// Ask for more time
+    Extend(change::ExtendArgs),
+    /// Give access back before its end
+    End(change::EndArgs),
+    /// Connect: ask if needed, wait, then run ssh
+    Ssh(ssh::SshArgs),
+    /// Why I may or may not have access, and who would have to agree
+    Explain(explain::ExplainArgs),
+    /// Look at certificates
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
+    /// CA keys that hosts trust
+    #[command(subcommand)]
+    Ca(operator::CaCommand),
+    /// Check, test, compare and apply policies
+    #[command(subcommand)]
+    Policy(operator::PolicyCommand),
+    /// Read, export and verify the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Write a first configuration
+    Init(init::InitArgs),
+    /// Run the service
+    Serve(serve::ServeArgs),
+    /// Show the whole story on a real sshd with throw-away state
+    Demo(DemoArgs),
+    /// Print a shell's completion script
+    Completion(texts::CompletionArgs),
+    /// Print or write the manual pages
+    Man(texts::ManArgs),
+    /// Print the version
+    Version,
+    /// Help on a command, or on exit-codes, environment, files
+    Help(texts::HelpArgs),
+}
+
+/// Arguments of `hallpass demo`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep it running at the end and print what to type
+    #[arg(long)]
+    pub(crate) stay: bool,
+}

@@ -1,0 +1,236 @@
+//! `hallpass audit …`: reads the service's log and proves what it shows; `verify` checks an export, offline.
+//!
+//! What not: what is sound and how an entry reads is `audit::{verify, report}`; here are arguments, calls and files.
+//!
+//! Invariant: `show` and `export` check what the server sent before they show or write it.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::Context;
+use super::failure::{Exit, Failure};
+use super::output::escape;
+use crate::audit::checkpoint::LogVerifier;
+use crate::audit::entry::Entry;
+use crate::audit::export::Exporter;
+use crate::audit::report;
+use crate::audit::search::Search;
+use crate::audit::tree::{Hash, verify_inclusion};
+use crate::client::Client;
+use crate::durable;
+use crate::time::{Clock as _, SystemClock};
+use crate::wire;
+
+/// Entries in one call: the API's own limit.
+const PAGE: u64 = 1000;
+
+/// The longest key or checkpoint that is read from the command line or a file.
+const SMALL_BYTES_MAX: u64 = 64 * 1024;
+
+/// `hallpass audit …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Print the last entries
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        count: u64,
+    },
+    /// Print the entries for which all of these terms hold
+    ///
+    /// Terms: `person:alice`, `host:web-1`, `account:root`, `request:7K3F`, `kind:granted`, `serial:12`, `policy:3`,
+    /// `since:2026-01-05`, `until:2h` (ago); any other word is looked for in the entry's sentence.
+    Search {
+        /// `KEY:VALUE`, or a word
+        #[arg(required = true, value_name = "TERM")]
+        terms: Vec<String>,
+    },
+    /// Print one entry, with the proof that the signed checkpoint covers it
+    Show {
+        /// Its number
+        #[arg(value_name = "INDEX")]
+        index: u64,
+    },
+    /// Write the whole log with its signed checkpoint into a file
+    Export {
+        /// The file; must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Verify an export, offline
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `hallpass audit verify`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The export, or `-` for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The log key you trust, as you got it elsewhere; without it the file's own is believed, and the report says so
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// A checkpoint you kept from before, which the log must continue: the last line of an older export, or a signed note
+    #[arg(long, value_name = "FILE")]
+    earlier: Option<PathBuf>,
+}
+
+/// Runs one of them.
+pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failure> {
+    match command {
+        AuditCommand::Tail { count } => tail(context, *count),
+        AuditCommand::Search { terms } => search(context, terms),
+        AuditCommand::Show { index } => show(context, *index),
+        AuditCommand::Export { out } => export(context, out),
+        AuditCommand::Verify(args) => verify(context, args),
+    }
+}
+
+/// One canonical entry, as the server sent it, on one line.
+pub(crate) fn line(entry: &str) -> String {
+    match Entry::parse(entry.as_bytes()) {
+        Ok(entry) => report::line(&entry),
+        // Of a newer service: better shown as it is than not at all.
+        Err(_) => format!("     ?  {}", escape(entry)),
+    }
+}
+
+fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
+    let earlier = args.earlier.as_deref().map(read_small).transpose()?;
+    let check = |input: &mut dyn BufRead| {
+        report::verify(input, args.key.as_deref(), earlier.as_deref()).map_err(|why| Failure::usage(why.to_string()))
+    };
+    let report = if args.file.as_os_str() == "-" {
+        check(&mut std::io::stdin().lock())?
+    } else {
+        let file = std::fs::File::open(&args.file).map_err(|e| Failure::file("read export", &args.file, &e))?;
+        check(&mut std::io::BufReader::new(file))?
+    };
+    context.out.answer(&report.json, &report.text)?;
+    if report.is_sound {
+        return Ok(());
+    }
+    let found = report.json.get("findings").and_then(Value::as_array).map_or(0, Vec::len);
+    Err(Failure::new(Exit::Failed, "log_not_sound", "the log is not sound")
+        .because(format!("findings: {found}"))
+        .next("compare with another export, and with the checkpoints that you kept"))
+}
+
+fn read_small(path: &Path) -> Result<String, Failure> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(SMALL_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|e| Failure::file("read checkpoint", path, &e))?;
+    Ok(text)
+}
+
+fn tail(context: &Context, count: u64) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let entries = context.block_on(async {
+        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
+        entries(&client, head.size.saturating_sub(count), head.size, |_| true).await
+    })?;
+    print(context, &entries, "no entries\n")
+}
+
+fn search(context: &Context, terms: &[String]) -> Result<(), Failure> {
+    let search = Search::parse(&terms.join(" "), SystemClock.now()).map_err(|e| Failure::usage(e.to_string()))?;
+    let fits = |text: &str| Entry::parse(text.as_bytes()).is_ok_and(|entry| search.matches(&entry));
+    let (_, client) = context.connect()?;
+    let found = context.block_on(async {
+        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
+        entries(&client, 0, head.size, fits).await
+    })?;
+    print(context, &found, "no entry holds all of this\n")
+}
+
+fn print(context: &Context, entries: &[String], none: &str) -> Result<(), Failure> {
+    let lines: String = entries.iter().map(|entry| format!("{}\n", line(entry))).collect();
+    let documents: Vec<Value> =
+        entries.iter().filter_map(|entry| Entry::parse(entry.as_bytes()).ok()).map(|e| report::document(&e)).collect();
+    let document = json!({ "schema": "hallpass.entries.v1", "entries": documents });
+    context.out.answer(&document, if lines.is_empty() { none } else { &lines })
+}
+
+/// Entries `[from, to)` that fit, page by page.
+async fn entries(client: &Client, from: u64, to: u64, fits: impl Fn(&str) -> bool) -> Result<Vec<String>, Failure> {
+    let mut kept = Vec::new();
+    let mut next = from;
+    while next < to {
+        let limit = to.saturating_sub(next).min(PAGE);
+        let page: wire::Entries = client.get(&format!("/v1/log/entries?from={next}&limit={limit}")).await?;
+        if page.entries.is_empty() {
+            return Err(Failure::failed("the server's log is shorter than its checkpoint says")
+                .because(format!("no entry {next}")));
+        }
+        next = next.saturating_add(u64::try_from(page.entries.len()).unwrap_or(u64::MAX));
+        kept.extend(page.entries.into_iter().filter(|entry| fits(entry)));
+    }
+    Ok(kept)
+}
+
+/// One entry, its inclusion proof checked against the signed checkpoint.
+fn show(context: &Context, index: u64) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let (text, head, proof) = context.block_on(async {
+        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
+        if index >= head.size {
+            return Err(Failure::failed(format!("there is no entry {index}"))
+                .because(format!("the log has {} entries", head.size)));
+        }
+        let entry = entries(&client, index, index.saturating_add(1), |_| true).await?.pop().unwrap_or_default();
+        let proof: wire::Proof = client.get(&format!("/v1/log/proof?index={index}&size={}", head.size)).await?;
+        Ok((entry, head, proof))
+    })?;
+    let broken = |why: String| Failure::failed(format!("entry {index} is not proven to be in the log")).because(why);
+    let verifier = LogVerifier::parse(&head.log_key).map_err(|e| broken(e.to_string()))?;
+    let checkpoint = verifier.check(&head.checkpoint).map_err(|e| broken(e.to_string()))?;
+    let hash = |hex: &String| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok().and_then(|b| Hash::try_from(b).ok());
+    let hashes: Option<Vec<Hash>> = proof.proof.iter().map(hash).collect();
+    let hashes = hashes.ok_or_else(|| broken("the proof is not made of hashes".to_owned()))?;
+    let leaf = Entry::leaf_hash(text.as_bytes());
+    if !verify_inclusion(&leaf, index, checkpoint.size, &hashes, &checkpoint.root) {
+        return Err(broken("the proof does not lead to the signed root".to_owned()));
+    }
+    let entry = Entry::parse(text.as_bytes()).map_err(|why| broken(why.to_string()))?;
+    let mut document = report::document(&entry);
+    if let Value::Object(members) = &mut document {
+        members.insert("proof".to_owned(), json!(proof.proof));
+        members.insert("checkpoint".to_owned(), json!(head.checkpoint));
+        members.insert("log_key".to_owned(), json!(head.log_key));
+    }
+    let proven = format!(
+        "{}proven: in the log of {} entries whose checkpoint is signed by {}",
+        report::details(&entry),
+        checkpoint.size,
+        escape(&head.log_key),
+    );
+    context.out.answer(&document, &proven)
+}
+
+/// Writes the log as of its present checkpoint; the exporter checks that entries and checkpoint fit together.
+fn export(context: &Context, out: &Path) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let broken = |why: String| Failure::failed("the server's log does not fit together").because(why);
+    let (head, entries) = context.block_on(async {
+        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
+        let entries = entries(&client, 0, head.size, |_| true).await?;
+        Ok((head, entries))
+    })?;
+    let key = LogVerifier::parse(&head.log_key).map_err(|e| broken(e.to_string()))?;
+    let (mut exporter, mut text) = Exporter::new(key);
+    for entry in &entries {
+        text.push_str(&exporter.entry(entry.as_bytes()).map_err(|e| broken(e.to_string()))?);
+    }
+    text.push_str(&exporter.finish(&head.checkpoint).map_err(|e| broken(e.to_string()))?);
+    durable::create(out, text.as_bytes(), 0o600).map_err(|e| Failure::file("write export", out, &e))?;
+    let document =
+        json!({ "schema": "hallpass.export.v1", "file": out, "entries": head.size, "log_key": head.log_key });
+    context.out.answer(&document, &format!("{} entries in {}", head.size, out.display()))?;
+    context.out.note(&format!("next: hallpass audit verify --key '{}' {}", head.log_key, out.display()));
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! `hallpass cancel`, `extend`, `end`: what an asker does with a request of theirs afterwards.
+
+use clap::Args;
+
+use super::failure::{Exit, Failure};
+use super::local::Local;
+use super::request::WaitingArgs;
+use super::{Context, output, render, wait};
+use crate::audit::entry::Entry;
+use crate::audit::event::Event;
+use crate::client::{Client, ClientError};
+use crate::name::RequestPrefix;
+use crate::time::Lifetime;
+use crate::wire;
+
+/// Arguments of `hallpass cancel`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The request or its host; the only one that waits, if left out
+    #[arg(value_name = "ID|HOST")]
+    which: Option<String>,
+}
+
+/// Arguments of `hallpass extend`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExtendArgs {
+    /// The request or its host; the only live one, if left out
+    #[arg(value_name = "ID|HOST")]
+    which: Option<String>,
+    /// How much more
+    #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
+    lifetime: Lifetime,
+    /// Why; the first reason if left out
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+    #[command(flatten)]
+    waiting: WaitingArgs,
+}
+
+/// Arguments of `hallpass end`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct EndArgs {
+    /// The request or its host; the only live one, if left out
+    #[arg(value_name = "ID|HOST")]
+    which: Option<String>,
+    /// Why; needed when it is not your own
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+/// `hallpass cancel`.
+pub(crate) fn cancel(context: &Context, args: &CancelArgs) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let request = context.block_on(async {
+        let id = resolve(&client, args.which.as_deref(), &["pending", "approved"]).await?;
+        Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/withdraw"), &serde_json::json!({})).await?)
+    })?;
+    closed(context, &profile.name, &request, "taken back")
+}
+
+/// `hallpass end`.
+pub(crate) fn end(context: &Context, args: &EndArgs) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let request = context.block_on(async {
+        let id = resolve(&client, args.which.as_deref(), &["approved", "issued"]).await?;
+        let body = wire::Why { reason: args.reason.clone() };
+        Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/end"), &body).await?)
+    })?;
+    closed(context, &profile.name, &request, "ended")
+}
+
+/// Notes that a request is over, deletes its files, says so.
+fn closed(context: &Context, profile: &str, request: &wire::Request, what: &str) -> Result<(), Failure> {
+    let local = Local::new(&context.places()?, profile);
+    local.save_request(request)?;
+    local.sweep();
+    context.out.answer(&wait::document(request)?, &format!("{} {what}", output::escape(&request.id)))
+}
+
+/// `hallpass extend`.
+pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let local = Local::new(&context.places()?, &profile.name);
+    let limit = args.waiting.limit();
+    let (request, held) = context.block_on(async {
+        let id = resolve(&client, args.which.as_deref(), &["issued"]).await?;
+        let before: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
+        let reason = if args.reason.is_empty() { before.reason.clone() } else { args.reason.clone() };
+        let body = wire::Extend { lifetime: args.lifetime.to_string(), reason };
+        let asked: wire::Request = client.post(&format!("/v1/requests/{id}/extend"), &body).await?;
+        local.save_request(&asked)?;
+        let decided = match (asked.extension.is_some(), limit) {
+            (true, Some(limit)) => wait::until(context, &client, &asked.id, limit, |r| r.extension.is_none()).await?,
+            (true, None) => {
+                context.out.answer(&wait::document(&asked)?, &render::details(&asked))?;
+                return Err(wait::undecided(&asked));
+            }
+            (false, _) => asked,
+        };
+        let end = |r: &wire::Request| r.window.as_ref().map(|w| w.not_after.clone());
+        if end(&decided) == end(&before) && matches!(decided.state.as_str(), "approved" | "issued") {
+            return Err(not_extended(&client, &decided).await);
+        }
+        wait::settle(context, &client, &local, decided).await
+    })?;
+    wait::print(context, &request, held.as_ref())
+}
+
+/// Why an extension is gone without the window having moved: its log says it.
+async fn not_extended(client: &Client, request: &wire::Request) -> Failure {
+    let id = &request.id;
+    let history = client.get::<wire::Entries>(&format!("/v1/requests/{id}/history")).await;
+    let last = history.into_iter().flat_map(|h| h.entries).rev().find_map(|text| match Entry::parse(text.as_bytes()) {
+        Ok(Entry { event: Event::Denied { by, reason, extension: true, .. }, .. }) => Some(Some((by, reason))),
+        Ok(Entry { event: Event::Lapsed { extension: true, .. }, .. }) => Some(None),
+        _ => None,
+    });
+    match last {
+        Some(Some((by, reason))) => {
+            Failure::new(Exit::Refused, "HP-204", format!("{by} denied the extension of {id}")).because(reason)
+        }
+        _ => Failure::new(Exit::Over, "HP-205", format!("nobody decided the extension of {id} in time")),
+    }
+    .because(
+        request
+            .window
+            .as_ref()
+            .map_or_else(String::new, |w| format!("access goes on until {}", render::until(&w.not_after))),
+    )
+}
+
+/// The id of the request meant: a host of a live request of mine, an id or its start, or the only one in these states.
+///
+/// # Errors
+/// When nothing or several fit.
+async fn resolve(client: &Client, which: Option<&str>, states: &[&str]) -> Result<String, Failure> {
+    let query: String = states.iter().map(|s| format!("&state={s}")).collect();
+    let mine: wire::Requests = client.get(&format!("/v1/requests?mine=true{query}")).await?;
+    let fitting: Vec<&wire::Request> = match which {
+        Some(host) => mine.requests.iter().filter(|r| r.hosts.iter().any(|h| h == host)).collect(),
+        None => mine.requests.iter().collect(),
+    };
+    match (fitting.as_slice(), which) {
+        ([one], _) => Ok(one.id.clone()),
+        ([], Some(text)) => by_prefix(client, text).await,
+        ([], None) => Err(Failure::failed(format!("you have no request that is {}", states.join(" or ")))
+            .next("hallpass requests --mine")),
+        (several, _) => Err(Failure::usage("several of your requests fit")
+            .because(several.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "))
+            .next("name one by its id")),
+    }
+}
+
+/// The id of the request that starts with `text`.
+async fn by_prefix(client: &Client, text: &str) -> Result<String, Failure> {
+    let unknown = || {
+        Failure::failed(format!("{text:?} is neither a request that you can see nor a host of a live request of yours"))
+            .next("hallpass requests --mine")
+    };
+    let prefix = RequestPrefix::parse(text).map_err(|_no_id| unknown())?;
+    match client.get::<wire::Request>(&format!("/v1/requests/{}", prefix.as_str())).await {
+        Ok(request) => Ok(request.id),
+        Err(ClientError::Problem(problem)) if problem.status == 404 => Err(unknown()),
+        Err(other) => Err(other.into()),
+    }
+}

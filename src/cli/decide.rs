@@ -1,0 +1,129 @@
+//! `hallpass approve`, `deny`: look at what would be signed, then decide about exactly that.
+
+use clap::Args;
+
+use super::failure::{Exit, Failure};
+use super::{Context, output, render, wait};
+use crate::client::{Client, ClientError};
+use crate::name::{Digest, HostName, RequestPrefix};
+use crate::ssh::cert::Extension;
+use crate::time::Lifetime;
+use crate::wire;
+
+/// Arguments of `hallpass approve`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The request
+    #[arg(value_parser = RequestPrefix::parse)]
+    id: RequestPrefix,
+    /// For a shorter time
+    #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
+    lifetime: Option<Lifetime>,
+    /// Only these hosts
+    #[arg(long, value_name = "HOST", num_args = 1.., value_parser = HostName::parse)]
+    only: Vec<HostName>,
+    /// Without these: `pty`, `port_forwarding`, `agent_forwarding`, `x11_forwarding`, `user_rc`
+    #[arg(long, value_name = "PERMISSION", num_args = 1.., value_parser = extension)]
+    without: Vec<Extension>,
+    /// A remark, for the log
+    #[arg(long, default_value = "", hide_default_value = true)]
+    comment: String,
+    /// Only if this is what would be approved (as an earlier `show` printed it)
+    #[arg(long, value_name = "HEX", value_parser = Digest::parse)]
+    digest: Option<Digest>,
+}
+
+/// Arguments of `hallpass deny`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DenyArgs {
+    /// The request
+    #[arg(value_parser = RequestPrefix::parse)]
+    id: RequestPrefix,
+    /// Why; the asker reads it
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+fn extension(text: &str) -> Result<Extension, String> {
+    let known = || Extension::ALL.map(Extension::key).join(", ");
+    Extension::ALL.into_iter().find(|e| e.key() == text).ok_or_else(|| format!("none of {}", known()))
+}
+
+/// `hallpass approve`.
+pub(crate) fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let request = context.block_on(async {
+        let shown = look(&client, &args.id).await?;
+        if let Some(digest) = &args.digest
+            && digest.to_string() != shown.digest
+        {
+            return Err(Failure::new(
+                Exit::Refused,
+                "changed",
+                format!("{} is not what you looked at any more", shown.id),
+            )
+            .because(format!("its digest is {}", shown.digest))
+            .next(format!("hallpass show {}", shown.id)));
+        }
+        ask_first(context, &shown, "approve this?")?;
+        let body = wire::Approve {
+            digest: shown.digest.clone(),
+            lifetime: args.lifetime.map(|l| l.to_string()),
+            only: (!args.only.is_empty()).then(|| args.only.iter().map(ToString::to_string).collect()),
+            without: args.without.iter().map(|e| e.key().to_owned()).collect(),
+            comment: args.comment.clone(),
+        };
+        client.post::<_, wire::Request>(&format!("/v1/requests/{}/approve", shown.id), &body).await.map_err(may_not)
+    })?;
+    context.out.answer(&wait::document(&request)?, &approved(&request))
+}
+
+/// `hallpass deny`.
+pub(crate) fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let reason = super::request::reason(context, args.reason.clone())?;
+    let request = context.block_on(async {
+        let body = wire::Why { reason: reason.clone() };
+        client
+            .post::<_, wire::Request>(&format!("/v1/requests/{}/deny", args.id.as_str()), &body)
+            .await
+            .map_err(may_not)
+    })?;
+    let what = if request.state == "denied" { "denied" } else { "extension denied" };
+    context.out.answer(&wait::document(&request)?, &format!("{} {what}", output::escape(&request.id)))
+}
+
+/// HP-209: a refusal to somebody who would decide.
+fn may_not(error: ClientError) -> Failure {
+    let mut failure = Failure::from(error);
+    if failure.exit == Exit::Refused {
+        "HP-209".clone_into(&mut failure.code);
+    }
+    failure
+}
+
+/// The request as it stands.
+async fn look(client: &Client, id: &RequestPrefix) -> Result<wire::Request, Failure> {
+    Ok(client.get(&format!("/v1/requests/{}", id.as_str())).await?)
+}
+
+/// Shows what would be signed and asks, unless `--yes`.
+fn ask_first(context: &Context, request: &wire::Request, question: &str) -> Result<(), Failure> {
+    context.out.note(&render::details(request));
+    if context.globals.yes || output::confirm(question, context.globals.no_input, "--yes")? {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Refused, "not_confirmed", "nothing was decided")
+        .next(format!("hallpass deny {}", request.id)))
+}
+
+/// What an approval led to.
+fn approved(request: &wire::Request) -> String {
+    let id = output::escape(&request.id);
+    if render::waits(request) {
+        return format!("{id} approved by you; it still needs {}", render::who_can(request));
+    }
+    let until = request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after)));
+    let (person, account) = (output::escape(&request.person), output::escape(&request.account));
+    format!("{id} approved: {person} may reach {} as {account}{until}", render::joined(&request.hosts))
+}

@@ -1,0 +1,87 @@
+//! `hallpass explain`: what policy says about a question, rule by rule, without asking for anything.
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::output::escape;
+use super::request::Wish;
+use super::{Context, render};
+use crate::name::{Account, PersonName, Target};
+use crate::time::{Lifetime, Timestamp};
+use crate::wire;
+
+/// Arguments of `hallpass explain`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Hosts, or all hosts with a tag
+    #[arg(required = true, value_name = "TARGET", num_args = 1..=16, value_parser = Target::parse)]
+    targets: Vec<Target>,
+    /// As which account
+    #[arg(long = "as", value_name = "ACCOUNT", value_parser = Account::parse)]
+    account: Option<Account>,
+    /// For how long
+    #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
+    lifetime: Option<Lifetime>,
+    /// Why
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+    /// The ticket
+    #[arg(long)]
+    ticket: Option<String>,
+    /// As if this person asked (operators and auditors)
+    #[arg(long, value_parser = PersonName::parse)]
+    person: Option<PersonName>,
+    /// As if asked at this time (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
+    at: Option<Timestamp>,
+}
+
+/// `hallpass explain`.
+pub(crate) fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let wish = Wish {
+        targets: args.targets.clone(),
+        account: args.account.clone(),
+        lifetime: args.lifetime,
+        start: None,
+        reason: args.reason.clone(),
+        ticket: args.ticket.clone(),
+    };
+    let question = wire::Ask {
+        person: args.person.as_ref().map(ToString::to_string),
+        at: args.at.map(|at| at.to_string()),
+        ..wish.to_wire()
+    };
+    let verdict: wire::Verdict = context.block_on(async { Ok(client.post("/v1/explain", &question).await?) })?;
+    context.out.answer(&verdict, &text(&verdict))
+}
+
+fn text(verdict: &wire::Verdict) -> String {
+    let mut text = match verdict.verdict.as_str() {
+        "allow" => "allowed at once".to_owned(),
+        "ask" => "may be asked for".to_owned(),
+        "refuse" => "refused".to_owned(),
+        other => escape(other),
+    };
+    if let (Some(lifetime), Some(max)) = (&verdict.lifetime, &verdict.max) {
+        text.push_str(&format!(", for {} (longest {})", escape(lifetime), escape(max)));
+    }
+    text.push_str(&format!("; policy {}\n", verdict.policy));
+    for need in &verdict.needs {
+        text.push_str(&format!("  needs {} of {}\n", need.need, render::joined(&need.from)));
+    }
+    for why in &verdict.refused {
+        text.push_str(&format!("  {}\n", escape(why)));
+    }
+    for host in &verdict.hosts {
+        text.push_str(&format!("{}\n", escape(&host.host)));
+        for rule in &host.rules {
+            let word = if rule.matched { "matches" } else { "does not match" };
+            text.push_str(&format!("  rule {} {word}\n", escape(&rule.rule)));
+            for clause in &rule.clauses {
+                text.push_str(&format!("    {}\n", escape(clause)));
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,216 @@
+//! Why a command did not do it: what, why, what next, and the exit code (DESIGN section 10, UX section 4).
+//!
+//! What for: every command returns `Result<_, Failure>`; `cli::run` alone prints it and turns it into the exit code.
+//! What not: no printing and no escaping here; texts may hold what a server said, and `output` escapes them when it prints.
+//!
+//! Invariants: a failure never carries a secret; the first line stands alone; `next` is runnable as printed.
+
+use crate::client::ClientError;
+use crate::wire;
+
+/// The exit codes of DESIGN section 10.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Failed, and no better code.
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// A person or rule said no.
+    Refused,
+    /// Login needed.
+    Login,
+    /// No rule allows asking.
+    NoRule,
+    /// The server can't be reached.
+    Unreachable,
+    /// Host or client not ready.
+    NotReady,
+    /// Not decided yet.
+    Undecided,
+    /// Access is over.
+    Over,
+    /// A failure before ssh started, as ssh itself would report it.
+    Ssh,
+    /// Interrupted.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Login => 4,
+            Self::NoRule => 5,
+            Self::Unreachable => 6,
+            Self::NotReady => 7,
+            Self::Undecided => 8,
+            Self::Over => 9,
+            Self::Ssh => 255,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// Why a command did not do it. Boxed, because every function here returns one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure(Box<Facts>);
+
+/// What a failure says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Stable code: `HP-111`, or a word where UX has no number.
+    pub(crate) code: String,
+    /// What happened, one line.
+    pub(crate) what: String,
+    /// The facts.
+    pub(crate) why: Vec<String>,
+    /// What to type.
+    pub(crate) next: Vec<String>,
+    /// Whether the same command can succeed later.
+    pub(crate) retryable: bool,
+    /// The service's id of the exchange.
+    pub(crate) trace: Option<String>,
+    /// The exit code.
+    pub(crate) exit: Exit,
+}
+
+impl std::ops::Deref for Failure {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut Facts {
+        &mut self.0
+    }
+}
+
+impl Failure {
+    /// A failure without facts yet.
+    pub(crate) fn new(exit: Exit, code: &str, what: impl Into<String>) -> Self {
+        Self(Box::new(Facts {
+            code: code.to_owned(),
+            what: what.into(),
+            why: Vec::new(),
+            next: Vec::new(),
+            retryable: matches!(exit, Exit::Unreachable | Exit::Undecided),
+            trace: None,
+            exit,
+        }))
+    }
+
+    /// Failed, and no better code.
+    pub(crate) fn failed(what: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, "failed", what)
+    }
+
+    /// The command line is wrong.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, "usage", what)
+    }
+
+    /// A file could not be read, written or made.
+    pub(crate) fn file(doing: &str, path: &std::path::Path, why: &std::io::Error) -> Self {
+        Self::failed(format!("cannot {doing} {:?}", path.display().to_string())).because(why.to_string())
+    }
+
+    /// With one more fact.
+    #[must_use]
+    pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
+        self.why.push(why.into());
+        self
+    }
+
+    /// With one more thing to do.
+    #[must_use]
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next.push(next.into());
+        self
+    }
+
+    /// With one thing to do, instead of what was there.
+    #[must_use]
+    pub(crate) fn replace_next(mut self, next: impl Into<String>) -> Self {
+        self.next = vec![next.into()];
+        self
+    }
+
+    /// The same, with another exit code (`hallpass ssh` turns all into 255).
+    #[must_use]
+    pub(crate) fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// HP-111: no session, or an old one.
+    pub(crate) fn not_logged_in(profile: &str) -> Self {
+        Self::new(Exit::Login, "HP-111", format!("you are not logged in to `{profile}`")).next("hallpass login")
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Setup { url, why } => Self::usage(format!("cannot use {url:?} as access server")).because(why),
+            ClientError::Unreachable { url, why } => {
+                Self::new(Exit::Unreachable, "HP-101", "cannot reach the access server")
+                    .because(format!("tried {url}"))
+                    .because(why)
+            }
+            ClientError::Pin { expected, got } => {
+                Self::new(Exit::Unreachable, "HP-102", "this is not the server you enrolled with")
+                    .because(format!("expected certificate {expected}"))
+                    .because(format!("got certificate {got}"))
+                    .next("do not go on; ask whoever runs the service, then: hallpass login --server URL --pin PIN")
+                    .not_retryable()
+            }
+            ClientError::Problem(problem) => Self::from_problem(*problem),
+            ClientError::Protocol(why) => Self::failed("the server's answer is not hallpass'").because(why),
+        }
+    }
+}
+
+impl Failure {
+    fn not_retryable(mut self) -> Self {
+        self.retryable = false;
+        self
+    }
+
+    fn from_problem(problem: wire::Problem) -> Self {
+        let (exit, code) = exit_of(&problem);
+        let next = match (exit, problem.next.is_empty()) {
+            (Exit::Login, true) => vec!["hallpass login".to_owned()],
+            _ => problem.next,
+        };
+        Self(Box::new(Facts {
+            code: code.unwrap_or(problem.code.as_str()).to_owned(),
+            what: problem.title,
+            why: problem.why,
+            next,
+            retryable: problem.retryable,
+            trace: problem.trace,
+            exit,
+        }))
+    }
+}
+
+/// Exit code and `HP-` number of a problem's stable code.
+fn exit_of(problem: &wire::Problem) -> (Exit, Option<&'static str>) {
+    match (problem.code.as_str(), problem.status) {
+        ("not_logged_in", _) => (Exit::Login, Some("HP-111")),
+        ("login_refused", _) | (_, 401) => (Exit::Login, None),
+        ("no_rule" | "refuse_rule" | "unknown_host", _) => (Exit::NoRule, Some("HP-201")),
+        ("reason", _) => (Exit::NoRule, Some("HP-202")),
+        ("window", _) => (Exit::NoRule, Some("HP-208")),
+        (_, 403 | 409) => (Exit::Refused, None),
+        (_, 400 | 413 | 415 | 422) => (Exit::Usage, None),
+        (_, 502..=504) => (Exit::Unreachable, None),
+        _ => (Exit::Failed, None),
+    }
+}

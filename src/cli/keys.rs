@@ -1,0 +1,224 @@
+//! Login keys: where they are, and how each kind signs a login statement.
+//!
+//! What for: candidates in the order they are tried, and one signature from each kind: an agent (security keys too), a key file
+//! (passphrase asked on the terminal), a security key's file (through `ssh-keygen -Y sign`, which talks to the device).
+//! What not: nothing is cached, no key is added to an agent, and an agent is asked for SSHSIG-framed data only.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::failure::{Exit, Failure};
+use super::output;
+use super::profile::env;
+use crate::ssh::agent::{self, FRAME_BYTES_MAX};
+use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX, PrivateKeyError};
+use crate::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
+use crate::ssh::{KeyError, PublicKey};
+
+/// How long an agent may take to answer; a person may have to touch a key or confirm.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many keys of an agent are tried: OpenSSH servers allow six.
+const AGENT_KEYS_MAX: usize = 6;
+
+/// Files below `~/.ssh` that are tried when nothing else is named.
+const DEFAULT_FILES: [&str; 5] = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"];
+
+/// A key that could log in.
+#[derive(Clone, Debug)]
+pub(crate) enum Candidate {
+    /// A key in the agent at this socket.
+    Agent {
+        /// The agent.
+        socket: PathBuf,
+        /// The key.
+        key: PublicKey,
+    },
+    /// A private key file.
+    File(PathBuf),
+}
+
+/// A login statement's signature and who made it.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    /// The key.
+    pub(crate) key: PublicKey,
+    /// Armoured SSHSIG.
+    pub(crate) signature: String,
+}
+
+impl Candidate {
+    /// As people recognise it.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Agent { key, .. } => format!("{} {} in the agent", key.algorithm().name(), key.fingerprint()),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// Signs a login statement.
+    ///
+    /// # Errors
+    /// When the key can't be used; says what to do.
+    pub(crate) fn sign(&self, statement: &str, no_input: bool) -> Result<Signed, Failure> {
+        match self {
+            Self::Agent { socket, key } => sign_by_agent(socket, key, statement),
+            Self::File(path) => sign_by_file(path, statement, no_input),
+        }
+    }
+}
+
+/// The keys to try, in order: the named file alone; else those of the agent; else the usual files.
+///
+/// # Errors
+/// When the named file is not there.
+pub(crate) fn candidates(named: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
+    let agent_keys = || {
+        let Some(socket) = env("SSH_AUTH_SOCK").map(PathBuf::from) else { return Vec::new() };
+        let keys = identities(&socket).unwrap_or_default();
+        keys.into_iter().map(|key| Candidate::Agent { socket: socket.clone(), key }).collect::<Vec<_>>()
+    };
+    if let Some(path) = named {
+        return named_key(path, agent_keys).map(|c| vec![c]);
+    }
+    let mut all = agent_keys();
+    all.truncate(AGENT_KEYS_MAX);
+    if let Some(home) = env("HOME") {
+        let files = DEFAULT_FILES.iter().map(|f| Path::new(&home).join(".ssh").join(f));
+        all.extend(files.filter(|p| p.exists()).map(Candidate::File));
+    }
+    Ok(all)
+}
+
+/// A named file: a private key, or a public one whose private half an agent holds or that stands beside it.
+fn named_key(path: &Path, agent_keys: impl FnOnce() -> Vec<Candidate>) -> Result<Candidate, Failure> {
+    let text = read_key(path)?;
+    let Some(public) = std::str::from_utf8(&text).ok().and_then(|t| PublicKey::parse_openssh(t.trim()).ok()) else {
+        return Ok(Candidate::File(path.to_owned()));
+    };
+    let held = agent_keys().into_iter().find(|c| matches!(c, Candidate::Agent { key, .. } if *key == public));
+    let beside = || Some(path.with_extension("")).filter(|p| p.exists()).map(Candidate::File);
+    held.or_else(beside).ok_or_else(|| {
+        Failure::new(Exit::NotReady, "HP-301", format!("no private key for {:?}", path.display().to_string()))
+            .because("it is a public key; its private half is neither in the agent nor beside it")
+            .next("ssh-add FILE")
+    })
+}
+
+fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let file = std::fs::File::open(path).map_err(|e| Failure::file("open key", path, &e))?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    let most = u64::try_from(PRIVATE_KEY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_end(&mut bytes).map_err(|e| Failure::file("read key", path, &e))?;
+    Ok(bytes)
+}
+
+fn sign_by_file(path: &Path, statement: &str, no_input: bool) -> Result<Signed, Failure> {
+    let bytes = read_key(path)?;
+    let wrong = |e: &PrivateKeyError| {
+        Failure::new(Exit::NotReady, "key", format!("cannot use key {:?}", path.display().to_string()))
+            .because(e.to_string())
+    };
+    let key = match LoginKey::parse(&bytes, None) {
+        Err(PrivateKeyError::SecurityKey) => return sign_by_ssh_keygen(path, statement),
+        Err(PrivateKeyError::NeedsPassphrase) => {
+            let passphrase = ask_passphrase(path, no_input)?;
+            LoginKey::parse(&bytes, Some(&passphrase)).map_err(|e| wrong(&e))?
+        }
+        parsed => parsed.map_err(|e| wrong(&e))?,
+    };
+    let signature = key.sign(LOGIN_NAMESPACE, statement.as_bytes()).map_err(|e| wrong(&e))?;
+    Ok(Signed { key: key.public_key().clone(), signature })
+}
+
+fn ask_passphrase(path: &Path, no_input: bool) -> Result<SecretString, Failure> {
+    if no_input || !output::is_interactive() {
+        return Err(Failure::new(
+            Exit::NotReady,
+            "key",
+            format!("key {:?} needs a passphrase", path.display().to_string()),
+        )
+        .because("nobody to ask here")
+        .next(format!("ssh-add {}", path.display())));
+    }
+    rpassword::prompt_password(format!("passphrase of {}: ", output::escape(&path.display().to_string())))
+        .map(SecretString::from)
+        .map_err(|e| Failure::failed("cannot read the passphrase").because(e.to_string()))
+}
+
+/// The private half of a security key is in the device; `ssh-keygen` talks to it and asks for touch or PIN on the terminal.
+fn sign_by_ssh_keygen(path: &Path, statement: &str) -> Result<Signed, Failure> {
+    let failed = |why: String| {
+        Failure::new(Exit::NotReady, "key", format!("security key {:?} did not sign", path.display().to_string()))
+            .because(why)
+    };
+    let public_path = PathBuf::from(format!("{}.pub", path.display()));
+    let line = read_key(&public_path)?;
+    let key = std::str::from_utf8(&line)
+        .map_err(|_not_text| KeyError::Malformed)
+        .and_then(|l| PublicKey::parse_openssh(l.trim()))
+        .map_err(|e| failed(e.to_string()))?;
+    let mut child = Command::new("ssh-keygen")
+        .args(["-q", "-Y", "sign", "-n", LOGIN_NAMESPACE, "-f"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| failed(format!("cannot run ssh-keygen: {e}")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(statement.as_bytes()).map_err(|e| failed(format!("cannot talk to ssh-keygen: {e}")))?;
+    }
+    let output = child.wait_with_output().map_err(|e| failed(format!("cannot wait for ssh-keygen: {e}")))?;
+    let signature = String::from_utf8(output.stdout).map_err(|e| failed(e.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(format!("ssh-keygen ended with {}", output.status)));
+    }
+    let checked = SshSignature::parse(&signature).and_then(|s| s.check(&key, LOGIN_NAMESPACE, statement.as_bytes()));
+    checked.map_err(|e| failed(e.to_string()))?;
+    Ok(Signed { key, signature })
+}
+
+fn sign_by_agent(socket: &Path, key: &PublicKey, statement: &str) -> Result<Signed, Failure> {
+    let data = SshSignature::to_be_signed(LOGIN_NAMESPACE, statement.as_bytes());
+    let answer = exchange(socket, &agent::sign_request(key, &data))?;
+    let blob = agent::parse_signature(&answer).map_err(|e| agent_failed(&e.to_string()))?;
+    let blob = blob.ok_or_else(|| agent_failed(&format!("it refused to sign with {}", key.fingerprint())))?;
+    let signature = SshSignature::armour(key, LOGIN_NAMESPACE, &blob).map_err(|e| agent_failed(&e.to_string()))?;
+    Ok(Signed { key: key.clone(), signature })
+}
+
+fn identities(socket: &Path) -> Result<Vec<PublicKey>, Failure> {
+    let answer = exchange(socket, &agent::request_identities())?;
+    let keys = agent::parse_identities(&answer).map_err(|e| agent_failed(&e.to_string()))?;
+    Ok(keys.into_iter().map(|(key, _)| key).collect())
+}
+
+fn agent_failed(why: &str) -> Failure {
+    Failure::new(Exit::NotReady, "HP-301", "your ssh agent did not do it")
+        .because(why)
+        .next("hallpass login --key FILE")
+}
+
+/// One question to the agent and its answer, without its length; both within a deadline, the answer within OpenSSH's own limit.
+fn exchange(socket: &Path, question: &[u8]) -> Result<Vec<u8>, Failure> {
+    let failed = |e: std::io::Error| agent_failed(&format!("{}: {e}", socket.display()));
+    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    stream.set_read_timeout(Some(AGENT_TIMEOUT)).map_err(failed)?;
+    stream.set_write_timeout(Some(AGENT_TIMEOUT)).map_err(failed)?;
+    stream.write_all(question).map_err(failed)?;
+    let mut length = [0_u8; 4];
+    stream.read_exact(&mut length).map_err(failed)?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length == 0 || length > FRAME_BYTES_MAX {
+        return Err(agent_failed("its answer is longer than 256 KiB, or empty"));
+    }
+    let mut body = vec![0_u8; length];
+    stream.read_exact(&mut body).map_err(failed)?;
+    Ok(body)
+}

@@ -1,0 +1,168 @@
+//! `hallpass status`, `show`, `requests`, `inbox`: look.
+
+use clap::Args;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::local::Local;
+use super::{Context, audit, output, render, wait};
+use crate::name::{HostName, PersonName, RequestPrefix};
+use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
+use crate::wire;
+
+/// A clock that is off by more than this is worth a warning: certificates are backdated by 30 s unless the policy says otherwise.
+const CLOCK_TOLERANCE_S: u64 = 30;
+
+/// Arguments of `hallpass show`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The request
+    #[arg(value_parser = RequestPrefix::parse)]
+    id: RequestPrefix,
+}
+
+/// Arguments of `hallpass requests`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RequestsArgs {
+    /// Only mine
+    #[arg(long)]
+    mine: bool,
+    /// Only in these states
+    #[arg(long, value_name = "STATE", num_args = 1.., value_enum)]
+    state: Vec<State>,
+    /// Only for this host
+    #[arg(long, value_parser = HostName::parse)]
+    host: Option<HostName>,
+    /// Only of this person
+    #[arg(long, value_parser = PersonName::parse)]
+    person: Option<PersonName>,
+    /// Only asked since then: a time (RFC 3339), or how long ago (`2d`)
+    #[arg(long, value_name = "TIME|DURATION", value_parser = since)]
+    since: Option<Timestamp>,
+    /// At most so many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+}
+
+/// The words for a request's state.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum State {
+    Pending,
+    Approved,
+    Issued,
+    Denied,
+    Withdrawn,
+    Lapsed,
+    Ended,
+    Expired,
+}
+
+impl State {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Issued => "issued",
+            Self::Denied => "denied",
+            Self::Withdrawn => "withdrawn",
+            Self::Lapsed => "lapsed",
+            Self::Ended => "ended",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A moment, or a duration before now.
+fn since(text: &str) -> Result<Timestamp, String> {
+    match Lifetime::parse(text) {
+        Ok(ago) => SystemClock.now().minus(ago).map_err(|e| e.to_string()),
+        Err(_) => Timestamp::parse(text).map_err(|e| format!("{e}, nor a duration like 2d")),
+    }
+}
+
+/// `hallpass show`.
+pub(crate) fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let (request, history) = context.block_on(async {
+        let request: wire::Request = client.get(&format!("/v1/requests/{}", args.id.as_str())).await?;
+        let history: wire::Entries = client.get(&format!("/v1/requests/{}/history", request.id)).await?;
+        Ok((request, history))
+    })?;
+    let entries: Vec<serde_json::Value> = history.entries.iter().filter_map(|e| serde_json::from_str(e).ok()).collect();
+    let document = wait::document_with(&request, "history", json!(entries))?;
+    let mut text = render::details(&request);
+    if let Some(folder) = Local::new(&context.places()?, &profile.name).folder_of(&request)? {
+        text.push_str(&format!("  {:<11}  {}\n", "files", folder.display()));
+    }
+    for entry in &history.entries {
+        text.push_str(&format!("  {}\n", audit::line(entry)));
+    }
+    context.out.answer(&document, &text)
+}
+
+/// `hallpass requests`.
+pub(crate) fn requests(context: &Context, args: &RequestsArgs) -> Result<(), Failure> {
+    let mut query = vec![format!("limit={}", args.limit)];
+    if args.mine {
+        query.push("mine=true".to_owned());
+    }
+    query.extend(args.state.iter().map(|s| format!("state={}", s.word())));
+    query.extend(args.host.iter().map(|h| format!("host={h}")));
+    // `+` is the one character of a name that a query would read differently.
+    query.extend(args.person.iter().map(|p| format!("person={}", p.as_str().replace('+', "%2B"))));
+    query.extend(args.since.iter().map(|s| format!("since={s}")));
+    print_list(context, &query.join("&"), "no requests")
+}
+
+/// `hallpass inbox`.
+pub(crate) fn inbox(context: &Context) -> Result<(), Failure> {
+    print_list(context, "inbox=true", "nothing waits for you")
+}
+
+fn print_list(context: &Context, query: &str, none: &str) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let list: wire::Requests = context.block_on(async { Ok(client.get(&format!("/v1/requests?{query}")).await?) })?;
+    let document = json!({ "schema": "hallpass.requests.v1", "requests": list.requests });
+    context.out.answer(&document, &render::table(&list.requests, none))
+}
+
+/// `hallpass status`.
+pub(crate) fn status(context: &Context) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let local = Local::new(&context.places()?, &profile.name);
+    local.sweep();
+    let (me, mine, inbox) = context.block_on(async {
+        let me: wire::WhoAmI = client.get("/v1/session").await?;
+        let mine: wire::Requests =
+            client.get("/v1/requests?mine=true&state=pending&state=approved&state=issued").await?;
+        let inbox: wire::Requests = client.get("/v1/requests?inbox=true").await?;
+        Ok((me, mine, inbox))
+    })?;
+    let here = SystemClock.now();
+    let there = Timestamp::parse(&me.now).unwrap_or(here);
+    let off = here.seconds_since(there).max(there.seconds_since(here));
+    if off > CLOCK_TOLERANCE_S {
+        let which = if here > there { "ahead" } else { "behind" };
+        context.out.note(&format!(
+            "warning: your clock is {off} s {which} (HP-121); certificates may look expired or not yet valid here"
+        ));
+    }
+    let document = json!({
+        "schema": "hallpass.status.v1", "profile": profile.name, "server": profile.server.url, "person": me.person,
+        "groups": me.groups, "roles": me.roles, "expires": me.expires, "clock_off_s": off, "requests": mine.requests,
+        "inbox": inbox.requests,
+    });
+    let roles = if me.roles.is_empty() { String::new() } else { format!(" ({})", render::joined(&me.roles)) };
+    let mut text = format!(
+        "{} · {}{roles} · {} · logged in until {}\n",
+        profile.name,
+        output::escape(&me.person),
+        profile.server.url,
+        output::local_text(&me.expires),
+    );
+    text.push_str(&render::table(&mine.requests, "you hold no access and ask for none"));
+    if !inbox.requests.is_empty() {
+        text.push_str(&format!("waiting for you: {}\n", inbox.requests.len()));
+    }
+    context.out.answer(&document, &text)
+}

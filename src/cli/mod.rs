@@ -1,0 +1,199 @@
+//! The command tree, output rules, exit codes.
+//!
+//! What for: [`run`] parses the command line, runs one command, prints its failure if there is one, and gives the exit code of DESIGN
+//! section 10. `args` holds the tree, `failure` what can go wrong, `output` all printing, `profile` and `local` the client's files, `keys`
+//! the signing of logins; the other modules are the commands.
+//! What not: no rule is decided here; the server, the policy and ssh decide.
+//!
+//! Invariants: standard output holds the answer alone; nothing is printed unescaped; no secret is an argument; no question is asked
+//! without a terminal.
+
+mod args;
+mod audit;
+mod cert;
+mod change;
+mod decide;
+pub mod demo;
+mod explain;
+mod failure;
+mod init;
+mod keys;
+mod list;
+mod local;
+mod login;
+mod operator;
+mod output;
+mod policy;
+mod policy_report;
+mod profile;
+mod render;
+mod request;
+mod serve;
+mod ssh;
+mod texts;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{Cli, Command, DemoArgs, Globals};
+use failure::{Exit, Failure};
+use output::{Form, Loudness, Output};
+use profile::{Places, Profile};
+
+/// How long one call to the server may take, unless `--timeout` says otherwise. Our own choice.
+const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What every command gets: the global flags and where to print.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// The global flags.
+    pub(crate) globals: Globals,
+    /// Where and how to print.
+    pub(crate) out: Output,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error),
+    };
+    let loudness = match (cli.globals.quiet, cli.globals.verbose) {
+        (true, _) => Loudness::Quiet,
+        (false, 0) => Loudness::Usual,
+        (false, _) => Loudness::Verbose,
+    };
+    let out = Output::new(if cli.globals.json { Form::Json } else { Form::Text }, loudness);
+    let context = Context { globals: cli.globals, out };
+    match dispatch(&context, cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Help and version are answers; anything else is wrong usage.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    let form = if std::env::args_os().any(|a| a == "--json") { Form::Json } else { Form::Text };
+    let out = Output::new(form, Loudness::Usual);
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match out.text(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => ExitCode::from(failure.exit.code()),
+        };
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        out.note(&text);
+        return ExitCode::from(Exit::Usage.code());
+    }
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let first = lines.next().unwrap_or("wrong usage");
+    let mut failure = Failure::usage(first.strip_prefix("error: ").unwrap_or(first));
+    for line in lines.filter(|l| !l.starts_with("For more information")) {
+        failure = failure.because(line);
+    }
+    // `hallpass ssh` stands in for ssh, which also has 255 for what it does not understand.
+    let exit = if is_ssh() { Exit::Ssh } else { Exit::Usage };
+    out.failure(&failure.next("hallpass --help").with_exit(exit));
+    ExitCode::from(exit.code())
+}
+
+/// Whether the first command named on the command line is `ssh`.
+fn is_ssh() -> bool {
+    let tree = Cli::command();
+    let first = std::env::args_os()
+        .skip(1)
+        .filter_map(|w| w.into_string().ok())
+        .find(|word| tree.find_subcommand(word).is_some());
+    first.is_some_and(|word| word == "ssh")
+}
+
+/// One line per command. A table.
+fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Login(args) => login::login(context, &args),
+        Command::Logout(args) => login::logout(context, &args),
+        Command::Status => list::status(context),
+        Command::Request(args) => request::run(context, &args),
+        Command::Wait(args) => wait::run(context, &args),
+        Command::Show(args) => list::show(context, &args),
+        Command::Requests(args) => list::requests(context, &args),
+        Command::Inbox => list::inbox(context),
+        Command::Approve(args) => decide::approve(context, &args),
+        Command::Deny(args) => decide::deny(context, &args),
+        Command::Cancel(args) => change::cancel(context, &args),
+        Command::Extend(args) => change::extend(context, &args),
+        Command::End(args) => change::end(context, &args),
+        Command::Ssh(args) => ssh::run(context, &args),
+        Command::Explain(args) => explain::run(context, &args),
+        Command::Cert(command) => cert::run(context, &command),
+        Command::Ca(command) => operator::ca(context, &command),
+        Command::Policy(command) => operator::policy(context, &command),
+        Command::Audit(command) => audit::run(context, &command),
+        Command::Init(args) => init::run(context, &args),
+        Command::Serve(args) => serve::run(context, &args),
+        Command::Demo(args) => run_demo(context, args),
+        Command::Completion(args) => texts::completion(context, args),
+        Command::Man(args) => texts::man(context, &args),
+        Command::Version => texts::version(context),
+        Command::Help(args) => texts::help(context, &args),
+    }
+}
+
+/// `hallpass demo`: exit 0 only if everything held.
+fn run_demo(context: &Context, args: DemoArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
+    match runtime.block_on(demo::run(demo::Args { stay: args.stay, json: context.out.is_json() })) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::failed("the demo did not hold what it promises")),
+        Err(why) => Err(Failure::new(Exit::NotReady, "demo", "the demo cannot be shown here").because(why)),
+    }
+}
+
+impl Context {
+    /// How long one call to the server may take.
+    pub(crate) fn call_timeout(&self) -> std::time::Duration {
+        self.globals.timeout.map_or(CALL_TIMEOUT, profile::seconds)
+    }
+
+    /// The client's folders.
+    ///
+    /// # Errors
+    /// When the environment does not say where they are.
+    pub(crate) fn places(&self) -> Result<Places, Failure> {
+        Places::from_env()
+    }
+
+    /// The profile in use and a logged-in client for its server.
+    ///
+    /// # Errors
+    /// HP-111 when there is no login.
+    pub(crate) fn connect(&self) -> Result<(Profile, crate::client::Client), Failure> {
+        let places = self.places()?;
+        let profile = profile::need(&places, &self.globals)?;
+        let client = profile::client(&places, &profile, self.call_timeout())?;
+        Ok((profile, client))
+    }
+
+    /// Runs a client's asynchronous work to its end.
+    ///
+    /// # Errors
+    /// What the work fails with.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
+        runtime.block_on(work)
+    }
+}

@@ -1,0 +1,292 @@
+//! What is printed, and how: standard output holds the answer and nothing else; everything else goes to standard error.
+//!
+//! What for: the one place where hallpass writes to a terminal. All text passes [`escape`] (or its JSON twin), so that nothing a server,
+//! file or person supplied can move the cursor, hide, or reorder what is read (CVE-2019-6109's class).
+//! What not: no colour and no redrawing, on a terminal or off it; so `--no-color`, `NO_COLOR` and `ACCESSIBLE` have nothing to change.
+//!
+//! Times are local with their offset for people, RFC 3339 in UTC in JSON.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+use super::failure::{Exit, Failure};
+use crate::time::Timestamp;
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    form: Form,
+    loudness: Loudness,
+}
+
+/// What the answer looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// How much is said beside the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loudness {
+    /// Failures only.
+    Quiet,
+    /// What matters.
+    Usual,
+    /// More than that.
+    Verbose,
+}
+
+/// A failure as `--json` prints it.
+#[derive(Serialize)]
+struct FailureDocument<'a> {
+    code: &'a str,
+    what: &'a str,
+    why: &'a [String],
+    next: &'a [String],
+    retryable: bool,
+    exit: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<&'a str>,
+}
+
+impl Output {
+    /// Output in this manner.
+    pub(crate) const fn new(form: Form, loudness: Loudness) -> Self {
+        Self { form, loudness }
+    }
+
+    /// Whether one JSON document is wanted.
+    pub(crate) const fn is_json(self) -> bool {
+        matches!(self.form, Form::Json)
+    }
+
+    /// Prints the answer: the JSON document when that is wanted, else the text.
+    ///
+    /// # Errors
+    /// When standard output can't take it. A reader that went away is no error.
+    pub(crate) fn answer(self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
+        if !self.is_json() {
+            return self.text(text);
+        }
+        let json = serde_json::to_string(document)
+            .map_err(|e| Failure::failed("cannot write the JSON document").because(e.to_string()))?;
+        write_stdout(format!("{}\n", escape_json(&json)).as_bytes())
+    }
+
+    /// Prints text as the answer, also under `--json` (for what is text by nature: a trust bundle, a man page).
+    ///
+    /// # Errors
+    /// When standard output can't take it.
+    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
+        let mut text = escape_lines(text);
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        write_stdout(text.as_bytes())
+    }
+
+    /// Writes bytes as the answer, as they are: for what our own generators made (completion scripts, manual pages).
+    ///
+    /// # Errors
+    /// When standard output can't take it.
+    pub(crate) fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
+        write_stdout(bytes)
+    }
+
+    /// Says something on standard error, unless `--quiet`.
+    pub(crate) fn note(self, text: &str) {
+        if self.loudness >= Loudness::Usual {
+            write_stderr(&format!("{}\n", escape_lines(text.trim_end())));
+        }
+    }
+
+    /// Says something on standard error only with `--verbose`.
+    pub(crate) fn detail(self, text: &str) {
+        if self.loudness >= Loudness::Verbose {
+            self.note(text);
+        }
+    }
+
+    /// Prints a failure on standard error: as people read it, or one JSON line.
+    pub(crate) fn failure(self, failure: &Failure) {
+        if self.is_json() {
+            let document = FailureDocument {
+                code: &failure.code,
+                what: &failure.what,
+                why: &failure.why,
+                next: &failure.next,
+                retryable: failure.retryable,
+                exit: failure.exit.code(),
+                trace: failure.trace.as_deref(),
+            };
+            let json = serde_json::to_string(&document).unwrap_or_default();
+            write_stderr(&format!("{}\n", escape_json(&json)));
+        } else {
+            write_stderr(&render_failure(failure));
+        }
+    }
+}
+
+/// `hallpass: what`, then `why`, `next` and `more` lines.
+fn render_failure(failure: &Failure) -> String {
+    let mut text = format!("hallpass: {}\n", escape(&failure.what));
+    let mut lines = |label: &str, items: &[String]| {
+        for (i, item) in items.iter().enumerate() {
+            let label = if i == 0 { label } else { "" };
+            text.push_str(&format!("  {label:<4}  {}\n", escape(item)));
+        }
+    };
+    lines("why", &failure.why);
+    lines("next", &failure.next);
+    let mut more = Vec::new();
+    if failure.code.starts_with("HP-") {
+        more.push(failure.code.clone());
+    }
+    if let Some(trace) = &failure.trace {
+        more.push(format!("trace {trace}"));
+    }
+    if !more.is_empty() {
+        lines("more", &[more.join(" · ")]);
+    }
+    text
+}
+
+/// Whether a person sits at the terminal: both what we ask and what they type pass through it.
+pub(crate) fn is_interactive() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks a question on the terminal and reads one line; the flag that answers it is named when there is nobody to ask.
+///
+/// # Errors
+/// When nobody can be asked, or the line can't be read.
+pub(crate) fn ask(question: &str, no_input: bool, flag: &str) -> Result<String, Failure> {
+    if no_input || !is_interactive() {
+        return Err(Failure::usage(format!("{question}: nobody to ask here")).next(format!("pass {flag}")));
+    }
+    write_stderr(&format!("{}: ", escape(question)));
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    match read {
+        Ok(0) => Err(Failure::new(Exit::Interrupted, "interrupted", "no answer was given")),
+        Ok(_) => Ok(line.trim().to_owned()),
+        Err(e) => Err(Failure::failed("cannot read the answer").because(e.to_string())),
+    }
+}
+
+/// Asks for a yes; anything but `y` or `yes` is a no.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) fn confirm(question: &str, no_input: bool, flag: &str) -> Result<bool, Failure> {
+    let answer = ask(&format!("{question} [y/N]"), no_input, flag)?;
+    Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// A moment as people read it: local time with its offset, `2026-01-05 11:00:00 +01:00`.
+pub(crate) fn local_time(at: Timestamp) -> String {
+    let zoned = i64::try_from(at.unix())
+        .ok()
+        .and_then(|s| jiff::Timestamp::from_second(s).ok())
+        .map(|t| t.to_zoned(jiff::tz::TimeZone::system()));
+    zoned.map_or_else(|| at.to_string(), |z| z.strftime("%Y-%m-%d %H:%M:%S %:z").to_string())
+}
+
+/// A moment that came as RFC 3339 text, as people read it; what is no time is shown as it came, escaped.
+pub(crate) fn local_text(at: &str) -> String {
+    Timestamp::parse(at).map_or_else(|_| escape(at), local_time)
+}
+
+/// Text on one line with everything escaped that a terminal would act on or hide.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+/// As [`escape`], but line ends stay: for text whose lines are ours and whose words were escaped where they came in.
+fn escape_lines(text: &str) -> String {
+    text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+}
+
+/// The same for JSON text: such characters can only stand inside strings, where `\uXXXX` means the same.
+fn escape_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut units = [0_u16; 2];
+    for c in json.chars() {
+        if is_unsafe(c) {
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Control, bidirectional, invisible and tag characters (Unicode's `Cc`, `Cf`, `Zl`, `Zp` and default-ignorable ones).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed("cannot write to standard output").because(e.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Standard error has nowhere to report its own failure to.
+fn write_stderr(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    drop(stderr.write_all(text.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_escaped() {
+        assert_eq!(escape("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(escape("x\ny\tz\u{9b}"), "x\\u{a}y\\u{9}z\\u{9b}");
+        assert_eq!(escape("\u{202e}lanimret\u{200b}"), "\\u{202e}lanimret\\u{200b}");
+        assert_eq!(escape("tag\u{e0041}"), "tag\\u{e0041}");
+        assert_eq!(escape("Grüße, 日本, é"), "Grüße, 日本, é");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_when_escaped() {
+        let text = "a\u{7f}\u{202e}\u{e0041}\u{9b}é";
+        let json = escape_json(&serde_json::to_string(text).unwrap());
+        assert!(json.is_ascii() || json.contains('é'));
+        assert!(!json.chars().any(is_unsafe));
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+
+    #[test]
+    fn a_failure_reads_what_why_next() {
+        let failure = Failure::not_logged_in("work\u{1b}").because("last login ended").because("12 h limit");
+        assert_eq!(
+            render_failure(&failure),
+            "hallpass: you are not logged in to `work\\u{1b}`\n  why   last login ended\n        12 h limit\n  next  hallpass login\n  \
+             more  HP-111\n"
+        );
+    }
+}

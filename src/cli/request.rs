@@ -1,0 +1,184 @@
+//! `hallpass request`: ask for access, wait if wanted, fetch the certificate.
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::local::{Held, Local};
+use super::{Context, output, render, wait};
+use crate::client::{Client, ClientError};
+use crate::name::{Account, Target};
+use crate::time::{Lifetime, Timestamp};
+use crate::wire;
+
+/// Arguments of `hallpass request`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RequestArgs {
+    /// Hosts, or all hosts with a tag: `web-1`, `tag:role=web`
+    #[arg(required = true, value_name = "TARGET", num_args = 1..=16, value_parser = Target::parse)]
+    targets: Vec<Target>,
+    /// Why
+    #[arg(long, env = "HALLPASS_REASON", hide_env_values = true)]
+    reason: Option<String>,
+    /// For how long; the rule's default if left out
+    #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
+    lifetime: Option<Lifetime>,
+    /// As which account; the only one the rules allow, if left out
+    #[arg(long = "as", value_name = "ACCOUNT", value_parser = Account::parse)]
+    account: Option<Account>,
+    /// The ticket
+    #[arg(long, env = "HALLPASS_TICKET", hide_env_values = true)]
+    ticket: Option<String>,
+    /// From when (RFC 3339); from approval if left out
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
+    start: Option<Timestamp>,
+    #[command(flatten)]
+    waiting: WaitingArgs,
+}
+
+/// Whether to wait for a decision.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct WaitingArgs {
+    /// Wait for the decision, perhaps no longer than this; the default on a terminal
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = Lifetime::parse)]
+    wait: Option<Option<Lifetime>>,
+    /// Don't wait (exit code 8 while undecided); the default without a terminal
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+}
+
+impl WaitingArgs {
+    /// `None`: don't wait. `Some(limit)`: wait, perhaps with a limit.
+    pub(crate) fn limit(self) -> Option<Option<Lifetime>> {
+        match (self.wait, self.no_wait) {
+            (Some(limit), _) => Some(limit),
+            (None, true) => None,
+            (None, false) => output::is_interactive().then_some(None),
+        }
+    }
+}
+
+/// What is asked for, in the words of the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    /// Hosts and tags.
+    pub(crate) targets: Vec<Target>,
+    /// As whom.
+    pub(crate) account: Option<Account>,
+    /// For how long.
+    pub(crate) lifetime: Option<Lifetime>,
+    /// From when.
+    pub(crate) start: Option<Timestamp>,
+    /// Why.
+    pub(crate) reason: String,
+    /// The ticket.
+    pub(crate) ticket: Option<String>,
+}
+
+impl Wish {
+    /// As the API takes it, without a key.
+    pub(crate) fn to_wire(&self) -> wire::Ask {
+        wire::Ask {
+            targets: self.targets.iter().map(ToString::to_string).collect(),
+            account: self.account.as_ref().map(ToString::to_string),
+            lifetime: self.lifetime.map(|l| l.to_string()),
+            start: self.start.map(|s| s.to_string()),
+            reason: self.reason.clone(),
+            ticket: self.ticket.clone(),
+            ..wire::Ask::default()
+        }
+    }
+}
+
+/// `hallpass request`.
+pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let local = Local::new(&context.places()?, &profile.name);
+    local.sweep();
+    let wish = Wish {
+        targets: args.targets.clone(),
+        account: args.account.clone(),
+        lifetime: args.lifetime,
+        start: args.start,
+        reason: reason(context, args.reason.clone())?,
+        ticket: args.ticket.clone(),
+    };
+    let limit = args.waiting.limit();
+    let (request, held) = context.block_on(async {
+        let request = ask(&client, &local, &wish).await?;
+        if request.state == "pending" {
+            announce(context, &request, limit.is_some());
+        }
+        obtain(context, &client, &local, request, limit).await
+    })?;
+    wait::print(context, &request, held.as_ref())
+}
+
+/// The reason as given, else as typed.
+///
+/// # Errors
+/// When there is none and nobody to ask.
+pub(crate) fn reason(context: &Context, given: Option<String>) -> Result<String, Failure> {
+    match given {
+        Some(reason) => Ok(reason),
+        None => output::ask("reason", context.globals.no_input, "--reason TEXT"),
+    }
+}
+
+/// Asks with a new key that is on disk before the server hears of it.
+///
+/// # Errors
+/// HP-201 and HP-202 when policy refuses, and whatever keeps us from asking.
+pub(crate) async fn ask(client: &Client, local: &Local, wish: &Wish) -> Result<wire::Request, Failure> {
+    let (folder, key) = local.new_key()?;
+    let body = wire::Ask { key: Some(key.to_openssh()), ..wish.to_wire() };
+    match client.post::<_, wire::Request>("/v1/requests", &body).await {
+        Ok(request) => {
+            local.adopt(&folder, &request)?;
+            Ok(request)
+        }
+        Err(error) => {
+            // After a refusal the key is of no use. After a lost connection the request may exist: keep the key, it is found by its
+            // fingerprint, and swept after a day if it was for nothing.
+            if matches!(error, ClientError::Problem(_) | ClientError::Setup { .. }) {
+                local.discard(&folder);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Waits for the decision if it is to be waited for, then fetches the certificate.
+///
+/// # Errors
+/// As [`wait::until`] and [`wait::settle`].
+pub(crate) async fn obtain(
+    context: &Context,
+    client: &Client,
+    local: &Local,
+    request: wire::Request,
+    limit: Option<Option<Lifetime>>,
+) -> Result<(wire::Request, Option<Held>), Failure> {
+    let decided = match (request.state.as_str(), limit) {
+        ("pending", Some(limit)) => wait::until(context, client, &request.id, limit, |r| r.state != "pending").await?,
+        ("pending", None) => {
+            context.out.answer(&wait::document(&request)?, &render::details(&request))?;
+            return Err(wait::undecided(&request));
+        }
+        _ => request,
+    };
+    wait::settle(context, client, local, decided).await
+}
+
+/// Says what now waits for whom.
+pub(crate) fn announce(context: &Context, request: &wire::Request, is_waiting: bool) {
+    if is_waiting {
+        let by = request.decide_by.as_deref().map(output::local_text).unwrap_or_default();
+        context.out.note(&format!(
+            "{}: {} as {} for {} needs approval; it lapses at {by}",
+            output::escape(&request.id),
+            render::joined(&request.hosts),
+            output::escape(&request.account),
+            output::escape(&request.lifetime),
+        ));
+    }
+}

@@ -1,0 +1,306 @@
+//! `hallpass serve`: the composition root of the server. Builds each part from its settings, runs, shuts down.
+//!
+//! Order: settings, port, TLS, CA key, log key, store, service; so everything that an operator can have got wrong is found before anything
+//! is written, and a taken port before the log hears of a start.
+//! SIGHUP reads the TLS files and the policy file again, each on its own: a broken one keeps what is in force. SIGTERM and SIGINT drain.
+
+use std::future::pending;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::failure::{Exit, Failure};
+use super::{Context, profile};
+use crate::audit::checkpoint::LogKey;
+use crate::config::{Config, Logging};
+use crate::durable;
+use crate::identity::{Actor, Part};
+use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
+use crate::signer::Signer as _;
+use crate::signer::file::FileSigner;
+use crate::store::sqlite::SqliteStore;
+use crate::time::SystemClock;
+
+/// Where the configuration is unless `--config` says otherwise.
+const CONFIG_DEFAULT: &str = "/etc/hallpass/config.toml";
+
+/// How often requests lapse and expire.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Arguments of `hallpass serve`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Write the address (and the pin) into this file once connections are accepted
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// The listening server, before its service is started.
+struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+    pin: Option<String>,
+}
+
+/// `hallpass serve`.
+pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
+    // Whatever file is made from here on, the database's own among them, is ours alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    arm_fail_point();
+    let path = context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
+    let mut config = read_config(&path)?;
+    start_logging(&config.logging)?;
+    let door = open_door(&mut config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
+    runtime.block_on(serve(context, args, config, door))
+}
+
+fn read_config(path: &Path) -> Result<Config, Failure> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Failure::file("read configuration", path, &e)
+            .next("hallpass init writes a first one; or: hallpass serve --config FILE")
+    })?;
+    // Relative paths in it are relative to its folder, wherever we were started.
+    let folder = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+    let credentials = profile::env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Config::parse(&text, &shown, &folder, credentials.as_deref()).map_err(|problems| {
+        let mut failure = Failure::new(Exit::Usage, "config", format!("{shown:?} is not a configuration we can run"));
+        failure.why = problems.iter().map(ToString::to_string).collect();
+        failure
+    })
+}
+
+/// Binds the port and makes sure of the certificate. A public URL with port 0 gets the real port (tests and the demo listen on port 0).
+fn open_door(config: &mut Config) -> Result<Door, Failure> {
+    let wanted = config.http.listen;
+    let refused = |e: std::io::Error| {
+        Failure::failed(format!("cannot listen on {wanted}"))
+            .because(e.to_string())
+            .next("change `listen` in the configuration, or stop what holds the port")
+    };
+    let listener = TcpListener::bind(wanted).map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    if let Some(base) = config.service.public_url.strip_suffix(":0") {
+        config.service.public_url = format!("{base}:{}", address.port());
+    }
+    let pin = if config.self_signed {
+        for file in [&config.http.tls.certificate, &config.http.tls.key] {
+            make_folder_of(file)?;
+        }
+        let made = crate::http::ensure_certificate(&config.http.tls, &config.tls_names);
+        Some(made.map_err(|why| Failure::failed("cannot make the server's certificate").because(why))?)
+    } else {
+        None
+    };
+    Ok(Door { listener, address, pin })
+}
+
+async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) -> Result<(), Failure> {
+    // Caught before anything slow: a stop that comes during the start is kept, not lost.
+    let signals = Signals::new()?;
+    let service = start(&config).await?;
+    let public_url = &config.service.public_url;
+    context.out.note(&format!("hallpass {} listens on {} as {public_url}", env!("CARGO_PKG_VERSION"), door.address));
+    if let Some(pin) = &door.pin {
+        context.out.note(&format!(
+            "its certificate is its own; clients log in with\n  hallpass login --server {public_url} --pin {pin} --person NAME"
+        ));
+    }
+    if let Some(file) = &args.ready_file {
+        // The address, and the pin if the certificate is our own.
+        let line =
+            [Some(door.address.to_string()), door.pin.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let line = format!("{line}\n");
+        durable::replace(file, line.as_bytes(), 0o644).map_err(|e| Failure::file("write", file, &e))?;
+    }
+    let (reload, reloads) = mpsc::channel(1);
+    let ticks = tokio::spawn(tick(Arc::clone(&service)));
+    let hangups = tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), reload, signals.hangup));
+    let served =
+        crate::http::serve(service, config.http, door.listener, reloads, stopped(signals.terminate, signals.interrupt))
+            .await;
+    ticks.abort();
+    hangups.abort();
+    served.map_err(|why| Failure::failed("the server stopped").because(why))?;
+    context.out.note("stopped");
+    Ok(())
+}
+
+/// Opens keys and store, and starts the service on them.
+async fn start(config: &Config) -> Result<Arc<Service>, Failure> {
+    let signer = FileSigner::open(&config.user_ca)
+        .map_err(|e| Failure::failed(e.to_string()).next("hallpass init makes a CA key"))?;
+    tracing::info!(ca = %signer.public_key().fingerprint(), "CA key opened");
+    let log_key = log_key(&config.log_key_path, &config.service.public_url)?;
+    make_folder_of(&config.store.path)?;
+    let store = SqliteStore::open(&config.store).map_err(|e| {
+        Failure::failed(format!("cannot open the database {:?}", config.store.path.display().to_string()))
+            .because(e.to_string())
+    })?;
+    let parts = Parts {
+        store: Box::new(store),
+        signer: Arc::new(signer),
+        log_key,
+        clock: Arc::new(SystemClock),
+        random: Box::new(SystemRandom),
+        settings: config.service.clone(),
+    };
+    Service::start(parts, first_policy(&config.policy_path)?).await.map_err(|e| start_failure(&e, &config.policy_path))
+}
+
+fn start_failure(error: &crate::service::Failure, policy: &Path) -> Failure {
+    let failure = Failure::failed("cannot start the service");
+    match error {
+        crate::service::Failure::BadPolicy { problems, failed_tests } => {
+            let mut failure =
+                Failure::failed(format!("{:?} is not a policy we can apply", policy.display().to_string()));
+            failure.why = problems.iter().map(ToString::to_string).collect();
+            let failed = failed_tests
+                .iter()
+                .filter_map(|t| t.failure.as_ref().map(|f| format!("{}: test {:?}: {f}", t.place, t.name)));
+            failure.why.extend(failed);
+            failure.next(format!("hallpass policy check {}", policy.display()))
+        }
+        other => failure.because(other.to_string()),
+    }
+}
+
+/// The policy file; it is read at every start, but applied only when the store has no policy yet.
+fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(FirstPolicy { text, file: path.display().to_string() })),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::file("read policy", path, &e)),
+    }
+}
+
+/// The log key: ours alone, like the CA key.
+fn log_key(path: &Path, public_url: &str) -> Result<LogKey, Failure> {
+    let meta =
+        std::fs::metadata(path).map_err(|e| Failure::file("open log key", path, &e).next("hallpass init makes one"))?;
+    let owner = rustix::process::geteuid().as_raw();
+    if (meta.uid() != owner && meta.uid() != 0) || meta.mode() & 0o077 != 0 {
+        return Err(Failure::failed(format!("others can read the log key {:?}", path.display().to_string()))
+            .because(format!(
+                "owner {}, mode {:04o}; it must be ours or root's, with mode 0600",
+                meta.uid(),
+                meta.mode() & 0o7777
+            ))
+            .next(format!("chmod 600 {}", path.display())));
+    }
+    let text = profile::read_small(path)?.map(zeroize::Zeroizing::new).unwrap_or_default();
+    LogKey::from_seed_text(&log_origin(public_url), &text).map_err(|e| {
+        Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(e.to_string())
+    })
+}
+
+/// The log's name in its checkpoints: the public URL without its scheme, and `/log`.
+pub(crate) fn log_origin(public_url: &str) -> String {
+    let authority = public_url.split_once("://").map_or(public_url, |(_, rest)| rest);
+    format!("{}/log", authority.trim_end_matches('/'))
+}
+
+fn make_folder_of(file: &Path) -> Result<(), Failure> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    durable::create_folder(folder, 0o700).map_err(|e| Failure::file("make folder", folder, &e))
+}
+
+/// Lapses and expires what is due, every second.
+async fn tick(service: Arc<Service>) {
+    let mut seconds = tokio::time::interval(TICK);
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        seconds.tick().await;
+        if let Err(error) = service.tick().await {
+            tracing::error!(%error, "cannot lapse and expire requests; trying again");
+        }
+    }
+}
+
+/// Reads TLS files and policy file again at each SIGHUP.
+async fn on_hangup(service: Arc<Service>, policy: PathBuf, reload: mpsc::Sender<()>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        if reload.try_send(()).is_err() {
+            tracing::warn!("a reload of the TLS files is under way already");
+        }
+        let shown = policy.display().to_string();
+        let text = match std::fs::read_to_string(&policy) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(%error, file = %shown, "cannot read the policy file; the policy in force stays");
+                continue;
+            }
+        };
+        match service.apply_policy_file(Actor::System(Part::Signal), text, &shown).await {
+            Ok(applied) if applied.unchanged => {
+                tracing::info!(version = %applied.version, "the policy file has not changed");
+            }
+            Ok(applied) => {
+                tracing::info!(version = %applied.version, changes = applied.changes.len(), "policy applied");
+            }
+            Err(error) => {
+                let why = start_failure(&error, &policy).why.join("; ");
+                tracing::error!(%error, why, file = %shown, "the policy file is not applied; the policy in force stays");
+            }
+        }
+    }
+    pending::<()>().await;
+}
+
+/// The signals a server acts on.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let catch = |kind| signal(kind).map_err(|e| Failure::failed("cannot catch signals").because(e.to_string()));
+        Ok(Self {
+            hangup: catch(SignalKind::hangup())?,
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn stopped(mut terminate: Signal, mut interrupt: Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// The process's own log, on standard error. Without colour: it goes to a journal or a file.
+fn start_logging(logging: &Logging) -> Result<(), Failure> {
+    let wrong = |e: String| {
+        Failure::new(Exit::Usage, "config", format!("{:?} is no log level or filter", logging.level)).because(e)
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(&logging.level).map_err(|e| wrong(e.to_string()))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let started = if logging.json { builder.json().try_init() } else { builder.try_init() };
+    started.map_err(|e| Failure::failed("cannot start logging").because(e.to_string()))
+}
+
+/// Crash tests name the point at which this process dies.
+#[cfg(feature = "failpoints")]
+fn arm_fail_point() {
+    if let Some(point) = profile::env("HALLPASS_FAILPOINT") {
+        crate::fail::arm(&point);
+    }
+}
+
+#[cfg(not(feature = "failpoints"))]
+const fn arm_fail_point() {}

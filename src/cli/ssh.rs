@@ -1,0 +1,171 @@
+//! `hallpass ssh HOST`: a live certificate if there is one, else ask, wait, fetch; then the real ssh in our place.
+//!
+//! Invariants: the private key stays in its file, ssh reads it itself, no agent holds it. hallpass *becomes* ssh (`exec`), so terminal,
+//! signals and exit status are ssh's own; every failure before that is 255, as ssh itself would report it.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+
+use clap::Args;
+
+use super::failure::{Exit, Failure};
+use super::local::{Held, Local};
+use super::request::{self, Wish};
+use super::{Context, profile};
+use crate::client::Client;
+use crate::name::{Account, HostName, Target};
+use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp, Window};
+use crate::wire;
+
+/// A certificate with less left than this is as good as over; of a short window, a quarter.
+const LEFT_MIN_S: u64 = 30;
+
+/// Arguments of `hallpass ssh`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SshArgs {
+    /// The host, or ACCOUNT@HOST
+    #[arg(value_name = "HOST", value_parser = parse_destination)]
+    host: (Option<Account>, HostName),
+    /// Why, if it has to be asked for
+    #[arg(long, env = "HALLPASS_REASON", hide_env_values = true)]
+    reason: Option<String>,
+    /// The ticket
+    #[arg(long, env = "HALLPASS_TICKET", hide_env_values = true)]
+    ticket: Option<String>,
+    /// For how long
+    #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
+    lifetime: Option<Lifetime>,
+    /// As which account
+    #[arg(long = "as", value_name = "ACCOUNT", value_parser = Account::parse)]
+    account: Option<Account>,
+    /// Wait no longer than this for a decision
+    #[arg(long, value_name = "DURATION", value_parser = Lifetime::parse)]
+    wait: Option<Lifetime>,
+    /// What ssh gets after the host: options and a command
+    #[arg(last = true, value_name = "SSH-ARGS")]
+    args: Vec<OsString>,
+}
+
+/// `web-1` or `deploy@web-1`. Both parts are parsed names, so neither can be an option to ssh.
+fn parse_destination(text: &str) -> Result<(Option<Account>, HostName), String> {
+    let (account, host) = match text.split_once('@') {
+        Some((account, host)) => (Some(Account::parse(account).map_err(|e| e.to_string())?), host),
+        None => (None, text),
+    };
+    Ok((account, HostName::parse(host).map_err(|e| e.to_string())?))
+}
+
+/// `hallpass ssh`.
+pub(crate) fn run(context: &Context, args: &SshArgs) -> Result<(), Failure> {
+    let held = prepare(context, args).map_err(|f| f.with_exit(Exit::Ssh))?;
+    Err(become_ssh(args, &held).with_exit(Exit::Ssh))
+}
+
+/// A certificate that lets us in, one way or the other.
+fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
+    let places = context.places()?;
+    let (in_host, host) = &args.host;
+    let account = args.account.as_ref().or(in_host.as_ref());
+    if let (Some(one), Some(other)) = (&args.account, in_host)
+        && one != other
+    {
+        return Err(Failure::usage(format!("two accounts: {one} and {other}")));
+    }
+    profile::check_name(&context.globals.profile)?;
+    let local = Local::new(&places, &context.globals.profile);
+    local.sweep();
+    let ours: Vec<Held> = local
+        .all()?
+        .into_iter()
+        .filter(|h| h.request.hosts.iter().any(|n| n == host.as_str()))
+        .filter(|h| account.is_none_or(|a| h.request.account == a.as_str()))
+        .collect();
+    if let Some(index) = ours.iter().position(is_live) {
+        return ours.into_iter().nth(index).ok_or_else(|| Failure::failed("no certificate"));
+    }
+    let (_, client) = context.connect()?;
+    context.block_on(async {
+        let request = match open_request(&client, &ours).await {
+            Some(request) => request,
+            None => ask(context, &client, &local, args, account).await?,
+        };
+        if request.state == "pending" {
+            request::announce(context, &request, true);
+        }
+        let (request, held) = request::obtain(context, &client, &local, request, Some(args.wait)).await?;
+        held.ok_or_else(|| Failure::failed(format!("no certificate for {}", request.id)))
+    })
+}
+
+/// The newest of our requests for this host that is not closed, and not about to end.
+async fn open_request(client: &Client, ours: &[Held]) -> Option<wire::Request> {
+    for held in ours.iter().rev() {
+        let Ok(request) = client.get::<wire::Request>(&format!("/v1/requests/{}", held.request.id)).await else {
+            continue;
+        };
+        let is_open = match request.state.as_str() {
+            "pending" => true,
+            "approved" | "issued" => {
+                request.window.as_ref().and_then(parse_window).is_some_and(|w| has_time_left(w, SystemClock.now()))
+            }
+            _ => false,
+        };
+        if is_open {
+            return Some(request);
+        }
+    }
+    None
+}
+
+async fn ask(
+    context: &Context,
+    client: &Client,
+    local: &Local,
+    args: &SshArgs,
+    account: Option<&Account>,
+) -> Result<wire::Request, Failure> {
+    let wish = Wish {
+        targets: vec![Target::Host(args.host.1.clone())],
+        account: account.cloned(),
+        lifetime: args.lifetime,
+        start: None,
+        reason: request::reason(context, args.reason.clone())?,
+        ticket: args.ticket.clone(),
+    };
+    request::ask(client, local, &wish).await
+}
+
+/// Whether its certificate is valid now and for a while yet.
+fn is_live(held: &Held) -> bool {
+    let now = SystemClock.now();
+    held.certificate.as_ref().is_some_and(|c| {
+        let window = c.tbs().fields().window;
+        window.contains(now) && has_time_left(window, now)
+    })
+}
+
+fn has_time_left(window: Window, now: Timestamp) -> bool {
+    window.end().seconds_since(now) >= LEFT_MIN_S.min(window.seconds() / 4)
+}
+
+fn parse_window(window: &wire::Window) -> Option<Window> {
+    Window::new(Timestamp::parse(&window.not_before).ok()?, Timestamp::parse(&window.not_after).ok()?).ok()
+}
+
+/// Replaces this process by ssh; only a failure comes back.
+fn become_ssh(args: &SshArgs, held: &Held) -> Failure {
+    let program = profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned());
+    let error = std::process::Command::new(&program)
+        .arg("-i")
+        .arg(held.key_path())
+        .arg("-o")
+        .arg(format!("CertificateFile=\"{}\"", held.certificate_path().display()))
+        .args(["-o", "IdentitiesOnly=yes", "-l"])
+        .arg(&held.request.account)
+        .arg(args.host.1.as_str())
+        .args(&args.args)
+        .exec();
+    Failure::new(Exit::Ssh, "HP-304", format!("cannot run {program:?}"))
+        .because(error.to_string())
+        .next("install OpenSSH's client, or set HALLPASS_SSH to its path")
+}

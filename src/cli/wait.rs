@@ -1,0 +1,342 @@
+//! Waiting for a decision, and what comes after it: the certificate, or the reason why not. `hallpass wait`.
+//!
+//! Waiting survives a restarted server, a lost network and a closed lid: the stream is opened again after 1 to 5 seconds, until the
+//! decision, the limit or Ctrl-C. Nothing is lost by stopping: the request stays open, its key is on disk.
+//! A line every 30 seconds says that we still wait; no spinner.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::args::Globals;
+use super::failure::{Exit, Failure};
+use super::local::{Held, Local};
+use super::{Context, profile, render};
+use crate::client::{Client, ClientError};
+use crate::name::RequestPrefix;
+use crate::time::Lifetime;
+use crate::wire;
+
+/// How often we say that we still wait.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Longest pause before the stream is opened again.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Arguments of `hallpass wait`; `--timeout` ends the waiting (exit code 8).
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// The request; the only one that waits, if left out
+    #[arg(value_parser = RequestPrefix::parse)]
+    id: Option<RequestPrefix>,
+}
+
+/// `hallpass wait`.
+pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<(), Failure> {
+    // Here `--timeout` limits the whole waiting; each call has its usual deadline.
+    let limit = context.globals.timeout;
+    let calls = Context { globals: Globals { timeout: None, ..context.globals.clone() }, ..*context };
+    let (profile, client) = calls.connect()?;
+    let local = Local::new(&context.places()?, &profile.name);
+    let (request, held) = context.block_on(async {
+        let id = match &args.id {
+            Some(id) => id.as_str().to_owned(),
+            None => only_waiting(&client).await?,
+        };
+        let request = until(context, &client, &id, limit, |r| !render::waits(r)).await?;
+        settle(context, &client, &local, request).await
+    })?;
+    print(context, &request, held.as_ref())
+}
+
+/// The id of my only request that waits.
+async fn only_waiting(client: &Client) -> Result<String, Failure> {
+    let mine: wire::Requests = client.get("/v1/requests?mine=true&state=pending&state=approved&state=issued").await?;
+    let waiting: Vec<_> = mine.requests.iter().filter(|r| render::waits(r) || r.state == "approved").collect();
+    match waiting.as_slice() {
+        [one] => Ok(one.id.clone()),
+        [] => Err(Failure::failed("none of your requests waits").next("hallpass requests --mine")),
+        several => Err(Failure::usage("several of your requests wait")
+            .because(several.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "))
+            .next("hallpass wait ID")),
+    }
+}
+
+/// Waits until `is_done`, at most `limit`.
+///
+/// # Errors
+/// HP-203 when the limit is reached, 130 on Ctrl-C, HP-111 when the login ends; never because the server was away.
+pub(crate) async fn until(
+    context: &Context,
+    client: &Client,
+    id: &str,
+    limit: Option<Lifetime>,
+    is_done: impl Fn(&wire::Request) -> bool,
+) -> Result<wire::Request, Failure> {
+    let began = Instant::now();
+    let far = Duration::from_secs(366 * 86_400);
+    let deadline = began + limit.map_or(far, profile::seconds);
+    let mut waiter = Waiter { context, began, deadline, next_beat: began + HEARTBEAT, last: None, is_away: false };
+    let mut pause = Duration::from_secs(1);
+    loop {
+        match waiter.listen(client, id, &is_done).await? {
+            Heard::Done(request) => return Ok(*request),
+            Heard::TimedOut => return Err(waiter.undecided(id)),
+            Heard::Something => pause = Duration::from_secs(1),
+            Heard::Nothing => {}
+        }
+        if waiter.sleep(pause, id).await? {
+            return Err(waiter.undecided(id));
+        }
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// What one connection brought.
+enum Heard {
+    Done(Box<wire::Request>),
+    Something,
+    Nothing,
+    TimedOut,
+}
+
+struct Waiter<'a> {
+    context: &'a Context,
+    began: Instant,
+    deadline: Instant,
+    next_beat: Instant,
+    last: Option<wire::Request>,
+    is_away: bool,
+}
+
+impl Waiter<'_> {
+    /// Listens on one connection until it ends.
+    async fn listen(
+        &mut self,
+        client: &Client,
+        id: &str,
+        is_done: &impl Fn(&wire::Request) -> bool,
+    ) -> Result<Heard, Failure> {
+        let mut heard = Heard::Nothing;
+        let Some(opened) = self.or_stop(client.events(id), id).await? else { return Ok(Heard::TimedOut) };
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => return self.away(error),
+        };
+        loop {
+            let Some(event) = self.or_stop(client.next_event(&mut stream), id).await? else {
+                return Ok(Heard::TimedOut);
+            };
+            match event {
+                Ok(Some(request)) => {
+                    if std::mem::take(&mut self.is_away) {
+                        self.context.out.note("connected again");
+                    }
+                    if is_done(&request) {
+                        return Ok(Heard::Done(Box::new(request)));
+                    }
+                    if self.last.is_none() {
+                        self.context.out.note(&self.waiting_for(&request));
+                    }
+                    self.last = Some(request);
+                    heard = Heard::Something;
+                }
+                Ok(None) => return Ok(heard),
+                Err(error) => return self.away(error),
+            }
+        }
+    }
+
+    /// A server that is away, or not ready yet, is waited for; anything else ends the waiting.
+    fn away(&mut self, error: ClientError) -> Result<Heard, Failure> {
+        let is_transient = match &error {
+            ClientError::Unreachable { .. } => true,
+            ClientError::Problem(problem) => problem.retryable && problem.status >= 500 || problem.status == 429,
+            ClientError::Setup { .. } | ClientError::Pin { .. } | ClientError::Protocol(_) => false,
+        };
+        if !is_transient {
+            return Err(error.into());
+        }
+        if !std::mem::replace(&mut self.is_away, true) {
+            self.context.out.note("the access server cannot be reached; trying again (the request stays open)");
+        }
+        Ok(Heard::Nothing)
+    }
+
+    /// The outcome of `work`, or `None` at the deadline; beats every 30 s meanwhile.
+    async fn or_stop<T>(&mut self, work: impl Future<Output = T>, id: &str) -> Result<Option<T>, Failure> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(Some(done)),
+                _ = tokio::signal::ctrl_c() => return Err(interrupted(id)),
+                () = tokio::time::sleep_until(self.deadline) => return Ok(None),
+                () = tokio::time::sleep_until(self.next_beat) => self.beat(),
+            }
+        }
+    }
+
+    /// Whether the deadline came first.
+    async fn sleep(&mut self, pause: Duration, id: &str) -> Result<bool, Failure> {
+        Ok(self.or_stop(tokio::time::sleep(pause), id).await?.is_none())
+    }
+
+    fn beat(&mut self) {
+        self.next_beat += HEARTBEAT;
+        let waited = self.began.elapsed().as_secs();
+        let what =
+            self.last.as_ref().map_or_else(|| "waiting for the access server".to_owned(), |r| self.waiting_for(r));
+        self.context.out.note(&format!("{what} ({waited} s so far)"));
+    }
+
+    fn waiting_for(&self, request: &wire::Request) -> String {
+        format!("waiting for {} ({})", render::who_can(request), super::output::escape(&request.id))
+    }
+
+    fn undecided(&self, id: &str) -> Failure {
+        match &self.last {
+            Some(request) => undecided(request),
+            None => Failure::new(Exit::Undecided, "HP-203", format!("{id} is not decided, as far as we know"))
+                .because("the access server could not be reached")
+                .next(format!("hallpass wait {id}")),
+        }
+    }
+}
+
+fn interrupted(id: &str) -> Failure {
+    Failure::new(Exit::Interrupted, "interrupted", "interrupted; the request stays open")
+        .next(format!("hallpass wait {id}"))
+        .next(format!("hallpass cancel {id}"))
+}
+
+/// HP-203.
+pub(crate) fn undecided(request: &wire::Request) -> Failure {
+    let by = request.extension.as_ref().map(|e| &e.decide_by).or(request.decide_by.as_ref());
+    let mut failure = Failure::new(Exit::Undecided, "HP-203", format!("{} is not decided yet", request.id))
+        .because(format!("can approve: {}", render::who_can(request)));
+    if let Some(by) = by {
+        failure = failure.because(format!("lapses at {}", super::output::local_text(by)));
+    }
+    failure.next(format!("hallpass wait {}", request.id))
+}
+
+/// After the decision: fetches the certificate of an approved request, or says why there is none.
+///
+/// # Errors
+/// Exit 3 when denied, 9 when over, 8 when pending still.
+pub(crate) async fn settle(
+    context: &Context,
+    client: &Client,
+    local: &Local,
+    request: wire::Request,
+) -> Result<(wire::Request, Option<Held>), Failure> {
+    match request.state.as_str() {
+        "approved" | "issued" => {}
+        "pending" => return Err(undecided(&request)),
+        _ => {
+            local.save_request(&request)?;
+            local.sweep();
+            return Err(over(&request));
+        }
+    }
+    if local.folder_of(&request)?.is_none() {
+        context
+            .out
+            .note(&format!("the key of {} is not on this machine, so its certificate is not fetched here", request.id));
+        return Ok((request, None));
+    }
+    let held = fetch(client, local, &request.id).await?;
+    Ok((held.request.clone(), Some(held)))
+}
+
+/// Fetches the certificate of a granted request of ours and keeps it.
+///
+/// # Errors
+/// What the server refuses, or what can't be kept.
+pub(crate) async fn fetch(client: &Client, local: &Local, id: &str) -> Result<Held, Failure> {
+    let answer: wire::Certificate = client.post(&format!("/v1/requests/{id}/certificate"), &json!({})).await?;
+    let request: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
+    local.save_certificate(&request, &answer.certificate)
+}
+
+/// HP-204, HP-205, HP-206: a request that is closed.
+pub(crate) fn over(request: &wire::Request) -> Failure {
+    let id = &request.id;
+    let by = request.closed.as_ref().map_or("somebody", |c| c.by.as_str());
+    let host = request.hosts.first().map_or("HOST", String::as_str);
+    let again = format!("hallpass request {host} --reason …");
+    let failure = match request.state.as_str() {
+        "denied" => {
+            Failure::new(Exit::Refused, "HP-204", format!("{by} denied {id}")).next(format!("hallpass explain {host}"))
+        }
+        "lapsed" => Failure::new(Exit::Over, "HP-205", format!("nobody decided {id} in time")).next(again),
+        "withdrawn" => Failure::new(Exit::Over, "HP-206", format!("{id} was taken back")).next(again),
+        "ended" => Failure::new(Exit::Over, "HP-206", format!("{by} ended {id}")).next(again),
+        _ => Failure::new(Exit::Over, "HP-206", format!("access by {id} is over")).next(again),
+    };
+    match request.closed.as_ref().filter(|c| !c.reason.is_empty()) {
+        Some(closed) => failure.because(closed.reason.clone()),
+        None => failure,
+    }
+}
+
+/// Prints a granted request and where its certificate is.
+///
+/// # Errors
+/// When standard output can't take it.
+pub(crate) fn print(context: &Context, request: &wire::Request, held: Option<&Held>) -> Result<(), Failure> {
+    let mut document = document(request)?;
+    let mut text = granted(request);
+    if let Some(held) = held {
+        let serial = held.certificate.as_ref().map(|c| c.tbs().fields().serial.number());
+        let (key, certificate) = (held.key_path(), held.certificate_path());
+        document =
+            document_with(request, "certificate", json!({ "key_path": key, "path": certificate, "serial": serial }))?;
+        text.push_str(&format!("\n  key          {}\n  certificate  {}", key.display(), certificate.display()));
+        if let Some(serial) = serial {
+            text.push_str(&format!(" (serial {serial})"));
+        }
+    }
+    context.out.answer(&document, &text)?;
+    if let Some(host) = request.hosts.first().filter(|_| held.is_some()) {
+        context.out.note(&format!("next: hallpass ssh {host}"));
+    }
+    Ok(())
+}
+
+/// A request as JSON, to be added to.
+///
+/// # Errors
+/// Never in practice.
+pub(crate) fn document(request: &wire::Request) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(request).map_err(|e| Failure::failed("cannot write the JSON document").because(e.to_string()))
+}
+
+/// A request as JSON with one more field.
+///
+/// # Errors
+/// Never in practice.
+pub(crate) fn document_with(
+    request: &wire::Request,
+    key: &str,
+    value: serde_json::Value,
+) -> Result<serde_json::Value, Failure> {
+    let mut document = document(request)?;
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert(key.to_owned(), value);
+    }
+    Ok(document)
+}
+
+fn granted(request: &wire::Request) -> String {
+    let by = match request.approved_by.as_slice() {
+        [] => "allowed by policy".to_owned(),
+        people => format!("approved by {}", render::joined(people)),
+    };
+    let until = request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after)));
+    let hosts = render::joined(&request.hosts);
+    format!("{} {by}\n  access       {hosts} as {}{until}", request.id, super::output::escape(&request.account))
+}
