@@ -1,0 +1,303 @@
+//! Issuing over HTTP with the durable log: what certificates per second the real service gives beside a micro service that only issues.
+//!
+//! *anchor*: one call, see `anchor.rs`. *issue*: the whole chain of a request that policy allows at once (ask, then fetch), over
+//! TLS 1.3 keep-alive, with session, a policy of 1,000 rules, and log entries for question, grant, certificate and outcome. *story*:
+//! ask, approval by another person, fetch. Contestants run in slices by turns; ratios are medians of the pairs of one pass.
+//! Client and servers share the machine, and the client is the same for all.
+//!
+//! Run: `cargo bench --bench issue`; a smoke run in seconds: `cargo bench --bench issue -- --short`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::float_arithmetic,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::allow_attributes,
+    missing_docs,
+    reason = "a benchmark prints, and stops at what it did not expect"
+)]
+
+mod anchor;
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use hallpass::audit::checkpoint::LogKey;
+use hallpass::client::{Client, Server};
+use hallpass::http::{self, TlsFiles};
+use hallpass::identity::challenge::statement;
+use hallpass::name::PersonName;
+use hallpass::service::{FirstPolicy, Parts, Service, Settings, SystemRandom};
+use hallpass::signer::file::{self, FileSigner};
+use hallpass::ssh::private::{LoginKey, SessionKey};
+use hallpass::ssh::sig::LOGIN_NAMESPACE;
+use hallpass::store::sqlite::{self, SqliteStore};
+use hallpass::time::{Lifetime, SystemClock};
+use hallpass::wire;
+
+/// Rules in the policy.
+const RULES: usize = 1000;
+
+/// How much is measured.
+struct Plan {
+    slice: Duration,
+    passes: usize,
+    connections: &'static [usize],
+}
+
+const FULL: Plan = Plan { slice: Duration::from_millis(600), passes: 7, connections: &[1, 16, 64] };
+const SHORT: Plan = Plan { slice: Duration::from_millis(150), passes: 1, connections: &[1, 4] };
+
+/// One connection's clients, and where they stand.
+struct Hand {
+    anchor: Client,
+    asker: Client,
+    approver: Client,
+    seed: [u8; 32],
+    question: anchor::Issue,
+    asked: u64,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Contestant {
+    Anchor,
+    Issue,
+    Story,
+}
+
+const CONTESTANTS: [(&str, Contestant); 3] =
+    [("anchor", Contestant::Anchor), ("issue", Contestant::Issue), ("story", Contestant::Story)];
+
+fn login_key(place: usize) -> LoginKey {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&(place as u64).to_be_bytes());
+    LoginKey::parse(SessionKey::generate(seed).to_openssh("bench").unwrap().as_bytes(), None).unwrap()
+}
+
+/// People 0 to `people` who ask, one who approves, and [`RULES`] rules of which the last two count.
+fn policy(people: usize) -> String {
+    let mut text = "version = 1\n[roles]\noperator = [\"person:omar\"]\n".to_owned();
+    for place in 0..=people {
+        let (name, group) = if place == people { ("omar".to_owned(), "sre") } else { (format!("p{place}"), "dev") };
+        let key = login_key(place).public_key().to_openssh();
+        writeln!(text, "[[person]]\nname = \"{name}\"\ngroups = [\"{group}\"]\nkeys = [\"{key}\"]").unwrap();
+    }
+    for host in ["web-1", "staging-1"] {
+        writeln!(text, "[[host]]\nname = \"{host}\"\ntags = {{ role = \"{host}\" }}").unwrap();
+    }
+    for rule in 2..RULES {
+        writeln!(
+            text,
+            "[[rule]]\nname = \"r{rule}\"\nwho = [\"group:dev\"]\nhosts = [\"h{rule}-*\"]\naccounts = [\"deploy\"]"
+        )
+        .unwrap();
+    }
+    text.push_str(
+        "[[rule]]\nname = \"staging\"\nwho = [\"group:dev\"]\nhosts = [\"staging-1\"]\naccounts = [\"deploy\"]\n\
+         [[rule]]\nname = \"web\"\nwho = [\"group:dev\"]\nhosts = [\"web-*\"]\naccounts = [\"deploy\"]\n\
+         approval = [{ need = 1, from = [\"group:sre\"] }]\n",
+    );
+    text
+}
+
+/// Starts the real service; its URL and pin.
+async fn serve(folder: &std::path::Path, people: usize) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = format!("https://{address}");
+    let ca = file::Settings { path: folder.join("ca"), passphrase_path: None };
+    FileSigner::create(&ca.path, "bench", None).unwrap();
+    let parts = Parts {
+        store: Box::new(SqliteStore::open(&sqlite::Settings { path: folder.join("hallpass.sqlite") }).unwrap()),
+        signer: Arc::new(FileSigner::open(&ca).unwrap()),
+        log_key: LogKey::new("bench.example/log", &[1; 32]).unwrap(),
+        clock: Arc::new(SystemClock),
+        random: Box::new(SystemRandom),
+        settings: Settings {
+            public_url: url.clone(),
+            session: Lifetime::minutes(60),
+            open_requests_max: u64::from(u32::MAX),
+            sign_timeout: Duration::from_secs(5),
+        },
+    };
+    let first = FirstPolicy { text: policy(people), file: "policy.toml".to_owned() };
+    let service = Service::start(parts, Some(first)).await.unwrap();
+    let tls = TlsFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+    let pin = http::ensure_certificate(&tls, &["127.0.0.1".to_owned()]).unwrap();
+    let settings = http::Settings {
+        listen: address,
+        tls,
+        body_bytes_max: 256 * 1024,
+        request_timeout: Duration::from_secs(30),
+        connections_max: 1000,
+        rate_per_s: 1_000_000,
+        rate_burst: 1_000_000,
+    };
+    tokio::spawn(async move {
+        let (_reload, reloads) = tokio::sync::mpsc::channel(1);
+        http::serve(service, settings, listener, reloads, std::future::pending()).await.unwrap();
+    });
+    Server { url, pin: Some(pin), proxy: None }
+}
+
+async fn log_in(server: &Server, person: &str, place: usize) -> Client {
+    let timeout = Duration::from_secs(30);
+    let nobody = Client::new(server.clone(), None, timeout).unwrap();
+    let challenge: wire::Challenge = nobody.post("/v1/login/challenge", &()).await.unwrap();
+    let key = login_key(place);
+    let text = statement(&challenge.server, &PersonName::parse(person).unwrap(), &challenge.challenge);
+    let answer = wire::LoginAnswer {
+        person: person.to_owned(),
+        challenge: challenge.challenge,
+        key: key.public_key().to_openssh(),
+        signature: key.sign(LOGIN_NAMESPACE, text.as_bytes()).unwrap(),
+    };
+    let session: wire::NewSession = nobody.post("/v1/login/ssh", &answer).await.unwrap();
+    Client::new(server.clone(), Some(session.token.into()), timeout).unwrap()
+}
+
+impl Hand {
+    async fn new(place: usize, people: usize, server: &Server, anchor: &Server) -> Self {
+        let person = format!("p{place}");
+        let mut seed = [9; 32];
+        seed[..8].copy_from_slice(&(place as u64).to_be_bytes());
+        Self {
+            anchor: Client::new(anchor.clone(), None, Duration::from_secs(30)).unwrap(),
+            asker: log_in(server, &person, place).await,
+            approver: log_in(server, "omar", people).await,
+            seed,
+            question: anchor::Issue::by(&person, seed),
+            asked: 0,
+        }
+    }
+
+    /// One certificate.
+    async fn once(&mut self, contestant: Contestant) {
+        if contestant == Contestant::Anchor {
+            let issued: anchor::Issued = self.anchor.post("/issue", &self.question).await.unwrap();
+            black_box(issued.certificate);
+            return;
+        }
+        self.asked += 1;
+        // One key, one request: a fresh one each, made here as clients do.
+        self.seed[8..16].copy_from_slice(&self.asked.to_be_bytes());
+        let ask = wire::Ask {
+            targets: vec![if contestant == Contestant::Story { "web-1" } else { "staging-1" }.to_owned()],
+            account: Some("deploy".to_owned()),
+            reason: "INC-1 look at the logs".to_owned(),
+            key: Some(SessionKey::generate(self.seed).public_key().to_openssh()),
+            ..wire::Ask::default()
+        };
+        let asked: wire::Request = self.asker.post("/v1/requests", &ask).await.unwrap();
+        if contestant == Contestant::Story {
+            let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
+            let path = format!("/v1/requests/{}/approve", asked.id);
+            self.approver.post::<_, wire::Request>(&path, &approve).await.unwrap();
+        }
+        let path = format!("/v1/requests/{}/certificate", asked.id);
+        black_box(self.asker.post::<_, wire::Certificate>(&path, &()).await.unwrap());
+    }
+}
+
+/// What one slice showed.
+struct Slice {
+    rate: f64,
+    latencies: Vec<Duration>,
+}
+
+/// All hands work on their own connection until the slice is over.
+async fn slice(hands: Vec<Hand>, contestant: Contestant, length: Duration) -> (Vec<Hand>, Slice) {
+    let began = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for mut hand in hands {
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            while began.elapsed() < length {
+                let start = Instant::now();
+                hand.once(contestant).await;
+                latencies.push(start.elapsed());
+            }
+            (hand, latencies)
+        });
+    }
+    let (hands, latencies): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().unzip();
+    let latencies: Vec<Duration> = latencies.into_iter().flatten().collect();
+    (hands, Slice { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies })
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn percentile(latencies: &mut [Duration], percent: usize) -> Duration {
+    latencies.sort();
+    latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)]
+}
+
+/// Raw Ed25519 signatures of a certificate's size, one thread, per second.
+fn raw(length: Duration) -> f64 {
+    let (key, message) = (SigningKey::from_bytes(&[2; 32]), [7_u8; 400]);
+    let (began, mut count) = (Instant::now(), 0_u32);
+    while began.elapsed() < length {
+        black_box(key.sign(black_box(&message)));
+        count += 1;
+    }
+    f64::from(count) / began.elapsed().as_secs_f64()
+}
+
+async fn measure(plan: &Plan, connections: usize, hands: &mut Vec<Hand>) {
+    let mut slices: [Vec<Slice>; 3] = Default::default();
+    let mut raws = Vec::new();
+    let idle = hands.split_off(connections);
+    for _ in 0..=plan.passes {
+        raws.push(raw(plan.slice / 4));
+        for (place, (_, contestant)) in CONTESTANTS.into_iter().enumerate() {
+            let (back, one) = slice(std::mem::take(hands), contestant, plan.slice).await;
+            *hands = back;
+            slices[place].push(one);
+        }
+    }
+    hands.extend(idle);
+    // The first pass opened the connections.
+    raws.remove(0);
+    slices.iter_mut().for_each(|slices| drop(slices.remove(0)));
+    println!("\n{connections} connections; raw Ed25519 {:.0} signatures/s (one thread)", median(raws));
+    println!("{:8} {:>10} {:>10} {:>10} {:>24}", "", "certs/s", "p50", "p99", "ratio to anchor (range)");
+    for (place, (name, _)) in CONTESTANTS.into_iter().enumerate() {
+        let pairs = slices[0].iter().zip(&slices[place]);
+        let ratios: Vec<f64> = pairs.map(|(anchor, own)| own.rate / anchor.rate).collect();
+        let (least, most) = ratios.iter().fold((f64::MAX, 0.0), |(a, b): (f64, f64), r| (a.min(*r), b.max(*r)));
+        let mut latencies: Vec<Duration> = slices[place].iter().flat_map(|s| s.latencies.iter().copied()).collect();
+        let rate = median(slices[place].iter().map(|slice| slice.rate).collect());
+        println!(
+            "{name:8} {rate:>10.0} {:>10.2?} {:>10.2?} {:>8.2} ({least:.2} to {most:.2})",
+            percentile(&mut latencies, 50),
+            percentile(&mut latencies, 99),
+            median(ratios),
+        );
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let plan = if std::env::args().any(|arg| arg == "--short") { SHORT } else { FULL };
+    let people = plan.connections.iter().copied().max().unwrap();
+    // Beside the build, so that the disk is a disk.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let server = serve(folder.path(), people).await;
+    let address = anchor::serve(&folder.path().join("anchor.sqlite")).await;
+    let anchor = Server { url: format!("http://{address}"), ..Server::default() };
+    let mut hands = Vec::new();
+    for place in 0..people {
+        hands.push(Hand::new(place, people, &server, &anchor).await);
+    }
+    for connections in plan.connections {
+        measure(&plan, *connections, &mut hands).await;
+    }
+}

@@ -1,0 +1,469 @@
+//! The house rules that the compiler doesn't know: who may import whom, where each external crate lives, what pure code must not
+//! touch, and the three values that only one place makes. The tables below are the rules; a change of the house changes them here,
+//! in the same commit, with the reason.
+//!
+//! What is read: `src/` without comments and without `mod tests`. It is a reader of text, not of Rust: rules are written so that
+//! what it overlooks (a renamed import, a macro that hides a path) would look odd in review.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+/// Modules from the ground up: level, and which of ours each may import. Lower levels never import higher ones.
+const HOUSE: &[(&str, u8, &[&str])] = &[
+    // 0 words and tools
+    ("time", 0, &[]),
+    ("name", 0, &[]),
+    ("durable", 0, &[]),
+    ("fail", 0, &[]),
+    // 1 formats
+    ("ssh", 1, &["time", "name"]),
+    ("document", 1, &["time"]),
+    // 2 rules
+    ("identity", 2, &["time", "name", "ssh"]),
+    ("audit", 2, &["time", "name", "ssh", "identity"]),
+    ("policy", 2, &["time", "name", "ssh", "document", "identity"]),
+    ("access", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
+    // 3 adapters
+    ("signer", 3, &["ssh", "durable"]),
+    ("store", 3, &["time", "name", "ssh", "identity", "audit", "policy", "access", "fail"]),
+    // 4 service
+    (
+        "service",
+        4,
+        &["time", "name", "ssh", "document", "identity", "audit", "policy", "access", "signer", "store", "fail"],
+    ),
+    // 5 edges
+    ("wire", 5, &[]),
+    ("client", 5, &["wire"]),
+    ("http", 5, &["time", "name", "ssh", "identity", "audit", "policy", "access", "service", "wire"]),
+    ("host", 5, &["time", "name", "ssh", "durable"]),
+    // 6 root
+    ("config", 6, &["time", "name", "document", "signer", "store", "service", "http"]),
+    (
+        "cli",
+        6,
+        &[
+            "time", "name", "durable", "fail", "ssh", "document", "identity", "audit", "policy", "signer", "store",
+            "service", "wire", "client", "http", "host", "config",
+        ],
+    ),
+];
+
+/// Single files that may import what their module may not. Each must still be needed.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("http/tls.rs", "durable", "it makes the self-signed certificate's files at first start"),
+    ("http/policy.rs", "store", "it shows a `StoredPolicy`, which the service hands out as it is"),
+];
+
+/// Modules that only some files of `cli` may import: the root builds the authority in one place, and the files of everyday
+/// commands contain nothing of it.
+const CLI: &[(&str, &[&str])] = &[
+    ("service", &["cli/serve.rs"]),
+    ("store", &["cli/serve.rs"]),
+    ("http", &["cli/serve.rs"]),
+    ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/"]),
+    ("config", &["cli/serve.rs", "cli/init.rs"]),
+    ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/init.rs"]),
+    ("host", &["cli/demo/"]),
+    ("fail", &["cli/serve.rs"]),
+];
+
+/// Where each external crate may be used. `""` means everywhere. A dependency without a row, or that nobody uses, fails.
+const HOMES: &[(&str, &[&str])] = &[
+    // free everywhere: errors, secrets, text forms of bytes
+    ("thiserror", &[""]),
+    ("secrecy", &[""]),
+    ("zeroize", &[""]),
+    ("data_encoding", &[""]),
+    ("serde_json", &["audit/", "http/", "client/", "wire.rs", "cli/", "store/"]),
+    // SSH formats and cryptography
+    ("ssh_key", &["ssh/"]),
+    ("p256", &["ssh/"]),
+    ("p384", &["ssh/"]),
+    ("p521", &["ssh/"]),
+    ("signature", &["ssh/"]),
+    ("ed25519_dalek", &["ssh/", "audit/checkpoint.rs"]),
+    ("sha2", &["ssh/", "identity/", "audit/", "access/digest.rs", "service/", "client/tls.rs", "http/tls.rs"]),
+    ("hmac", &["identity/"]),
+    ("rand", &["service/", "signer/", "http/", "cli/"]),
+    // policy and files
+    ("toml", &["document/", "cli/profile.rs", "cli/init.rs"]),
+    ("strsim", &["document/"]),
+    ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
+    ("regex", &["policy/"]),
+    ("jiff", &["time.rs", "policy/", "cli/output.rs"]),
+    ("serde", &["wire.rs", "client/", "http/", "store/rows.rs", "cli/"]),
+    // storage
+    ("rusqlite", &["store/"]),
+    // async, HTTP, TLS
+    ("tokio", &["store/", "service/", "http/", "client/", "host/", "cli/"]),
+    ("axum", &["http/"]),
+    ("tower", &["http/"]),
+    ("tower_http", &["http/"]),
+    ("hyper", &["http/"]),
+    ("hyper_util", &["http/"]),
+    ("rustls", &["http/", "client/"]),
+    ("tokio_rustls", &["http/"]),
+    ("rcgen", &["http/tls.rs"]),
+    ("utoipa", &["http/", "wire.rs"]),
+    ("utoipa_axum", &["http/"]),
+    ("governor", &["http/"]),
+    ("prometheus_client", &["http/"]),
+    ("reqwest", &["client/"]),
+    ("rustls_platform_verifier", &["client/"]),
+    // the process and its system
+    ("rustix", &["durable.rs", "signer/", "store/", "host/", "cli/"]),
+    ("tracing", &["store/", "service/", "http/", "host/", "cli/serve.rs"]),
+    ("tracing_subscriber", &["cli/serve.rs"]),
+    ("clap", &["cli/"]),
+    ("clap_complete", &["cli/"]),
+    ("clap_mangen", &["cli/"]),
+    ("rpassword", &["cli/"]),
+];
+
+/// Modules whose code is a function of its arguments, and what such code never names.
+const PURE: &[&str] = &["time", "name", "ssh", "document", "identity", "audit", "policy", "access"];
+const IMPURE: &str = r"\basync\b|\.await\b|\bstd::(fs|env|process|thread|os|path)\b|\bstd::net::(Tcp|Udp|ToSocket)|\bSystemTime\b|\bInstant\b|\bprint(ln)?!|\beprint";
+
+/// Pure files that need one impure word, with the reason.
+const PURE_EXCEPTIONS: &[(&str, &str)] = &[("time.rs", "SystemClock, the one reader of the system time")];
+
+/// Longer files than [`LINES_MAX`], with the reason. Split first, list second.
+const LONG: &[(&str, &str)] = &[];
+const LINES_MAX: usize = 600;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_under(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_under(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+/// A source file: its path below `src/`, its text, and its code without comments and inline tests.
+struct Source {
+    path: String,
+    text: String,
+    code: String,
+}
+
+impl Source {
+    fn module(&self) -> &str {
+        self.path.split(['/', '.']).next().unwrap()
+    }
+
+    fn is_tests(&self) -> bool {
+        self.path.ends_with("tests.rs")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let folder = root().join("src");
+    let mut paths = Vec::new();
+    files_under(&folder, &mut paths);
+    let is_comment = |line: &&str| line.trim_start().starts_with("//");
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let before_tests = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
+        let code: Vec<&str> = before_tests.lines().filter(|line| !is_comment(line)).collect();
+        let path = path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned();
+        Source { path, code: code.join("\n"), text }
+    };
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    assert!(paths.len() > 40, "the sources were not found");
+    paths.into_iter().map(read).collect()
+}
+
+fn report(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n  {}\n", wrong.join("\n  "));
+}
+
+fn is_in(path: &str, homes: &[&str]) -> bool {
+    homes.iter().any(|home| path.starts_with(home))
+}
+
+/// Our own modules that a file imports.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let ours = Regex::new(r"\bcrate::([a-z_]+)").unwrap();
+    ours.captures_iter(&source.code).map(|found| found[1].to_owned()).filter(|name| name != source.module()).collect()
+}
+
+#[test]
+fn a_module_imports_only_what_the_house_allows() {
+    let house: BTreeMap<&str, &[&str]> = HOUSE.iter().map(|(name, _, imports)| (*name, *imports)).collect();
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for source in sources().iter().filter(|source| !matches!(source.path.as_str(), "lib.rs" | "main.rs")) {
+        let Some(allowed) = house.get(source.module()) else {
+            wrong.push(format!("{}: module {:?} has no row in HOUSE", source.path, source.module()));
+            continue;
+        };
+        if source.is_tests() {
+            continue;
+        }
+        for name in imports(source) {
+            let exception = EXCEPTIONS.iter().position(|(path, import, _)| *path == source.path && *import == name);
+            used.extend(exception);
+            if !allowed.contains(&name.as_str()) && exception.is_none() {
+                wrong.push(format!("{} imports `{name}`", source.path));
+            }
+        }
+        if source.code.contains("crate::{") {
+            wrong.push(format!(
+                "{}: one `use crate::module::…` for each module, so that they can be read off",
+                source.path
+            ));
+        }
+    }
+    for (index, (path, import, _)) in EXCEPTIONS.iter().enumerate() {
+        if !used.contains(&index) {
+            wrong.push(format!("the exception of {path} for `{import}` is not needed any more"));
+        }
+    }
+    report(&wrong);
+}
+
+#[test]
+fn no_path_climbs_out_of_its_module() {
+    let supers = Regex::new(r"\b(?:super::)+").unwrap();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let depth = source.path.trim_end_matches(".rs").trim_end_matches("/mod").split('/').count();
+        for found in supers.find_iter(&source.code) {
+            // An inline module inside a file is one deeper; none of ours holds code that imports.
+            if found.as_str().matches("super").count() >= depth {
+                wrong.push(format!("{}: `{}` reaches other modules; write `crate::`", source.path, found.as_str()));
+            }
+        }
+    }
+    report(&wrong);
+}
+
+#[test]
+fn the_house_stands_on_its_lower_levels_without_a_cycle() {
+    let levels: BTreeMap<&str, u8> = HOUSE.iter().map(|(name, level, _)| (*name, *level)).collect();
+    let mut below: BTreeSet<&str> = BTreeSet::new();
+    let mut left: Vec<_> = HOUSE.iter().collect();
+    let mut wrong = Vec::new();
+    for (name, level, imports) in HOUSE {
+        wrong.extend(imports.iter().filter(|i| levels[**i] > *level).map(|i| format!("{name} imports {i} from above")));
+    }
+    while !left.is_empty() {
+        let before = left.len();
+        left.retain(|(name, _, imports)| {
+            let stands = imports.iter().all(|import| below.contains(import));
+            if stands {
+                below.insert(name);
+            }
+            !stands
+        });
+        assert!(left.len() < before, "a cycle among {left:?}");
+    }
+    report(&wrong);
+}
+
+#[test]
+fn only_the_root_of_the_program_builds_the_authority() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.module() == "cli") {
+        for name in imports(source) {
+            let homes = CLI.iter().find(|(module, _)| *module == name);
+            if homes.is_some_and(|(_, homes)| !is_in(&source.path, homes)) {
+                wrong.push(format!("{} imports `{name}`", source.path));
+            }
+        }
+    }
+    report(&wrong);
+}
+
+/// Names in `[dependencies]` of the manifest, as crates are called in code.
+fn dependencies() -> Vec<String> {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, section) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let name = |line: &str| line.split_once('=').map(|(name, _)| name.trim().replace('-', "_"));
+    section.lines().filter(|line| !line.starts_with('#')).filter_map(name).collect()
+}
+
+#[test]
+fn each_external_crate_stays_in_its_home() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    let homes: BTreeMap<&str, &[&str]> = HOMES.iter().copied().collect();
+    let dependencies = dependencies();
+    for name in &dependencies {
+        let Some(homes) = homes.get(name.as_str()) else {
+            wrong.push(format!("the dependency {name} has no home in HOMES"));
+            continue;
+        };
+        let uses = Regex::new(&format!(r"(?m)(^|[^\w:]){name}::|\buse {name};")).unwrap();
+        let users: Vec<&Source> = sources.iter().filter(|source| uses.is_match(&source.code)).collect();
+        if users.is_empty() {
+            wrong.push(format!("nothing uses the dependency {name}"));
+        }
+        let strays = users.iter().filter(|user| !is_in(&user.path, homes));
+        wrong.extend(strays.map(|user| format!("{} uses {name}, whose home is {homes:?}", user.path)));
+    }
+    let gone = HOMES.iter().filter(|(name, _)| !dependencies.iter().any(|dependency| dependency == name));
+    wrong.extend(gone.map(|(name, _)| format!("{name} in HOMES is no dependency any more")));
+    report(&wrong);
+}
+
+#[test]
+fn rules_and_formats_are_pure() {
+    let impure = Regex::new(IMPURE).unwrap();
+    let excused = |source: &&Source| PURE_EXCEPTIONS.iter().any(|(path, _)| *path == source.path);
+    let sources = sources();
+    let pure = sources.iter().filter(|source| PURE.contains(&source.module()) && !excused(source));
+    let wrong: Vec<String> = pure
+        .filter_map(|source| impure.find(&source.code).map(|found| format!("{}: `{}`", source.path, found.as_str())))
+        .collect();
+    report(&wrong);
+}
+
+#[test]
+fn what_a_ca_key_signs_is_made_in_one_place() {
+    let new = Regex::new(r"\bTbsCert::new\(").unwrap();
+    let sources = sources();
+    let makers: Vec<&str> =
+        sources.iter().filter(|s| !s.is_tests() && new.is_match(&s.code)).map(|s| s.path.as_str()).collect();
+    assert_eq!(makers, ["access/permit.rs"]);
+}
+
+#[test]
+fn only_the_checking_module_makes_a_decision_value() {
+    let mut wrong = Vec::new();
+    for (name, home) in [("Permit", "access/permit.rs"), ("Proven", "identity/"), ("TbsCert", "ssh/cert/")] {
+        let literal = Regex::new(&format!(r"\b{name} \{{")).unwrap();
+        let definition = Regex::new(&format!(r"(?s)#\[derive\(([^)]*)\)\]\s*pub struct {name} \{{(.*?)\n\}}")).unwrap();
+        let mut defined = 0;
+        for source in sources() {
+            if !is_in(&source.path, &[home]) && !source.is_tests() && literal.is_match(&source.code) {
+                wrong.push(format!("{} makes or takes apart a {name}", source.path));
+            }
+            for found in definition.captures_iter(&source.code) {
+                defined += 1;
+                let (derives, fields) = (&found[1], &found[2]);
+                if derives.contains("Default") || derives.contains("Deserialize") || fields.contains("pub") {
+                    wrong.push(format!("{}: {name} can be made elsewhere (derives {derives})", source.path));
+                }
+            }
+        }
+        assert_eq!(defined, 1, "{name} was not found");
+    }
+    report(&wrong);
+}
+
+#[test]
+fn sql_is_written_in_the_store_alone() {
+    let sql = Regex::new(r#""\s*(SELECT |INSERT INTO |UPDATE \w+ SET |DELETE FROM |CREATE TABLE |PRAGMA )"#).unwrap();
+    let sources = sources();
+    let strays = sources.iter().filter(|source| source.module() != "store" && sql.is_match(&source.code));
+    report(&strays.map(|source| format!("{} holds SQL", source.path)).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_source_file_is_reached_by_a_mod_and_says_what_it_is_for() {
+    let sources = sources();
+    let by_path: BTreeMap<&str, &Source> = sources.iter().map(|source| (source.path.as_str(), source)).collect();
+    let mut wrong = Vec::new();
+    for source in &sources {
+        let header = source.text.strip_prefix("//! ").and_then(|text| text.lines().next()).unwrap_or_default();
+        if header.len() < 12 {
+            wrong.push(format!("{}: the header does not say what the file is for", source.path));
+        }
+        if matches!(source.path.as_str(), "lib.rs" | "main.rs") {
+            continue;
+        }
+        let path = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parent = if folder.is_empty() { "lib.rs".to_owned() } else { format!("{folder}/mod.rs") };
+        let reached = Regex::new(&format!(r"(?m)^\s*(pub(\([a-z]+\))? )?mod {name};")).unwrap();
+        let beside = format!("{folder}.rs");
+        let parents = [parent.as_str(), beside.as_str()];
+        if !parents.iter().filter_map(|parent| by_path.get(parent)).any(|parent| reached.is_match(&parent.text)) {
+            wrong.push(format!("{} is reached by no `mod`", source.path));
+        }
+    }
+    report(&wrong);
+}
+
+#[test]
+fn files_fit_in_the_head() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let lines = source.text.lines().count();
+        let listed = LONG.iter().any(|(path, _)| *path == source.path);
+        if (lines > LINES_MAX) != listed {
+            wrong.push(format!("{} has {lines} lines; {LINES_MAX} is the limit, unless LONG names it", source.path));
+        }
+    }
+    report(&wrong);
+}
+
+#[test]
+fn the_map_in_the_crate_docs_names_every_module() {
+    let text = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let (docs, _) = text.split_once("\npub mod ").unwrap();
+    let missing = HOUSE.iter().filter(|(name, _, _)| !docs.contains(&format!("[`{name}`]")));
+    report(&missing.map(|(name, _, _)| format!("the map does not name `{name}`")).collect::<Vec<_>>());
+    let promises = (1..=12).filter(|number| !docs.contains(&format!("**P{number}**")));
+    report(&promises.map(|number| format!("the crate docs lack P{number}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_note_names_its_issue_or_does_not_exist() {
+    // Put together here, so that this file does not contain what it looks for.
+    let words =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX"), concat!("HA", "CK"), concat!("T", "BD")];
+    let note = Regex::new(&format!(r"\b({})\b", words.join("|"))).unwrap();
+    let stub = Regex::new(concat!(r"\bto", r"do!\(|\bunimplem", r"ented!\(")).unwrap();
+    let issue = Regex::new(r"#\d+").unwrap();
+    let mut wrong = Vec::new();
+    for folder in ["src", "tests", "benches", "deploy", "docs"] {
+        let mut paths = Vec::new();
+        files_under(&root().join(folder), &mut paths);
+        for path in paths {
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            for (number, line) in (1..).zip(text.lines()) {
+                if stub.is_match(line) || (note.is_match(line) && !issue.is_match(line)) {
+                    wrong.push(format!("{}:{number}: {}", path.display(), line.trim()));
+                }
+            }
+        }
+    }
+    report(&wrong);
+}
+
+#[test]
+fn migrations_are_numbered_without_a_gap_and_all_of_them_run() {
+    let mut paths = Vec::new();
+    files_under(&root().join("src/store/migrations"), &mut paths);
+    assert!(!paths.is_empty());
+    let mut of_database: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let store: String = sources().iter().filter(|s| s.module() == "store").map(|s| s.code.as_str()).collect();
+    for path in &paths {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let database = path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(store.contains(&format!("migrations/{database}/{name}")), "{database}/{name} is not run");
+        of_database.entry(database).or_default().push(name);
+    }
+    for (database, names) in &of_database {
+        for (number, name) in (1..).zip(names) {
+            assert!(name.starts_with(&format!("{number:04}_")), "{database}: {name} is not number {number}");
+        }
+    }
+    let lists: BTreeSet<&Vec<String>> = of_database.values().collect();
+    assert_eq!(lists.len(), 1, "a migration is there for one database only: {of_database:?}");
+}

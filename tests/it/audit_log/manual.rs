@@ -1,0 +1,128 @@
+//! `docs/audit.md` by its word: commands print what it shows, its script finds the root, its tables are complete; and the
+//! program's exit codes.
+
+use hallpass::audit::event::Event;
+use hallpass::audit::export::FindingKind;
+
+use super::log::*;
+
+/// The program, in a folder with the files that `docs/audit.md` speaks of.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = export(long_story(300));
+        let lines: Vec<&str> = text.lines().collect();
+        let mut moved = lines.clone();
+        moved.swap(18, 19);
+        let kept = export(long_story(200));
+        for (name, content) in [
+            ("log.jsonl", text.clone()),
+            ("changed.jsonl", text.replacen("\"comment\":\"ok\"", "\"comment\":\"OK\"", 1)),
+            ("moved.jsonl", format!("{}\n", moved.join("\n"))),
+            ("kept.jsonl", format!("{}\n", kept.lines().last().unwrap())),
+        ] {
+            hallpass::durable::create(&folder.path().join(name), content.as_bytes(), 0o600).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn run(&self, arguments: &[&str], input: Option<&str>) -> (i32, String, String) {
+        let program = env!("CARGO_BIN_EXE_hallpass");
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).current_dir(self.0.path()).env_clear();
+        if let Some(file) = input {
+            command.stdin(std::fs::File::open(self.0.path().join(file)).unwrap());
+        }
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+}
+
+/// Words of a command line; single quotes hold blanks together.
+fn words(line: &str) -> Vec<&str> {
+    let pieces = line.split('\'').enumerate();
+    pieces.flat_map(|(i, piece)| if i % 2 == 1 { vec![piece] } else { piece.split_whitespace().collect() }).collect()
+}
+
+const MANUAL: &str = "docs/audit.md";
+
+fn manual() -> String {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(MANUAL)).unwrap()
+}
+
+fn blocks<'a>(manual: &'a str, kind: &str) -> Vec<&'a str> {
+    let fence = format!("\n```{kind}\n");
+    manual.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_manuals_examples_print_what_it_says() {
+    let desk = Desk::new();
+    let mut manual = manual();
+    let shown: Vec<String> = blocks(&manual, "console").into_iter().map(str::to_owned).collect();
+    assert_eq!(shown.len(), 3);
+    for block in shown {
+        let (command, _) = block.split_once('\n').unwrap();
+        let arguments = words(command.strip_prefix("$ hallpass ").unwrap());
+        let (_, stdout, _) = desk.run(&arguments, None);
+        let wanted = format!("{command}\n{stdout}");
+        if std::env::var_os("HALLPASS_UPDATE_GOLDEN").is_some() {
+            manual = manual.replace(&block, &wanted);
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(MANUAL);
+            hallpass::durable::replace(&path, manual.as_bytes(), 0o644).unwrap();
+        } else {
+            assert_eq!(block, wanted, "set HALLPASS_UPDATE_GOLDEN=1 to write it anew");
+        }
+    }
+}
+
+#[test]
+fn the_manual_names_every_kind_of_entry_and_of_finding_and_its_entries_are_real() {
+    let manual = manual();
+    let words = Event::KINDS.iter().copied().chain(FindingKind::ALL.iter().map(|kind| kind.word()));
+    for word in words.chain(hallpass::audit::search::KEYS) {
+        assert!(manual.contains(word), "{word}");
+    }
+    let lines: Vec<&str> = blocks(&manual, "jsonl").into_iter().flat_map(str::lines).collect();
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert!(SHORT.lines().any(|entry| entry == line), "{line}");
+    }
+}
+
+#[test]
+fn the_manuals_script_finds_the_signed_root_without_our_code() {
+    let desk = Desk::new();
+    let manual = manual();
+    let script = blocks(&manual, "python")[0];
+    let run = |file: &str| {
+        let output = std::process::Command::new("python3")
+            .args(["-c", script, file])
+            .current_dir(desk.0.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run("log.jsonl"), "300 entries; root as signed\n");
+    assert_eq!(run("changed.jsonl"), "300 entries; ROOT DIFFERS\n");
+}
+
+#[test]
+fn the_exit_code_tells_a_sound_log_from_an_unsound_one_and_from_wrong_usage() {
+    let desk = Desk::new();
+    let key = log_key().verifier().to_text();
+    assert_eq!(desk.run(&["audit", "verify", "log.jsonl"], None).0, 0);
+    assert_eq!(desk.run(&["audit", "verify", "-"], Some("log.jsonl")).0, 0);
+    let (code, stdout, _) = desk.run(&["--json", "audit", "verify", "--key", &key, "log.jsonl"], None);
+    let document: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &document["sound"], &document["entries"]), (0, &true.into(), &300.into()));
+    let (code, stdout, stderr) = desk.run(&["audit", "verify", "changed.jsonl"], None);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("group: entries 0 to 255") && stderr.contains("not sound"), "{stdout}{stderr}");
+    assert_eq!(desk.run(&["audit", "verify", "missing.jsonl"], None).0, 1);
+    assert_eq!(desk.run(&["audit", "verify", "--key", "x", "log.jsonl"], None).0, 2);
+    assert_eq!(desk.run(&["audit", "verify", "--earlier", "log.jsonl", "log.jsonl"], None).0, 2);
+}

@@ -1,0 +1,263 @@
+//! The log as an auditor meets it: one spelling per entry, a tree that agrees with the RFC, and an export in which nothing
+//! can be changed, moved, added or cut without being found and named.
+
+mod log;
+mod manual;
+mod meaning;
+mod tree;
+
+use std::collections::BTreeSet;
+
+use hallpass::audit::checkpoint::LogKey;
+use hallpass::audit::entry::Entry;
+use hallpass::audit::event::Event;
+use hallpass::audit::export::{Exporter, FindingKind, verify};
+use hallpass::audit::tree::leaf_hash;
+use proptest::prelude::*;
+
+use self::log::*;
+
+#[test]
+fn every_kind_of_entry_is_written_as_in_the_golden_file_and_read_back() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/events.jsonl");
+    let entries = entries(story());
+    let lines: Vec<String> = entries.iter().map(|e| String::from_utf8(e.to_bytes()).unwrap()).collect();
+    let text = format!("{}\n", lines.join("\n"));
+    if std::env::var_os("HALLPASS_UPDATE_GOLDEN").is_some() {
+        hallpass::durable::replace(&golden, text.as_bytes(), 0o644).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(golden).unwrap(), text, "set HALLPASS_UPDATE_GOLDEN=1 to write it anew");
+    for (line, entry) in lines.iter().zip(&entries) {
+        assert_eq!(Entry::parse(line.as_bytes()).as_ref(), Ok(entry));
+    }
+    let seen: BTreeSet<&str> = entries.iter().map(|entry| entry.event.kind()).collect();
+    assert_eq!(seen, Event::KINDS.iter().copied().collect(), "a kind without an example");
+}
+
+#[test]
+fn no_sentence_holds_a_character_that_could_deceive_a_terminal() {
+    for (_, event) in story() {
+        let sentence = event.sentence();
+        let harmless = |c: char| !c.is_control() && !('\u{200b}'..='\u{206f}').contains(&c);
+        assert!(sentence.chars().all(harmless), "{sentence:?}");
+    }
+}
+
+#[test]
+fn a_sound_export_is_verified_and_says_what_it_shows() {
+    for size in [story().len(), 256, 257, 600] {
+        let verified = check(export(long_story(size)).as_bytes()).unwrap();
+        assert_eq!(verified.entries, u64::try_from(size).unwrap());
+        assert_eq!((verified.certificates, verified.without_outcome.len()), (2, 0));
+    }
+}
+
+#[test]
+fn the_key_of_the_file_is_believed_only_when_none_is_given() {
+    let text = export(story());
+    assert_eq!(verify(text.as_bytes(), None, None).unwrap().key, log_key().verifier());
+    let other = LogKey::new(ORIGIN, &[8; 32]).unwrap().verifier();
+    let findings = verify(text.as_bytes(), Some(&other), None).unwrap_err();
+    assert!(kinds(&findings).contains(&FindingKind::Signature));
+}
+
+#[test]
+fn a_change_that_keeps_the_form_is_located_within_its_group() {
+    let text = export(long_story(600));
+    let changed = text.replacen("\"comment\":\"ok\"", "\"comment\":\"ko\"", 1);
+    let findings = check(changed.as_bytes()).unwrap_err();
+    assert_eq!(kinds(&findings), [FindingKind::Group, FindingKind::Root]);
+    assert!(findings[0].what.contains("entries 0 to 255"), "{findings:?}");
+
+    let mut events = long_story(600);
+    events[599].1 = Event::LoggedOut { person: person("mallory") };
+    let forged = entries(events).pop().unwrap();
+    let original = entries(long_story(600)).pop().unwrap();
+    let line = |entry: &Entry| String::from_utf8(entry.to_bytes()).unwrap();
+    let findings = check(text.replace(&line(&original), &line(&forged)).as_bytes()).unwrap_err();
+    assert_eq!(kinds(&findings), [FindingKind::Root]);
+    assert!(findings[0].what.contains("entries 0 to 511 agree"), "{findings:?}");
+}
+
+#[test]
+fn what_is_missing_doubled_moved_or_cut_is_named() {
+    let text = export(story());
+    let lines: Vec<&str> = text.lines().collect();
+    let joined = |lines: &[&str]| format!("{}\n", lines.join("\n"));
+
+    let mut without = lines.clone();
+    without.remove(5);
+    let findings = check(joined(&without).as_bytes()).unwrap_err();
+    assert_eq!(findings[0].what, "entry 4 is missing before entry 5");
+    assert_eq!((findings[0].line, findings[0].entry), (6, Some(5)));
+
+    let mut swapped = lines.clone();
+    swapped.swap(18, 20);
+    let findings = check(joined(&swapped).as_bytes()).unwrap_err();
+    assert_eq!(findings[0].kind, FindingKind::Sequence);
+
+    let mut doubled = lines.clone();
+    doubled.insert(6, lines[5]);
+    let findings = check(joined(&doubled).as_bytes()).unwrap_err();
+    assert_eq!(findings[0].what, "entry 4 stands where entry 5 belongs: doubled or out of order");
+
+    for size in 1..lines.len() {
+        let findings = check(joined(&lines[..size]).as_bytes()).unwrap_err();
+        assert!(findings.iter().any(|finding| finding.what.contains("cut off")), "{size}");
+    }
+
+    let mut cut = lines.clone();
+    cut.remove(lines.len() - 2);
+    let findings = check(joined(&cut).as_bytes()).unwrap_err();
+    assert_eq!(findings[0].what, "the checkpoint covers 28 entries, the file has 27");
+    assert!(check(b"").is_err());
+    assert!(check(format!("{text}{}\n", lines[3]).as_bytes()).is_err());
+}
+
+#[test]
+fn a_history_written_anew_is_found_by_a_checkpoint_kept_from_before() {
+    let earlier = checkpoint_at(&story()[..15]);
+    let key = log_key().verifier();
+    let with = |events| verify(export(events).as_bytes(), Some(&key), Some(&earlier));
+    assert!(with(story()).is_ok());
+    assert!(with(story()[..15].to_vec()).is_ok());
+
+    let mut other = story();
+    other[4].0 = 7;
+    let findings = with(other).unwrap_err();
+    assert_eq!(kinds(&findings), [FindingKind::Earlier]);
+    assert!(findings[0].what.contains("the first 15 entries are not those"), "{findings:?}");
+
+    let findings = with(story()[..14].to_vec()).unwrap_err();
+    assert!(findings[0].what.contains("the log was cut"), "{findings:?}");
+    let theirs = LogKey::new("other.example/log", &[7; 32]).unwrap().sign(3, &[0; 32]);
+    assert!(verify(export(story()).as_bytes(), Some(&key), Some(&theirs)).is_err());
+}
+
+#[test]
+fn an_exporter_refuses_what_does_not_fit_together() {
+    let entries = entries(story());
+    let (mut exporter, _) = Exporter::new(log_key().verifier());
+    assert!(exporter.entry(&entries[1].to_bytes()).unwrap_err().to_string().contains("instead of entry 0"));
+    assert!(exporter.entry(b"{}").is_err());
+    exporter.entry(&entries[0].to_bytes()).unwrap();
+    let root = leaf_hash(&entries[0].to_bytes());
+    let finish = |note: String| {
+        let (mut exporter, _) = Exporter::new(log_key().verifier());
+        exporter.entry(&entries[0].to_bytes()).unwrap();
+        exporter.finish(&note).map_err(|why| why.to_string())
+    };
+    assert!(finish(log_key().sign(1, &root)).is_ok());
+    assert!(finish(log_key().sign(2, &root)).unwrap_err().contains("covers 2 entries"));
+    assert!(finish(log_key().sign(1, &[0; 32])).unwrap_err().contains("not those"));
+    assert!(finish(LogKey::new(ORIGIN, &[8; 32]).unwrap().sign(1, &root)).is_err());
+}
+
+#[test]
+fn a_report_says_whose_key_it_believed() {
+    let text = export(story());
+    let key = log_key().verifier().to_text();
+    let trusting = hallpass::audit::report::verify(text.as_bytes(), None, None).unwrap();
+    assert!(trusting.is_sound && trusting.text.contains("nobody vouched"), "{}", trusting.text);
+    let checked = hallpass::audit::report::verify(text.as_bytes(), Some(&key), text.lines().last()).unwrap();
+    assert!(checked.is_sound && checked.text.contains("the log continues the one of 28 entries"), "{}", checked.text);
+    assert_eq!(checked.json["key_given"], true);
+    let changed = text.replacen("done", "gone", 1);
+    let report = hallpass::audit::report::verify(changed.as_bytes(), Some(&key), None).unwrap();
+    assert!(!report.is_sound && report.text.starts_with("the log is NOT sound: 1 finding\n"), "{}", report.text);
+    assert_eq!(report.json["findings"][0]["kind"], "root");
+    assert!(hallpass::audit::report::verify(text.as_bytes(), Some("x"), None).is_err());
+    assert!(hallpass::audit::report::verify(text.as_bytes(), None, Some("x")).is_err());
+}
+
+/// What somebody could do to a file.
+#[derive(Clone, Debug)]
+enum Tampering {
+    Flip(prop::sample::Index, u8),
+    RemoveByte(prop::sample::Index),
+    InsertByte(prop::sample::Index, u8),
+    Truncate(prop::sample::Index),
+    RemoveLine(prop::sample::Index),
+    RepeatLine(prop::sample::Index, prop::sample::Index),
+    SwapLines(prop::sample::Index, prop::sample::Index),
+}
+
+fn tampering() -> impl Strategy<Value = Tampering> {
+    let place = any::<prop::sample::Index>;
+    prop_oneof![
+        (place(), 1_u8..).prop_map(|(place, mask)| Tampering::Flip(place, mask)),
+        place().prop_map(Tampering::RemoveByte),
+        (place(), any::<u8>()).prop_map(|(place, byte)| Tampering::InsertByte(place, byte)),
+        place().prop_map(Tampering::Truncate),
+        place().prop_map(Tampering::RemoveLine),
+        (place(), place()).prop_map(|(from, to)| Tampering::RepeatLine(from, to)),
+        (place(), place()).prop_map(|(one, other)| Tampering::SwapLines(one, other)),
+    ]
+}
+
+fn tamper(text: &str, tampering: &Tampering) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+    match tampering {
+        Tampering::Flip(place, mask) => {
+            let place = place.index(bytes.len());
+            bytes[place] ^= mask;
+        }
+        Tampering::RemoveByte(place) => {
+            bytes.remove(place.index(bytes.len()));
+        }
+        Tampering::InsertByte(place, byte) => bytes.insert(place.index(bytes.len() + 1), *byte),
+        Tampering::Truncate(place) => bytes.truncate(place.index(bytes.len())),
+        Tampering::RemoveLine(place) => {
+            lines.remove(place.index(lines.len()));
+            bytes = lines.concat().into_bytes();
+        }
+        Tampering::RepeatLine(from, to) => {
+            lines.insert(to.index(lines.len() + 1), lines[from.index(lines.len())]);
+            bytes = lines.concat().into_bytes();
+        }
+        Tampering::SwapLines(one, other) => {
+            let (one, other) = (one.index(lines.len()), other.index(lines.len()));
+            lines.swap(one, other);
+            bytes = lines.concat().into_bytes();
+        }
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_single_change_of_an_export_is_found(size in prop_oneof![Just(28_usize), Just(280)], tampering in tampering()) {
+        let text: &str = if size == 28 { &SHORT } else { &LONG };
+        let changed = tamper(text, &tampering);
+        // Bytes repeated or swapped with equal ones change nothing.
+        prop_assume!(changed != text.as_bytes());
+        prop_assert!(check(&changed).is_err());
+        prop_assert!(verify(changed.as_slice(), None, None).is_err());
+    }
+
+    #[test]
+    fn no_finding_holds_a_control_character(tampering in prop::collection::vec(tampering(), 1..4)) {
+        let mut text = SHORT.clone();
+        for tampering in &tampering {
+            text = String::from_utf8_lossy(&tamper(&text, tampering)).into_owned();
+            if text.is_empty() {
+                break;
+            }
+        }
+        let findings = check(text.as_bytes()).err().unwrap_or_default();
+        let texts: String = findings.iter().map(|finding| finding.what.as_str()).collect();
+        prop_assert!(!texts.contains(|c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)), "{texts:?}");
+    }
+
+    #[test]
+    fn bytes_that_parse_as_an_entry_are_its_only_spelling(index in 0_usize..28, tampering in tampering()) {
+        let changed = tamper(SHORT.lines().nth(index + 1).unwrap(), &tampering);
+        if let Ok(parsed) = Entry::parse(&changed) {
+            prop_assert_eq!(parsed.to_bytes(), changed);
+        }
+    }
+
+}

@@ -1,0 +1,104 @@
+//! `hallpass init` and `serve`, as an operator meets them.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::stage::{Running, Stage};
+
+#[test]
+fn init_writes_what_serve_accepts_and_overwrites_nothing() {
+    let mut stage = Stage::empty();
+    let key = stage.make_key("omar");
+    stage.write("passphrase", "correct horse\n");
+    let answers = format!(
+        "url = \"https://hallpass.example.com:7722\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {:?}\nhost = \"web-1\"\nca_passphrase_file = {:?}\n",
+        stage.path("new"),
+        stage.path("omar/login_key.pub"),
+        stage.path("passphrase"),
+    );
+    stage.write("answers.toml", &answers);
+    let file = stage.shown("answers.toml");
+    let init = ["init", "--answers", file.as_str()];
+    assert_eq!(stage.types("omar", &["init", "--answers", &file, "--dry-run"]).code, 0);
+    assert!(!stage.path("new").exists());
+    assert_eq!(stage.types("omar", &init).code, 0);
+    let mode = |name: &str| std::fs::metadata(stage.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("new"), mode("new/user_ca"), mode("new/log.key")), (0o700, 0o600, 0o600));
+    assert!(std::fs::read_to_string(stage.path("new/policy.toml")).unwrap().contains(key.split(' ').nth(1).unwrap()));
+    let before = std::fs::read(stage.path("new/user_ca")).unwrap();
+    assert_eq!(stage.types("omar", &init).code, 1);
+    assert_eq!(std::fs::read(stage.path("new/user_ca")).unwrap(), before);
+    // Unknown keys, missing answers, answers that make no sense, nobody to ask.
+    for (code, answers) in [
+        (2, "operatr = \"omar\"\n".to_owned()),
+        (2, "operator = \"omar\"\n".to_owned()),
+        (2, answers.replace("https://", "http://").replace("new", "other")),
+        (2, answers.replace("omar@example.com", "Omar Sharif").replace("new", "other")),
+        (2, answers.replace(".pub", "").replace("new", "other")),
+    ] {
+        stage.write("answers.toml", &answers);
+        assert_eq!(stage.types("omar", &init).code, code, "{answers}");
+    }
+    assert!(!stage.path("other").exists());
+    assert_eq!(stage.types("omar", &["init"]).code, 2);
+    stage.check("init");
+}
+
+#[test]
+fn a_service_that_cannot_start_says_why_before_it_writes_anything() {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    let config = stage.shown("service/config.toml");
+    let serve = ["serve", "--config", config.as_str()];
+    assert_eq!(stage.types("omar", &["serve", "--config", "/nowhere/config.toml"]).code, 1);
+    let good = std::fs::read_to_string(&config).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (code, text) in [
+        (2, good.replace("listen", "lisen")),
+        (2, good.replace("listen = \"127.0.0.1:0\"", "listen = \"127.0.0.1:7722\"")),
+        (1, good.replace("127.0.0.1:0", &address)),
+        (1, good.replace("\"user_ca\"", "\"nothing\"")),
+        (1, good.replace("\"log.key\"", "\"config.toml\"")),
+    ] {
+        stage.write("service/config.toml", &text);
+        assert_eq!(stage.types("omar", &serve).code, code, "{text}");
+    }
+    stage.write("service/config.toml", &good);
+    std::fs::set_permissions(stage.path("service/log.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(stage.types("omar", &serve).code, 1);
+    std::fs::set_permissions(stage.path("service/log.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    stage.write("service/policy.toml", &policy.replace("approval", "aproval"));
+    assert_eq!(stage.types("omar", &serve).code, 1);
+    stage.write("service/policy.toml", &policy.replace("expect = \"ask\"", "expect = \"allow\""));
+    assert_eq!(stage.types("omar", &serve).code, 1);
+    stage.check("serve");
+}
+
+#[test]
+fn a_hangup_applies_the_policy_file_and_a_broken_one_changes_nothing() {
+    let mut stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let said = |stage: &mut Stage, text: &str| {
+        stage.write("service/policy.toml", text);
+        stage.signal("HUP");
+    };
+    said(&mut stage, &policy.replace("approval", "aproval"));
+    // The waiting client hears nothing; the log of the service does. The next one is good, and comes after it.
+    stage.hears("the policy in force stays");
+    said(&mut stage, &policy.replace("max = \"10m\"", "max = \"9m\""));
+    stage.hears("policy applied");
+    let history = stage.as_person("omar", &["policy", "history", "--json"]).json();
+    let versions = history["versions"].as_array().unwrap();
+    assert_eq!((versions.len(), versions[0]["by"].as_str().unwrap()), (2, "system:signal"));
+}
+
+/// What a running service is made to be by its parts elsewhere; here only that it ends well.
+#[test]
+fn a_service_that_is_told_to_stop_drains_and_exits_0() {
+    let mut stage = Stage::new();
+    let waiting: Running = stage.starts("alice", &["request", "web-1", "--reason", super::REASON, "--wait=1s"]);
+    let said = stage.stop();
+    assert!(said.ends_with("stopped\n"), "{said}");
+    drop(waiting.ends());
+}

@@ -1,0 +1,122 @@
+//! The real program as a child process, in a folder that outlives it.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+
+use hallpass::audit::checkpoint::LogKey;
+use hallpass::ssh::private::SessionKey;
+
+use crate::support::fixtures::House;
+
+/// What clients are told to call; the port differs from start to start and is no part of it.
+pub(crate) const PUBLIC_URL: &str = "https://localhost";
+
+/// Everything the service keeps, and its settings.
+pub(crate) struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap() };
+        let ca = SessionKey::generate([200; 32]).to_openssh("user CA").unwrap();
+        site.write("user-ca", &ca);
+        site.write("log.key", &LogKey::seed_text(&[201; 32]));
+        site.write("policy.toml", &House::text());
+        site.write(
+            "config.toml",
+            &format!(
+                "listen = \"127.0.0.1:0\"\npublic_url = \"{PUBLIC_URL}\"\n\n[tls]\nself_signed = true\n\n\
+                 [store]\npath = \"hallpass.db\"\n\n[ca.user]\nkey = \"user-ca\"\n\n[log]\nkey = \"log.key\"\n\n\
+                 [limits]\nrequests_per_second = 10000\nburst = 10000\n"
+            ),
+        );
+        site
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        use std::io::Write as _;
+        let path = self.folder.path().join(name);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("hallpass.db")
+    }
+
+    /// Starts the program; `point`: where it is to die, as in `issue.signed:2`.
+    pub(crate) fn start(&self, point: Option<&str>) -> Server {
+        Server::start(self.folder.path(), point)
+    }
+}
+
+/// A started program. Killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// Its base URL; `None` when it died before it listened.
+    pub(crate) url: Option<String>,
+    errors: Option<JoinHandle<String>>,
+}
+
+impl Server {
+    fn start(folder: &Path, point: Option<&str>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+        command.arg("--config").arg(folder.join("config.toml")).arg("serve");
+        command.env_remove("HALLPASS_FAILPOINT").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if let Some(point) = point {
+            command.env("HALLPASS_FAILPOINT", point);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        let mut url = None;
+        // Until it says where it listens, or its end.
+        for line in errors.by_ref() {
+            let line = line.unwrap();
+            if let Some((_, rest)) = line.split_once(" listens on ") {
+                let address = rest.split_whitespace().next().unwrap();
+                url = Some(format!("https://{address}"));
+            }
+            said.push_str(&line);
+            said.push('\n');
+            if url.is_some() {
+                break;
+            }
+        }
+        // The rest is read as it comes, so that the program never waits for us.
+        let errors = std::thread::spawn(move || {
+            errors.map_while(Result::ok).for_each(|line| {
+                said.push_str(&line);
+                said.push('\n');
+            });
+            said
+        });
+        Self { child, url, errors: Some(errors) }
+    }
+
+    /// Waits until it has died by its fail point.
+    pub(crate) fn died(mut self) {
+        let status = self.child.wait().unwrap();
+        let said = self.errors.take().unwrap().join().unwrap();
+        assert_eq!(status.signal(), Some(rustix::process::Signal::ABORT.as_raw()), "{status}\n{said}");
+    }
+
+    /// What `kill -9` does.
+    pub(crate) fn kill(mut self) -> ExitStatus {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error means that it is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,114 @@
+//! The example files at the top level: they parse, they mean what their comments say, and each key is explained. That they
+//! name every key there is, is tested beside the parsers.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use hallpass::config::Config;
+use hallpass::name::{Account, HostName, PersonName};
+use hallpass::policy::{Outcome, Policy, Question};
+use hallpass::time::{Lifetime, Timestamp};
+
+const POLICY: &str = include_str!("../../policy.toml.example");
+const CONFIG: &str = include_str!("../../config.toml.example");
+
+fn policy() -> Policy {
+    Policy::parse(POLICY, "policy.toml.example").unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn person(name: &str) -> PersonName {
+    PersonName::parse(&format!("{name}@example.com")).unwrap()
+}
+
+fn ask(name: &str, host: &str, account: &str) -> Outcome {
+    let question = Question {
+        person: person(name),
+        hosts: BTreeSet::from([HostName::parse(host).unwrap()]),
+        account: Account::parse(account).unwrap(),
+        lifetime: None,
+        held: Lifetime::ZERO,
+        start: None,
+        reason: "INC-1 the pool is exhausted".to_owned(),
+        ticket: None,
+        at: Timestamp::parse("2026-01-05T10:00:00Z").unwrap(),
+    };
+    policy().evaluate(&question).outcome
+}
+
+#[test]
+fn the_policy_example_gives_the_roles_that_it_names() {
+    let policy = policy();
+    for (name, is_operator, is_auditor) in
+        [("alice", false, false), ("bob", true, false), ("carol", false, true), ("dave", true, false)]
+    {
+        assert_eq!(policy.is_operator(&person(name)), is_operator, "{name}");
+        assert_eq!(policy.is_auditor(&person(name)), is_auditor, "{name}");
+    }
+}
+
+#[test]
+fn the_policy_example_grants_what_its_comments_say() {
+    let Outcome::Ask(terms, quorum) = ask("alice", "web-1", "deploy") else { panic!("it asks") };
+    assert_eq!((terms.lifetime.to_string(), terms.lifetime_max.to_string()), ("30m".to_owned(), "2h".to_owned()));
+    assert_eq!(terms.options.permits.iter().map(|permit| permit.key()).collect::<Vec<_>>(), ["pty"]);
+    assert_eq!(terms.options.source_addresses.len(), 2);
+    assert_eq!(quorum.to_string(), "needs 1 of group:sre");
+
+    let Outcome::Allow(terms) = ask("alice", "legacy-1", "debug") else { panic!("it is allowed at once") };
+    let principals: Vec<&str> = terms.hosts.values().map(hallpass::name::Principal::as_str).collect();
+    assert_eq!(principals, ["debug"], "the scope of legacy-1 is the account");
+    assert_eq!(terms.options.force_command.unwrap().as_str(), "journalctl -n 1000 -u api");
+
+    let Outcome::Ask(terms, quorum) = ask("bob", "db-1", "postgres") else { panic!("it asks") };
+    assert_eq!(terms.lifetime_max.to_string(), "45m");
+    let others = BTreeSet::from([person("carol"), person("dave")]);
+    assert!(quorum.is_met(&others, policy().directory()), "whoever asks, the others can approve");
+    assert!(matches!(ask("bob", "db-1", "root"), Outcome::Refuse(_)));
+}
+
+#[test]
+fn the_config_example_means_what_it_says() {
+    let config = Config::parse(CONFIG, "config.toml.example", Path::new("/etc/hallpass"), None).unwrap();
+    assert_eq!(config.http.listen, "0.0.0.0:7722".parse().unwrap());
+    assert_eq!(config.service.public_url, "https://hallpass.example.com:7722");
+    assert_eq!(config.policy_path, Path::new("/etc/hallpass/policy.toml"));
+    assert_eq!(config.store.path, Path::new("/var/lib/hallpass/hallpass.db"));
+    assert_eq!(config.user_ca.path, Path::new("/etc/hallpass/user-ca"));
+    assert_eq!(config.service.session.to_string(), "12h");
+    assert!(config.self_signed && !config.logging.json);
+}
+
+/// The first place of each key in an example, with the comment above it.
+fn keys_with_comments(text: &str) -> Vec<(String, String)> {
+    let (mut table, mut comment) = (String::new(), String::new());
+    let (mut seen, mut keys) = (BTreeSet::new(), Vec::new());
+    for line in text.lines() {
+        let setting = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+        let setting = setting.unwrap_or(line);
+        if let Some(words) = setting.strip_prefix('#') {
+            comment.push_str(words);
+        } else if setting.is_empty() {
+            comment.clear();
+        } else if setting.starts_with('[') {
+            table = setting.to_owned();
+            comment.clear();
+        } else {
+            let key = setting.split('=').next().unwrap().trim().to_owned();
+            if seen.insert((table.clone(), key.clone())) {
+                keys.push((format!("{table} {key}"), comment.to_lowercase()));
+            }
+        }
+    }
+    keys
+}
+
+#[test]
+fn each_key_of_an_example_has_a_comment_that_tells_its_default_or_that_it_is_required() {
+    for text in [POLICY, CONFIG] {
+        let keys = keys_with_comments(text);
+        assert!(keys.len() > 20, "{keys:?}");
+        for (key, comment) in keys {
+            assert!(comment.contains("default") || comment.contains("required"), "{key}: {comment:?}");
+        }
+    }
+}

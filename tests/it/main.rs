@@ -1,0 +1,32 @@
+//! All integration tests, in one binary so that the crate is linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::map_entry,
+    clippy::struct_excessive_bools,
+    clippy::allow_attributes,
+    reason = "a test that meets what it did not expect fails by panicking; its files need not survive a crash"
+)]
+
+mod api;
+mod architecture;
+mod audit_log;
+mod bad_input;
+mod cli;
+mod crash;
+mod demo;
+mod examples;
+mod formats;
+mod lifecycle;
+mod openssh;
+mod policy;
+mod store;
+mod story;
+mod support;

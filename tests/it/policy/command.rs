@@ -1,0 +1,129 @@
+//! `hallpass policy check|test|explain|diff` on files: answers on standard output, exit codes, JSON.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::SMALL;
+
+fn hallpass(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hallpass")).args(arguments).output().unwrap()
+}
+
+fn exit(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn answer(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn example() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("policy.toml.example").to_str().unwrap().to_owned()
+}
+
+/// A file of this text in a folder that goes with the first value.
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.toml");
+    hallpass::durable::replace(&path, text.as_bytes(), 0o600).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn checking_counts_what_is_in_a_good_file_and_lists_what_is_wrong_with_a_bad_one() {
+    let good = hallpass(&["policy", "check", &example()]);
+    assert_eq!((exit(&good), good.stderr.as_slice()), (0, b"".as_slice()));
+    assert!(answer(&good).ends_with("policy.toml.example: a policy of 4 people, 4 hosts, 4 rules, 4 tests\n"));
+
+    let (_folder, path) = file(&SMALL.replace("hosts", "hots"));
+    let bad = hallpass(&["policy", "check", &example(), path.to_str().unwrap()]);
+    assert_eq!(exit(&bad), 1);
+    assert!(answer(&bad).contains(":23:1: rule[1].hots: unknown key; did you mean \"hosts\"?\n"), "{}", answer(&bad));
+    assert!(answer(&bad).contains("policy.toml.example: a policy of"), "one bad file does not hide a good one");
+
+    let json = hallpass(&["--json", "policy", "check", path.to_str().unwrap()]);
+    let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((exit(&json), &document["ok"]), (1, &serde_json::Value::Bool(false)));
+    let lines: Vec<&serde_json::Value> = document["problems"].as_array().unwrap().iter().map(|p| &p["line"]).collect();
+    assert_eq!(lines, [20, 23, 26, 29]);
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_a_problem_like_others() {
+    let missing = hallpass(&["policy", "check", "/nonexistent/policy.toml"]);
+    assert_eq!(exit(&missing), 1);
+    assert!(
+        answer(&missing).starts_with("/nonexistent/policy.toml:1:1: cannot read the file: "),
+        "{}",
+        answer(&missing)
+    );
+    let (folder, path) = file("version = 1");
+    hallpass::durable::replace(&path, b"version = 1 # \xff", 0o600).unwrap();
+    let binary = hallpass(&["policy", "test", path.to_str().unwrap()]);
+    assert_eq!(exit(&binary), 1);
+    assert!(answer(&binary).contains("policy.toml:1:15: this byte is not UTF-8"), "{}", answer(&binary));
+    drop(folder);
+}
+
+#[test]
+fn failing_tests_are_told_with_place_expectation_and_reason() {
+    let test =
+        "[[test]]\nname = \"root is free\"\nask = { person = \"alice\", host = \"web-1\", account = \"root\" }\n";
+    let (_folder, path) = file(&format!("{SMALL}{test}expect = \"allow\"\n"));
+    let failed = hallpass(&["policy", "test", path.to_str().unwrap()]);
+    assert_eq!(exit(&failed), 1);
+    let why = "expected allow, but it is refuse: rule \"no-root\" forbids it: use sudo";
+    assert!(answer(&failed).contains(&format!(":36:1: root is free: {why}\n")), "{}", answer(&failed));
+    assert!(answer(&failed).ends_with("policy.toml: 0 of 1 tests passed\n"));
+
+    let (_folder, path) = file(&format!("{SMALL}{test}expect = \"refuse\"\nexpect_rule = \"web\"\n"));
+    let failed = hallpass(&["policy", "test", path.to_str().unwrap()]);
+    assert!(answer(&failed).contains("expected rule \"web\" to decide, but it was \"no-root\""), "{}", answer(&failed));
+
+    assert_eq!(exit(&hallpass(&["policy", "test", &example()])), 0);
+}
+
+#[test]
+fn explaining_exits_0_for_what_may_be_asked_3_for_unmet_demands_and_5_for_no_rule() {
+    let ask = |more: &[&str]| {
+        let path = example();
+        let mut arguments =
+            vec!["policy", "explain", &path, "--person", "alice@example.com", "--at", "2026-01-05T10:00:00Z"];
+        arguments.extend(more);
+        hallpass(&arguments)
+    };
+    let may = ask(&["--host", "tag:role=web", "--as", "deploy", "--ticket", "INC-1", "--for", "1h"]);
+    assert_eq!(exit(&may), 0);
+    let told = answer(&may);
+    assert!(told.starts_with("may be asked for: deploy on web-1, web-2 for 1h (rule \"prod-web-debug\")\n"), "{told}");
+    assert!(told.contains("  could agree: bob@example.com, carol@example.com\n"), "{told}");
+
+    let unmet = ask(&["--host", "web-1", "--as", "deploy", "--ticket", "nonsense"]);
+    assert_eq!(exit(&unmet), 3);
+    assert!(
+        answer(&unmet).contains("needs a ticket like ^(INC|OPS)-[0-9]+$; \"nonsense\" is not\n"),
+        "{}",
+        answer(&unmet)
+    );
+
+    assert_eq!(exit(&ask(&["--host", "db-1", "--as", "root"])), 5);
+    assert_eq!(exit(&ask(&["--host", "nowhere", "--as", "deploy"])), 5);
+    assert_eq!(exit(&ask(&["--host", "tag:role=nothing", "--as", "deploy"])), 2);
+    assert_eq!(exit(&ask(&["--host", "web-1", "--as", "Deploy"])), 2);
+
+    let json = ask(&["--json", "--host", "legacy-1", "--as", "debug"]);
+    let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(document["verdict"], "allow");
+    assert_eq!(document["terms"]["principals"], serde_json::json!(["debug"]));
+    assert_eq!(document["terms"]["command"], "journalctl -n 1000 -u api");
+}
+
+#[test]
+fn a_difference_is_told_and_exits_0() {
+    let (_old_folder, old) = file(SMALL);
+    let (_new_folder, new) = file(&SMALL.replace("accounts = [\"postgres\"]", "accounts = [\"postgres\", \"dba\"]"));
+    let told = hallpass(&["policy", "diff", old.to_str().unwrap(), new.to_str().unwrap()]);
+    assert_eq!((exit(&told), answer(&told)), (0, "+ bob gains dba on db-1 (at once, 30m up to 1h (4h in total))\n"));
+    let same = hallpass(&["policy", "diff", old.to_str().unwrap(), old.to_str().unwrap()]);
+    assert_eq!((exit(&same), answer(&same)), (0, "nobody gains or loses anything\n"));
+}

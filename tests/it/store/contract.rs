@@ -1,0 +1,488 @@
+//! What every store keeps to; run on each database. How requests are found is in `finding`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hallpass::access::State;
+use hallpass::audit::entry::Entry;
+use hallpass::audit::event::Event;
+use hallpass::audit::tree::{Frontier, Node, inclusion_nodes, inclusion_proof, verify_inclusion};
+use hallpass::identity::challenge::Redemption;
+use hallpass::identity::session::{Session, TokenHash};
+use hallpass::name::PolicyVersion;
+use hallpass::store::{Change, LIST_MAX, RequestFilter, RowVersion, Save, Store, StoreError, StoredPolicy};
+use hallpass::time::Timestamp;
+use tokio::task::JoinSet;
+
+use super::finding::{
+    a_host_that_was_narrowed_away_finds_the_request_no_more, due_requests_come_earliest_first, lists_have_a_limit,
+    open_requests_are_counted_per_person, requests_are_found_by_each_filter, requests_are_found_by_prefix,
+};
+use super::{Database, Desk, change, event, outcome};
+use crate::support::fixtures::{at, ca, id, key, person, states};
+
+/// Runs each function as one test per database.
+macro_rules! contract {
+    ($($name:ident)*) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&crate::store::Sqlite::new()).await;
+            })*
+        }
+    };
+}
+
+contract! {
+    a_new_store_is_empty
+    requests_in_every_state_read_back_as_they_were_saved
+    everything_is_the_same_after_a_restart
+    an_id_is_given_once
+    a_change_made_from_an_older_version_is_refused
+    a_refused_change_leaves_nothing_behind
+    nothing_changes_without_a_log_entry
+    a_certificates_serial_is_the_index_of_the_entry_with_its_bytes
+    a_certificates_entry_comes_from_a_permit_alone
+    a_certificate_has_one_outcome
+    a_hundred_parallel_fetches_make_one_certificate
+    a_challenge_is_redeemed_once_also_in_parallel
+    a_member_of_a_group_is_refused_alone
+    log_time_never_runs_backwards
+    the_log_is_gapless_and_its_tree_proves_each_entry
+    requests_are_found_by_each_filter
+    a_host_that_was_narrowed_away_finds_the_request_no_more
+    requests_are_found_by_prefix
+    lists_have_a_limit
+    due_requests_come_earliest_first
+    open_requests_are_counted_per_person
+    sessions_end_one_by_one_and_all_together
+    sweeping_takes_only_what_is_over
+    policy_versions_follow_each_other
+    a_shared_value_is_made_once
+    a_store_that_can_write_is_ready
+    a_dropped_caller_does_not_take_its_change_back
+}
+
+fn session(n: u8, who: &str, expires: Timestamp) -> Session {
+    let fingerprint = key(1).fingerprint();
+    Session { token: TokenHash([n; 32]), person: person(who), key: fingerprint, opened: at(0), expires }
+}
+
+fn policy(version: u32) -> StoredPolicy {
+    StoredPolicy {
+        version: PolicyVersion(version),
+        text: format!("# version {version}\n"),
+        by: "person:olga@example.com".to_owned(),
+        at: at(0),
+    }
+}
+
+async fn entries(store: &dyn Store) -> Vec<Entry> {
+    let bytes = store.entries(0, LIST_MAX).await.unwrap();
+    bytes.iter().map(|entry| Entry::parse(entry).unwrap()).collect()
+}
+
+async fn size(store: &dyn Store) -> u64 {
+    store.head().await.unwrap().frontier.size()
+}
+
+async fn a_new_store_is_empty(database: &dyn Database) {
+    let store = database.open();
+    let head = store.head().await.unwrap();
+    assert_eq!((head.frontier, head.at), (Frontier::default(), Timestamp::from_unix(0).unwrap()));
+    assert_eq!(store.entries(0, 10).await.unwrap(), Vec::<Vec<u8>>::new());
+    assert_eq!(store.request(id(1)).await.unwrap(), None);
+    assert_eq!(store.requests(RequestFilter { limit: 10, ..RequestFilter::default() }).await.unwrap(), vec![]);
+    assert_eq!(store.policy(None).await.unwrap(), None);
+    assert_eq!(store.policies().await.unwrap(), vec![]);
+    assert_eq!(store.session(TokenHash([0; 32])).await.unwrap(), None);
+    assert_eq!(store.without_outcome().await.unwrap(), vec![]);
+}
+
+/// One request in each state, each with all it can carry.
+pub(super) async fn one_of_each(desk: &Desk) -> Vec<hallpass::store::Stored> {
+    let (house, now) = (&desk.house, at(60));
+    let mut made = Vec::new();
+    let pending = desk.ask(id(1), "alice@example.com", &["dual-1", "dual-2"], at(0)).await;
+    let half = house.approve(pending.request, "bob@example.com", now);
+    made.push(desk.save(half, pending.version, now).await.unwrap());
+    made.push(desk.approved(id(2), at(0)).await);
+    made.push(desk.issued(id(3), at(0)).await);
+    for (n, what) in [(4, "deny"), (5, "withdraw"), (6, "lapse"), (7, "end"), (8, "expire"), (9, "extend")] {
+        let hosts = ["web-1", "web-2"];
+        let asked = desk.ask(id(n), "alice@example.com", &hosts, at(0)).await;
+        let step = match what {
+            "deny" => house.deny(asked.request, "bob@example.com", now),
+            "withdraw" => house.withdraw(asked.request, now),
+            "lapse" => house.tick(asked.request, at(100_000)),
+            _ => house.approve(asked.request, "bob@example.com", now),
+        };
+        let stored = desk.save(step, asked.version, now).await.unwrap();
+        if n <= 6 {
+            made.push(stored);
+            continue;
+        }
+        let issued = house.certify(stored.request, now);
+        let issued = desk.save(issued, stored.version, now).await.unwrap();
+        let step = match what {
+            "end" => house.end(issued.request, now),
+            "expire" => house.tick(issued.request, at(100_000)),
+            _ => house.extend(issued.request, now),
+        };
+        made.push(desk.save(step, issued.version, now).await.unwrap());
+    }
+    made
+}
+
+async fn requests_in_every_state_read_back_as_they_were_saved(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let made = one_of_each(&desk).await;
+    let words: BTreeSet<&str> = made.iter().map(|stored| stored.request.parts().state.word()).collect();
+    let all = ["pending", "approved", "issued", "denied", "withdrawn", "lapsed", "ended", "expired"];
+    assert_eq!(words, states(&all));
+    assert!(made.iter().any(|stored| stored.request.parts().extension.is_some()));
+    assert!(made.iter().any(|stored| matches!(&stored.request.parts().state,
+        State::Pending { approvals, .. } if !approvals.is_empty())));
+    for stored in made {
+        assert_eq!(desk.request(stored.request.id()).await, stored);
+    }
+}
+
+async fn everything_is_the_same_after_a_restart(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let made = one_of_each(&desk).await;
+    let saves = vec![Save::NewSession(session(1, "alice@example.com", at(500))), Save::NewPolicy(policy(1))];
+    desk.store.commit(change(at(70), saves, vec![event()])).await.unwrap();
+    let value = desk.store.meta("key", Box::new(|| vec![1, 2, 3])).await.unwrap();
+    let (head, log) = (desk.store.head().await.unwrap(), entries(&*desk.store).await);
+    let unfinished = desk.store.without_outcome().await.unwrap();
+    drop(desk);
+
+    let store = database.open();
+    assert_eq!(store.head().await.unwrap(), head);
+    assert_eq!(entries(&*store).await, log);
+    for stored in made {
+        assert_eq!(store.request(stored.request.id()).await.unwrap().unwrap(), stored);
+    }
+    let found = store.session(TokenHash([1; 32])).await.unwrap();
+    assert_eq!(found, Some(session(1, "alice@example.com", at(500))));
+    assert_eq!(store.policy(None).await.unwrap(), Some(policy(1)));
+    assert_eq!(store.meta("key", Box::new(|| vec![9])).await.unwrap(), value);
+    assert_eq!(store.without_outcome().await.unwrap(), unfinished);
+    assert_eq!(unfinished.len(), 4);
+    let next = store.commit(change(at(80), vec![], vec![event()])).await.unwrap();
+    assert_eq!(next.entries, vec![head.frontier.size()]);
+}
+
+async fn an_id_is_given_once(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let first = desk.approved(id(1), at(0)).await;
+    let second = desk.house.ask(id(1), "ann@example.com", &["dev-2"], at(1));
+    let save = Save::NewRequest(second.request);
+    let error = desk.store.commit(change(at(1), vec![save], second.events)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict), "{error}");
+    assert_eq!(desk.request(id(1)).await, first);
+}
+
+async fn a_change_made_from_an_older_version_is_refused(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let asked = desk.ask(id(1), "alice@example.com", &["web-1"], at(0)).await;
+    let denied = desk.house.deny(asked.request.clone(), "bob@example.com", at(1));
+    let denied = desk.save(denied, asked.version, at(1)).await.unwrap();
+    assert_eq!(denied.version, RowVersion(asked.version.0 + 1));
+    let before = size(&*desk.store).await;
+    let approved = desk.house.approve(asked.request, "ben@example.com", at(2));
+    let error = desk.save(approved, asked.version, at(2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict), "{error}");
+    assert_eq!(desk.request(id(1)).await, denied);
+    assert_eq!(size(&*desk.store).await, before);
+    // A version that no row has had yet is no better.
+    let again = Save::Request { request: denied.request.clone(), expected: RowVersion(7) };
+    let error = desk.store.commit(change(at(3), vec![again], vec![event()])).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict), "{error}");
+}
+
+async fn a_refused_change_leaves_nothing_behind(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let stored = desk.approved(id(1), at(0)).await;
+    desk.store.commit(change(at(0), vec![Save::NewPolicy(policy(1))], vec![event()])).await.unwrap();
+    let head = desk.store.head().await.unwrap();
+    let nonce = Redemption { nonce: [1; 16], expires: at(100) };
+    let stale = Save::Request { request: stored.request.clone(), expected: RowVersion(9) };
+    let certify = desk.house.certify(stored.request.clone(), at(1));
+    let certify =
+        Save::Certify { permit: Box::new(certify.permit.unwrap()), ca: ca(), nonce: [1; 32], expected: stored.version };
+    let new = desk.house.ask(id(2), "ann@example.com", &["dev-2"], at(1));
+    let saves = vec![
+        Save::NewSession(session(1, "alice@example.com", at(500))),
+        Save::Redeem(nonce.clone()),
+        Save::NewPolicy(policy(2)),
+        Save::NewRequest(new.request),
+        certify,
+        stale,
+    ];
+    let error = desk.store.commit(change(at(1), saves, vec![event()])).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict), "{error}");
+    assert_eq!(desk.store.head().await.unwrap(), head);
+    assert_eq!(desk.request(id(1)).await, stored);
+    assert_eq!(desk.store.request(id(2)).await.unwrap(), None);
+    assert_eq!(desk.store.session(TokenHash([1; 32])).await.unwrap(), None);
+    assert_eq!(desk.store.policy(None).await.unwrap(), Some(policy(1)));
+    assert_eq!(desk.store.without_outcome().await.unwrap(), vec![]);
+    desk.store.commit(change(at(1), vec![Save::Redeem(nonce)], vec![event()])).await.unwrap();
+}
+
+async fn nothing_changes_without_a_log_entry(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let save = Save::NewSession(session(1, "alice@example.com", at(500)));
+    let error = desk.store.commit(change(at(0), vec![save], vec![])).await.unwrap_err();
+    assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    assert_eq!(desk.store.session(TokenHash([1; 32])).await.unwrap(), None);
+    desk.store.commit(change(at(0), vec![], vec![])).await.unwrap_err();
+    assert_eq!(size(&*desk.store).await, 1);
+}
+
+async fn a_certificates_serial_is_the_index_of_the_entry_with_its_bytes(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let approved = desk.approved(id(1), at(0)).await;
+    let index = size(&*desk.store).await;
+    let step = desk.house.certify(approved.request, at(5));
+    let save =
+        Save::Certify { permit: Box::new(step.permit.unwrap()), ca: ca(), nonce: [3; 32], expected: approved.version };
+    let committed = desk.store.commit(change(at(5), vec![save], vec![event()])).await.unwrap();
+    assert_eq!(committed.entries, vec![index, index + 1]);
+    let signed = committed.tbs.unwrap();
+    assert_eq!(signed.fields().serial.number(), index);
+    assert_eq!(signed.ca(), &ca());
+    let log = entries(&*desk.store).await;
+    let Event::CertificateToBeSigned { tbs, serial, request, .. } = &log[usize::try_from(index).unwrap()].event else {
+        panic!("not a certificate's entry");
+    };
+    assert_eq!((tbs.as_slice(), serial.number(), *request), (signed.bytes(), index, id(1)));
+    let stored = desk.request(id(1)).await;
+    assert_eq!(stored, committed.requests[0]);
+    assert_eq!(stored.request.grant().unwrap().certificate.as_ref().unwrap().tbs, signed);
+}
+
+async fn a_certificates_entry_comes_from_a_permit_alone(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    desk.issued(id(1), at(0)).await;
+    let Some(Entry { event, .. }) = entries(&*desk.store).await.pop() else { panic!("no entry") };
+    assert!(matches!(event, Event::CertificateToBeSigned { .. }));
+    let before = size(&*desk.store).await;
+    desk.store.commit(change(at(0), vec![], vec![event])).await.unwrap_err();
+    assert_eq!(size(&*desk.store).await, before);
+}
+
+async fn a_certificate_has_one_outcome(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let stored = desk.issued(id(1), at(0)).await;
+    desk.issued(id(2), at(0)).await;
+    assert_eq!(desk.store.without_outcome().await.unwrap(), vec![id(1), id(2)]);
+    let signed = outcome(&stored.request);
+    desk.store.commit(change(at(0), vec![], vec![signed.clone()])).await.unwrap();
+    assert_eq!(desk.store.without_outcome().await.unwrap(), vec![id(2)]);
+    let error = desk.store.commit(change(at(0), vec![], vec![signed])).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict), "{error}");
+}
+
+async fn a_hundred_parallel_fetches_make_one_certificate(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let stored = desk.approved(id(1), at(0)).await;
+    let mut fetches = JoinSet::new();
+    for n in 0..100 {
+        let step = desk.house.certify(stored.request.clone(), at(1));
+        let permit = Box::new(step.permit.unwrap());
+        let save = Save::Certify { permit, ca: ca(), nonce: [n; 32], expected: stored.version };
+        let store = Arc::clone(&desk.store);
+        fetches.spawn(async move { store.commit(change(at(1), vec![save], vec![])).await });
+    }
+    let (made, refused): (Vec<_>, Vec<_>) = fetches.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((made.len(), refused.len()), (1, 99));
+    assert!(refused.iter().all(|result| matches!(result, Err(StoreError::Conflict))));
+    let log = entries(&*desk.store).await;
+    let certificates = log.iter().filter(|entry| matches!(entry.event, Event::CertificateToBeSigned { .. }));
+    assert_eq!(certificates.count(), 1);
+    let kept = desk.request(id(1)).await.request.grant().unwrap().certificate.clone().unwrap();
+    assert_eq!(Some(kept.tbs), made.into_iter().next().unwrap().unwrap().tbs);
+}
+
+async fn a_challenge_is_redeemed_once_also_in_parallel(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let redemption = Redemption { nonce: [5; 16], expires: at(120) };
+    let mut logins = JoinSet::new();
+    for n in 0..100 {
+        let saves = vec![Save::Redeem(redemption.clone()), Save::NewSession(session(n, "alice@example.com", at(500)))];
+        let store = Arc::clone(&desk.store);
+        logins.spawn(async move { store.commit(change(at(1), saves, vec![event()])).await });
+    }
+    let (done, refused): (Vec<_>, Vec<_>) = logins.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(done.len(), 1);
+    assert!(refused.iter().all(|result| matches!(result, Err(StoreError::Replayed))));
+    let mut sessions = 0;
+    for n in 0..100 {
+        sessions += usize::from(desk.store.session(TokenHash([n; 32])).await.unwrap().is_some());
+    }
+    assert_eq!(sessions, 1);
+    let again = change(at(2), vec![Save::Redeem(redemption)], vec![event()]);
+    assert!(matches!(desk.store.commit(again).await, Err(StoreError::Replayed)));
+}
+
+async fn a_member_of_a_group_is_refused_alone(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let stored = desk.approved(id(0), at(0)).await;
+    let mut changes = JoinSet::new();
+    for n in 0_u8..120 {
+        let save = match n % 3 {
+            0 => Save::NewSession(session(n, "alice@example.com", at(500))),
+            1 => Save::Request { request: stored.request.clone(), expected: RowVersion(50) },
+            _ => Save::NewPolicy(policy(77)),
+        };
+        let store = Arc::clone(&desk.store);
+        changes.spawn(async move { (n, store.commit(change(at(1), vec![save], vec![event()])).await) });
+    }
+    let before = 1 + desk.store.entries_of(id(0)).await.unwrap().len();
+    let mut indexes = BTreeSet::new();
+    for (n, result) in changes.join_all().await {
+        match result {
+            Ok(committed) => {
+                assert_eq!(n % 3, 0);
+                indexes.extend(committed.entries);
+                assert!(desk.store.session(TokenHash([n; 32])).await.unwrap().is_some());
+            }
+            Err(error) => assert!(n % 3 != 0 && matches!(error, StoreError::Conflict), "{n}: {error}"),
+        }
+    }
+    let first = u64::try_from(before).unwrap();
+    assert_eq!(indexes, (first..first + 40).collect());
+    assert_eq!(size(&*desk.store).await, first + 40);
+}
+
+async fn log_time_never_runs_backwards(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    for seconds in [10, 5, 20, 0] {
+        desk.store.commit(change(at(seconds), vec![], vec![event()])).await.unwrap();
+    }
+    let times: Vec<Timestamp> = entries(&*desk.store).await.iter().map(|entry| entry.at).collect();
+    assert_eq!(times, vec![at(0), at(10), at(10), at(20), at(20)]);
+    assert_eq!(desk.store.head().await.unwrap().at, at(20));
+}
+
+async fn the_log_is_gapless_and_its_tree_proves_each_entry(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let mut frontier = Frontier::default();
+    for n in 0..20_u64 {
+        desk.store.commit(change(at(n), vec![], vec![event(); usize::try_from(n % 3 + 1).unwrap()])).await.unwrap();
+        let log = desk.store.entries(frontier.size(), LIST_MAX).await.unwrap();
+        for bytes in &log {
+            assert_eq!(Entry::parse(bytes).unwrap().index, frontier.size());
+            frontier.push(Entry::leaf_hash(bytes));
+        }
+        assert_eq!(desk.store.head().await.unwrap().frontier, frontier);
+    }
+    let (size, root) = (frontier.size(), frontier.root());
+    assert_eq!(desk.store.entries(3, 2).await.unwrap().len(), 2);
+    for (index, bytes) in (0..).zip(desk.store.entries(0, LIST_MAX).await.unwrap()) {
+        let nodes = desk.store.nodes(inclusion_nodes(index, size)).await.unwrap();
+        let proof = inclusion_proof(index, size, &nodes).unwrap();
+        assert!(verify_inclusion(&Entry::leaf_hash(&bytes), index, size, &proof, &root), "entry {index}");
+    }
+    let missing = Node { level: 0, position: size };
+    assert_eq!(desk.store.nodes(vec![missing]).await.unwrap(), BTreeMap::new());
+}
+
+async fn sessions_end_one_by_one_and_all_together(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let whose = ["alice@example.com", "alice@example.com", "alice@example.com", "bob@example.com"];
+    let saves = (0..).zip(whose).map(|(n, who)| Save::NewSession(session(n, who, at(500)))).collect();
+    desk.store.commit(change(at(0), saves, vec![event()])).await.unwrap();
+    let live = async || {
+        let mut live = Vec::new();
+        for n in 0..4 {
+            let found = desk.store.session(TokenHash([n; 32])).await.unwrap();
+            assert!(found.iter().all(|s| *s == session(n, whose[usize::from(n)], at(500))));
+            live.extend(found.map(|_| n));
+        }
+        live
+    };
+    assert_eq!(live().await, vec![0, 1, 2, 3]);
+    let end = |save| change(at(1), vec![save], vec![event()]);
+    desk.store.commit(end(Save::EndSession(TokenHash([1; 32])))).await.unwrap();
+    assert_eq!(live().await, vec![0, 2, 3]);
+    // Gone already is no error.
+    desk.store.commit(end(Save::EndSession(TokenHash([1; 32])))).await.unwrap();
+    desk.store.commit(end(Save::EndSessionsOf(person("alice@example.com")))).await.unwrap();
+    assert_eq!(live().await, vec![3]);
+    let twice = end(Save::NewSession(session(3, "alice@example.com", at(900))));
+    assert!(matches!(desk.store.commit(twice).await, Err(StoreError::Conflict)));
+    assert_eq!(live().await, vec![3]);
+}
+
+async fn sweeping_takes_only_what_is_over(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let mut saves = Vec::new();
+    for (n, expires) in [(1, 100), (2, 101)] {
+        saves.push(Save::NewSession(session(n, "alice@example.com", at(expires))));
+        saves.push(Save::Redeem(Redemption { nonce: [n; 16], expires: at(expires) }));
+    }
+    desk.store.commit(change(at(0), saves, vec![event()])).await.unwrap();
+    let before = size(&*desk.store).await;
+    desk.store.sweep(at(100)).await.unwrap();
+    assert_eq!(desk.store.session(TokenHash([1; 32])).await.unwrap(), None);
+    assert!(desk.store.session(TokenHash([2; 32])).await.unwrap().is_some());
+    let redeem = |n| change(at(0), vec![Save::Redeem(Redemption { nonce: [n; 16], expires: at(200) })], vec![event()]);
+    assert!(matches!(desk.store.commit(redeem(2)).await, Err(StoreError::Replayed)));
+    desk.store.commit(redeem(1)).await.unwrap();
+    assert_eq!(size(&*desk.store).await, before + 1);
+}
+
+async fn policy_versions_follow_each_other(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let apply =
+        async |version| desk.store.commit(change(at(0), vec![Save::NewPolicy(policy(version))], vec![event()])).await;
+    assert!(matches!(apply(2).await, Err(StoreError::Conflict)));
+    for version in 1..=3 {
+        apply(version).await.unwrap();
+    }
+    for version in [0, 1, 3, 5] {
+        assert!(matches!(apply(version).await, Err(StoreError::Conflict)), "version {version}");
+    }
+    assert_eq!(desk.store.policy(None).await.unwrap(), Some(policy(3)));
+    assert_eq!(desk.store.policy(Some(PolicyVersion(2))).await.unwrap(), Some(policy(2)));
+    assert_eq!(desk.store.policy(Some(PolicyVersion(4))).await.unwrap(), None);
+    let without_text = |version| StoredPolicy { text: String::new(), ..policy(version) };
+    assert_eq!(desk.store.policies().await.unwrap(), vec![without_text(3), without_text(2), without_text(1)]);
+}
+
+async fn a_shared_value_is_made_once(database: &dyn Database) {
+    let store = database.open();
+    let mut callers = JoinSet::new();
+    for n in 0..20 {
+        let store = Arc::clone(&store);
+        callers.spawn(async move { store.meta("secret", Box::new(move || vec![n; 4])).await.unwrap() });
+    }
+    let values: BTreeSet<Vec<u8>> = callers.join_all().await.into_iter().collect();
+    assert_eq!(values.len(), 1);
+    let other = store.meta("other", Box::new(|| vec![77])).await.unwrap();
+    assert_eq!(other, vec![77]);
+    drop(store);
+    let store = database.open();
+    let kept = store.meta("secret", Box::new(|| panic!("it has been made"))).await.unwrap();
+    assert!(values.contains(&kept));
+}
+
+async fn a_store_that_can_write_is_ready(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let head = desk.store.head().await.unwrap();
+    desk.store.ready().await.unwrap();
+    assert_eq!(desk.store.head().await.unwrap(), head);
+}
+
+async fn a_dropped_caller_does_not_take_its_change_back(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let gone = desk.store.commit(Change { at: at(1), saves: vec![], events: vec![event()] });
+    // Polled once, which hands the change over, then dropped.
+    tokio::select! { biased; _ = gone => {} () = std::future::ready(()) => {} }
+    desk.store.commit(change(at(2), vec![], vec![event()])).await.unwrap();
+    assert_eq!(size(&*desk.store).await, 3);
+}

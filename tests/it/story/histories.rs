@@ -1,0 +1,216 @@
+//! Random histories: whatever people, clock, CA key, policy and restarts do in whatever order, the promises hold.
+
+use std::time::Duration;
+
+use hallpass::access::Narrowing;
+use hallpass::identity::Proven;
+use hallpass::name::RequestId;
+use hallpass::service::Failure;
+use hallpass::service::access::Ask;
+use hallpass::time::Lifetime;
+use proptest::prelude::*;
+
+use crate::support::{Fault, PEOPLE, World, policy, prefix};
+
+/// One thing that happens. Numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Deed {
+    Ask {
+        who: usize,
+        place: usize,
+        minutes: Option<u32>,
+    },
+    Approve {
+        who: usize,
+        request: usize,
+        minutes: Option<u32>,
+    },
+    Deny {
+        who: usize,
+        request: usize,
+    },
+    Withdraw {
+        who: usize,
+        request: usize,
+    },
+    Fetch {
+        who: usize,
+        request: usize,
+    },
+    Extend {
+        who: usize,
+        request: usize,
+        minutes: u32,
+    },
+    End {
+        who: usize,
+        request: usize,
+    },
+    Pass {
+        seconds: u32,
+    },
+    /// The clock is set back; beyond the tolerance nothing is issued.
+    Back {
+        seconds: u32,
+    },
+    Tick,
+    Fault {
+        fault: Fault,
+    },
+    Policy {
+        which: usize,
+    },
+    Restart,
+}
+
+const PLACES: [(&[&str], &str); 5] = [
+    (&["staging-1"], "deploy"),
+    (&["web-1"], "deploy"),
+    (&["tag:role=web"], "debug"),
+    (&["db-1"], "postgres"),
+    (&["legacy-1"], "ops"),
+];
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let (who, request) = (0..PEOPLE.len(), 0..8_usize);
+    // Those who can do something do most.
+    let asker = prop_oneof![8 => Just(0_usize), 1 => who.clone()];
+    let approver = prop_oneof![8 => 1..4_usize, 1 => who.clone()];
+    let faults = [Fault::Fails, Fault::OtherKey, Fault::OtherBytes, Fault::Garbage];
+    let fault = prop_oneof![4 => Just(Fault::None), 3 => prop::sample::select(faults.to_vec())];
+    prop_oneof![
+        6 => (asker.clone(), 0..PLACES.len(), prop::option::of(1..70_u32))
+            .prop_map(|(who, place, minutes)| Deed::Ask { who, place, minutes }),
+        10 => (approver.clone(), request.clone(), prop::option::weighted(0.3, 1..70_u32))
+            .prop_map(|(who, request, minutes)| Deed::Approve { who, request, minutes }),
+        1 => (approver, request.clone()).prop_map(|(who, request)| Deed::Deny { who, request }),
+        1 => (asker.clone(), request.clone()).prop_map(|(who, request)| Deed::Withdraw { who, request }),
+        16 => (asker.clone(), request.clone()).prop_map(|(who, request)| Deed::Fetch { who, request }),
+        3 => (asker, request.clone(), 1..70_u32)
+            .prop_map(|(who, request, minutes)| Deed::Extend { who, request, minutes }),
+        1 => (who, request).prop_map(|(who, request)| Deed::End { who, request }),
+        4 => (0..900_u32).prop_map(|seconds| Deed::Pass { seconds }),
+        1 => (1..90_u32).prop_map(|seconds| Deed::Back { seconds }),
+        1 => Just(Deed::Tick),
+        2 => fault.prop_map(|fault| Deed::Fault { fault }),
+        1 => (0..3_usize).prop_map(|which| Deed::Policy { which }),
+        1 => Just(Deed::Restart),
+    ]
+}
+
+/// A policy as it is, one with other approvers, and one that is stricter.
+fn variant(which: usize) -> String {
+    let web =
+        |approval: &str| policy().replace("[{ need = 1, from = [\"group:sre\"] }]", &format!("[{{ {approval} }}]"));
+    match which {
+        0 => policy(),
+        1 => web("need = 1, from = [\"group:dba\"]"),
+        _ => web("need = 2, from = [\"group:sre\"]").replace("max = \"1h\"", "max = \"40m\""),
+    }
+}
+
+struct Story {
+    world: World,
+    people: Vec<Proven>,
+    requests: Vec<RequestId>,
+}
+
+impl Story {
+    async fn begin() -> Self {
+        let world = World::with(&policy(), Duration::from_secs(30)).await;
+        let mut people = Vec::new();
+        for name in PEOPLE {
+            people.push(world.proven(name).await);
+        }
+        Self { world, people, requests: Vec::new() }
+    }
+
+    /// Does it; a rule's no is a fine answer, a failure of the machinery is not.
+    async fn take(&mut self, deed: Deed) {
+        let outcome = match deed {
+            Deed::Ask { who, place, minutes } => {
+                let (targets, account) = PLACES[place];
+                let lifetime = minutes.map(Lifetime::minutes);
+                let ask = Ask { lifetime, ..self.world.ask(targets, account) };
+                let asked = self.world.service().ask(&self.people[who], ask).await;
+                asked.map(|view| self.requests.push(view.request.id()))
+            }
+            Deed::Approve { who, request, minutes } => {
+                let Some(id) = self.request(request) else { return };
+                let Ok(digest) = self.world.shown(&self.people[who], id).await else { return };
+                let narrow = Narrowing { lifetime: minutes.map(Lifetime::minutes), ..Narrowing::default() };
+                let by = &self.people[who];
+                self.world.service().approve(by, &prefix(id), digest, narrow, "fine".to_owned()).await.map(drop)
+            }
+            Deed::Deny { who, request } => {
+                let Some(id) = self.request(request) else { return };
+                self.world.service().deny(&self.people[who], &prefix(id), "no".to_owned()).await.map(drop)
+            }
+            Deed::Withdraw { who, request } => {
+                let Some(id) = self.request(request) else { return };
+                self.world.service().withdraw(&self.people[who], &prefix(id)).await.map(drop)
+            }
+            Deed::Fetch { who, request } => {
+                let Some(id) = self.request(request) else { return };
+                self.world.fetch(&self.people[who], id).await.map(drop)
+            }
+            Deed::Extend { who, request, minutes } => {
+                let Some(id) = self.request(request) else { return };
+                let (by, lifetime) = (&self.people[who], Lifetime::minutes(minutes));
+                self.world
+                    .service()
+                    .extend(by, &prefix(id), lifetime, "INC-1 need more time".to_owned())
+                    .await
+                    .map(drop)
+            }
+            Deed::End { who, request } => {
+                let Some(id) = self.request(request) else { return };
+                self.world.service().end(&self.people[who], &prefix(id), "done".to_owned()).await.map(drop)
+            }
+            Deed::Pass { seconds } => return self.world.pass(seconds),
+            Deed::Back { seconds } => {
+                let back = self.world.now().minus(Lifetime::from_seconds(seconds).unwrap()).unwrap();
+                return self.world.clock.set(back);
+            }
+            Deed::Tick => self.world.service().tick().await.map(drop),
+            Deed::Fault { fault } => return self.world.signer.set(fault),
+            Deed::Policy { which } => {
+                let omar = self.world.proven("omar").await;
+                self.world.service().apply_policy(&omar, variant(which), None, false).await.map(drop)
+            }
+            Deed::Restart => return self.world.restart().await,
+        };
+        if let Err(Failure::Internal { .. } | Failure::Conflict(_) | Failure::BadPolicy { .. }) = outcome {
+            panic!("{outcome:?}");
+        }
+    }
+
+    /// One of the newest requests.
+    fn request(&self, number: usize) -> Option<RequestId> {
+        self.requests.iter().rev().nth(number % self.requests.len().max(1)).copied()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        max_shrink_iters: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_promises_hold_after_any_history(deeds in prop::collection::vec(deed(), 10..120)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut story = Story::begin().await;
+            for deed in deeds {
+                story.take(deed).await;
+            }
+            story.world.signer.set(Fault::None);
+            story.world.check().await;
+            story.world.restart().await;
+            story.world.check().await;
+        });
+    }
+}

@@ -1,0 +1,250 @@
+//! Verifies a world from outside: its export, its log replayed against the promises, and its certificates against both.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hallpass::access::AccessRequest;
+use hallpass::audit::checkpoint::LogVerifier;
+use hallpass::audit::entry::Entry;
+use hallpass::audit::event::{Answer, Event};
+use hallpass::audit::export;
+use hallpass::identity::Proven;
+use hallpass::name::{Digest, PersonName, PolicyVersion, RequestId, Serial};
+use hallpass::service::access::ListFilter;
+use hallpass::ssh::Fingerprint;
+use hallpass::ssh::cert::{Certificate, TbsCert};
+use hallpass::time::Window;
+use sha2::Digest as _;
+
+use super::World;
+
+/// What the log says of one request.
+#[derive(Debug)]
+struct Told {
+    asker: PersonName,
+    key: Fingerprint,
+    answer: Answer,
+    state: &'static str,
+    /// Who approved what.
+    approved: BTreeMap<Digest, BTreeSet<PersonName>>,
+    grants: Vec<Window>,
+    certificates: Vec<(Serial, TbsCert)>,
+    signed: BTreeMap<Serial, String>,
+}
+
+/// The log, replayed.
+#[derive(Debug, Default)]
+struct Replay {
+    policy: Option<PolicyVersion>,
+    requests: BTreeMap<RequestId, Told>,
+}
+
+impl World {
+    /// Verifies everything. Time that has passed is saved first; nothing else changes but two logins.
+    pub(crate) async fn check(&self) {
+        while self.service().tick().await.unwrap() > 0 {}
+        let ada = self.proven("ada").await;
+        let entries = self.entries(&ada).await;
+        self.check_export(&entries).await;
+
+        let mut replay = Replay::default();
+        let mut last = None;
+        for (index, bytes) in entries.iter().enumerate() {
+            let entry = Entry::parse(bytes).unwrap();
+            assert_eq!(entry.index, u64::try_from(index).unwrap());
+            assert!(last <= Some(entry.at), "log time never runs backwards");
+            last = Some(entry.at);
+            replay.take(&entry);
+        }
+        self.check_requests(&ada, &replay).await;
+        self.check_handed_out(&ada, &replay, &entries).await;
+    }
+
+    /// All entries' bytes.
+    pub(crate) async fn entries(&self, by: &Proven) -> Vec<Vec<u8>> {
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let more = self.service().entries(by, u64::try_from(all.len()).unwrap(), 1000).await.unwrap();
+            if more.is_empty() {
+                return all;
+            }
+            all.extend(more);
+        }
+    }
+
+    /// The export verifies offline, also against every checkpoint that was kept.
+    async fn check_export(&self, entries: &[Vec<u8>]) {
+        let (checkpoint, size) = self.service().checkpoint().await.unwrap();
+        assert_eq!(size, u64::try_from(entries.len()).unwrap());
+        let log_key = self.service().log_verifier();
+        let mut file = format!("{}\n", serde_json::json!({ "hallpass_log": 1, "log_key": log_key })).into_bytes();
+        for entry in entries {
+            file.extend(entry);
+            file.push(b'\n');
+        }
+        file.extend(format!("{}\n", serde_json::json!({ "checkpoint": checkpoint })).into_bytes());
+        let key = LogVerifier::parse(&log_key).unwrap();
+        self.kept.lock().unwrap().push(checkpoint);
+        for kept in self.kept.lock().unwrap().iter() {
+            let verified = export::verify(file.as_slice(), Some(&key), Some(kept)).expect("the export verifies");
+            assert_eq!(verified.entries, size);
+        }
+    }
+
+    /// The store says what the log says, and nothing else (I-28, P12).
+    async fn check_requests(&self, ada: &Proven, replay: &Replay) {
+        let filter = ListFilter { limit: 1000, ..ListFilter::default() };
+        let stored = self.service().list(ada, filter).await.unwrap();
+        let ids = |request: &AccessRequest| request.id();
+        let in_store: BTreeSet<RequestId> = stored.iter().map(|view| ids(&view.request)).collect();
+        assert_eq!(in_store, replay.requests.keys().copied().collect(), "requests in the store and in the log");
+        for view in &stored {
+            let (parts, told) = (view.request.parts(), &replay.requests[&view.request.id()]);
+            assert_eq!(parts.state.word(), told.state, "state of {} in store and log", parts.id);
+            assert_eq!(parts.asker, told.asker);
+            let windows: Vec<Window> = parts.grants.iter().map(|grant| grant.window).collect();
+            assert_eq!(windows, told.grants, "windows of {}", parts.id);
+            let certified = parts.grants.iter().filter_map(|grant| grant.certificate.clone());
+            let certified: Vec<(Serial, TbsCert)> = certified.map(|c| (c.serial, c.tbs)).collect();
+            assert_eq!(certified, told.certificates, "certificates of {}", parts.id);
+        }
+    }
+
+    /// Each certificate that anybody has is in the log, to the byte, and is what was approved (P1, P2, P3).
+    async fn check_handed_out(&self, ada: &Proven, replay: &Replay, entries: &[Vec<u8>]) {
+        let handed = self.handed.lock().unwrap().clone();
+        let mut by_serial: BTreeMap<Serial, Certificate> = BTreeMap::new();
+        for (id, certificate) in handed {
+            assert_eq!(Certificate::parse_openssh(&certificate.to_openssh()).unwrap(), certificate);
+            let fields = certificate.tbs().fields();
+            let index = usize::try_from(fields.serial.number()).unwrap();
+            let intent = Entry::parse(&entries[index]).unwrap();
+            let Event::CertificateToBeSigned { request, tbs, window, .. } = intent.event else {
+                panic!("entry {index} is not about a certificate");
+            };
+            assert_eq!((request, tbs.as_slice(), window), (id, certificate.tbs().bytes(), fields.window));
+            let told = &replay.requests[&id];
+            assert_eq!(told.signed[&fields.serial], hex(&sha2::Sha256::digest(certificate.blob())));
+            if let Some(before) = by_serial.insert(fields.serial, certificate.clone()) {
+                assert_eq!(before.blob(), certificate.blob(), "fetched again, it is the same");
+            }
+            let size = u64::try_from(entries.len()).unwrap();
+            let proof = self.service().inclusion(fields.serial.number(), size).await.unwrap();
+            assert!(!proof.is_empty() && !self.service().history(ada, &super::prefix(id)).await.unwrap().is_empty());
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// States that nothing leaves.
+const OVER: [&str; 5] = ["denied", "withdrawn", "lapsed", "ended", "expired"];
+
+impl Replay {
+    /// Takes one more entry, and says what it breaks.
+    #[expect(clippy::too_many_lines, reason = "one arm per kind of entry")]
+    fn take(&mut self, entry: &Entry) {
+        let in_force = self.policy;
+        let decided_by = |policy: &PolicyVersion| assert_eq!(Some(*policy), in_force, "the policy in force (P6)");
+        if let Some(id) = entry.event.request() {
+            let is_over = self.requests.get(&id).is_some_and(|told| OVER.contains(&told.state));
+            let is_outcome = matches!(entry.event, Event::CertificateSigned { .. });
+            assert!(!is_over || is_outcome, "{} after it is over: {:?}", id, entry.event);
+        }
+        match &entry.event {
+            Event::LogStarted { .. } => assert_eq!(entry.index, 0),
+            Event::PolicyApplied { version, .. } => {
+                assert_eq!(version.0, in_force.map_or(0, |v| v.0) + 1);
+                self.policy = Some(*version);
+            }
+            Event::ServiceStarted { .. } | Event::LoggedIn { .. } | Event::LoggedOut { .. } => {}
+            Event::Refused { policy, .. } => decided_by(policy),
+            Event::Asked { request, person, key, verdict, policy, .. } => {
+                decided_by(policy);
+                let told = Told {
+                    asker: person.clone(),
+                    key: *key,
+                    answer: *verdict,
+                    state: "pending",
+                    approved: BTreeMap::new(),
+                    grants: Vec::new(),
+                    certificates: Vec::new(),
+                    signed: BTreeMap::new(),
+                };
+                assert!(self.requests.insert(*request, told).is_none(), "an id is used once");
+            }
+            Event::Narrowed { request, by, .. } => assert_ne!(*by, self.requests[request].asker),
+            Event::Approved { request, by, digest, policy, .. } => {
+                decided_by(policy);
+                let told = self.requests.get_mut(request).unwrap();
+                assert_ne!(*by, told.asker, "nobody approves their own request (P5)");
+                assert!(told.approved.entry(*digest).or_default().insert(by.clone()), "approvals are distinct people");
+            }
+            Event::Granted { request, approvers, window, digest, policy } => {
+                decided_by(policy);
+                let told = self.requests.get_mut(request).unwrap();
+                let approved = told.approved.remove(digest).unwrap_or_default();
+                assert!(approvers.is_subset(&approved), "approvals cover what is granted (P4)");
+                assert!(!approvers.is_empty() || told.answer == Answer::Allow, "somebody approved {request}");
+                told.grants.push(*window);
+                told.state = if told.state == "issued" { "issued" } else { "approved" };
+            }
+            Event::ExtensionAsked { request, person, policy, verdict, .. } => {
+                decided_by(policy);
+                let told = self.requests.get_mut(request).unwrap();
+                assert_eq!(*person, told.asker);
+                told.answer = *verdict;
+            }
+            Event::CertificateToBeSigned { request, person, serial, window, tbs, policy, .. } => {
+                decided_by(policy);
+                let told = self.requests.get_mut(request).unwrap();
+                let tbs = TbsCert::parse(tbs).unwrap();
+                let fields = tbs.fields();
+                assert_eq!(serial.number(), entry.index, "the serial is the entry's number");
+                assert_eq!((fields.serial, fields.window), (*serial, *window));
+                assert_eq!(Some(window), told.grants.last(), "the window is the approved one (P1)");
+                assert!(entry.at < window.end(), "nothing is issued for a window that is over");
+                assert_eq!((person, &tbs.subject().fingerprint()), (&told.asker, &told.key));
+                assert_eq!(fields.key_id.as_str(), format!("hallpass/{}/{person}", request.digits()));
+                assert!((1..=256).contains(&fields.principals.len()), "principals (P9)");
+                told.certificates.push((*serial, tbs));
+                assert_eq!(told.certificates.len(), told.grants.len(), "one certificate per grant (P3)");
+                told.state = "issued";
+            }
+            Event::CertificateSigned { request, serial, sha256 } => {
+                let told = self.requests.get_mut(request).unwrap();
+                assert!(told.certificates.iter().any(|(of, _)| of == serial), "intent comes first (P2)");
+                assert!(told.signed.insert(*serial, sha256.clone()).is_none(), "one outcome per certificate");
+            }
+            Event::CertificateRefused { policy, .. } => decided_by(policy),
+            Event::Denied { request, by, extension, .. } => {
+                let told = self.requests.get_mut(request).unwrap();
+                assert_ne!(*by, told.asker);
+                told.close(*extension, "denied");
+            }
+            Event::Withdrawn { request, by, extension } => {
+                let told = self.requests.get_mut(request).unwrap();
+                assert_eq!(*by, told.asker);
+                told.close(*extension, "withdrawn");
+            }
+            Event::Lapsed { request, extension } => {
+                self.requests.get_mut(request).unwrap().close(*extension, "lapsed");
+            }
+            Event::Ended { request, .. } => self.requests.get_mut(request).unwrap().close(false, "ended"),
+            Event::Expired { request } => {
+                let told = self.requests.get_mut(request).unwrap();
+                assert!(told.grants.last().unwrap().is_over(entry.at), "expired before its time");
+                told.close(false, "expired");
+            }
+        }
+    }
+}
+
+impl Told {
+    fn close(&mut self, extension: bool, state: &'static str) {
+        if !extension {
+            self.state = state;
+        }
+    }
+}
