@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::args::Globals;
@@ -79,7 +80,17 @@ pub(crate) async fn until(
     let began = Instant::now();
     let far = Duration::from_secs(366 * 86_400);
     let deadline = began + limit.map_or(far, profile::seconds);
-    let mut waiter = Waiter { context, began, deadline, next_beat: began + HEARTBEAT, last: None, is_away: false };
+    // Caught before anything is said, so that Ctrl-C never ends us without a word.
+    let interrupt =
+        signal(SignalKind::interrupt()).map_err(|e| Failure::failed("cannot catch signals").because(e.to_string()))?;
+    let next_beat = began + HEARTBEAT;
+    let mut waiter = Waiter { context, began, deadline, next_beat, interrupt, last: None, is_away: false };
+    // One look comes before any limit, so that a short one still says who is waited for.
+    match client.get::<wire::Request>(&format!("/v1/requests/{id}")).await {
+        Ok(request) if is_done(&request) => return Ok(request),
+        Ok(request) => waiter.sees(request),
+        Err(error) => drop(waiter.away(error)?),
+    }
     let mut pause = Duration::from_secs(1);
     loop {
         match waiter.listen(client, id, &is_done).await? {
@@ -108,6 +119,7 @@ struct Waiter<'a> {
     began: Instant,
     deadline: Instant,
     next_beat: Instant,
+    interrupt: Signal,
     last: Option<wire::Request>,
     is_away: bool,
 }
@@ -138,16 +150,21 @@ impl Waiter<'_> {
                     if is_done(&request) {
                         return Ok(Heard::Done(Box::new(request)));
                     }
-                    if self.last.is_none() {
-                        self.context.out.note(&self.waiting_for(&request));
-                    }
-                    self.last = Some(request);
+                    self.sees(request);
                     heard = Heard::Something;
                 }
                 Ok(None) => return Ok(heard),
                 Err(error) => return self.away(error),
             }
         }
+    }
+
+    /// Remembers how the request stands; the first time it says who is waited for.
+    fn sees(&mut self, request: wire::Request) {
+        if self.last.is_none() {
+            self.context.out.note(&self.waiting_for(&request));
+        }
+        self.last = Some(request);
     }
 
     /// A server that is away, or not ready yet, is waited for; anything else ends the waiting.
@@ -172,7 +189,7 @@ impl Waiter<'_> {
         loop {
             tokio::select! {
                 done = &mut work => return Ok(Some(done)),
-                _ = tokio::signal::ctrl_c() => return Err(interrupted(id)),
+                _ = self.interrupt.recv() => return Err(interrupted(id)),
                 () = tokio::time::sleep_until(self.deadline) => return Ok(None),
                 () = tokio::time::sleep_until(self.next_beat) => self.beat(),
             }
