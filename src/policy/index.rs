@@ -24,6 +24,8 @@ pub(super) struct Index {
 
 #[derive(Clone, Debug, Default)]
 struct ByAccount {
+    /// Each once, in file order.
+    all: Vec<usize>,
     any: Vec<usize>,
     named: BTreeMap<Account, Vec<usize>>,
 }
@@ -56,12 +58,11 @@ impl Index {
         })
     }
 
-    /// The rules whose `who` includes this person, in file order.
-    pub(super) fn for_person(&self, person: Option<&Person>) -> Vec<usize> {
-        self.collect(person, |rules, list| {
-            list.extend_from_slice(&rules.any);
-            list.extend(rules.named.values().flatten());
-        })
+    /// The first `count` rules whose `who` includes this person, in file order.
+    pub(super) fn for_person(&self, person: Option<&Person>, count: usize) -> Vec<usize> {
+        let mut list = self.collect(person, |rules, list| list.extend(rules.all.iter().take(count)));
+        list.truncate(count);
+        list
     }
 
     fn collect(&self, person: Option<&Person>, take: impl Fn(&ByAccount, &mut Vec<usize>)) -> Vec<usize> {
@@ -80,7 +81,11 @@ impl Index {
 }
 
 impl ByAccount {
+    /// Numbers come in file order; one rule may name a group or person twice.
     fn add(&mut self, number: usize, rule: &Rule) {
+        if self.all.last() != Some(&number) {
+            self.all.push(number);
+        }
         match &rule.accounts {
             Among::All => self.any.push(number),
             Among::Only(accounts) => {

@@ -17,6 +17,10 @@ use crate::name::HostName;
 const RULES_MAX: usize = 16;
 const ENTRIES_MAX: usize = 8;
 
+/// Among how many of the rules about a person the nearest one is looked for when none lets them ask: a refusal must
+/// not cost more than a grant, and this is advice, not decision. Our choice.
+const NEAREST_AMONG: usize = 256;
+
 pub(super) fn trace(asked: &Asked<'_>, detail: Detail) -> Vec<HostTrace> {
     asked.question.hosts.iter().map(|name| host_trace(asked, name, detail)).collect()
 }
@@ -26,9 +30,9 @@ fn host_trace(asked: &Asked<'_>, name: &HostName, detail: Detail) -> HostTrace {
         Detail::Full => asked.policy.rules.iter().map(|rule| rule_trace(asked, host, rule)).collect(),
         Detail::Short => {
             let rules = asked.candidates.iter().filter_map(|number| asked.policy.rules.get(*number));
-            let (near, far): (Vec<&Rule>, Vec<&Rule>) = rules.partition(|rule| rule.has_host(host));
-            let shown = if near.is_empty() { far } else { near };
-            shown.into_iter().take(RULES_MAX).map(|rule| rule_trace(asked, host, rule)).collect()
+            let near: Vec<&Rule> = rules.clone().filter(|rule| rule.has_host(host)).take(RULES_MAX).collect();
+            let shown = if near.is_empty() { rules.take(RULES_MAX).collect() } else { near };
+            shown.into_iter().map(|rule| rule_trace(asked, host, rule)).collect()
         }
     });
     HostTrace { host: name.clone(), rules: rules.unwrap_or_default() }
@@ -116,11 +120,12 @@ pub(super) fn no_rule(asked: &Asked<'_>, host: &Host) -> String {
     let (person, account) = (&question.person, &question.account);
     let no = format!("no rule lets {person} ask for {account} on {}", host.name);
     let Some(known) = asked.person else { return format!("{no}: nobody of this name is in the directory") };
-    let numbers = asked.policy.index.for_person(asked.person);
+    let numbers = asked.policy.index.for_person(asked.person, NEAREST_AMONG);
     let about = || numbers.iter().filter_map(|n| asked.policy.rules.get(*n)).filter(|rule| rule.grant().is_some());
     let here = |rule: &&Rule| rule.has_host(host);
     let so = |rule: &&Rule| rule.has_account(account);
-    if let Some((rule, when)) = about().filter(here).find(|rule| so(rule)).and_then(|r| Some((r, r.when.as_ref()?))) {
+    let closed = about().filter(so).find(here).and_then(|rule| Some((rule, rule.when.as_ref()?)));
+    if let Some((rule, when)) = closed {
         let now = when.clock(asked.moment);
         return format!("{no} now: rule \"{}\" allows it {when}, and it is {now} there", rule.name);
     }
