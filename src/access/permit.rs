@@ -37,6 +37,10 @@ pub(super) fn certify(parts: Parts, by: &Proven, check: &Check, now: Timestamp) 
         }
     }
     let Some(grant) = parts.grants.last() else { return Err(Refusal::Undecided) };
+    // What starts later is certified then, by the policy of that hour (P6).
+    if now < grant.window.start() {
+        return Err(Refusal::NotYet { from: grant.window.start() });
+    }
     let asked = question::granted(&parts, now);
     let (given, quorum) = question::ask(check, &asked)?;
     question::within(&parts.terms, asked.lifetime.unwrap_or(parts.terms.lifetime), &given, check.version)?;

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::State;
 use crate::name::{Digest, PersonName, PolicyVersion};
 use crate::policy::Verdict;
+use crate::time::Timestamp;
 
 /// Why a command is refused; nothing was changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -72,6 +73,13 @@ pub enum Refusal {
     /// Nobody has decided yet.
     #[error("it still waits for approval; wait until it is decided")]
     Undecided,
+    /// Granted, but its window has not begun: until then an end, a changed policy or a changed directory must still
+    /// be able to stop it, and nothing can take back a certificate that was handed out.
+    #[error("its window begins at {from}: fetch the certificate then")]
+    NotYet {
+        /// The first second of the window.
+        from: Timestamp,
+    },
     /// The state does not fit the command.
     #[error("it is {state}: {why}")]
     WrongState {
@@ -128,6 +136,7 @@ impl Refusal {
             Self::DigestChanged { .. }
             | Self::AlreadyApproved { .. }
             | Self::Undecided
+            | Self::NotYet { .. }
             | Self::WrongState { .. }
             | Self::Over { .. }
             | Self::NothingDue => RefusalKind::Conflict,
@@ -148,6 +157,7 @@ impl Refusal {
             Self::DigestChanged { .. } => "digest_changed",
             Self::AlreadyApproved { .. } => "already_approved",
             Self::Undecided => "undecided",
+            Self::NotYet { .. } => "not_yet",
             Self::WrongState { .. } => "wrong_state",
             Self::Over { .. } => "over",
             Self::NothingDue => "nothing_due",

@@ -265,8 +265,17 @@ pub(crate) async fn settle(
             .note(&format!("the key of {} is not on this machine, so its certificate is not fetched here", request.id));
         return Ok((request, None));
     }
-    let held = fetch(client, local, &request.id).await?;
+    let held = fetch(client, local, &request.id).await.map_err(|failure| begins_later(&request, failure))?;
     Ok((held.request.clone(), Some(held)))
+}
+
+/// HP-210 in place of the server's `not_yet`: granted, but what begins later is certified then.
+fn begins_later(request: &wire::Request, failure: Failure) -> Failure {
+    let Some(window) = request.window.as_ref().filter(|_| failure.code == "not_yet") else { return failure };
+    Failure::new(Exit::Undecided, "HP-210", format!("{} is granted, but begins later", request.id))
+        .because(format!("its window begins at {}", super::output::local_text(&window.not_before)))
+        .because("its certificate is made then, by the rules of that time; until then it can be taken back")
+        .next(format!("hallpass wait {}", request.id))
 }
 
 /// Fetches the certificate of a granted request of ours and keeps it.

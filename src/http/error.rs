@@ -36,6 +36,7 @@ pub const CODES: &[&str] = &[
     "not_found",
     "not_logged_in",
     "not_theirs",
+    "not_yet",
     "nothing_due",
     "over",
     "own_request",

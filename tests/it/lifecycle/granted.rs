@@ -167,11 +167,26 @@ fn fetching_while_an_extension_waits_gives_the_certificate_there_is() {
 }
 
 #[test]
-fn an_extension_of_what_has_not_begun_does_not_begin_earlier() {
+fn what_begins_later_is_certified_then_and_not_before() {
     let asked = Question { start: Some(at(NOON + 600)), ..question(NOON) };
     let (mut world, _) = World::asking(&AT_ONCE, &asked).unwrap();
-    world.fetch(NOON);
-    world.step(world.extend("alice", minutes(20)), NOON + 10);
+    assert_eq!(world.refused(world.certify("alice"), NOON + 599), Refusal::NotYet { from: at(NOON + 600) });
+    let ended = {
+        world.step(world.end("alice"), NOON + 599);
+        world.refused(world.certify("alice"), NOON + 600)
+    };
+    assert_eq!(ended.code(), "over", "what is ended before it begins was never certified");
+    let (mut world, _) = World::asking(&AT_ONCE, &asked).unwrap();
+    assert!(world.try_step(world.certify("alice"), NOON + 600).unwrap().permit.is_some());
+}
+
+#[test]
+fn an_extension_does_not_begin_before_what_it_extends() {
+    let asked = Question { start: Some(at(NOON + 600)), ..question(NOON) };
+    let (mut world, _) = World::asking(&AT_ONCE, &asked).unwrap();
+    assert_eq!(world.refused(world.extend("alice", minutes(20)), NOON + 10).code(), "wrong_state");
+    world.fetch(NOON + 600);
+    world.step(world.extend("alice", minutes(20)), NOON + 610);
     assert_eq!(world.window(), (600, 600 + 60 * 60));
 }
 
