@@ -36,6 +36,7 @@ use hallpass::service::{FirstPolicy, Parts, Service, Settings, SystemRandom};
 use hallpass::signer::file::{self, FileSigner};
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::LOGIN_NAMESPACE;
+use hallpass::store::head_file::HeadFile;
 use hallpass::store::sqlite::{self, SqliteStore};
 use hallpass::time::{Lifetime, SystemClock};
 use hallpass::wire;
@@ -114,6 +115,7 @@ async fn serve(folder: &std::path::Path, people: usize) -> Server {
     FileSigner::create(&ca.path, "bench", None).unwrap();
     let parts = Parts {
         store: Box::new(SqliteStore::open(&sqlite::Settings { path: folder.join("hallpass.sqlite") }).unwrap()),
+        kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         signer: Arc::new(FileSigner::open(&ca).unwrap()),
         log_key: LogKey::new("bench.example/log", &[1; 32]).unwrap(),
         clock: Arc::new(SystemClock),

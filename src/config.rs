@@ -50,6 +50,8 @@ pub struct Config {
     pub user_ca: crate::signer::file::Settings,
     /// The log key's file (32-byte seed in base64, 0600).
     pub log_key_path: PathBuf,
+    /// Where the newest signed checkpoint is kept, apart from the database.
+    pub log_head_path: PathBuf,
     /// The policy file: version 1 at first start, applied again at SIGHUP.
     pub policy_path: PathBuf,
     /// Where and how to log.
@@ -113,13 +115,16 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         Some(crate::store::sqlite::Settings { path })
     });
     let user_ca = user_ca(root, places);
-    let log_key_path = section(root, "log", "[log] with key = \"…\"", |table| {
-        table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/log.key\"")
+    let log = section(root, "log", "[log] with key = \"…\"", |table| {
+        let head = places.path(table, "head");
+        Some((table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/log.key\"")?, head))
     });
     let limits = Limits::read(root);
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
+    let (store, (log_key_path, head)) = (store?, log?);
     Some(Config {
+        log_head_path: head.unwrap_or_else(|| with_suffix(&store.path, ".head")),
         http: crate::http::Settings {
             listen: listen?.value,
             tls: files,
@@ -137,12 +142,18 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
             open_requests_max: limits.open_requests_max,
             sign_timeout: limits.sign_timeout,
         },
-        store: store?,
+        store,
         user_ca: user_ca?,
-        log_key_path: log_key_path?,
+        log_key_path,
         policy_path,
         logging,
     })
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// A table that must be there.
@@ -464,9 +475,9 @@ mod tests {
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
                 "config.toml:48:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:64:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:70:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:81:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:69:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:75:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:86:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

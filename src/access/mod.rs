@@ -271,6 +271,12 @@ impl AccessRequest {
         self.0.id
     }
 
+    /// Whether somebody is still to decide: on the request, or on its extension.
+    #[must_use]
+    pub const fn waits(&self) -> bool {
+        matches!(self.0.state, State::Pending { .. }) || self.0.extension.is_some()
+    }
+
     /// The digest an approver must name now: of the request, or of its extension while one waits.
     #[must_use]
     pub fn digest(&self) -> Digest {

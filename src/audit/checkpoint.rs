@@ -30,6 +30,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::tree::Hash;
+use crate::identity::mac::MacKey;
 
 /// signed-note's algorithm byte for Ed25519.
 const ED25519: u8 = 1;
@@ -110,6 +111,12 @@ impl LogKey {
         let mut text = Zeroizing::new(BASE64.encode(seed));
         text.push('\n');
         text
+    }
+
+    /// The service's own key for one purpose, from the same secret: every node has it, and no database.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> MacKey {
+        MacKey::new(self.key.to_bytes()).derive(purpose)
     }
 
     /// Its public half.

@@ -25,6 +25,7 @@ use crate::identity::{Actor, Part};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::Signer as _;
 use crate::signer::file::FileSigner;
+use crate::store::head_file::HeadFile;
 use crate::store::sqlite::SqliteStore;
 use crate::time::SystemClock;
 
@@ -150,6 +151,7 @@ async fn start(config: &Config) -> Result<Arc<Service>, Failure> {
     })?;
     let parts = Parts {
         store: Box::new(store),
+        kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
         signer: Arc::new(signer),
         log_key,
         clock: Arc::new(SystemClock),

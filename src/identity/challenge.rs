@@ -11,7 +11,7 @@
 //! |---|---|
 //! | 8 | the first second it can no longer be answered, Unix seconds, big endian |
 //! | 16 | nonce |
-//! | 32 | HMAC-SHA256 of the 24 bytes before, under the [`ChallengeKey`] |
+//! | 32 | HMAC-SHA256 of the 24 bytes before, under the [`MacKey`] of this purpose |
 //!
 //! as unpadded base64url, in its one canonical spelling (75 characters).
 //!
@@ -21,14 +21,12 @@
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use data_encoding::BASE64URL_NOPAD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use secrecy::{ExposeSecret as _, SecretBox};
-use sha2::Sha256;
+use hmac::Mac as _;
 use thiserror::Error;
 
+use super::mac::MacKey;
 use super::{Directory, Proven};
 use crate::name::PersonName;
 use crate::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
@@ -37,9 +35,6 @@ use crate::time::{Lifetime, Timestamp};
 
 /// How long a challenge can be answered: two minutes, our own choice; time to touch a security key or type a PIN.
 pub const CHALLENGE_LIFETIME: Lifetime = Lifetime::minutes(2);
-
-/// The service's key for authenticating its own challenges; the same on every node; wiped on drop.
-pub struct ChallengeKey(pub(crate) SecretBox<[u8; 32]>);
 
 /// Bytes of expiry and nonce, which the HMAC covers.
 const BODY_BYTES: usize = 24;
@@ -89,35 +84,9 @@ pub enum LoginRefusal {
     ServiceKey,
 }
 
-impl ChallengeKey {
-    /// The key of these 32 random bytes.
-    #[must_use]
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(SecretBox::new(Box::new(bytes)))
-    }
-
-    /// HMAC-SHA256 over `body`, not yet finished.
-    fn mac(&self, body: &[u8]) -> Hmac<Sha256> {
-        // HMAC pads a short key with zeros to the hash's block; done here, the constructor cannot fail.
-        let mut block = zeroize::Zeroizing::new([0_u8; 64]);
-        for (place, byte) in block.iter_mut().zip(self.0.expose_secret()) {
-            *place = *byte;
-        }
-        let mut mac = Hmac::<Sha256>::new((&*block).into());
-        mac.update(body);
-        mac
-    }
-}
-
-impl fmt::Debug for ChallengeKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ChallengeKey(…)")
-    }
-}
-
 /// A new challenge text.
 #[must_use]
-pub fn issue(key: &ChallengeKey, nonce: [u8; 16], now: Timestamp) -> String {
+pub fn issue(key: &MacKey, nonce: [u8; 16], now: Timestamp) -> String {
     // At the end of representable time a challenge is born expired: refused, not wrapped.
     let expires = now.plus(CHALLENGE_LIFETIME).unwrap_or(now);
     let mut bytes = Vec::new();
@@ -129,7 +98,7 @@ pub fn issue(key: &ChallengeKey, nonce: [u8; 16], now: Timestamp) -> String {
 }
 
 /// What a challenge text of ours says; every other text is refused, also another spelling of the same bytes.
-fn parse(challenge: &str, key: &ChallengeKey) -> Result<Redemption, LoginRefusal> {
+fn parse(challenge: &str, key: &MacKey) -> Result<Redemption, LoginRefusal> {
     let bytes = BASE64URL_NOPAD.decode(challenge.as_bytes()).map_err(|_spelling| LoginRefusal::Challenge)?;
     let (body, mac) = bytes.split_at_checked(BODY_BYTES).ok_or(LoginRefusal::Challenge)?;
     key.mac(body).verify_slice(mac).map_err(|_differs| LoginRefusal::Challenge)?;
@@ -151,7 +120,7 @@ pub fn statement(server: &str, person: &PersonName, challenge: &str) -> String {
 /// [`LoginRefusal`]; never [`LoginRefusal::Replayed`], which only the store can know.
 pub fn check(
     answer: &Answer,
-    key: &ChallengeKey,
+    key: &MacKey,
     server: &str,
     directory: &Directory,
     service_keys: &BTreeSet<Fingerprint>,
@@ -184,8 +153,8 @@ mod tests {
         Timestamp::from_unix(seconds).unwrap()
     }
 
-    fn key() -> ChallengeKey {
-        ChallengeKey::new([7; 32])
+    fn key() -> MacKey {
+        MacKey::new([7; 32])
     }
 
     #[test]
@@ -208,7 +177,7 @@ mod tests {
     #[test]
     fn any_other_text_is_not_a_challenge_of_ours() {
         let text = issue(&key(), [9; 16], at(NOW));
-        assert_eq!(parse(&text, &ChallengeKey::new([8; 32])), Err(LoginRefusal::Challenge), "another key");
+        assert_eq!(parse(&text, &MacKey::new([8; 32])), Err(LoginRefusal::Challenge), "another key");
         for place in 0..text.len() {
             for other in "AQgw_-9=+/ ".chars() {
                 let mut changed: Vec<char> = text.chars().collect();
@@ -245,6 +214,6 @@ mod tests {
 
     #[test]
     fn the_key_is_not_printed() {
-        assert_eq!(format!("{:?}", key()), "ChallengeKey(…)");
+        assert_eq!(format!("{:?}", key()), "MacKey(…)");
     }
 }

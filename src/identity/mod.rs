@@ -9,6 +9,7 @@
 //! spelling (I-15); rights are read from the directory at each use, never from a token.
 
 pub mod challenge;
+pub mod mac;
 pub mod session;
 
 use std::collections::{BTreeMap, BTreeSet};

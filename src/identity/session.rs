@@ -11,10 +11,12 @@
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use data_encoding::BASE64URL_NOPAD;
+use hmac::Mac as _;
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::mac::MacKey;
 use super::{Directory, Proven};
 use crate::name::PersonName;
 use crate::ssh::Fingerprint;
@@ -43,6 +45,9 @@ pub struct Session {
     pub opened: Timestamp,
     /// The first second it is no longer valid.
     pub expires: Timestamp,
+    /// HMAC-SHA256 over the other fields under the service's key for sessions: who can write the database but has not
+    /// the service's keys makes no session that counts. Set by [`Session::sealed`].
+    pub seal: [u8; 32],
 }
 
 /// Why a session does not count. Not told apart to the caller: "log in".
@@ -51,6 +56,9 @@ pub enum SessionRefusal {
     /// No such token, or not in its form.
     #[error("no such session")]
     Unknown,
+    /// Its row is not as the service wrote it.
+    #[error("the session's row was not written by this service")]
+    Forged,
     /// Over.
     #[error("the session has expired")]
     Expired,
@@ -82,11 +90,33 @@ pub fn hash(token: &str) -> Result<TokenHash, SessionRefusal> {
 }
 
 impl Session {
+    /// This session with the seal that makes it count.
+    #[must_use]
+    pub fn sealed(self, key: &MacKey) -> Self {
+        let seal = key.mac(&self.body()).finalize().into_bytes().into();
+        Self { seal, ..self }
+    }
+
+    /// What the seal covers: texts with their length before them.
+    fn body(&self) -> Vec<u8> {
+        let (person, key) = (self.person.as_str(), self.key.to_string());
+        let mut body = self.token.0.to_vec();
+        for text in [person, &key] {
+            body.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+            body.extend_from_slice(text.as_bytes());
+        }
+        for time in [self.opened, self.expires] {
+            body.extend_from_slice(&time.unix().to_be_bytes());
+        }
+        body
+    }
+
     /// Whether it proves its person at `now`, with their groups as they are now.
     ///
     /// # Errors
     /// [`SessionRefusal`].
-    pub fn check(&self, directory: &Directory, now: Timestamp) -> Result<Proven, SessionRefusal> {
+    pub fn check(&self, key: &MacKey, directory: &Directory, now: Timestamp) -> Result<Proven, SessionRefusal> {
+        key.mac(&self.body()).verify_slice(&self.seal).map_err(|_differs| SessionRefusal::Forged)?;
         // A row that claims more than a session can last gets the most a session can last.
         let longest = self.opened.plus(SESSION_LIFETIME).unwrap_or(self.opened);
         if now >= self.expires.min(longest) {

@@ -3,9 +3,10 @@
 //! | Step | A crash right after it leaves | Mended by |
 //! |---|---|---|
 //! | `Certify` refused or allowed by the rules | nothing | – |
-//! | intent committed: serial, bytes and log entry at once (P2) | an issued certificate that nobody has | the next fetch or start |
+//! | intent committed: serial, bytes and log entry at once (P2) | an issued certificate that nobody has | the next fetch |
 //! | signed and verified | the same | the same |
 //! | outcome committed | a recorded certificate that nobody has | the next fetch |
+//! | checkpoint kept apart (`head`) | the same | the same |
 //!
 //! A signature that does not verify, comes too late or not at all is never handed out; the request stays issued, and
 //! a later fetch gives the certificate over the same to-be-signed bytes (P3). Nothing is signed for a request that
@@ -50,6 +51,8 @@ impl Service {
                 }
                 this.record_outcome(id, certified.serial, &certificate).await?;
                 fail::point("issue.outcome.durable");
+                // A store put back from an older copy must not use this serial again.
+                this.keep_head(certified.serial.number().saturating_add(1)).await?;
                 return Ok(certificate);
             }
             Err(Failure::contended())

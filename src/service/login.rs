@@ -11,7 +11,7 @@ use super::{Failure, Outcome, Service, whole};
 use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::identity::challenge::{Answer, CHALLENGE_LIFETIME, LoginRefusal, check, issue};
-use crate::identity::session::{SESSION_LIFETIME, Session, hash, mint};
+use crate::identity::session::{SESSION_LIFETIME, Session, SessionRefusal, hash, mint};
 use crate::store::{Change, Save, StoreError};
 use crate::time::{TimeError, Timestamp};
 
@@ -65,7 +65,8 @@ impl Service {
         let (token, token_hash) = mint(self.random()?);
         let expires = now.plus(self.settings.session.min(SESSION_LIFETIME)).map_err(|why| out_of_time(&why))?;
         let (person, key) = (proven.person().clone(), proven.key());
-        let session = Session { token: token_hash, person: person.clone(), key, opened: now, expires };
+        let session = Session { token: token_hash, person: person.clone(), key, opened: now, expires, seal: [0; 32] };
+        let session = session.sealed(&self.session_key);
         let change = Change {
             at: now,
             saves: vec![Save::Redeem(redemption), Save::NewSession(session)],
@@ -89,8 +90,13 @@ impl Service {
         let Ok(token) = hash(token) else { return Err(Failure::NotLoggedIn) };
         let Some(session) = self.store.session(token).await? else { return Err(Failure::NotLoggedIn) };
         let (_, policy) = self.policy_now();
-        match session.check(policy.directory(), self.clock.now()) {
+        match session.check(&self.session_key, policy.directory(), self.clock.now()) {
             Ok(proven) => Ok((proven, session.expires)),
+            Err(SessionRefusal::Forged) => {
+                let why = "a session in the database was not written by this service; look who else can write there";
+                tracing::error!(person = %session.person, "{why}");
+                Err(Failure::NotLoggedIn)
+            }
             Err(why) => {
                 tracing::debug!(person = %session.person, %why, "session refused");
                 Err(Failure::NotLoggedIn)

@@ -35,8 +35,8 @@ impl Service {
         Ok(Self::view_of(settled(stored, now), by, &policy, now))
     }
 
-    /// Requests the caller may see, newest first. Looks at the newest 1000 that fit the filter: who wants older ones
-    /// narrows it.
+    /// Requests the caller may see, newest first. Looks at the newest 1000 that fit the filter (for the inbox: that
+    /// wait for anybody): who wants older ones narrows it.
     ///
     /// # Errors
     /// Store failures.
@@ -50,17 +50,15 @@ impl Service {
             (true, Some(person)) if person == *by.person() => Some(person),
             (true, Some(_)) => return Ok(Vec::new()),
         };
-        let mut wanted = states.clone();
-        if inbox {
-            wanted = BTreeSet::from(["pending", "issued"]);
-            if !states.is_empty() {
-                wanted.retain(|state| states.contains(state));
-            }
-            if wanted.is_empty() {
-                return Ok(Vec::new());
-            }
-        }
-        let read = RequestFilter { asker, states: wanted, host, since, prefix: None, limit: LIST_MAX };
+        let read = RequestFilter {
+            asker,
+            states: states.clone(),
+            host,
+            waits: inbox,
+            since,
+            limit: LIST_MAX,
+            ..RequestFilter::default()
+        };
         let fits = |view: &View| {
             (!inbox || view.may_decide) && (states.is_empty() || states.contains(view.request.parts().state.word()))
         };

@@ -18,6 +18,7 @@
 pub mod access;
 mod ask;
 pub mod failure;
+mod head;
 pub mod issue;
 pub mod log;
 pub mod login;
@@ -37,11 +38,12 @@ use tracing::Instrument as _;
 use crate::access::Check;
 use crate::audit::checkpoint::LogKey;
 use crate::identity::Proven;
-use crate::identity::challenge::ChallengeKey;
+use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId};
 use crate::policy::Policy;
 use crate::signer::Signer;
 use crate::ssh::Fingerprint;
+use crate::store::head_file::KeptHead;
 use crate::store::{Change, Committed, Store, StoreError};
 use crate::time::{Clock, Lifetime, Timestamp};
 pub use failure::{Failure, Outcome};
@@ -114,6 +116,8 @@ pub struct Settings {
 pub struct Parts {
     /// The store.
     pub store: Box<dyn Store>,
+    /// Where the newest signed checkpoint is kept, apart from the store.
+    pub kept_head: Arc<dyn KeptHead>,
     /// The active user CA key.
     pub signer: Arc<dyn Signer>,
     /// The log key.
@@ -135,6 +139,7 @@ impl std::fmt::Debug for Parts {
 /// The service. One per process; shared by all handlers.
 pub struct Service {
     store: Box<dyn Store>,
+    head: head::Head,
     signer: Arc<dyn Signer>,
     /// The CA key's fingerprint as it was at start; a signer that shows another one later is not asked to sign (I-19).
     ca: Fingerprint,
@@ -145,7 +150,8 @@ pub struct Service {
     policy: RwLock<(PolicyVersion, Arc<Policy>)>,
     /// Read while a decision is made and saved, written while a policy is replaced.
     policy_in_use: Arc<tokio::sync::RwLock<()>>,
-    challenge_key: ChallengeKey,
+    challenge_key: MacKey,
+    session_key: MacKey,
     /// Keys that sign for the service and so may neither log in nor be certified (I-20).
     service_keys: BTreeSet<Fingerprint>,
     changed: broadcast::Sender<RequestId>,

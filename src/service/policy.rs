@@ -134,7 +134,9 @@ impl Service {
     /// `Forbidden`, `NotFound`.
     pub async fn show_policy(&self, by: &Proven, version: Option<PolicyVersion>) -> Outcome<StoredPolicy> {
         self.check_reader(by, "read the policy")?;
-        self.store.policy(version).await?.ok_or(Failure::NotFound("policy version"))
+        let stored = self.store.policy(version).await?.ok_or(Failure::NotFound("policy version"))?;
+        super::start::check_hash(self.store.as_ref(), &stored).await?;
+        Ok(stored)
     }
 
     /// All versions without texts; operators and auditors only.

@@ -1,4 +1,5 @@
-//! Starting: identity of the log, policy in force, certificates that a crash left half recorded.
+//! Starting: identity of the log, policy in force. Certificates that a crash left between intent and outcome are
+//! completed by their next fetch, when policy is asked again (P6).
 //!
 //! Order, and what a crash leaves: everything that can be refused is checked before anything is written; then one
 //! commit holds the log's beginning, the first policy and the start, so that an empty store is either still empty or
@@ -8,37 +9,31 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
-use secrecy::SecretBox;
 use tokio::sync::{Semaphore, broadcast};
 
+use super::head::Head;
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, Outcome, Parts, SIGN_SLOTS, Service};
-use crate::access::State;
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
-use crate::identity::challenge::ChallengeKey;
 use crate::identity::{Actor, Part};
 use crate::name::PolicyVersion;
 use crate::policy::Policy;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::{Change, Save, Store, StoredPolicy};
 
-/// The name under which the nodes share the key of login challenges.
-const CHALLENGE_KEY: &str = "challenge_key";
-
 impl Service {
     /// Starts: loads the policy in force (or applies `first` as version 1), writes `LogStarted` (entry 0) on an empty
-    /// log, and `ServiceStarted`, and completes certificates that a crash left without an outcome entry.
+    /// log, and `ServiceStarted`.
     ///
     /// # Errors
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, signer, log_key, clock, random, settings } = parts;
-        let mut fresh = [0_u8; 48];
-        random.fill(&mut fresh)?;
-        let (key, service_id) = fresh.split_at(32);
+        let Parts { store, kept_head, signer, log_key, clock, random, settings } = parts;
+        let mut service_id = [0_u8; 16];
+        random.fill(&mut service_id)?;
 
         let verifier = log_key.verifier();
         let ca = signer.public_key().fingerprint();
@@ -46,13 +41,14 @@ impl Service {
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
         let is_new = check_log(store.as_ref(), &verifier).await?;
+        let head = Head::open(kept_head, store.as_ref(), &log_key).await?;
         let (version, policy, applied) = load_policy(store.as_ref(), first, &service_keys).await?;
-        let challenge_key = load_challenge_key(store.as_ref(), key.to_vec()).await?;
+        let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
 
         let now = clock.now();
         let mut change = Change { at: now, saves: Vec::new(), events: Vec::new() };
         if is_new {
-            let service = format!("{} {}", data_encoding::HEXLOWER.encode(service_id), settings.public_url);
+            let service = format!("{} {}", data_encoding::HEXLOWER.encode(&service_id), settings.public_url);
             change.events.push(Event::LogStarted { service, log_key: verifier.to_text() });
         }
         if let Some(event) = applied {
@@ -69,6 +65,7 @@ impl Service {
 
         let service = Arc::new(Self {
             store,
+            head,
             signer,
             ca,
             log_key,
@@ -78,41 +75,15 @@ impl Service {
             policy: RwLock::new((version, policy)),
             policy_in_use: Arc::default(),
             challenge_key,
+            session_key,
             service_keys,
             changed: broadcast::Sender::new(CHANGES_KEPT),
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
         });
-        service.complete_certificates().await?;
+        service.keep_head(1).await?;
         Ok(service)
-    }
-
-    /// Signs and records what a crash left between intent and outcome, while its window lasts. What can't be
-    /// completed now stays as it is: it counts as issued, and its next fetch completes it.
-    async fn complete_certificates(&self) -> Outcome<()> {
-        if let Err(why) = self.check_issuing().await {
-            tracing::warn!(%why, "certificates without an outcome entry stay so until they are fetched");
-            return Ok(());
-        }
-        let now = self.clock.now();
-        for id in self.store.without_outcome().await? {
-            let Some(stored) = self.store.request(id).await? else { continue };
-            // Nothing is signed for a request that was ended or is over (I-11).
-            let State::Issued = stored.request.parts().state else { continue };
-            for grant in stored.request.parts().grants.iter().filter(|grant| !grant.window.is_over(now)) {
-                let Some(certified) = &grant.certificate else { continue };
-                let done = match self.sign(id, certified).await {
-                    Ok(certificate) => self.record_outcome(id, certified.serial, &certificate).await,
-                    Err(why) => Err(why),
-                };
-                match done {
-                    Ok(()) => tracing::info!(request = %id, serial = %certified.serial, "completed a certificate"),
-                    Err(why) => tracing::warn!(request = %id, %why, "a certificate without outcome stays so"),
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -144,6 +115,7 @@ async fn load_policy(
     service_keys: &BTreeSet<Fingerprint>,
 ) -> Outcome<(PolicyVersion, Arc<Policy>, Option<Event>)> {
     if let Some(stored) = store.policy(None).await? {
+        check_hash(store, &stored).await?;
         let file = format!("policy version {}", stored.version);
         // Its tests passed when it was applied; a policy in force is not put out of force by a test that looks at a
         // date.
@@ -166,11 +138,22 @@ async fn load_policy(
     Ok((version, Arc::new(policy), Some(event)))
 }
 
-async fn load_challenge_key(store: &dyn Store, fresh: Vec<u8>) -> Outcome<ChallengeKey> {
-    let bytes = store.meta(CHALLENGE_KEY, Box::new(move || fresh)).await?;
-    let key = <[u8; 32]>::try_from(bytes)
-        .map_err(|bytes| Failure::internal("reading the challenge key", format!("it has {} bytes", bytes.len())))?;
-    Ok(ChallengeKey(SecretBox::new(Box::new(key))))
+/// A policy's text counts only if it is the one whose hash the log holds: the database alone must not be able to say who
+/// may do what.
+pub(super) async fn check_hash(store: &dyn Store, stored: &StoredPolicy) -> Outcome<()> {
+    let entry = store.policy_entry(stored.version).await?;
+    let logged = entry.as_ref().and_then(|entry| match &entry.event {
+        Event::PolicyApplied { sha256, .. } => Some(sha256.as_str()),
+        _ => None,
+    });
+    if logged == Some(super::policy::sha256_hex(stored.text.as_bytes()).as_str()) {
+        return Ok(());
+    }
+    Err(Failure::Unavailable(format!(
+        "the text of policy version {} in the database is not the one that was applied: the log holds another hash; \
+         find out who changed it, and put the database back as it was",
+        stored.version
+    )))
 }
 
 /// The log key as the SSH key it could be used as.

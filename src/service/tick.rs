@@ -39,6 +39,7 @@ impl Service {
                 }
             }
             this.sweep(now).await?;
+            this.keep_head_now_and_then(now.unix()).await?;
             Ok(changed)
         })
         .await

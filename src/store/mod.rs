@@ -2,6 +2,7 @@
 //!
 //! One interface for SQLite (embedded) and, later, PostgreSQL; one contract test suite for both.
 
+pub mod head_file;
 pub mod rows;
 pub mod sqlite;
 
@@ -119,6 +120,8 @@ pub struct RequestFilter {
     pub states: BTreeSet<&'static str>,
     /// Only for this host.
     pub host: Option<crate::name::HostName>,
+    /// Only those that wait for a decision: pending, or granted with an extension that waits.
+    pub waits: bool,
     /// Only asked at or after.
     pub since: Option<Timestamp>,
     /// Only with this id or prefix.
@@ -183,7 +186,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// asks for it.
     fn requests(&self, filter: RequestFilter) -> Pending<'_, Vec<Stored>>;
 
-    /// Requests whose `next_tick` is at or before `now`, at most `limit`. A damaged row is reported and left out.
+    /// Requests whose `next_tick` is at or before `now`, at most `limit`, oldest first. A damaged row is reported and left
+    /// out, and does not count: it must not stop the others' clock.
     fn due(&self, now: Timestamp, limit: usize) -> Pending<'_, Vec<Stored>>;
 
     /// How many requests of this person are pending, approved or issued.
@@ -199,11 +203,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The policy version, or the newest.
     fn policy(&self, version: Option<PolicyVersion>) -> Pending<'_, Option<StoredPolicy>>;
 
+    /// The log's `policy_applied` entry of this version, for comparing its hash with a text.
+    fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>>;
+
     /// All policy versions, newest first, without their texts.
     fn policies(&self) -> Pending<'_, Vec<StoredPolicy>>;
-
-    /// A service secret or setting that every node shares; made by `make` on first use, durable before it is returned.
-    fn meta(&self, key: &'static str, make: Box<dyn FnOnce() -> Vec<u8> + Send>) -> Pending<'_, Vec<u8>>;
 
     /// The log's head.
     fn head(&self) -> Pending<'_, Head>;
@@ -216,9 +220,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// These tree nodes; missing ones are left out.
     fn nodes(&self, wanted: Vec<Node>) -> Pending<'_, BTreeMap<Node, Hash>>;
-
-    /// Certificates that are in the log as to-be-signed without an outcome entry (after a crash): requests to look at.
-    fn without_outcome(&self) -> Pending<'_, Vec<RequestId>>;
 
     /// Whether a write would succeed now (for `/readyz`).
     fn ready(&self) -> Pending<'_, ()>;

@@ -27,7 +27,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("access", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
     // 3 adapters
     ("signer", 3, &["ssh", "durable"]),
-    ("store", 3, &["time", "name", "ssh", "identity", "audit", "policy", "access", "fail"]),
+    ("store", 3, &["time", "name", "durable", "ssh", "identity", "audit", "policy", "access", "fail"]),
     // 4 service
     (
         "service",

@@ -17,7 +17,10 @@ use crate::store::StoreError;
 const APPLICATION_ID: i32 = 0x6870_6173;
 
 /// In order; a database at schema N has had the first N.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_start.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_start.sql"),
+    include_str!("../migrations/sqlite/0002_sealed_sessions.sql"),
+];
 
 /// How long a statement waits for a lock. Only a reader during a checkpoint or an operator's backup ever holds one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! The log in SQLite: entries, tree nodes, head, and which certificates have no outcome yet.
+//! The log in SQLite: entries, tree nodes, head, and which certificates have an outcome.
 //!
 //! The head in memory and the head row change only with a commit. [`load_checked`] is run whenever the file is opened, so
 //! that a head that doesn't fit its entries (a restored or edited file) stops the service instead of forking the log.
@@ -11,7 +11,7 @@ use super::{damaged, failed, from_sql, limit_to_sql, time_from_sql, time_to_sql,
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::audit::tree::{Frontier, Hash, Node};
-use crate::name::RequestId;
+use crate::name::{PolicyVersion, RequestId};
 use crate::store::{Head, StoreError};
 use crate::time::Timestamp;
 
@@ -164,6 +164,22 @@ pub(super) fn entries_of(conn: &Connection, request: RequestId) -> Result<Vec<En
     .collect()
 }
 
+/// The entry with which this policy version was applied. Few entries are of this kind, and they have their own index.
+pub(super) fn policy_entry(conn: &Connection, version: PolicyVersion) -> Result<Option<Entry>, StoreError> {
+    let mut select = conn
+        .prepare_cached("SELECT bytes FROM log_entry WHERE kind = 'policy_applied' ORDER BY number DESC")
+        .map_err(failed(READING))?;
+    let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed(READING))?;
+    for row in rows {
+        let entry = Entry::parse(&row.map_err(failed(READING))?)
+            .map_err(|error| damaged("a policy's log entry", error.to_string()))?;
+        if matches!(&entry.event, Event::PolicyApplied { version: applied, .. } if *applied == version) {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
+}
+
 /// Tree nodes.
 pub(super) fn nodes(conn: &Connection, wanted: Vec<Node>) -> Result<BTreeMap<Node, Hash>, StoreError> {
     let mut select =
@@ -176,21 +192,4 @@ pub(super) fn nodes(conn: &Connection, wanted: Vec<Node>) -> Result<BTreeMap<Nod
         found.extend(hash.map(|hash| (node, hash)));
     }
     Ok(found)
-}
-
-/// Requests with a certificate whose outcome is not in the log, oldest first.
-pub(super) fn without_outcome(conn: &Connection) -> Result<Vec<RequestId>, StoreError> {
-    let mut select = conn
-        .prepare_cached("SELECT request FROM certificate WHERE signed = 0 ORDER BY serial")
-        .map_err(failed(READING))?;
-    let rows = select.query_map([], |row| row.get::<_, String>(0)).map_err(failed(READING))?;
-    let mut requests = Vec::new();
-    for row in rows {
-        let text = row.map_err(failed(READING))?;
-        let id = RequestId::parse(&text).map_err(|error| damaged("the list of certificates", error.to_string()))?;
-        if !requests.contains(&id) {
-            requests.push(id);
-        }
-    }
-    Ok(requests)
 }

@@ -17,24 +17,26 @@ pub(super) fn insert_session(conn: &Connection, session: &Session) -> Result<(),
     let (opened, expires) = (time_to_sql(session.opened)?, time_to_sql(session.expires)?);
     let rows = conn
         .prepare_cached(
-            "INSERT INTO session (token, person, key, opened, expires) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            "INSERT INTO session (token, person, key, opened, expires, seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO NOTHING",
         )
         .and_then(|mut s| {
             let key = session.key.to_string();
-            s.execute(params![session.token.0, session.person.as_str(), key, opened, expires])
+            s.execute(params![session.token.0, session.person.as_str(), key, opened, expires, session.seal])
         })
         .map_err(failed("saving a session"))?;
     if rows == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
 pub(super) fn session(conn: &Connection, token: TokenHash) -> Result<Option<Session>, StoreError> {
-    let row: Option<(String, String, i64, i64)> = conn
-        .prepare_cached("SELECT person, key, opened, expires FROM session WHERE token = ?1")
+    let row: Option<(String, String, i64, i64, [u8; 32])> = conn
+        .prepare_cached("SELECT person, key, opened, expires, seal FROM session WHERE token = ?1")
         .and_then(|mut s| {
-            s.query_row([token.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()
+            s.query_row([token.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+                .optional()
         })
         .map_err(failed("reading a session"))?;
-    let Some((person, key, opened, expires)) = row else { return Ok(None) };
+    let Some((person, key, opened, expires, seal)) = row else { return Ok(None) };
     let what = "a session";
     Ok(Some(Session {
         token,
@@ -42,6 +44,7 @@ pub(super) fn session(conn: &Connection, token: TokenHash) -> Result<Option<Sess
         key: Fingerprint::parse(&key).map_err(|error| damaged(what, error.to_string()))?,
         opened: time_from_sql(what, opened)?,
         expires: time_from_sql(what, expires)?,
+        seal,
     }))
 }
 

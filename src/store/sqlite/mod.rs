@@ -130,12 +130,12 @@ impl Store for SqliteStore {
         self.read(move |conn| policy::one(conn, version))
     }
 
-    fn policies(&self) -> Pending<'_, Vec<StoredPolicy>> {
-        self.read(policy::all)
+    fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>> {
+        self.read(move |conn| log::policy_entry(conn, version))
     }
 
-    fn meta(&self, key: &'static str, make: Box<dyn FnOnce() -> Vec<u8> + Send>) -> Pending<'_, Vec<u8>> {
-        self.write(move |reply| Job::Meta(key, make, reply))
+    fn policies(&self) -> Pending<'_, Vec<StoredPolicy>> {
+        self.read(policy::all)
     }
 
     fn head(&self) -> Pending<'_, Head> {
@@ -152,10 +152,6 @@ impl Store for SqliteStore {
 
     fn nodes(&self, wanted: Vec<Node>) -> Pending<'_, BTreeMap<Node, Hash>> {
         self.read(move |conn| log::nodes(conn, wanted))
-    }
-
-    fn without_outcome(&self) -> Pending<'_, Vec<RequestId>> {
-        self.read(log::without_outcome)
     }
 
     fn ready(&self) -> Pending<'_, ()> {

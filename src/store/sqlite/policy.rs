@@ -1,4 +1,4 @@
-//! Policy versions, and the service's own shared values.
+//! Policy versions.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -53,25 +53,4 @@ fn from_columns((version, text, by, at): Columns) -> Result<StoredPolicy, StoreE
     let what = format!("policy version {version}");
     Actor::parse(&by).map_err(|error| damaged(what.as_str(), error.to_string()))?;
     Ok(StoredPolicy { version: PolicyVersion(version), text, by, at: time_from_sql(&what, at)? })
-}
-
-/// The value of `key`, made now if there is none; and whether it was made.
-pub(super) fn meta(
-    conn: &Connection,
-    key: &str,
-    make: Box<dyn FnOnce() -> Vec<u8> + Send>,
-) -> Result<(Vec<u8>, bool), StoreError> {
-    let doing = "reading a shared value";
-    let found: Option<Vec<u8>> = conn
-        .prepare_cached("SELECT value FROM meta WHERE key = ?1")
-        .and_then(|mut s| s.query_row([key], |row| row.get(0)).optional())
-        .map_err(failed(doing))?;
-    if let Some(value) = found {
-        return Ok((value, false));
-    }
-    let value = make();
-    conn.prepare_cached("INSERT INTO meta (key, value) VALUES (?1, ?2)")
-        .and_then(|mut s| s.execute(params![key, value]))
-        .map_err(failed(doing))?;
-    Ok((value, true))
 }

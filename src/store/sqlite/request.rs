@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter
 use super::{damaged, failed, from_sql, limit_to_sql, time_to_sql, to_sql};
 use crate::access::AccessRequest;
 use crate::name::{PersonName, RequestId};
-use crate::store::{RequestFilter, RowVersion, StoreError, Stored, rows};
+use crate::store::{LIST_MAX, RequestFilter, RowVersion, StoreError, Stored, rows};
 use crate::time::Timestamp;
 
 const SAVING: &str = "saving a request";
@@ -19,7 +19,7 @@ const READING: &str = "reading requests";
 /// The columns that [`columns`] reads.
 macro_rules! select {
     ($rest:literal) => {
-        concat!("SELECT id, version, asker, state, asked, next_tick, body FROM request ", $rest)
+        concat!("SELECT id, version, asker, state, asked, next_tick, body, waits FROM request ", $rest)
     };
 }
 
@@ -28,11 +28,11 @@ pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored
     let row = Columns::of(&request, RowVersion(1))?;
     let rows = conn
         .prepare_cached(
-            "INSERT INTO request (id, version, asker, state, asked, next_tick, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO request (id, version, asker, state, asked, next_tick, body, waits)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
         )
         .and_then(|mut s| {
-            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body])
+            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body, row.waits])
         })
         .map_err(failed(SAVING))?;
     if rows != 1 {
@@ -48,11 +48,11 @@ pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVer
     let row = Columns::of(&request, version)?;
     let rows = conn
         .prepare_cached(
-            "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7
+            "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7, waits = ?8
              WHERE id = ?1 AND version = ?2 - 1",
         )
         .and_then(|mut s| {
-            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body])
+            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body, row.waits])
         })
         .map_err(failed(SAVING))?;
     if rows != 1 {
@@ -95,8 +95,9 @@ pub(super) fn one(conn: &Connection, id: RequestId) -> Result<Option<Stored>, St
 
 /// Requests that match, newest first.
 pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<Stored>, StoreError> {
-    let RequestFilter { asker, states, host, since, prefix, limit } = filter;
-    let mut sql = select!("WHERE 1").to_owned();
+    let RequestFilter { asker, states, host, waits, since, prefix, limit } = filter;
+    // A constant, not a parameter, so that the index of waiting requests can be used.
+    let mut sql = if *waits { select!("WHERE waits = 1") } else { select!("WHERE 1") }.to_owned();
     let mut values: Vec<Value> = Vec::new();
     let mut and = |condition: &str, value: Value| {
         sql.push_str(" AND ");
@@ -127,17 +128,20 @@ pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<
     values.push(limit_to_sql(*limit).into());
     let mut select = conn.prepare_cached(&sql).map_err(failed(READING))?;
     let rows = select.query_map(params_from_iter(values), columns).map_err(failed(READING))?;
-    if prefix.is_some() { rows.map(|row| stored(&row.map_err(failed(READING))?)).collect() } else { readable(rows) }
+    if prefix.is_some() {
+        rows.map(|row| stored(&row.map_err(failed(READING))?)).collect()
+    } else {
+        readable(rows, LIST_MAX)
+    }
 }
 
 /// Requests whose time has come.
 pub(super) fn due(conn: &Connection, now: Timestamp, limit: usize) -> Result<Vec<Stored>, StoreError> {
     let now = time_to_sql(now)?;
-    let mut select = conn
-        .prepare_cached(select!("WHERE next_tick <= ?1 ORDER BY next_tick, number LIMIT ?2"))
-        .map_err(failed(READING))?;
-    let rows = select.query_map([now, limit_to_sql(limit)], columns).map_err(failed(READING))?;
-    readable(rows)
+    let mut select =
+        conn.prepare_cached(select!("WHERE next_tick <= ?1 ORDER BY next_tick, number")).map_err(failed(READING))?;
+    let rows = select.query_map([now], columns).map_err(failed(READING))?;
+    readable(rows, limit.min(LIST_MAX))
 }
 
 /// How many requests of this person are open.
@@ -149,10 +153,14 @@ pub(super) fn open_count(conn: &Connection, asker: &PersonName) -> Result<u64, S
     from_sql("a count", count)
 }
 
-/// All that can be read: one damaged row must not hide the others or stop their clock. It is reported each time.
-fn readable(rows: impl Iterator<Item = rusqlite::Result<Columns>>) -> Result<Vec<Stored>, StoreError> {
+/// The first `limit` that can be read: one damaged row must not hide the others or stop their clock. It is reported each
+/// time.
+fn readable(rows: impl Iterator<Item = rusqlite::Result<Columns>>, limit: usize) -> Result<Vec<Stored>, StoreError> {
     let mut found = Vec::new();
     for row in rows {
+        if found.len() >= limit {
+            break;
+        }
         match stored(&row.map_err(failed(READING))?) {
             Ok(request) => found.push(request),
             Err(error) => tracing::error!(%error, "a damaged request is left out of a list"),
@@ -171,6 +179,7 @@ struct Columns {
     asked: i64,
     next_tick: Option<i64>,
     body: String,
+    waits: bool,
 }
 
 impl Columns {
@@ -184,6 +193,7 @@ impl Columns {
             asked: time_to_sql(parts.asked)?,
             next_tick: request.next_tick().map(time_to_sql).transpose()?,
             body: rows::to_json(request)?,
+            waits: request.waits(),
         })
     }
 }
@@ -197,6 +207,7 @@ fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
         asked: row.get(4)?,
         next_tick: row.get(5)?,
         body: row.get(6)?,
+        waits: row.get(7)?,
     })
 }
 

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{change, failed, file, log, login, policy, stopped};
+use super::{change, failed, file, log, login, stopped};
 use crate::fail;
 use crate::store::{Change, Committed, Head, StoreError};
 use crate::time::Timestamp;
@@ -37,7 +37,6 @@ pub(super) enum Job {
     /// Forget what is over.
     Sweep(Timestamp, Reply<()>),
     /// A value made on first use.
-    Meta(&'static str, Box<dyn FnOnce() -> Vec<u8> + Send>, Reply<Vec<u8>>),
     /// A write that means nothing.
     Ready(Reply<()>),
 }
@@ -174,7 +173,6 @@ fn member(conn: &Connection, head: &mut Head, job: Job, answers: &mut Vec<Answer
             keep(change::apply(conn, &mut trial, *change).map(|done| (done, true)), reply, answers)
         }
         Job::Sweep(now, reply) => keep(login::sweep(conn, now).map(|wrote| ((), wrote)), reply, answers),
-        Job::Meta(key, make, reply) => keep(policy::meta(conn, key, make), reply, answers),
         Job::Ready(reply) => keep(log::probe(conn).map(|()| ((), true)), reply, answers),
     };
     if wrote.is_none() {
@@ -221,7 +219,6 @@ impl Job {
         match self {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
             Self::Sweep(_, reply) | Self::Ready(reply) => drop(reply.send(Err(error))),
-            Self::Meta(_, _, reply) => drop(reply.send(Err(error))),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use hallpass::identity::challenge::{Answer, CHALLENGE_LIFETIME, ChallengeKey, LoginRefusal, check, issue, statement};
+use hallpass::identity::challenge::{Answer, CHALLENGE_LIFETIME, LoginRefusal, check, issue, statement};
+use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{SESSION_LIFETIME, Session, SessionRefusal, mint};
 use hallpass::identity::{Directory, Person, Proven};
 use hallpass::name::{GroupName, PersonName};
@@ -18,14 +19,14 @@ const SERVER: &str = "https://pass.example.com";
 /// Keys made by the real tool, and what is needed to log in with them.
 struct Desk {
     folder: TempDir,
-    key: ChallengeKey,
+    key: MacKey,
     now: Timestamp,
 }
 
 impl Desk {
     fn new() -> Self {
         let now = Timestamp::parse("2026-01-05T10:00:00Z").unwrap();
-        Self { folder: TempDir::new().unwrap(), key: ChallengeKey::new([7; 32]), now }
+        Self { folder: TempDir::new().unwrap(), key: MacKey::new([7; 32]), now }
     }
 
     /// A new key pair under this name.
@@ -137,7 +138,7 @@ fn an_answer_is_bound_to_its_person_its_challenge_its_key_and_its_purpose() {
     assert_eq!(desk.check(&other_challenge, &known), Err(LoginRefusal::Signature(SigError::Wrong)));
     let other_key = Answer { key: bob.1.clone(), ..right() };
     assert_eq!(desk.check(&other_key, &known), Err(LoginRefusal::Signature(SigError::Key)));
-    let foreign = issue(&ChallengeKey::new([8; 32]), [3; 16], desk.now);
+    let foreign = issue(&MacKey::new([8; 32]), [3; 16], desk.now);
     assert_eq!(desk.check(&answer("alice", &foreign, &alice), &known), Err(LoginRefusal::Challenge));
     // What alice signs for git or for a file must never log her in.
     let text = statement(SERVER, &person("alice"), &desk.challenge());
@@ -191,16 +192,25 @@ fn a_session_lasts_until_it_expires_or_its_person_or_key_leaves() {
         key: alice.1.fingerprint(),
         opened: desk.now,
         expires: desk.now.plus(SESSION_LIFETIME).unwrap(),
+        seal: [0; 32],
     };
+    assert_eq!(session.check(&desk.key, &known, desk.now), Err(SessionRefusal::Forged), "not written by the service");
+    let session = session.sealed(&desk.key);
+    let of_bob = Session { person: person("bob"), key: bob.1.fingerprint(), ..session.clone() };
+    assert_eq!(of_bob.check(&desk.key, &directory(&[("bob", &[&bob.1])]), desk.now), Err(SessionRefusal::Forged));
     let later = |seconds: u64| Timestamp::from_unix(desk.now.unix() + seconds).unwrap();
-    let proven = session.check(&known, later(12 * 3600 - 1)).unwrap();
+    let proven = session.check(&desk.key, &known, later(12 * 3600 - 1)).unwrap();
     assert_eq!((proven.person(), proven.key()), (&person("alice"), alice.1.fingerprint()));
-    assert_eq!(session.check(&known, later(12 * 3600)), Err(SessionRefusal::Expired));
-    let stretched = Session { expires: later(90 * 86_400), ..session.clone() };
-    assert_eq!(stretched.check(&known, later(12 * 3600)), Err(SessionRefusal::Expired), "a row claims 90 days");
+    assert_eq!(session.check(&desk.key, &known, later(12 * 3600)), Err(SessionRefusal::Expired));
+    let stretched = Session { expires: later(90 * 86_400), ..session.clone() }.sealed(&desk.key);
+    assert_eq!(
+        stretched.check(&desk.key, &known, later(12 * 3600)),
+        Err(SessionRefusal::Expired),
+        "a row claims 90 days"
+    );
 
-    assert_eq!(session.check(&directory(&[("bob", &[&alice.1])]), desk.now), Err(SessionRefusal::Gone));
-    assert_eq!(session.check(&directory(&[("alice", &[&bob.1])]), desk.now), Err(SessionRefusal::Gone));
+    assert_eq!(session.check(&desk.key, &directory(&[("bob", &[&alice.1])]), desk.now), Err(SessionRefusal::Gone));
+    assert_eq!(session.check(&desk.key, &directory(&[("alice", &[&bob.1])]), desk.now), Err(SessionRefusal::Gone));
 }
 
 #[test]
@@ -209,9 +219,11 @@ fn a_session_has_the_groups_of_the_directory_in_force() {
     let alice = desk.keygen("alice", "ed25519");
     let expires = desk.now.plus(SESSION_LIFETIME).unwrap();
     let key = alice.1.fingerprint();
-    let session = Session { token: mint([1; 32]).1, person: person("alice"), key, opened: desk.now, expires };
+    let session =
+        Session { token: mint([1; 32]).1, person: person("alice"), key, opened: desk.now, expires, seal: [0; 32] };
+    let session = session.sealed(&desk.key);
     let known = directory(&[("alice", &[&alice.1])]);
-    assert_eq!(session.check(&known, desk.now).unwrap().groups().len(), 1);
+    assert_eq!(session.check(&desk.key, &known, desk.now).unwrap().groups().len(), 1);
     let moved = Directory::new([Person { groups: BTreeSet::new(), ..known.person(&person("alice")).unwrap().clone() }]);
-    assert!(session.check(&moved, desk.now).unwrap().groups().is_empty());
+    assert!(session.check(&desk.key, &moved, desk.now).unwrap().groups().is_empty());
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use hallpass::access::{AccessRequest, Check, Command, Narrowing, Permit, Refusal, Step, open, step};
 use hallpass::audit::event::Event;
+use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{Session, mint};
 use hallpass::identity::{Directory, Person, Proven};
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, Serial};
@@ -46,8 +47,16 @@ pub(super) fn key(seed: u8) -> PublicKey {
 pub(super) fn proven(name: &str) -> Proven {
     let known = Person { name: person(name), groups: BTreeSet::new(), keys: vec![key(1)] };
     let (opened, expires) = (at(NOON), at(NOON + 60));
-    let session = Session { token: mint([0; 32]).1, person: person(name), key: key(1).fingerprint(), opened, expires };
-    session.check(&Directory::new([known]), opened).unwrap()
+    let session = Session {
+        token: mint([0; 32]).1,
+        person: person(name),
+        key: key(1).fingerprint(),
+        opened,
+        expires,
+        seal: [0; 32],
+    };
+    let seal = MacKey::new([9; 32]);
+    session.sealed(&seal).check(&seal, &Directory::new([known]), opened).unwrap()
 }
 
 /// A policy of one rule: alice, herself in `sre`, asks for web-1 and web-2 as deploy.

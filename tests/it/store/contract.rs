@@ -58,14 +58,13 @@ contract! {
     sessions_end_one_by_one_and_all_together
     sweeping_takes_only_what_is_over
     policy_versions_follow_each_other
-    a_shared_value_is_made_once
     a_store_that_can_write_is_ready
     a_dropped_caller_does_not_take_its_change_back
 }
 
 fn session(n: u8, who: &str, expires: Timestamp) -> Session {
     let fingerprint = key(1).fingerprint();
-    Session { token: TokenHash([n; 32]), person: person(who), key: fingerprint, opened: at(0), expires }
+    Session { token: TokenHash([n; 32]), person: person(who), key: fingerprint, opened: at(0), expires, seal: [n; 32] }
 }
 
 fn policy(version: u32) -> StoredPolicy {
@@ -96,7 +95,6 @@ async fn a_new_store_is_empty(database: &dyn Database) {
     assert_eq!(store.policy(None).await.unwrap(), None);
     assert_eq!(store.policies().await.unwrap(), vec![]);
     assert_eq!(store.session(TokenHash([0; 32])).await.unwrap(), None);
-    assert_eq!(store.without_outcome().await.unwrap(), vec![]);
 }
 
 /// One request in each state, each with all it can carry.
@@ -153,9 +151,7 @@ async fn everything_is_the_same_after_a_restart(database: &dyn Database) {
     let made = one_of_each(&desk).await;
     let saves = vec![Save::NewSession(session(1, "alice@example.com", at(500))), Save::NewPolicy(policy(1))];
     desk.store.commit(change(at(70), saves, vec![event()])).await.unwrap();
-    let value = desk.store.meta("key", Box::new(|| vec![1, 2, 3])).await.unwrap();
     let (head, log) = (desk.store.head().await.unwrap(), entries(&*desk.store).await);
-    let unfinished = desk.store.without_outcome().await.unwrap();
     drop(desk);
 
     let store = database.open();
@@ -167,9 +163,6 @@ async fn everything_is_the_same_after_a_restart(database: &dyn Database) {
     let found = store.session(TokenHash([1; 32])).await.unwrap();
     assert_eq!(found, Some(session(1, "alice@example.com", at(500))));
     assert_eq!(store.policy(None).await.unwrap(), Some(policy(1)));
-    assert_eq!(store.meta("key", Box::new(|| vec![9])).await.unwrap(), value);
-    assert_eq!(store.without_outcome().await.unwrap(), unfinished);
-    assert_eq!(unfinished.len(), 4);
     let next = store.commit(change(at(80), vec![], vec![event()])).await.unwrap();
     assert_eq!(next.entries, vec![head.frontier.size()]);
 }
@@ -228,7 +221,6 @@ async fn a_refused_change_leaves_nothing_behind(database: &dyn Database) {
     assert_eq!(desk.store.request(id(2)).await.unwrap(), None);
     assert_eq!(desk.store.session(TokenHash([1; 32])).await.unwrap(), None);
     assert_eq!(desk.store.policy(None).await.unwrap(), Some(policy(1)));
-    assert_eq!(desk.store.without_outcome().await.unwrap(), vec![]);
     desk.store.commit(change(at(1), vec![Save::Redeem(nonce)], vec![event()])).await.unwrap();
 }
 
@@ -278,10 +270,8 @@ async fn a_certificate_has_one_outcome(database: &dyn Database) {
     let desk = Desk::new(database).await;
     let stored = desk.issued(id(1), at(0)).await;
     desk.issued(id(2), at(0)).await;
-    assert_eq!(desk.store.without_outcome().await.unwrap(), vec![id(1), id(2)]);
     let signed = outcome(&stored.request);
     desk.store.commit(change(at(0), vec![], vec![signed.clone()])).await.unwrap();
-    assert_eq!(desk.store.without_outcome().await.unwrap(), vec![id(2)]);
     let error = desk.store.commit(change(at(0), vec![], vec![signed])).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict), "{error}");
 }
@@ -452,23 +442,6 @@ async fn policy_versions_follow_each_other(database: &dyn Database) {
     assert_eq!(desk.store.policy(Some(PolicyVersion(4))).await.unwrap(), None);
     let without_text = |version| StoredPolicy { text: String::new(), ..policy(version) };
     assert_eq!(desk.store.policies().await.unwrap(), vec![without_text(3), without_text(2), without_text(1)]);
-}
-
-async fn a_shared_value_is_made_once(database: &dyn Database) {
-    let store = database.open();
-    let mut callers = JoinSet::new();
-    for n in 0..20 {
-        let store = Arc::clone(&store);
-        callers.spawn(async move { store.meta("secret", Box::new(move || vec![n; 4])).await.unwrap() });
-    }
-    let values: BTreeSet<Vec<u8>> = callers.join_all().await.into_iter().collect();
-    assert_eq!(values.len(), 1);
-    let other = store.meta("other", Box::new(|| vec![77])).await.unwrap();
-    assert_eq!(other, vec![77]);
-    drop(store);
-    let store = database.open();
-    let kept = store.meta("secret", Box::new(|| panic!("it has been made"))).await.unwrap();
-    assert!(values.contains(&kept));
 }
 
 async fn a_store_that_can_write_is_ready(database: &dyn Database) {

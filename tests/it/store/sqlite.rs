@@ -238,6 +238,7 @@ async fn a_damaged_request_is_named_and_hides_no_other() {
         let all = RequestFilter { limit: 10, ..RequestFilter::default() };
         assert_eq!(desk.store.requests(all.clone()).await.unwrap(), vec![good.clone()], "{sql}");
         assert_eq!(desk.store.due(end, 10).await.unwrap(), vec![good.clone()], "{sql}");
+        assert_eq!(desk.store.due(end, 1).await.unwrap(), vec![good.clone()], "{sql}: it takes nobody's place");
         let prefix = Some(RequestPrefix::parse(id(1).digits()).unwrap());
         let error = desk.store.requests(RequestFilter { prefix, ..all }).await.unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{sql}: {error}");
@@ -256,7 +257,14 @@ async fn a_damaged_session_entry_or_policy_is_refused() {
     let desk = Desk::new(&database).await;
     let token = TokenHash([1; 32]);
     let login_key = key(1).fingerprint();
-    let session = Session { token, person: person("alice@example.com"), key: login_key, opened: at(0), expires: at(9) };
+    let session = Session {
+        token,
+        person: person("alice@example.com"),
+        key: login_key,
+        opened: at(0),
+        expires: at(9),
+        seal: [5; 32],
+    };
     desk.store.commit(change(at(0), vec![Save::NewSession(session)], vec![event()])).await.unwrap();
     desk.approved(id(1), at(0)).await;
     let raw = raw(&database);

@@ -1,5 +1,6 @@
 //! Whole stories through the service, each ending with a check of everything: how a request lives.
 
+mod database;
 mod faults;
 mod histories;
 mod login;
@@ -387,9 +388,13 @@ async fn a_missing_account_is_the_only_possible_one_or_an_error_that_names_them(
 async fn a_start_that_was_asked_for_begins_the_window_to_the_second() {
     let world = World::new().await;
     let (alice, bob) = (world.proven("alice").await, world.proven("bob").await);
-    let start = Some(Timestamp::parse("2026-01-05T12:00:00Z").unwrap());
-    let id = world.service().ask(&alice, Ask { start, ..world.ask(&["web-1"], "deploy") }).await.unwrap().request.id();
+    let start = Timestamp::parse("2026-01-05T12:00:00Z").unwrap();
+    let asked = Ask { start: Some(start), ..world.ask(&["web-1"], "deploy") };
+    let id = world.service().ask(&alice, asked).await.unwrap().request.id();
     world.approve(&bob, id).await.unwrap();
+    let early = world.fetch(&alice, id).await;
+    assert!(matches!(early, Err(Failure::Refused(Refusal::NotYet { .. }))), "{early:?}");
+    world.pass(u32::try_from(start.seconds_since(world.now())).unwrap());
     let certificate = world.fetch(&alice, id).await.unwrap();
     assert_eq!(certificate.tbs().fields().window.to_string(), "2026-01-05T12:00:00Z to 2026-01-05T12:30:00Z");
     world.check().await;

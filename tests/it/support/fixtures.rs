@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hallpass::access::{self, AccessRequest, Check, Command, Narrowing, Step};
 use hallpass::identity::Proven;
+use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{Session, mint};
 use hallpass::name::{Account, HostName, PersonName, PolicyVersion, RequestId};
 use hallpass::policy::{Policy, Question};
@@ -111,8 +112,9 @@ operator = ["group:platform"]
         let who = person(name);
         let login_key = self.policy.directory().person(&who).unwrap().keys[0].fingerprint();
         let (_, token) = mint([7; 32]);
-        let session = Session { token, person: who, key: login_key, opened: at(0), expires: at(60) };
-        session.check(self.policy.directory(), at(0)).unwrap()
+        let session = Session { token, person: who, key: login_key, opened: at(0), expires: at(60), seal: [0; 32] };
+        let seal = MacKey::new([9; 32]);
+        session.sealed(&seal).check(&seal, self.policy.directory(), at(0)).unwrap()
     }
 
     pub(crate) fn question(&self, who: &str, hosts: &[&str], now: Timestamp) -> Question {

@@ -25,6 +25,7 @@ use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
+use hallpass::store::head_file::HeadFile;
 use hallpass::store::sqlite::{self, SqliteStore};
 use hallpass::time::{Clock as _, Lifetime, ManualClock, Timestamp};
 use rand::{Rng as _, SeedableRng as _};
@@ -151,6 +152,7 @@ impl World {
         let first = policy.map(|text| FirstPolicy { text: text.to_owned(), file: "policy.toml".to_owned() });
         let parts = Parts {
             store: Box::new(SqliteStore::open(&sqlite::Settings { path: self.database() })?),
+            kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
             log_key: LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap(),
             clock: Arc::clone(&self.clock) as Arc<_>,
@@ -159,6 +161,11 @@ impl World {
         };
         self.service = Some(Service::start(parts, first).await?);
         Ok(())
+    }
+
+    /// Stops the service.
+    pub(crate) fn stop(&mut self) {
+        drop(self.service.take());
     }
 
     /// Stops the service and starts it anew on the same folder.

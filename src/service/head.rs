@@ -1,0 +1,96 @@
+//! The newest signed checkpoint, kept apart from the store: written before a certificate leaves, compared at start.
+//!
+//! What for: a store that was put back from a copy must not go on as if nothing had happened since (I-10, I-27): it would
+//! use serials twice and certify a grant twice.
+//!
+//! Invariant: when a certificate is handed out, the kept checkpoint covers its log entry. One write serves everybody who
+//! waits for it, like a group commit.
+//!
+//! What is lost with a restored copy but was never covered (an approval after the last certificate, at most
+//! [`KEEP_EVERY_S`] old) is asked again; nothing was issued on it.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::{Failure, Outcome, Service};
+use crate::audit::checkpoint::LogKey;
+use crate::audit::tree::Frontier;
+use crate::store::{Store, head_file::KeptHead};
+
+/// How old what is kept may become while entries are added, in seconds.
+const KEEP_EVERY_S: u64 = 10;
+
+/// The place, and the log's size that it covers.
+#[derive(Debug)]
+pub(super) struct Head {
+    place: Arc<dyn KeptHead>,
+    kept: Mutex<u64>,
+}
+
+impl Head {
+    /// Compares what is kept with the store's log.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store's log is older than, or another than, what was signed; or the place can't be read.
+    pub(super) async fn open(place: Arc<dyn KeptHead>, store: &dyn Store, key: &LogKey) -> Outcome<Self> {
+        let reading = Arc::clone(&place);
+        let read = tokio::task::spawn_blocking(move || reading.read()).await;
+        let Some(note) = read.map_err(|error| Failure::internal("reading the log's kept checkpoint", error))?? else {
+            let size = store.head().await?.frontier.size();
+            if size > 0 {
+                let place = place.place();
+                tracing::warn!(%place, size, "no checkpoint is kept yet; whether this database is the newest is not known");
+            }
+            return Ok(Self { place, kept: Mutex::new(0) });
+        };
+        let refuse = |why: String| {
+            let place = place.place();
+            Failure::Unavailable(format!(
+                "the log in the database and the checkpoint in {place} disagree: {why}. Serials would be used twice, so \
+                 nothing is started. Put the newest database back; if it is lost, see docs/operations.md"
+            ))
+        };
+        let signed =
+            key.verifier().check(&note).map_err(|why| refuse(format!("the checkpoint does not count: {why}")))?;
+        let size = store.head().await?.frontier.size();
+        if size < signed.size {
+            return Err(refuse(format!("the log has {size} entries, the checkpoint {}", signed.size)));
+        }
+        let wanted = Frontier::nodes_of(signed.size);
+        let nodes = store.nodes(wanted.clone()).await?;
+        let roots = wanted.iter().filter_map(|node| nodes.get(node).copied()).collect();
+        match Frontier::from_parts(signed.size, roots) {
+            Some(then) if then.root() == signed.root => Ok(Self { place, kept: Mutex::new(signed.size) }),
+            Some(_) | None => Err(refuse(format!("the first {} entries are not those that were signed", signed.size))),
+        }
+    }
+}
+
+impl Service {
+    /// Has the kept checkpoint cover the log's first `size` entries.
+    ///
+    /// # Errors
+    /// When it can't be written; then nothing that rests on it may leave.
+    pub(super) async fn keep_head(&self, size: u64) -> Outcome<()> {
+        let mut kept = self.head.kept.lock().await;
+        if *kept >= size {
+            return Ok(());
+        }
+        let frontier = self.store.head().await?.frontier;
+        let note = self.log_key.sign(frontier.size(), &frontier.root());
+        let place = Arc::clone(&self.head.place);
+        let written = tokio::task::spawn_blocking(move || place.write(&note)).await;
+        written.map_err(|error| Failure::internal("keeping the log's checkpoint", error))??;
+        *kept = frontier.size();
+        Ok(())
+    }
+
+    /// Keeps up, now and then, with entries that no certificate needs.
+    pub(super) async fn keep_head_now_and_then(&self, now: u64) -> Outcome<()> {
+        if !now.is_multiple_of(KEEP_EVERY_S) {
+            return Ok(());
+        }
+        self.keep_head(self.store.head().await?.frontier.size()).await
+    }
+}
