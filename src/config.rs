@@ -262,7 +262,7 @@ impl Limits {
             connections_max: count("connections_max", 1..=100_000, 4_096),
             rate_per_s: rate("requests_per_second", 1..=100_000, 20),
             rate_burst: rate("burst", 1..=100_000, 60),
-            open_requests_max: number("open_requests_max", 1..=10_000, 20),
+            open_requests_max: number("open_requests_max", 1..=1_000, 20),
             session: lifetime("session", 60, 43_200, 43_200),
             sign_timeout: time("sign_timeout", 60, 10),
         }

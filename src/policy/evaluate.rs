@@ -5,6 +5,9 @@
 //! demands are not met does not hand over to a later one: the first match decides, so that a strict rule above a
 //! lax one means what it says.
 //!
+//! A host of scope "account" is opened by every certificate for that account on any such host; so a `refuse` rule for one
+//! of them refuses the account on all of them.
+//!
 //! Several hosts: every one must be granted; the terms are what all grants have in common, the needs of all count.
 //!
 //! Monotonicity (I-14), as the property tests state it:
@@ -78,6 +81,7 @@ fn outcome(asked: &Asked<'_>) -> Outcome {
         match decide(asked, host) {
             Ok(found) => {
                 refused.extend(unmet(asked, &found));
+                refused.extend(opened_too(asked, &found));
                 granted.push(found);
             }
             Err(no) => refused.push(no),
@@ -114,6 +118,27 @@ fn decide<'p>(asked: &Asked<'p>, host: &'p Host) -> Result<Granted<'p>, Refused>
         kind: RefusedKind::NoRule,
         why: trace::no_rule(asked, host),
     })
+}
+
+/// A refusal for a host that this certificate would open although nobody asked for it: the principal of a host of scope
+/// "account" is the bare account, which every such host accepts. What a rule forbids on one of them is so forbidden on all.
+fn opened_too(asked: &Asked<'_>, granted: &Granted<'_>) -> Option<Refused> {
+    if granted.host.scope != Scope::Account {
+        return None;
+    }
+    let rules = asked.candidates.iter().filter_map(|number| asked.policy.rules.get(*number));
+    let refusals: Vec<&Rule> = rules.filter(|rule| rule.grant().is_none() && rule.is_time(asked.moment)).collect();
+    let (rule, host) = refusals.iter().find_map(|rule| {
+        let others = asked.policy.hosts.values().filter(|host| host.scope == Scope::Account);
+        others.into_iter().find(|host| rule.has_host(host)).map(|host| (rule, host))
+    })?;
+    let account = &asked.question.account;
+    let why = format!(
+        "rule \"{}\" forbids {account} on {}, which a certificate for {} would open too: both have scope \"account\"",
+        rule.name, host.name, granted.host.name
+    );
+    let (host, rule) = (Some(granted.host.name.clone()), Some(rule.name.clone()));
+    Some(Refused { host, rule, kind: RefusedKind::Rule, why })
 }
 
 /// The demands of the deciding grant that the question does not meet.
