@@ -7,7 +7,7 @@
 //! earlier approvals, because they were of something else; only people who count now become a grant's approvers (I-6).
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Extending, Grant, Narrowing, Parts, Refusal, State, digest, question, step};
 use crate::audit::event::Event;
@@ -152,7 +152,15 @@ fn narrow(parts: &mut Parts, narrow: &Narrowing) -> Result<(), Refusal> {
         if let Some(host) = only.iter().find(|host| !parts.terms.hosts.contains_key(*host)) {
             return Err(Refusal::WouldWiden { what: format!("{host} was not asked for") });
         }
-        parts.terms.hosts.retain(|host, _| only.contains(host));
+        let (kept, left_out): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut parts.terms.hosts).into_iter().partition(|(host, _)| only.contains(host));
+        // Hosts of scope "account" share a principal: leaving one out would only look like less.
+        if left_out.values().any(|principal| kept.values().any(|other| other == principal)) {
+            return Err(Refusal::Invalid {
+                what: "a host left out would stay open: these hosts share one principal (scope \"account\"); deny it instead",
+            });
+        }
+        parts.terms.hosts = kept;
     }
     parts.terms.options.permits.retain(|extension| !narrow.without.contains(extension));
     Ok(())

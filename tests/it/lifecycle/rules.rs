@@ -175,6 +175,15 @@ fn a_narrowing_takes_away_and_counts_as_an_approval_of_what_is_left() {
 }
 
 #[test]
+fn hosts_that_share_a_principal_are_not_narrowed_to_some_of_them() {
+    let mut world = World::asked(&Shape { host: "scope = \"account\"", ..ONE });
+    let narrow = Narrowing { only: Some(hosts(&["web-2"])), ..Narrowing::default() };
+    let refused = world.refused(world.approve_narrowed("bob", narrow), NOON);
+    assert_eq!(refused.kind(), RefusalKind::Invalid);
+    assert!(refused.to_string().contains("would stay open"), "{refused}");
+}
+
+#[test]
 fn a_narrowing_drops_earlier_approvals() {
     let mut world = World::asked(&TWO);
     world.step(world.approve("bob"), NOON);

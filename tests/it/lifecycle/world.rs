@@ -72,6 +72,8 @@ pub(super) struct Shape {
     pub(super) total: u32,
     /// What is added to the rule.
     pub(super) rule: &'static str,
+    /// What is added to each host.
+    pub(super) host: &'static str,
 }
 
 /// One of bob and carol must agree (alice may not, although she is in the group).
@@ -81,6 +83,7 @@ pub(super) const ONE: Shape = Shape {
     max: 60,
     total: 120,
     rule: "permit = { pty = true, port_forwarding = true }",
+    host: "",
 };
 
 /// Bob and carol must agree.
@@ -114,7 +117,9 @@ pub(super) fn check(shape: &Shape, version: u32) -> Check {
         let key = key(10 + u8::try_from(seed).unwrap()).to_openssh();
         text += &format!("[[person]]\nname = \"{name}\"\ngroups = [{groups}]\nkeys = [\"{key}\"]\n");
     }
-    text += "[[host]]\nname = \"web-1\"\n[[host]]\nname = \"web-2\"\n";
+    for host in ["web-1", "web-2"] {
+        text += &format!("[[host]]\nname = \"{host}\"\n{}\n", shape.host);
+    }
     text += "[[rule]]\nname = \"web\"\nwho = [\"person:alice\"]\nhosts = [\"web-*\"]\naccounts = [\"deploy\"]\n";
     if shape.need > 0 {
         text += &format!("approval = [{{ need = {}, from = [\"group:sre\"] }}]\n", shape.need);
