@@ -45,15 +45,16 @@ impl Processes {
     /// Scans `/proc`.
     ///
     /// # Errors
-    /// When `/proc` can't be read at all; processes that vanish meanwhile are left out.
+    /// When `/proc`, or what it says of a process that is there, can't be read: a process that can't be seen must not
+    /// count as gone. Processes that vanish meanwhile are left out.
     pub fn scan() -> io::Result<Self> {
         let mut parents = BTreeMap::new();
         for folder in std::fs::read_dir("/proc")? {
             let name = folder?.file_name();
             let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            if let Some(found) = parse_stat(&stat) {
-                parents.insert(pid, found);
+            match look(pid)? {
+                Some(Look { is_over: false, parent, started }) => drop(parents.insert(pid, (parent, started))),
+                Some(Look { is_over: true, .. }) | None => {}
             }
         }
         Ok(Self { parents })
@@ -85,15 +86,41 @@ impl Processes {
     }
 }
 
-/// Parent and start time from a line of `/proc/PID/stat`; zombies count as gone. The command name may hold blanks and
-/// brackets, so fields are counted from the last `)`.
-fn parse_stat(stat: &str) -> Option<(i32, u64)> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
+/// What `/proc/PID/stat` says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    parent: i32,
+    started: u64,
+    /// A zombie: it runs nothing any more.
+    is_over: bool,
+}
+
+/// Looks at a process; `None` when it is gone.
+fn look(pid: i32) -> io::Result<Option<Look>> {
+    let stat = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        // It ended before the file was opened, or between that and the reading.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let unreadable = || io::Error::other(format!("/proc/{pid}/stat is not as proc(5) says"));
+    parse_stat(&stat).map(Some).ok_or_else(unreadable)
+}
+
+/// "No such process", which reading a file of a process that has just ended gives.
+const ESRCH: i32 = 3;
+
+/// From a line of `/proc/PID/stat`. The command name is whatever bytes the process chose, also brackets, blanks and what is
+/// not UTF-8, so fields are counted from the last `)` and nothing before it is looked at.
+fn parse_stat(stat: &[u8]) -> Option<Look> {
+    let rest = stat.rsplit(|byte| *byte == b')').next()?;
+    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let started = fields.nth(17)?.parse().ok()?;
-    (state != "Z" && state != "X").then_some((parent, started))
+    Some(Look { parent, started, is_over: matches!(state, "Z" | "X") })
 }
 
 /// Makes this process the parent of orphans below it, so that no double fork escapes [`Processes::with_descendants`].
@@ -143,8 +170,7 @@ pub async fn end(roots: &BTreeSet<Process>, orphans: impl Fn(&Processes) -> BTre
 fn signal(process: Process, signal: Signal) {
     let Some(pid) = Pid::from_raw(process.pid) else { return };
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
-    if parse_stat(&stat).is_some_and(|(_, started)| started == process.started) {
+    if look(process.pid).is_ok_and(|now| now.is_some_and(|now| now.started == process.started)) {
         // Only "no such process" can come back for a process we may signal; the next scan tells.
         let _gone = pidfd_send_signal(&pidfd, signal);
     }
@@ -156,13 +182,26 @@ mod tests {
 
     #[test]
     fn a_command_name_with_brackets_and_blanks_does_not_shift_the_fields() {
-        let stat = "42 (a) b (c)) S 7 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
-        assert_eq!(parse_stat(stat), Some((7, 12345)));
+        let stat = b"42 (a) b (c)) S 7 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        assert_eq!(parse_stat(stat), Some(Look { parent: 7, started: 12345, is_over: false }));
+        let stat = b"42 (\xff\xfe) Z 7 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        assert_eq!(parse_stat(stat), Some(Look { parent: 7, started: 12345, is_over: true }));
+        assert_eq!(parse_stat(b"42 (x) S"), None);
     }
 
-    #[test]
-    fn a_zombie_counts_as_gone() {
-        assert_eq!(parse_stat("42 (x) Z 7 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0"), None);
+    #[tokio::test]
+    async fn a_process_whose_name_is_not_text_is_ended_like_any_other() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = tokio::process::Command::new(&program).arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id().unwrap()).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let root = Processes::scan().unwrap().children(own).into_iter().find(|p| p.pid == pid).unwrap();
+        let reaped = tokio::spawn(async move { child.wait().await });
+        assert_eq!(end(&BTreeSet::from([root]), |_| BTreeSet::new()).await.unwrap(), 1);
+        assert!(!reaped.await.unwrap().unwrap().success());
     }
 
     #[test]

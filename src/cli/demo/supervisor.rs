@@ -2,6 +2,9 @@
 //!
 //! It reads which certificate opened a connection from what that connection's sshd logged, and the window's end from the
 //! certificate. On real hosts a PAM session hook does this (and does not depend on a log).
+//!
+//! What not: a process that leaves the tree *and* clears its environment (`env -i setsid …`, then a double fork) is not
+//! recognised here as the connection's. Enrolled hosts find it by its audit session id, which no process can change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
