@@ -276,6 +276,14 @@ struct PublicUrl {
     host: String,
 }
 
+/// Whether the service takes this public URL.
+///
+/// # Errors
+/// What it should look like.
+pub fn check_public_url(text: &str) -> Result<(), String> {
+    PublicUrl::parse(text).map(drop)
+}
+
 impl PublicUrl {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{} is not like \"https://hallpass.example.com:7722\": https, host, port", quoted(text));

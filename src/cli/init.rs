@@ -12,16 +12,25 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::{Context, local, output, profile};
 use crate::audit::checkpoint::LogKey;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::document;
 use crate::durable;
 use crate::name::{HostName, PersonName};
 use crate::policy::Policy;
-use crate::signer::file::FileSigner;
+use crate::signer::file::{self, FileSigner};
 use crate::ssh::PublicKey;
 
 /// The port of the service, when the public URL names none.
 const PORT: u16 = 7722;
+
+/// The account of the first rule.
+const ACCOUNT: &str = "deploy";
+
+/// The public URL when the answers name none.
+const LOCAL_URL: &str = "https://localhost:7722";
+
+/// The folder of the service as `deploy/hallpass.service` has it.
+const SYSTEM_FOLDER: &str = "/var/lib/hallpass";
 
 /// The longest file of answers: 64 KiB. Our own choice; a usual one has 300 bytes.
 const ANSWERS_BYTES_MAX: usize = 64 * 1024;
@@ -80,8 +89,8 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
     };
     let answers = check(context, answers, args.answers.is_some())?;
     let folder = &answers.folder;
-    let config_path = folder.join("config.toml");
-    let policy_path = folder.join("policy.toml");
+    let paths = paths_in(folder);
+    let [config_path, policy_path, ..] = &paths;
     let (config, policy) = (config_text(&answers), policy_text(&answers));
     accepted(&config, &policy, folder)?;
     if args.dry_run {
@@ -91,12 +100,7 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
             &format!("# {}\n{config}\n# {}\n{policy}", config_path.display(), policy_path.display()),
         );
     }
-    let paths = [config_path, policy_path, folder.join("user_ca"), folder.join("user_ca.pub"), folder.join("log.key")];
-    if let Some(taken) = paths.iter().find(|p| p.exists()) {
-        return Err(Failure::failed(format!("{:?} is there already", taken.display().to_string()))
-            .because("init overwrites nothing")
-            .next("name another folder, or move the old files away"));
-    }
+    free(&paths)?;
     write_all(&answers, &paths, &config, &policy)?;
     let written: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
     context.out.answer(
@@ -108,12 +112,14 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
 }
 
 fn next_steps(answers: &Answers) -> String {
+    let Answers { url, operator, host, .. } = answers;
     let folder = answers.folder.display();
     format!(
-        "next: 1. read {folder}/policy.toml: people, hosts and rules are yours to fill in\n      2. hallpass serve --config {folder}/config.toml\n      \
-         3. on each host: put {folder}/user_ca.pub into the file that TrustedUserCAKeys names (or: hallpass ca export)\n      4. hallpass login \
-         --server {} --person {} --pin PIN (serve prints the pin)",
-        answers.url, answers.operator,
+        "next: 1. add people, hosts and rules to {folder}/policy.toml: nobody approves their own request\n      \
+         2. hallpass serve --config {folder}/config.toml\n      \
+         3. on {host}: {folder}/user_ca.pub becomes /etc/ssh/hallpass/user_ca_keys, the line {ACCOUNT}@{host} \
+         /etc/ssh/hallpass/principals/{ACCOUNT}, and deploy/00-hallpass.conf goes to /etc/ssh/sshd_config.d/\n      \
+         4. hallpass login --server {url} --person {operator} --pin PIN (serve prints the pin)"
     )
 }
 
@@ -168,45 +174,112 @@ fn from_file(file: &Path) -> Result<AnswersSpec, Failure> {
     })
 }
 
-/// Asks for what is missing, then checks all of it. From a file, what has a default may be left out.
+/// How to ask for what is missing. From a file, what has a default may be left out, and what can't be used is an error; from a
+/// person, each answer is looked at before the next question, and asked for again.
+struct Asker<'a> {
+    context: &'a Context,
+    is_file: bool,
+}
+
+impl Asker<'_> {
+    fn ask<T>(
+        &self,
+        given: Option<String>,
+        (key, question): (&str, &str),
+        default: Option<&str>,
+        parse: impl Fn(&str) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match (given, self.is_file, default) {
+            (Some(given), ..) => return parse(&given),
+            (None, true, Some(default)) => return parse(default),
+            (None, true, None) => {
+                return Err(Failure::usage(format!("the answers lack {key:?}")).because(question));
+            }
+            (None, false, _) => {}
+        }
+        if self.context.globals.no_input || !output::is_interactive() {
+            return Err(Failure::usage(format!("{question}: nobody to ask here")).next("pass --answers FILE"));
+        }
+        let shown = default.map_or_else(|| question.to_owned(), |d| format!("{question} [{d}]"));
+        loop {
+            let answer = output::ask(&shown, self.context.globals.no_input, "--answers FILE")?;
+            let answer = if answer.is_empty() { default.unwrap_or_default() } else { &answer };
+            match parse(answer) {
+                Ok(value) => return Ok(value),
+                Err(failure) => self.context.out.failure(&failure),
+            }
+        }
+    }
+}
+
+/// Asks for what is missing, and checks all of it.
 fn check(context: &Context, spec: AnswersSpec, is_file: bool) -> Result<Answers, Failure> {
     let AnswersSpec { url, folder, operator, operator_key, host, ca_passphrase_file, listen } = spec;
-    let ask = |given: Option<String>, question: &str, default: Option<&str>, key: &str| match (given, is_file, default)
-    {
-        (Some(given), ..) => Ok(given),
-        (None, true, Some(default)) => Ok(default.to_owned()),
-        (None, true, None) => Err(Failure::usage(format!("the answers lack {key:?}")).because(question)),
-        (None, false, default) => {
-            let shown = default.map_or_else(|| question.to_owned(), |d| format!("{question} [{d}]"));
-            let answer = output::ask(&shown, context.globals.no_input, "--answers FILE")?;
-            Ok(if answer.is_empty() { default.unwrap_or_default().to_owned() } else { answer })
-        }
-    };
+    let asker = Asker { context, is_file };
     let bad = |what: &str, e: &dyn std::fmt::Display| Failure::usage(format!("{what}: {e}"));
-    let url = ask(url, "public URL of the service", Some("https://localhost:7722"), "url")?;
-    let folder = ask(folder, "folder for configuration, keys and database", Some("./hallpass"), "folder")?;
-    let operator = ask(operator, "name of the first operator (an address or a login name)", None, "operator")?;
-    let operator = PersonName::parse(&operator.to_lowercase()).map_err(|e| bad("operator", &e))?;
-    let operator_key = ask(operator_key, "their public SSH key (the line, or its file)", None, "operator_key")?;
-    let host = ask(host, "a first host to give access to", Some("web-1"), "host")?;
-    let url = profile::normal_url(&url);
+    let (url_default, folder_default) = if is_file { (LOCAL_URL.to_owned(), "./hallpass") } else { usual() };
+    let url = asker.ask(url, ("url", "public URL of the service"), Some(&url_default), |text| {
+        let url = profile::normal_url(text);
+        config::check_public_url(&url).map(|()| url).map_err(|e| bad("url", &e))
+    })?;
+    if url.contains("//localhost") {
+        context.out.note("note: localhost is this machine; nobody can log in there from another one");
+    }
+    let question = ("folder", "folder for configuration, keys and database");
+    let folder = asker.ask(folder, question, Some(folder_default), |text| {
+        let folder = std::path::absolute(text).map_err(|e| Failure::file("find folder", Path::new(text), &e))?;
+        if is_file { Ok(folder) } else { free(&paths_in(&folder)).map(|()| folder) }
+    })?;
+    let question = ("operator", "name of the first operator (an address or a login name)");
+    let operator = asker.ask(operator, question, None, |text| {
+        PersonName::parse(&text.to_lowercase()).map_err(|e| bad("operator", &e))
+    })?;
+    let question = ("operator_key", "their public SSH key (paste the line of their .pub file, or name it)");
+    let operator_key = asker.ask(operator_key, question, None, key)?;
+    let question = ("host", "a first host to give access to");
+    let host = asker.ask(host, question, Some("web-1"), |text| HostName::parse(text).map_err(|e| bad("host", &e)))?;
     Ok(Answers {
         listen: listen.unwrap_or_else(|| format!("[::]:{}", port_of(&url))),
         url,
-        folder: std::path::absolute(&folder).map_err(|e| Failure::file("find folder", Path::new(&folder), &e))?,
+        folder,
         operator,
-        operator_key: key(&operator_key)?,
-        host: HostName::parse(&host).map_err(|e| bad("host", &e))?,
+        operator_key,
+        host,
         passphrase: ca_passphrase_file
-            .map(|file| passphrase(&file).map(|p| (std::path::absolute(&file).unwrap_or(file), p)))
+            .map(|path| match file::read_passphrase(&path) {
+                Ok(passphrase) => Ok((std::path::absolute(&path).unwrap_or(path), passphrase)),
+                Err(why) => Err(Failure::usage(why.to_string())),
+            })
             .transpose()?,
     })
+}
+
+/// What a person is offered: this machine's name, and the folder that the system's service has, if it is there.
+fn usual() -> (String, &'static str) {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let url = format!("https://{}:{PORT}", name.trim().to_lowercase());
+    let url = if config::check_public_url(&url).is_ok() { url } else { LOCAL_URL.to_owned() };
+    (url, if Path::new(SYSTEM_FOLDER).is_dir() { SYSTEM_FOLDER } else { "./hallpass" })
+}
+
+/// The five files.
+fn paths_in(folder: &Path) -> [PathBuf; 5] {
+    ["config.toml", "policy.toml", "user_ca", "user_ca.pub", "log.key"].map(|name| folder.join(name))
+}
+
+/// Nothing that is there is overwritten.
+fn free(paths: &[PathBuf; 5]) -> Result<(), Failure> {
+    let Some(taken) = paths.iter().find(|p| p.exists()) else { return Ok(()) };
+    Err(Failure::failed(format!("{:?} is there already", taken.display().to_string()))
+        .because("init overwrites nothing")
+        .next("name another folder, or move the old files away"))
 }
 
 /// A key line, or a file that holds one.
 fn key(text: &str) -> Result<PublicKey, Failure> {
     let wrong = |e: &dyn std::fmt::Display| {
-        Failure::usage(format!("operator_key: {e}")).because("give an OpenSSH public key, or its file")
+        Failure::usage(format!("operator_key: {e}"))
+            .because("it takes an OpenSSH public key, as one line, or the path of its file")
     };
     if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
         return PublicKey::parse_openssh(text.trim()).map_err(|e| wrong(&e));
@@ -215,19 +288,13 @@ fn key(text: &str) -> Result<PublicKey, Failure> {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => PathBuf::from(text),
     };
-    let line = profile::read_small(&path)?
+    if text.is_empty() {
+        return Err(wrong(&"it is empty"));
+    }
+    let line = profile::read_small(&path)
+        .map_err(|failure| failure.next("paste the line itself"))?
         .ok_or_else(|| wrong(&format!("there is no file {:?}", path.display().to_string())))?;
     PublicKey::parse_openssh(line.trim()).map_err(|e| wrong(&e))
-}
-
-fn passphrase(file: &Path) -> Result<SecretString, Failure> {
-    let text = profile::read_small(file)?
-        .ok_or_else(|| Failure::usage(format!("there is no file {:?}", file.display().to_string())))?;
-    let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() {
-        return Err(Failure::usage(format!("the first line of {:?} is empty", file.display().to_string())));
-    }
-    Ok(SecretString::from(line.to_owned()))
 }
 
 fn port_of(url: &str) -> u16 {
@@ -243,7 +310,7 @@ fn config_text(answers: &Answers) -> String {
         .map_or_else(String::new, |(file, _)| format!("passphrase_file = {}\n", string(&file.display().to_string())));
     format!(
         "# The service. Every key is explained in config.toml.example. Relative paths are relative to this file.\n\
-         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"state/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\n",
+         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"state/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\nhead = \"log.head\"\n",
         string(&answers.listen),
         string(&answers.url),
     )
@@ -253,7 +320,7 @@ fn policy_text(answers: &Answers) -> String {
     let Answers { operator, operator_key, host, .. } = answers;
     let key = operator_key.to_openssh();
     format!(
-        r#"# Who may do what. Check it with `hallpass policy check`; apply it with `hallpass policy apply` or SIGHUP.
+        r#"# Who may do what. Check it with `hallpass policy check`; apply it with `hallpass policy apply`.
 version = 1
 
 [defaults]
@@ -271,17 +338,16 @@ name   = "{operator}"
 groups = ["ops"]
 keys   = ["{key}"]
 
-# `scope = "account"`: the host's sshd has TrustedUserCAKeys and nothing else.
+# On the host, the account's principals file holds the line {ACCOUNT}@{host} (deploy/00-hallpass.conf).
 [[host]]
-name  = "{host}"
-tags  = {{ env = "prod" }}
-scope = "account"
+name = "{host}"
+tags = {{ env = "prod" }}
 
 [[rule]]
-name     = "ops-debug"
+name     = "ops-{ACCOUNT}"
 who      = ["group:ops"]
 hosts    = ["{host}"]
-accounts = ["debug"]
+accounts = ["{ACCOUNT}"]
 reason   = {{ min_length = 10 }}
 approval = [{{ need = 1, from = ["group:ops"] }}]
 permit   = {{ pty = true }}

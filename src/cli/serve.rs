@@ -6,7 +6,6 @@
 
 use std::future::pending;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +23,7 @@ use crate::durable;
 use crate::identity::{Actor, Part};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::Signer as _;
-use crate::signer::file::FileSigner;
+use crate::signer::file::{self, FileSigner};
 use crate::store::head_file::HeadFile;
 use crate::store::sqlite::SqliteStore;
 use crate::time::SystemClock;
@@ -189,22 +188,13 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 
 /// The log key: ours alone, like the CA key.
 fn log_key(path: &Path, public_url: &str) -> Result<LogKey, Failure> {
-    let meta =
-        std::fs::metadata(path).map_err(|e| Failure::file("open log key", path, &e).next("hallpass init makes one"))?;
-    let owner = rustix::process::geteuid().as_raw();
-    if (meta.uid() != owner && meta.uid() != 0) || meta.mode() & 0o077 != 0 {
-        return Err(Failure::failed(format!("others can read the log key {:?}", path.display().to_string()))
-            .because(format!(
-                "owner {}, mode {:04o}; it must be ours or root's, with mode 0600",
-                meta.uid(),
-                meta.mode() & 0o7777
-            ))
-            .next(format!("chmod 600 {}", path.display())));
-    }
-    let text = profile::read_small(path)?.map(zeroize::Zeroizing::new).unwrap_or_default();
-    LogKey::from_seed_text(&log_origin(public_url), &text).map_err(|e| {
-        Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(e.to_string())
-    })
+    let bytes = file::read_secret(path).map_err(|e| Failure::failed(e.to_string()))?;
+    let wrong = |why: &str| {
+        let what = format!("cannot use log key {:?}", path.display().to_string());
+        Failure::failed(what).because(why).next("hallpass init makes one")
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not text"))?;
+    LogKey::from_seed_text(&log_origin(public_url), text).map_err(|e| wrong(&e.to_string()))
 }
 
 /// The log's name in its checkpoints: the public URL without its scheme, and `/log`.
@@ -250,6 +240,9 @@ async fn on_hangup(service: Arc<Service>, policy: PathBuf, reload: mpsc::Sender<
             }
             Ok(applied) => {
                 tracing::info!(version = %applied.version, changes = applied.changes.len(), "policy applied");
+            }
+            Err(crate::service::Failure::Conflict(why)) => {
+                tracing::warn!(why, file = %shown, "the policy file is not applied; the policy in force stays");
             }
             Err(error) => {
                 let why = start_failure(&error, &policy).why.join("; ");

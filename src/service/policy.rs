@@ -60,12 +60,22 @@ impl Service {
         whole(async move { this.apply(proposal, Some(&by)).await }).await
     }
 
-    /// The same for the configured file at SIGHUP; the actor is a part of the system.
+    /// The same for the configured file at SIGHUP; the actor is a part of the system. A file that holds an earlier version
+    /// is one that nobody edited since another was applied: a reload (for a new TLS certificate, say) must not take the
+    /// policy back.
     ///
     /// # Errors
-    /// As above.
+    /// As above; `Conflict` also for an earlier version's text.
     pub async fn apply_policy_file(self: &Arc<Self>, actor: Actor, text: String, file: &str) -> Outcome<Applied> {
         let this = Arc::clone(self);
+        let (in_force, _) = self.policy_now();
+        let known = self.store.policy_with_text(text.clone()).await?;
+        if let Some(earlier) = known.filter(|known| *known < in_force) {
+            return Err(Failure::Conflict(format!(
+                "the file holds policy version {earlier}, and version {in_force} is in force since; to go back, apply it by \
+                 name: hallpass policy apply {file}"
+            )));
+        }
         let proposal = Proposal { actor, text, file: file.to_owned(), base: None, dry_run: false };
         whole(async move { this.apply(proposal, None).await }).await
     }

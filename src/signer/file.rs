@@ -34,7 +34,7 @@ use crate::ssh::sig;
 pub struct Settings {
     /// The private key file: owned by us or root, no access for group or others.
     pub path: PathBuf,
-    /// A file holding the passphrase (first line), under the same rules.
+    /// A file holding the passphrase (its only line), under the same rules.
     pub passphrase_path: Option<PathBuf>,
 }
 
@@ -101,8 +101,11 @@ impl std::fmt::Debug for FileSigner {
     }
 }
 
-/// The first line of the file; one line break at its end doesn't count.
-fn read_passphrase(path: &Path) -> Result<SecretString, SignError> {
+/// The passphrase in a file: its only line; a line break at its end doesn't count. Whoever makes a key with it reads it as whoever opens the key.
+///
+/// # Errors
+/// When the file may not hold a secret, or holds another number of lines.
+pub fn read_passphrase(path: &Path) -> Result<SecretString, SignError> {
     let bytes = read_secret(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|error| refuse(path, error.to_string()))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
@@ -113,7 +116,12 @@ fn read_passphrase(path: &Path) -> Result<SecretString, SignError> {
     Ok(SecretString::from(text))
 }
 
-fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, SignError> {
+/// A secret's file: a regular file of ours or root's that nobody else can read or change (systemd's credentials are
+/// root's, and may be readable by our group). Checked on the opened file.
+///
+/// # Errors
+/// What is wrong with it, and how to mend it.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, SignError> {
     let io = |error: std::io::Error| refuse(path, error.to_string());
     // Without O_NONBLOCK a named pipe would hold us here for ever.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();

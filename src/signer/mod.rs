@@ -34,7 +34,7 @@ pub enum SignError {
     #[error("the certificate names another CA key")]
     OtherKey,
     /// The key could not be opened; the text says what and how to mend it, never key material.
-    #[error("cannot open CA key {path:?}: {why}")]
+    #[error("cannot use {path:?}: {why}")]
     Open {
         /// The file.
         path: String,

@@ -206,6 +206,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The log's `policy_applied` entry of this version, for comparing its hash with a text.
     fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>>;
 
+    /// The newest policy version with exactly this text.
+    fn policy_with_text(&self, text: String) -> Pending<'_, Option<PolicyVersion>>;
+
     /// All policy versions, newest first, without their texts.
     fn policies(&self) -> Pending<'_, Vec<StoredPolicy>>;
 

@@ -134,6 +134,10 @@ impl Store for SqliteStore {
         self.read(move |conn| log::policy_entry(conn, version))
     }
 
+    fn policy_with_text(&self, text: String) -> Pending<'_, Option<PolicyVersion>> {
+        self.read(move |conn| policy::with_text(conn, &text))
+    }
+
     fn policies(&self) -> Pending<'_, Vec<StoredPolicy>> {
         self.read(policy::all)
     }

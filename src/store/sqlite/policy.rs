@@ -33,6 +33,13 @@ pub(super) fn one(conn: &Connection, version: Option<PolicyVersion>) -> Result<O
     .transpose()
 }
 
+/// The newest version with exactly this text.
+pub(super) fn with_text(conn: &Connection, text: &str) -> Result<Option<PolicyVersion>, StoreError> {
+    conn.prepare_cached("SELECT version FROM policy WHERE text = ?1 ORDER BY version DESC LIMIT 1")
+        .and_then(|mut s| s.query_row([text], |row| row.get(0).map(PolicyVersion)).optional())
+        .map_err(failed("looking for a policy"))
+}
+
 /// All versions without their texts, newest first.
 pub(super) fn all(conn: &Connection) -> Result<Vec<StoredPolicy>, StoreError> {
     let doing = "listing policies";

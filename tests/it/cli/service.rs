@@ -9,6 +9,7 @@ fn init_writes_what_serve_accepts_and_overwrites_nothing() {
     let mut stage = Stage::empty();
     let key = stage.make_key("omar");
     stage.write("passphrase", "correct horse\n");
+    std::fs::set_permissions(stage.path("passphrase"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let answers = format!(
         "url = \"https://hallpass.example.com:7722\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {:?}\nhost = \"web-1\"\nca_passphrase_file = {:?}\n",
         stage.path("new"),
@@ -24,6 +25,26 @@ fn init_writes_what_serve_accepts_and_overwrites_nothing() {
     let mode = |name: &str| std::fs::metadata(stage.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("new"), mode("new/user_ca"), mode("new/log.key")), (0o700, 0o600, 0o600));
     assert!(std::fs::read_to_string(stage.path("new/policy.toml")).unwrap().contains(key.split(' ').nth(1).unwrap()));
+    // The README's set-up is for what is written here: its principals line, its first question.
+    let readme = include_str!("../../../README.md");
+    for line in ["echo deploy@web-1 | sudo tee /etc/ssh/hallpass/principals/deploy", "hallpass ssh web-1 --as deploy"] {
+        assert!(readme.contains(line), "{line}");
+    }
+    let policy = stage.shown("new/policy.toml");
+    let asked = [
+        "--person",
+        "omar@example.com",
+        "--host",
+        "web-1",
+        "--as",
+        "deploy",
+        "--for",
+        "30m",
+        "--reason",
+        "INC-4421 it hangs",
+    ];
+    let explain: Vec<&str> = ["policy", "explain"].into_iter().chain(asked).chain([policy.as_str()]).collect();
+    assert_eq!(stage.types("omar", &explain).code, 0);
     let before = std::fs::read(stage.path("new/user_ca")).unwrap();
     assert_eq!(stage.types("omar", &init).code, 1);
     assert_eq!(std::fs::read(stage.path("new/user_ca")).unwrap(), before);
@@ -61,6 +82,7 @@ fn a_service_that_cannot_start_says_why_before_it_writes_anything() {
         (1, good.replace("\"log.key\"", "\"config.toml\"")),
     ] {
         stage.write("service/config.toml", &text);
+        std::fs::set_permissions(stage.path("service/config.toml"), std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(stage.types("omar", &serve).code, code, "{text}");
     }
     stage.write("service/config.toml", &good);
@@ -91,6 +113,23 @@ fn a_hangup_applies_the_policy_file_and_a_broken_one_changes_nothing() {
     let history = stage.as_person("omar", &["policy", "history", "--json"]).json();
     let versions = history["versions"].as_array().unwrap();
     assert_eq!((versions.len(), versions[0]["by"].as_str().unwrap()), (2, "system:signal"));
+}
+
+#[test]
+fn a_reload_does_not_take_an_applied_policy_back() {
+    let mut stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    stage.write("mine.toml", &policy.replace("max = \"10m\"", "max = \"9m\""));
+    let mine = stage.shown("mine.toml");
+    assert_eq!(stage.as_person("omar", &["policy", "apply", &mine, "--yes"]).code, 0);
+    stage.signal("HUP");
+    stage.hears("the file holds policy version 1");
+    stage.write("service/policy.toml", &policy.replace("max = \"10m\"", "max = \"8m\""));
+    stage.signal("HUP");
+    stage.hears("policy applied");
+    let history = stage.as_person("omar", &["policy", "history", "--json"]).json();
+    let by: Vec<&str> = history["versions"].as_array().unwrap().iter().map(|v| v["by"].as_str().unwrap()).collect();
+    assert_eq!(by, ["system:signal", "person:omar@example.com", "system:start"]);
 }
 
 /// What a running service is made to be by its parts elsewhere; here only that it ends well.
