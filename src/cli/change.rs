@@ -66,7 +66,13 @@ pub(crate) fn end(context: &Context, args: &EndArgs) -> Result<(), Failure> {
         let body = wire::Why { reason: args.reason.clone() };
         Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/end"), &body).await?)
     })?;
-    closed(context, &profile.name, &request, "ended")
+    closed(context, &profile.name, &request, "ended")?;
+    // Nothing takes a certificate back: what is deleted here may have been copied.
+    if let (Some(_), Some(window)) = (request.serial, &request.window) {
+        let until = output::local_text(&window.not_after);
+        context.out.note(&format!("no certificate is made for it any more; one fetched before is valid until {until}"));
+    }
+    Ok(())
 }
 
 /// Notes that a request is over, deletes its files, says so.

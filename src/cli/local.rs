@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::failure::{Exit, Failure};
 use super::profile::{Places, read_small, write};
 use crate::durable;
-use crate::name::RequestId;
+use crate::name::{Account, HostName, Principal, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::ssh::private::SessionKey;
@@ -123,6 +123,15 @@ impl Local {
             return Err(Failure::failed("the server's certificate is for another key")
                 .because(format!("expected {}", request.key)));
         }
+        // What it opens is what the request is for: `account@host`, or the bare account on a host of that scope.
+        let opens = |principal: &Principal| {
+            let (account, host) = principal.as_str().split_once('@').unwrap_or((principal.as_str(), ""));
+            account == request.account && (host.is_empty() || request.hosts.iter().any(|given| given == host))
+        };
+        if !certificate.tbs().fields().principals.iter().all(opens) {
+            return Err(Failure::failed("the server's certificate is for something else than the request")
+                .because(format!("{} is for {} as {}", request.id, request.hosts.join(", "), request.account)));
+        }
         write(&folder.join("key-cert.pub"), format!("{}\n", line.trim()).as_bytes())?;
         self.save_request(request)?;
         Ok(Held { folder, request: request.clone(), certificate: Some(certificate) })
@@ -161,6 +170,18 @@ impl Local {
             all.push(Held { folder, request, certificate });
         }
         Ok(all)
+    }
+
+    /// Everything that this client asked for on this host and as this account (any, if `None`), what ends last first.
+    ///
+    /// # Errors
+    /// When the folders can't be read.
+    pub(crate) fn for_host(&self, host: &HostName, account: Option<&Account>) -> Result<Vec<Held>, Failure> {
+        let mut held = self.all()?;
+        held.retain(|h| h.request.hosts.iter().any(|n| n == host.as_str()));
+        held.retain(|h| account.is_none_or(|a| h.request.account == a.as_str()));
+        held.sort_by_key(|h| std::cmp::Reverse((ends(h), h.request.asked.clone())));
+        Ok(held)
     }
 
     /// Deletes what is over. Failing to is not worth failing a command for.

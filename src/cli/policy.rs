@@ -64,16 +64,19 @@ pub(crate) struct DiffArgs {
 
 /// `hallpass policy check`.
 pub(crate) fn check(context: &Context, args: &FilesArgs) -> Result<(), Failure> {
+    readable(&args.files)?;
     print(context, policy_report::check(&args.files))
 }
 
 /// `hallpass policy test`.
 pub(crate) fn test(context: &Context, args: &FilesArgs) -> Result<(), Failure> {
+    readable(&args.files)?;
     print(context, policy_report::test(&args.files))
 }
 
 /// `hallpass policy explain`.
 pub(crate) fn explain(context: &Context, args: &ExplainFileArgs) -> Result<(), Failure> {
+    readable(std::slice::from_ref(&args.file))?;
     let asked = Asked {
         person: args.person.clone(),
         targets: args.targets.clone(),
@@ -89,7 +92,17 @@ pub(crate) fn explain(context: &Context, args: &ExplainFileArgs) -> Result<(), F
 
 /// `hallpass policy diff`.
 pub(crate) fn diff(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
+    readable(&[args.old.clone(), args.new.clone()])?;
     print(context, policy_report::diff(&args.old, &args.new))
+}
+
+/// A file that can't be opened is no policy with a problem.
+fn readable(files: &[PathBuf]) -> Result<(), Failure> {
+    for path in files {
+        std::fs::File::open(path)
+            .map_err(|e| Failure::file("read policy", path, &e).next(format!("ls -l {}", path.display())))?;
+    }
+    Ok(())
 }
 
 /// The report is the answer, also when it is bad news; the failure adds the exit code and one line.

@@ -7,6 +7,7 @@ use super::local::{Held, Local};
 use super::{Context, output, render, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, Target};
+use crate::ssh::PublicKey;
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
@@ -75,6 +76,30 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
+    /// Whether the server's answer is to this wish: what it says becomes arguments of ssh, and the key is ours to lend.
+    ///
+    /// # Errors
+    /// What it changed.
+    fn is_answered_by(&self, request: &wire::Request, key: &PublicKey) -> Result<(), Failure> {
+        let wrong = |what: &str| {
+            Failure::failed("the server's answer is not to what was asked")
+                .because(format!("{what} differs; nothing was kept or run"))
+        };
+        let account = Account::parse(&request.account).map_err(|_| wrong("the account"))?;
+        if self.account.as_ref().is_some_and(|wanted| *wanted != account) {
+            return Err(wrong("the account"));
+        }
+        let asked = |target: &Target| match target {
+            Target::Host(host) => request.hosts.iter().any(|given| given == host.as_str()),
+            Target::Tag(..) => true,
+        };
+        let has_tag = self.targets.iter().any(|target| matches!(target, Target::Tag(..)));
+        if !self.targets.iter().all(asked) || (!has_tag && request.hosts.len() > self.targets.len()) {
+            return Err(wrong("the list of hosts"));
+        }
+        if request.key == key.fingerprint().to_string() { Ok(()) } else { Err(wrong("the key")) }
+    }
+
     /// As the API takes it, without a key.
     pub(crate) fn to_wire(&self) -> wire::Ask {
         wire::Ask {
@@ -133,6 +158,7 @@ pub(crate) async fn ask(client: &Client, local: &Local, wish: &Wish) -> Result<w
     let body = wire::Ask { key: Some(key.to_openssh()), ..wish.to_wire() };
     match client.post::<_, wire::Request>("/v1/requests", &body).await {
         Ok(request) => {
+            wish.is_answered_by(&request, &key)?;
             local.adopt(&folder, &request)?;
             Ok(request)
         }

@@ -11,8 +11,8 @@ use clap::Args;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
 use super::request::{self, Wish};
-use super::{Context, profile};
-use crate::client::Client;
+use super::{Context, output, profile};
+use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp, Window};
 use crate::wire;
@@ -74,18 +74,20 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     profile::check_name(&context.globals.profile)?;
     let local = Local::new(&places, &context.globals.profile);
     local.sweep();
-    let ours: Vec<Held> = local
-        .all()?
-        .into_iter()
-        .filter(|h| h.request.hosts.iter().any(|n| n == host.as_str()))
-        .filter(|h| account.is_none_or(|a| h.request.account == a.as_str()))
-        .collect();
+    let mut ours = local.for_host(host, account)?;
     if let Some(index) = ours.iter().position(is_live) {
-        return ours.into_iter().nth(index).ok_or_else(|| Failure::failed("no certificate"));
+        let held = ours.swap_remove(index);
+        if args.lifetime.is_some() || args.reason.is_some() || args.ticket.is_some() {
+            let id = output::escape(&held.request.id);
+            context.out.note(&format!(
+                "using {id}, which you hold already; nothing is asked (hallpass extend {id} asks for more time)"
+            ));
+        }
+        return Ok(held);
     }
     let (_, client) = context.connect()?;
     context.block_on(async {
-        let request = match open_request(&client, &ours).await {
+        let request = match open_request(&client, &ours).await? {
             Some(request) => request,
             None => ask(context, &client, &local, args, account).await?,
         };
@@ -97,11 +99,14 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     })
 }
 
-/// The newest of our requests for this host that is not closed, and not about to end.
-async fn open_request(client: &Client, ours: &[Held]) -> Option<wire::Request> {
-    for held in ours.iter().rev() {
-        let Ok(request) = client.get::<wire::Request>(&format!("/v1/requests/{}", held.request.id)).await else {
-            continue;
+/// The first of our requests for this host that is not closed, and not about to end.
+async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Request>, Failure> {
+    for held in ours {
+        let request: wire::Request = match client.get(&format!("/v1/requests/{}", held.request.id)).await {
+            Ok(request) => request,
+            Err(ClientError::Problem(problem)) if problem.status == 404 => continue,
+            // Not knowing is no reason to trouble people with a second request.
+            Err(error) => return Err(error.into()),
         };
         let is_open = match request.state.as_str() {
             "pending" => true,
@@ -111,10 +116,10 @@ async fn open_request(client: &Client, ours: &[Held]) -> Option<wire::Request> {
             _ => false,
         };
         if is_open {
-            return Some(request);
+            return Ok(Some(request));
         }
     }
-    None
+    Ok(None)
 }
 
 async fn ask(
@@ -154,14 +159,20 @@ fn parse_window(window: &wire::Window) -> Option<Window> {
 
 /// Replaces this process by ssh; only a failure comes back.
 fn become_ssh(args: &SshArgs, held: &Held) -> Failure {
+    // The server named it, and our file holds it; only a parsed name becomes an argument.
+    let account = match Account::parse(&held.request.account) {
+        Ok(account) => account,
+        Err(why) => return Failure::failed("the request's account is no account").because(why.to_string()),
+    };
     let program = profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned());
     let error = std::process::Command::new(&program)
         .arg("-i")
         .arg(held.key_path())
         .arg("-o")
         .arg(format!("CertificateFile=\"{}\"", held.certificate_path().display()))
-        .args(["-o", "IdentitiesOnly=yes", "-l"])
-        .arg(&held.request.account)
+        // A multiplexing master outlives the certificate that opened it, and one of another certificate must not be joined.
+        .args(["-o", "IdentitiesOnly=yes", "-o", "ControlPath=none", "-l"])
+        .arg(account.as_str())
         .arg(args.host.1.as_str())
         .args(&args.args)
         .exec();

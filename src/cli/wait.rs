@@ -24,6 +24,9 @@ use crate::wire;
 /// How often we say that we still wait.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// How long the first look may take, even if the limit is shorter.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
 /// Longest pause before the stream is opened again.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -85,8 +88,14 @@ pub(crate) async fn until(
         signal(SignalKind::interrupt()).map_err(|e| Failure::failed("cannot catch signals").because(e.to_string()))?;
     let next_beat = began + HEARTBEAT;
     let mut waiter = Waiter { context, began, deadline, next_beat, interrupt, last: None, is_away: false };
-    // One look comes before any limit, so that a short one still says who is waited for.
-    match client.get::<wire::Request>(&format!("/v1/requests/{id}")).await {
+    // One look comes before a short limit, so that it still says who is waited for; Ctrl-C comes before anything.
+    let path = format!("/v1/requests/{id}");
+    let looked = tokio::select! {
+        looked = client.get::<wire::Request>(&path) => looked,
+        _ = waiter.interrupt.recv() => return Err(interrupted(id)),
+        () = tokio::time::sleep_until(deadline.max(began + FIRST_LOOK)) => return Err(waiter.undecided(id)),
+    };
+    match looked {
         Ok(request) if is_done(&request) => return Ok(request),
         Ok(request) => waiter.sees(request),
         Err(error) => drop(waiter.away(error)?),

@@ -52,9 +52,8 @@ impl Processes {
         for folder in std::fs::read_dir("/proc")? {
             let name = folder?.file_name();
             let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-            match look(pid)? {
-                Some(Look { is_over: false, parent, started }) => drop(parents.insert(pid, (parent, started))),
-                Some(Look { is_over: true, .. }) | None => {}
+            if let Some(Look { is_over: false, parent, started }) = look(pid)? {
+                parents.insert(pid, (parent, started));
             }
         }
         Ok(Self { parents })

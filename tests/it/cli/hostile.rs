@@ -157,6 +157,28 @@ fn nothing_a_server_says_reaches_the_terminal_unescaped() {
     }
 }
 
+/// Grants at once, but another account than was asked for.
+fn another_account(_: &str) -> (u16, Value) {
+    let mut request = evil_request();
+    for (field, value) in [("account", "root"), ("state", "approved"), ("key", "SHA256:x")] {
+        request[field] = json!(value);
+    }
+    request["hosts"] = json!(["web-1"]);
+    (200, request)
+}
+
+#[test]
+fn an_answer_to_something_else_than_was_asked_is_not_acted_upon() {
+    let url = lying_server(another_account);
+    let asks = ["request web-1 --as deploy --reason because", "ssh web-1 --as deploy --reason because"];
+    for (ask, code) in asks.into_iter().zip([1, 255]) {
+        let ran = stage_at(&url).as_person("alice", &ask.split(' ').collect::<Vec<_>>());
+        assert_eq!(ran.code, code, "{}", ran.err);
+        assert!(ran.err.contains("not to what was asked"), "{}", ran.err);
+        assert!(ran.err.contains("the account differs"), "{}", ran.err);
+    }
+}
+
 #[test]
 fn a_session_is_shown_to_no_other_server() {
     let url = lying_server(evil_problem);

@@ -125,7 +125,10 @@ async fn an_outdated_base_is_a_conflict_and_a_dry_run_writes_nothing() {
     assert_eq!((applied.version, applied.changes), (PolicyVersion(2), dry.changes));
     let late = world.service().apply_policy(&omar, policy(), Some(PolicyVersion(1)), false).await;
     assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
-    let file = world.service().apply_policy_file(Actor::System(Part::Signal), policy(), "p.toml").await.unwrap();
+    let earlier = world.service().apply_policy_file(Actor::System(Part::Signal), policy(), "p.toml").await;
+    assert!(matches!(earlier, Err(Failure::Conflict(_))), "a reload takes nothing back: {earlier:?}");
+    let edited = format!("{}# edited\n", policy());
+    let file = world.service().apply_policy_file(Actor::System(Part::Signal), edited, "p.toml").await.unwrap();
     assert_eq!(file.version, PolicyVersion(3));
     world.restart().await;
     assert_eq!(world.service().policy_now().0, PolicyVersion(3));
