@@ -12,7 +12,7 @@ use super::decide::{self, Approval};
 use super::{AccessRequest, Check, Command, Extending, Grant, Parts, Permit, Refusal, State, digest, permit, question};
 use crate::audit::event::{Answer, Event};
 use crate::identity::Proven;
-use crate::name::{Digest, PolicyVersion, RequestId};
+use crate::name::{Digest, PolicyVersion, Principal, RequestId};
 use crate::policy::{Question, Quorum, Terms};
 use crate::ssh::PublicKey;
 use crate::time::{Lifetime, TimeError, Timestamp, Window};
@@ -300,6 +300,8 @@ const fn answer(quorum: Option<&Quorum>) -> Answer {
 }
 
 fn asked_event(parts: &Parts) -> Event {
+    let (terms, options) = (&parts.terms, &parts.terms.options);
+    let bare = terms.hosts.iter().filter(|(_, principal)| **principal == Principal::of_account(&terms.account));
     Event::Asked {
         request: parts.id,
         person: parts.asker.clone(),
@@ -308,6 +310,12 @@ fn asked_event(parts: &Parts) -> Event {
         account: parts.terms.account.clone(),
         lifetime: parts.terms.lifetime,
         start: parts.start,
+        backdate: terms.backdate,
+        account_scope: bare.map(|(host, _)| host.clone()).collect(),
+        permits: options.permits.clone(),
+        command: options.force_command.as_ref().map(|command| command.as_str().to_owned()),
+        sources: options.source_addresses.iter().map(ToString::to_string).collect(),
+        verify_required: options.verify_required,
         reason: parts.reason.clone(),
         ticket: parts.ticket.clone(),
         rules: parts.terms.rules.clone(),

@@ -107,6 +107,18 @@ pub enum Event {
         lifetime: Lifetime,
         /// From when, if a start was asked for.
         start: Option<Timestamp>,
+        /// How much earlier than its approval the window begins.
+        backdate: Lifetime,
+        /// Those of the hosts that are opened by the bare account as principal; the others by `account@host`.
+        account_scope: BTreeSet<HostName>,
+        /// The extensions that the certificate would have.
+        permits: BTreeSet<Extension>,
+        /// The forced command.
+        command: Option<String>,
+        /// The addresses from which it could be used; none: any.
+        sources: BTreeSet<String>,
+        /// Whether a security key must check a PIN or finger.
+        verify_required: bool,
         /// Why.
         reason: String,
         /// Ticket.

@@ -97,7 +97,8 @@ kinds! {
     "logged_out" LoggedOut { person }
     "refused" Refused { person, hosts, account, reason, why, policy }
     "asked" Asked {
-        request, person, key, hosts, account, lifetime, start, reason, ticket, rules, policy, digest, verdict
+        request, person, key, hosts, account, lifetime, start, backdate, account_scope, permits, command, sources,
+        verify_required, reason, ticket, rules, policy, digest, verdict
     }
     "narrowed" Narrowed { request, by, lifetime, hosts, permits, digest }
     "approved" Approved { request, by, digest, comment, policy }

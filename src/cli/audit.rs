@@ -6,6 +6,7 @@
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -19,13 +20,17 @@ use crate::audit::export::Exporter;
 use crate::audit::report;
 use crate::audit::search::Search;
 use crate::audit::tree::{Hash, verify_inclusion};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::durable;
 use crate::time::{Clock as _, SystemClock};
 use crate::wire;
 
 /// Entries in one call: the API's own limit.
 const PAGE: u64 = 1000;
+
+/// How long and how often to wait when the service's rate is reached: its slowest setting gives one call a second.
+const PAGE_PAUSE: Duration = Duration::from_secs(1);
+const PAGE_TRIES: usize = 60;
 
 /// The longest key or checkpoint that is read from the command line or a file.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
@@ -162,7 +167,7 @@ async fn entries(client: &Client, from: u64, to: u64, fits: impl Fn(&str) -> boo
     let mut next = from;
     while next < to {
         let limit = to.saturating_sub(next).min(PAGE);
-        let page: wire::Entries = client.get(&format!("/v1/log/entries?from={next}&limit={limit}")).await?;
+        let page = page(client, &format!("/v1/log/entries?from={next}&limit={limit}")).await?;
         if page.entries.is_empty() {
             return Err(Failure::failed("the server's log is shorter than its checkpoint says")
                 .because(format!("no entry {next}")));
@@ -171,6 +176,18 @@ async fn entries(client: &Client, from: u64, to: u64, fits: impl Fn(&str) -> boo
         kept.extend(page.entries.into_iter().filter(|entry| fits(entry)));
     }
     Ok(kept)
+}
+
+/// One page. A long log has more of them than the service gives a person at once: then we wait, for what is being read does
+/// not run away.
+async fn page(client: &Client, path: &str) -> Result<wire::Entries, Failure> {
+    for _ in 0..PAGE_TRIES {
+        match client.get(path).await {
+            Err(ClientError::Problem(problem)) if problem.status == 429 => tokio::time::sleep(PAGE_PAUSE).await,
+            answered => return Ok(answered?),
+        }
+    }
+    Ok(client.get(path).await?)
 }
 
 /// One entry, its inclusion proof checked against the signed checkpoint.
@@ -231,6 +248,8 @@ fn export(context: &Context, out: &Path) -> Result<(), Failure> {
     let document =
         json!({ "schema": "hallpass.export.v1", "file": out, "entries": head.size, "log_key": head.log_key });
     context.out.answer(&document, &format!("{} entries in {}", head.size, out.display()))?;
-    context.out.note(&format!("next: hallpass audit verify --key '{}' {}", head.log_key, out.display()));
+    context.out.note(&format!("next: hallpass audit verify --key KEY {}", out.display()));
+    context.out.note("KEY is the log key that you know from elsewhere than this server; it says of itself:");
+    context.out.note(&format!("  {}", escape(&head.log_key)));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Who gains and who loses what between two policies.
 //!
-//! What for: whoever applies a policy sees what it means before it counts, and the log keeps it.
+//! What for: whoever applies a policy sees what it means before it counts. (The log keeps the policy's hash and the number of changes.)
 //!
 //! Invariant: a change that lets somebody do more is marked as a gain; what can't be decided is marked as one.
 //!

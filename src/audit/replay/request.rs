@@ -7,9 +7,9 @@ use super::{Wrong, ensure};
 use crate::audit::entry::Entry;
 use crate::audit::event::{Answer, Event};
 use crate::audit::text_time;
-use crate::name::{Account, Digest, HostName, PersonName, RequestId, Serial};
+use crate::name::{Account, Digest, HostName, PersonName, Principal, RequestId, Serial};
 use crate::ssh::Fingerprint;
-use crate::ssh::cert::{Extension, TbsCert};
+use crate::ssh::cert::{Extension, ForceCommand, TbsCert};
 use crate::time::{Lifetime, Timestamp, Window};
 
 /// A request that is not over.
@@ -19,8 +19,13 @@ pub(super) struct Request {
     key: Fingerprint,
     account: Account,
     hosts: BTreeSet<HostName>,
-    permits: Option<BTreeSet<Extension>>,
+    account_scope: BTreeSet<HostName>,
+    permits: BTreeSet<Extension>,
+    command: Option<String>,
+    sources: BTreeSet<String>,
+    verify_required: bool,
     start: Option<Timestamp>,
+    backdate: Lifetime,
     last: Option<Grant>,
     waiting: Option<Waiting>,
 }
@@ -47,14 +52,22 @@ impl Request {
         let Event::Asked { person, key, hosts, account, lifetime, start, digest, verdict, .. } = event else {
             return None;
         };
+        let Event::Asked { backdate, account_scope, permits, command, sources, verify_required, .. } = event else {
+            return None;
+        };
         let waiting = Waiting { lifetime: *lifetime, digest: *digest, verdict: *verdict, approvals: BTreeSet::new() };
         Some(Self {
             person: person.clone(),
             key: *key,
             account: account.clone(),
             hosts: hosts.clone(),
-            permits: None,
+            account_scope: account_scope.clone(),
+            permits: permits.clone(),
+            command: command.clone(),
+            sources: sources.clone(),
+            verify_required: *verify_required,
             start: *start,
+            backdate: *backdate,
             last: None,
             waiting: Some(waiting),
         })
@@ -133,16 +146,14 @@ impl Request {
         permits: &BTreeSet<Extension>,
     ) -> Result<(), Wrong> {
         ensure(*by != self.person, || format!("{by} decided their own request"))?;
-        let fewer = hosts.is_subset(&self.hosts)
-            && !hosts.is_empty()
-            && self.permits.as_ref().is_none_or(|before| permits.is_subset(before));
+        let fewer = hosts.is_subset(&self.hosts) && !hosts.is_empty() && permits.is_subset(&self.permits);
         let waiting = self.waiting()?;
         let shorter = lifetime <= waiting.lifetime && lifetime > Lifetime::ZERO;
         waiting.lifetime = lifetime;
         waiting.digest = digest;
         waiting.approvals = BTreeSet::new();
         self.hosts = hosts.clone();
-        self.permits = Some(permits.clone());
+        self.permits = permits.clone();
         ensure(fewer && shorter, || "an approver widened what was asked for".to_owned())
     }
 
@@ -168,23 +179,34 @@ impl Request {
             "an approver is named whose approval is not in the log".to_owned()
         })?;
         ensure(waiting.verdict == Answer::Allow || !approvers.is_empty(), || "nobody approved it".to_owned())?;
-        ensure(window.seconds() >= waiting.lifetime.seconds().into(), || {
-            "the window is shorter than what was granted".to_owned()
-        })?;
-        let longest = match before {
-            // An extension moves the end and nothing else.
+        match before {
+            // An extension moves the end on, and the start at most to its own approval.
             Some(last) => {
                 ensure(window.start() >= last.window.start(), || {
                     "the extension starts before the first window".to_owned()
                 })?;
-                last.window.end().plus(waiting.lifetime)
+                ensure(last.window.end().plus(waiting.lifetime) == Ok(window.end()), || {
+                    "the window ends at another time than what was granted".to_owned()
+                })
             }
-            // Backdating moves the start and never the end. Log time may be later than the approval, never earlier.
-            None => self.start.map_or(at, |start| start.max(at)).plus(waiting.lifetime),
-        };
-        ensure(longest.is_ok_and(|end| window.end() <= end), || {
+            None => self.first_window(window, waiting.lifetime, at),
+        }
+    }
+
+    /// The first window lasts as long as was granted from its approval, or from the start that was asked for; backdating
+    /// moves its start from there and never its end. Log time may be later than the approval, never earlier.
+    fn first_window(&self, window: Window, lifetime: Lifetime, at: Timestamp) -> Result<(), Wrong> {
+        let from =
+            window.end().minus(lifetime).map_err(|_| "the window is shorter than what was granted".to_owned())?;
+        ensure(from <= self.start.map_or(at, |start| start.max(at)), || {
             "the window ends later than what was granted".to_owned()
-        })
+        })?;
+        ensure(self.start.is_none_or(|start| from >= start), || {
+            "the window begins before the start that was asked for".to_owned()
+        })?;
+        let backdated = from.minus(self.backdate);
+        let fits = backdated == Ok(window.start()) || (self.start == Some(from) && window.start() == from);
+        ensure(fits, || "the window begins at another time than what was granted".to_owned())
     }
 
     fn extend(
@@ -218,15 +240,24 @@ impl Request {
     fn compare(&self, id: RequestId, tbs: &TbsCert, serial: Serial, ca: Fingerprint) -> Result<(), Wrong> {
         let fields = tbs.fields();
         let window = self.last.as_ref().map(|grant| grant.window);
-        let of_hosts: BTreeSet<String> = self.hosts.iter().map(|host| format!("{}@{host}", self.account)).collect();
-        let granted = |principal: &str| principal == self.account.as_str() || of_hosts.contains(principal);
+        let options = &fields.options;
+        let opens = |host| match self.account_scope.contains(host) {
+            true => Principal::of_account(&self.account),
+            false => Principal::on_host(&self.account, host),
+        };
+        let principals: BTreeSet<Principal> = self.hosts.iter().map(opens).collect();
+        let sources: BTreeSet<String> = options.source_addresses.iter().map(ToString::to_string).collect();
+        let command = options.force_command.as_ref().map(ForceCommand::as_str);
         let differs = [
             ("serial", fields.serial != serial),
             ("window", Some(fields.window) != window),
             ("request", *fields.key_id.request() != id),
             ("person", *fields.key_id.person() != self.person),
-            ("principals", !fields.principals.iter().all(|principal| granted(principal.as_str()))),
-            ("extensions", self.permits.as_ref().is_some_and(|permits| !fields.options.permits.is_subset(permits))),
+            ("set of principals", fields.principals != principals),
+            ("set of extensions", options.permits != self.permits),
+            ("forced command", command != self.command.as_deref()),
+            ("set of source addresses", sources != self.sources),
+            ("verify-required", options.verify_required != self.verify_required),
             ("public key", tbs.subject().fingerprint() != self.key),
             ("CA key", tbs.ca().fingerprint() != ca),
         ];

@@ -72,6 +72,12 @@ pub(crate) fn asked(request: &str, by: &str, lifetime: u32, verdict: Answer) -> 
         account: Account::parse("deploy").unwrap(),
         lifetime: seconds(lifetime),
         start: None,
+        backdate: seconds(20),
+        account_scope: BTreeSet::new(),
+        permits: BTreeSet::from([Extension::Pty, Extension::AgentForwarding]),
+        command: None,
+        sources: BTreeSet::new(),
+        verify_required: false,
         reason: "disk of \"web-1\" is full:\n\u{202e}\u{e9}\u{1f4be}\u{7f}".to_owned(),
         ticket: Some("INC-1".to_owned()),
         rules: vec![RuleName::parse("web-debug").unwrap(), RuleName::parse("a-later-one").unwrap()],
@@ -82,14 +88,26 @@ pub(crate) fn asked(request: &str, by: &str, lifetime: u32, verdict: Answer) -> 
 }
 
 pub(crate) fn to_be_signed(request: &str, serial: u64, window: Window, host: &str) -> Event {
+    to_be_signed_but(request, serial, window, host, &|_| ())
+}
+
+/// The same with other bytes to be signed than the request's.
+pub(crate) fn to_be_signed_but(
+    request: &str,
+    serial: u64,
+    window: Window,
+    host: &str,
+    change: &dyn Fn(&mut Fields),
+) -> Event {
     let (request, serial, by) = (id(request), Serial::new(serial).unwrap(), person("alice"));
-    let fields = Fields {
+    let mut fields = Fields {
         serial,
         key_id: KeyId::new(&request, &by).unwrap(),
         principals: BTreeSet::from([Principal::parse(&format!("deploy@{host}")).unwrap()]),
         window,
         options: Options { permits: BTreeSet::from([Extension::Pty]), ..Options::default() },
     };
+    change(&mut fields);
     let ca = public_key(CA);
     let tbs = TbsCert::new(fields, &public_key(SUBJECT), &ca, [3; 32]).unwrap();
     let (ca, tbs) = (ca.fingerprint(), tbs.bytes().to_vec());
@@ -161,7 +179,7 @@ pub(crate) fn story() -> Vec<(u64, Event)> {
                 by: person("bob"),
                 lifetime: seconds(1800),
                 hosts: hosts(&["web-1"]),
-                permits: BTreeSet::from([Extension::Pty, Extension::AgentForwarding]),
+                permits: BTreeSet::from([Extension::Pty]),
                 digest: digest(2),
             },
         ),
@@ -193,7 +211,7 @@ pub(crate) fn story() -> Vec<(u64, Event)> {
         (1005, asked(d, "alice", 60, Answer::Ask)),
         (2805, Event::Lapsed { request: id(d), extension: false }),
         (2806, asked(e, "alice", 60, Answer::Allow)),
-        (2806, granted(e, &[], window(2776, 2866), 1)),
+        (2806, granted(e, &[], window(2786, 2866), 1)),
         (
             2807,
             Event::CertificateRefused {

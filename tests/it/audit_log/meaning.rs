@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use hallpass::audit::event::Event;
 use hallpass::audit::export::FindingKind;
-use hallpass::name::{PolicyVersion, Serial};
+use hallpass::name::{PolicyVersion, Principal, Serial};
+use hallpass::ssh::cert::{Extension, Fields, ForceCommand};
 
 use super::log::*;
 
@@ -54,7 +55,7 @@ fn a_log_that_was_signed_whole_but_contradicts_itself_is_found() {
             *of = window(0, 1821);
         }
     });
-    found(13, "ends later than what was granted", &|event| {
+    found(13, "ends at another time than what was granted", &|event| {
         if let Event::Granted { window: of, .. } = event {
             *of = window(880, 2421);
         }
@@ -70,7 +71,49 @@ fn a_log_that_was_signed_whole_but_contradicts_itself_is_found() {
         }
     });
     found(9, "not the granted one", &|event| *event = to_be_signed("7K3F-9QX2", 9, window(0, 1821), "web-1"));
-    found(9, "name another principals", &|event| *event = to_be_signed("7K3F-9QX2", 9, window(0, 1820), "web-2"));
+    found(9, "name another set of principals", &|event| {
+        *event = to_be_signed("7K3F-9QX2", 9, window(0, 1820), "web-2")
+    });
+    found(8, "begins at another time than", &|event| {
+        if let Event::Granted { window: of, .. } = event {
+            *of = window(1, 1820);
+        }
+    });
+    found(5, "begins before the start that was asked for", &|event| {
+        if let Event::Asked { start, .. } = event {
+            *start = Some(at(40));
+        }
+    });
+    let but = |change: &dyn Fn(&mut Fields)| to_be_signed_but("7K3F-9QX2", 9, window(0, 1820), "web-1", change);
+    let principals = |texts: &[&str]| texts.iter().map(|text| Principal::parse(text).unwrap()).collect();
+    let bare = but(&|fields| fields.principals = principals(&["deploy"]));
+    found(9, "name another set of principals", &|event| *event = bare.clone());
+    let more = but(&|fields| fields.principals = principals(&["deploy@web-1", "deploy"]));
+    found(9, "name another set of principals", &|event| *event = more.clone());
+    let forwarding = but(&|fields| drop(fields.options.permits.insert(Extension::PortForwarding)));
+    found(9, "name another set of extensions", &|event| *event = forwarding.clone());
+    let fewer = but(&|fields| fields.options.permits.clear());
+    found(9, "name another set of extensions", &|event| *event = fewer.clone());
+    let forced = but(&|fields| fields.options.force_command = Some(ForceCommand::parse("id").unwrap()));
+    found(9, "name another forced command", &|event| *event = forced.clone());
+    let from = but(&|fields| drop(fields.options.source_addresses.insert("10.0.0.0/8".parse().unwrap())));
+    found(9, "name another set of source addresses", &|event| *event = from.clone());
+    // The same the other way round: a restriction that was asked for is missing from the certificate.
+    found(5, "name another forced command", &|event| {
+        if let Event::Asked { command, .. } = event {
+            *command = Some("id".to_owned());
+        }
+    });
+    found(5, "name another set of source addresses", &|event| {
+        if let Event::Asked { sources, .. } = event {
+            sources.insert("10.0.0.0/8".to_owned());
+        }
+    });
+    found(5, "name another verify-required", &|event| {
+        if let Event::Asked { verify_required, .. } = event {
+            *verify_required = true;
+        }
+    });
     found(9, "not the number of its entry", &|event| *event = to_be_signed("7K3F-9QX2", 8, window(0, 1820), "web-1"));
     found(9, "the bytes to be signed", &|event| {
         if let Event::CertificateToBeSigned { tbs, .. } = event {
