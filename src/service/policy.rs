@@ -32,6 +32,34 @@ pub struct Applied {
     pub unchanged: bool,
 }
 
+/// What the policy file held when it was last read and taken up (its SHA-256). `default()`: there was none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastRead(Option<String>);
+
+impl LastRead {
+    /// It held this text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self(Some(sha256_hex(text.as_bytes())))
+    }
+}
+
+/// What reading the policy file again came to.
+#[derive(Debug)]
+pub enum Reloaded {
+    /// Nobody has edited it since it was last read.
+    NotEdited,
+    /// It holds a version that a newer one has replaced; nothing was done.
+    Replaced {
+        /// The version whose text it is.
+        old: PolicyVersion,
+        /// The version in force.
+        in_force: PolicyVersion,
+    },
+    /// It was applied, or is in force already.
+    Applied(Applied),
+}
+
 /// A text that is to become the policy in force.
 struct Proposal {
     actor: Actor,
@@ -62,12 +90,43 @@ impl Service {
 
     /// The same for the configured file at SIGHUP; the actor is a part of the system.
     ///
+    /// The file is applied only if somebody has edited it since `last` was read, and not if its text was replaced by a
+    /// newer version already: a reload for the sake of the TLS files must not bring an old policy back.
+    ///
     /// # Errors
-    /// As above.
-    pub async fn apply_policy_file(self: &Arc<Self>, actor: Actor, text: String, file: &str) -> Outcome<Applied> {
+    /// As above; `last` then stays, so that the next reload tries again.
+    pub async fn apply_policy_file(
+        self: &Arc<Self>,
+        actor: Actor,
+        text: String,
+        file: &str,
+        last: &mut LastRead,
+    ) -> Outcome<Reloaded> {
+        let read = LastRead::of(&text);
+        if *last == read {
+            return Ok(Reloaded::NotEdited);
+        }
+        let (base, current) = self.policy_now();
+        if current.text() != text
+            && let Some(old) = self.version_with(&text, base).await?
+        {
+            return Ok(Reloaded::Replaced { old, in_force: base });
+        }
         let this = Arc::clone(self);
-        let proposal = Proposal { actor, text, file: file.to_owned(), base: None, dry_run: false };
-        whole(async move { this.apply(proposal, None).await }).await
+        let proposal = Proposal { actor, text, file: file.to_owned(), base: Some(base), dry_run: false };
+        let applied = whole(async move { this.apply(proposal, None).await }).await?;
+        *last = read;
+        Ok(Reloaded::Applied(applied))
+    }
+
+    /// The newest version before `base` with this text.
+    async fn version_with(&self, text: &str, base: PolicyVersion) -> Outcome<Option<PolicyVersion>> {
+        for version in (1..base.0).rev().map(PolicyVersion) {
+            if self.store.policy(Some(version)).await?.is_some_and(|stored| stored.text == text) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     async fn apply(&self, proposal: Proposal, by: Option<&Proven>) -> Outcome<Applied> {

@@ -93,6 +93,29 @@ fn a_hangup_applies_the_policy_file_and_a_broken_one_changes_nothing() {
     assert_eq!((versions.len(), versions[0]["by"].as_str().unwrap()), (2, "system:signal"));
 }
 
+#[test]
+fn a_hangup_for_the_tls_files_does_not_bring_a_replaced_policy_back() {
+    let mut stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    stage.write("other.toml", &policy.replace("max = \"10m\"", "max = \"8m\""));
+    let other = stage.shown("other.toml");
+    assert_eq!(stage.as_person("omar", &["policy", "apply", &other, "--yes"]).code, 0);
+    let newest =
+        |stage: &Stage| stage.as_person("omar", &["policy", "history", "--json"]).json()["versions"][0].clone();
+    stage.signal("HUP");
+    stage.hears("has not changed since it was last read");
+    assert_eq!(newest(&stage)["version"], 2);
+    // Edited: applied. Edited back to what was replaced: not.
+    stage.write("service/policy.toml", &policy.replace("max = \"10m\"", "max = \"9m\""));
+    stage.signal("HUP");
+    stage.hears("policy applied");
+    assert_eq!(newest(&stage)["version"], 3);
+    stage.write("service/policy.toml", &policy);
+    stage.signal("HUP");
+    stage.hears("holds a version that was replaced");
+    assert_eq!(newest(&stage)["version"], 3);
+}
+
 /// What a running service is made to be by its parts elsewhere; here only that it ends well.
 #[test]
 fn a_service_that_is_told_to_stop_drains_and_exits_0() {
