@@ -35,6 +35,12 @@ const CONFIG_DEFAULT: &str = "/etc/hallpass/config.toml";
 /// How often requests lapse and expire.
 const TICK: Duration = Duration::from_secs(1);
 
+/// File descriptors that are not connections: the database's, the listener, the runtime's, files being read. We use about 20.
+const FILES_APART: usize = 64;
+
+/// How long work on other threads (a signer that hangs) may hold up the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Arguments of `hallpass serve`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -58,12 +64,41 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     let path = context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
     let mut config = read_config(&path)?;
     start_logging(&config.logging)?;
+    limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
-    runtime.block_on(serve(context, args, config, door))
+    let served = runtime.block_on(serve(context, args, config, door));
+    // Dropping the runtime would wait for a signer that hangs.
+    runtime.shutdown_timeout(FAREWELL);
+    served
+}
+
+/// Raises the limit of open files as far as we may, and takes no more connections than fit below it: out of file descriptors,
+/// the service would not even answer those who are logged in.
+fn limit_connections(http: &mut crate::http::Settings) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let mut limit = current;
+    if current != maximum {
+        match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            Ok(()) => limit = maximum,
+            Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+        }
+    }
+    // Without a limit every number fits.
+    let Some(limit) = limit else { return };
+    let fitting = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(FILES_APART).max(1);
+    if http.connections_max > fitting {
+        tracing::warn!(
+            limit,
+            connections_max = fitting,
+            "the limit of open files allows fewer connections than configured"
+        );
+        http.connections_max = fitting;
+    }
 }
 
 fn read_config(path: &Path) -> Result<Config, Failure> {
