@@ -483,9 +483,9 @@ mod tests {
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
                 "config.toml:48:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:69:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:75:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:86:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:70:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:76:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:87:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

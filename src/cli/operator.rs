@@ -9,10 +9,8 @@ use super::failure::{Exit, Failure};
 use super::output::{self, escape};
 use super::{Context, policy, render};
 use crate::client::Client;
+use crate::policy::TEXT_BYTES_MAX;
 use crate::wire;
-
-/// The longest policy text that is sent: the server's limit for bodies is 256 KiB, and JSON escapes line ends.
-const POLICY_BYTES_MAX: usize = 240 * 1024;
 
 /// `hallpass policy …`.
 #[derive(Clone, Debug, Subcommand)]
@@ -67,8 +65,8 @@ pub(crate) fn policy(context: &Context, command: &PolicyCommand) -> Result<(), F
 /// Shows who gains and loses what, asks, then applies it on top of the version it was compared with.
 fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<(), Failure> {
     let bytes = std::fs::read(file).map_err(|e| Failure::file("read policy", file, &e))?;
-    if bytes.len() > POLICY_BYTES_MAX {
-        return Err(Failure::usage(format!("{:?} is longer than 240 KiB", file.display().to_string())));
+    if bytes.len() > TEXT_BYTES_MAX {
+        return Err(Failure::usage(format!("{:?} is longer than {TEXT_BYTES_MAX} bytes", file.display().to_string())));
     }
     let text = String::from_utf8(bytes)
         .map_err(|e| Failure::usage(format!("{:?} is not UTF-8", file.display().to_string())).because(e.to_string()))?;

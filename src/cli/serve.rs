@@ -21,6 +21,7 @@ use crate::audit::checkpoint::LogKey;
 use crate::config::{Config, Logging};
 use crate::durable;
 use crate::identity::{Actor, Part};
+use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::Signer as _;
 use crate::signer::file::{self, FileSigner};
@@ -33,6 +34,12 @@ const CONFIG_DEFAULT: &str = "/etc/hallpass/config.toml";
 
 /// How often requests lapse and expire.
 const TICK: Duration = Duration::from_secs(1);
+
+/// File descriptors that are not connections: the database's, the listener, the runtime's, files being read. We use about 20.
+const FILES_APART: usize = 64;
+
+/// How long work on other threads (a signer that hangs) may hold up the end.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Arguments of `hallpass serve`.
 #[derive(Clone, Debug, Args)]
@@ -57,12 +64,41 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     let path = context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
     let mut config = read_config(&path)?;
     start_logging(&config.logging)?;
+    limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
-    runtime.block_on(serve(context, args, config, door))
+    let served = runtime.block_on(serve(context, args, config, door));
+    // Dropping the runtime would wait for a signer that hangs.
+    runtime.shutdown_timeout(FAREWELL);
+    served
+}
+
+/// Raises the limit of open files as far as we may, and takes no more connections than fit below it: out of file descriptors,
+/// the service would not even answer those who are logged in.
+fn limit_connections(http: &mut crate::http::Settings) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let mut limit = current;
+    if current != maximum {
+        match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            Ok(()) => limit = maximum,
+            Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+        }
+    }
+    // Without a limit every number fits.
+    let Some(limit) = limit else { return };
+    let fitting = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(FILES_APART).max(1);
+    if http.connections_max > fitting {
+        tracing::warn!(
+            limit,
+            connections_max = fitting,
+            "the limit of open files allows fewer connections than configured"
+        );
+        http.connections_max = fitting;
+    }
 }
 
 fn read_config(path: &Path) -> Result<Config, Failure> {
@@ -109,7 +145,7 @@ fn open_door(config: &mut Config) -> Result<Door, Failure> {
 async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) -> Result<(), Failure> {
     // Caught before anything slow: a stop that comes during the start is kept, not lost.
     let signals = Signals::new()?;
-    let service = start(&config).await?;
+    let (service, last) = start(&config).await?;
     let public_url = &config.service.public_url;
     context.out.note(&format!("hallpass {} listens on {} as {public_url}", env!("CARGO_PKG_VERSION"), door.address));
     if let Some(pin) = &door.pin {
@@ -126,7 +162,8 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     }
     let (reload, reloads) = mpsc::channel(1);
     let ticks = tokio::spawn(tick(Arc::clone(&service)));
-    let hangups = tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), reload, signals.hangup));
+    let hangups =
+        tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), last, reload, signals.hangup));
     let served =
         crate::http::serve(service, config.http, door.listener, reloads, stopped(signals.terminate, signals.interrupt))
             .await;
@@ -137,8 +174,8 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     Ok(())
 }
 
-/// Opens keys and store, and starts the service on them.
-async fn start(config: &Config) -> Result<Arc<Service>, Failure> {
+/// Opens keys and store, and starts the service on them; also says what the policy file held.
+async fn start(config: &Config) -> Result<(Arc<Service>, LastRead), Failure> {
     let signer = FileSigner::open(&config.user_ca)
         .map_err(|e| Failure::failed(e.to_string()).next("hallpass init makes a CA key"))?;
     tracing::info!(ca = %signer.public_key().fingerprint(), "CA key opened");
@@ -157,7 +194,10 @@ async fn start(config: &Config) -> Result<Arc<Service>, Failure> {
         random: Box::new(SystemRandom),
         settings: config.service.clone(),
     };
-    Service::start(parts, first_policy(&config.policy_path)?).await.map_err(|e| start_failure(&e, &config.policy_path))
+    let first = first_policy(&config.policy_path)?;
+    let last = first.as_ref().map(|first| LastRead::of(&first.text)).unwrap_or_default();
+    let service = Service::start(parts, first).await.map_err(|e| start_failure(&e, &config.policy_path))?;
+    Ok((service, last))
 }
 
 fn start_failure(error: &crate::service::Failure, policy: &Path) -> Failure {
@@ -221,7 +261,13 @@ async fn tick(service: Arc<Service>) {
 }
 
 /// Reads TLS files and policy file again at each SIGHUP.
-async fn on_hangup(service: Arc<Service>, policy: PathBuf, reload: mpsc::Sender<()>, mut hangup: Signal) {
+async fn on_hangup(
+    service: Arc<Service>,
+    policy: PathBuf,
+    mut last: LastRead,
+    reload: mpsc::Sender<()>,
+    mut hangup: Signal,
+) {
     while hangup.recv().await.is_some() {
         if reload.try_send(()).is_err() {
             tracing::warn!("a reload of the TLS files is under way already");
@@ -234,15 +280,17 @@ async fn on_hangup(service: Arc<Service>, policy: PathBuf, reload: mpsc::Sender<
                 continue;
             }
         };
-        match service.apply_policy_file(Actor::System(Part::Signal), text, &shown).await {
-            Ok(applied) if applied.unchanged => {
-                tracing::info!(version = %applied.version, "the policy file has not changed");
+        match service.apply_policy_file(Actor::System(Part::Signal), text, &shown, &mut last).await {
+            Ok(Reloaded::NotEdited) => tracing::info!("the policy file has not changed since it was last read"),
+            Ok(Reloaded::Replaced { old, in_force }) => tracing::warn!(
+                file = %shown, %old, %in_force,
+                "the policy file holds a version that was replaced; it is not applied. To go back to it: hallpass policy apply"
+            ),
+            Ok(Reloaded::Applied(applied)) if applied.unchanged => {
+                tracing::info!(version = %applied.version, "the policy file is what is in force");
             }
-            Ok(applied) => {
+            Ok(Reloaded::Applied(applied)) => {
                 tracing::info!(version = %applied.version, changes = applied.changes.len(), "policy applied");
-            }
-            Err(crate::service::Failure::Conflict(why)) => {
-                tracing::warn!(why, file = %shown, "the policy file is not applied; the policy in force stays");
             }
             Err(error) => {
                 let why = start_failure(&error, &policy).why.join("; ");

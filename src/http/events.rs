@@ -108,7 +108,9 @@ impl Watch {
                 Woken::Changed => {
                     let before = self.sent.clone();
                     let data = self.look().await?;
+                    // A change that shows nothing new is no sign of life.
                     if self.sent != before {
+                        self.beat = Instant::now() + HEARTBEAT;
                         return Some((data, self));
                     }
                 }
@@ -136,7 +138,6 @@ impl Watch {
         let view = self.app.service.view(&proven, &self.prefix).await.ok()?;
         self.is_last = view.request.next_tick().is_none();
         self.sent = serde_json::to_string(&show::request(&view)).ok()?;
-        self.beat = Instant::now() + HEARTBEAT;
         Some(Bytes::from(format!("data: {}\n\n", self.sent)))
     }
 }

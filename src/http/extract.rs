@@ -12,9 +12,13 @@ use super::App;
 use super::error::Problem;
 use crate::name::RequestPrefix;
 
+/// The most bytes of a body on a route with a limit of its own (which a layer of the route enforces).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit(pub(super) usize);
+
 /// A JSON body of our own types, all of which refuse unknown keys.
 ///
-/// Limits: the router's body limit; half the exchange's deadline for its arrival; nesting of 128 (`serde_json`'s own).
+/// Limits: the router's body limit, or the route's own [`BodyLimit`]; half the exchange's deadline for its arrival; nesting of 128 (`serde_json`'s own).
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
@@ -26,6 +30,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
             return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
                 .next("send the header Content-Type: application/json"));
         }
+        let most = request.extensions().get::<BodyLimit>().map_or(app.body_bytes_max, |limit| limit.0);
         let deadline = app.request_timeout.checked_div(2).unwrap_or(Duration::ZERO);
         let bytes = tokio::time::timeout(deadline, Bytes::from_request(request, app))
             .await
@@ -33,8 +38,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time").retryable()
             })?
             .map_err(|rejection| match rejection.into_response_status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE)
-                    .why([format!("at most {} bytes are taken", app.body_bytes_max)]),
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE).why([format!("at most {most} bytes are taken")])
+                }
                 _ => Problem::new(StatusCode::BAD_REQUEST, "bad_json", "the body could not be read"),
             })?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {

@@ -2,7 +2,7 @@
 //!
 //! Two buckets: by person once a session is known (whatever address, so that a shared office address starves nobody), by address
 //! before that (so that nobody without a session can make us work without limit). An IPv6 address counts by its /64, which is
-//! what one customer gets.
+//! what one customer gets at least; connections are counted by its /48 too, which is what many get.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,6 +22,9 @@ const BUCKETS_BEFORE_SWEEP: usize = 10_000;
 /// Most event streams one person may hold. Our own choice: a terminal each for more requests than anyone waits for.
 const STREAMS_PER_PERSON_MAX: usize = 64;
 
+/// A quarter of all connections may be in their handshake, but so many always. Our own choice: a crowd that comes at once.
+const HANDSHAKES_MIN: usize = 128;
+
 /// The limits of one server.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -30,7 +33,15 @@ pub(super) struct Limits {
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     streams: Places<PersonName>,
     connections: Places<IpAddr>,
+    /// By /48; IPv6 only.
+    sites: Places<IpAddr>,
+    /// Connections whose TLS handshake is not done: all of them, and by address.
+    handshakes: Places<()>,
+    handshakes_each: Places<IpAddr>,
 }
+
+/// What one connection takes of its address's share, and of its /48's; given back when dropped.
+pub(super) type Share = (Place<IpAddr>, Option<Place<IpAddr>>);
 
 /// So many places for each key.
 #[derive(Debug)]
@@ -79,6 +90,7 @@ impl Limits {
     /// Zero means the least there is, one.
     pub(super) fn new(rate_per_s: u32, burst: u32, connections_max: usize) -> Self {
         let atleast_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let handshakes = (connections_max / 4).max(HANDSHAKES_MIN).min(connections_max).max(1);
         let quota = Quota::per_second(atleast_one(rate_per_s)).allow_burst(atleast_one(burst));
         Self {
             clock: DefaultClock::default(),
@@ -87,6 +99,9 @@ impl Limits {
             streams: Places::new(STREAMS_PER_PERSON_MAX),
             // Half of all: an office may sit behind one address, but no address may lock all others out.
             connections: Places::new(connections_max.div_ceil(2).max(1)),
+            sites: Places::new(connections_max.saturating_sub(connections_max / 4).max(1)),
+            handshakes: Places::new(handshakes),
+            handshakes_each: Places::new(handshakes.div_ceil(2)),
         }
     }
 
@@ -115,8 +130,17 @@ impl Limits {
     }
 
     /// One more connection from this address, if it does not hold its share already.
-    pub(super) fn connection(&self, address: IpAddr) -> Option<Place<IpAddr>> {
-        self.connections.take(network(address))
+    pub(super) fn connection(&self, address: IpAddr) -> Option<Share> {
+        let place = self.connections.take(network(address))?;
+        match site(address) {
+            Some(site) => Some((place, Some(self.sites.take(site)?))),
+            None => Some((place, None)),
+        }
+    }
+
+    /// One more connection from this address whose handshake is not done; these cost nothing to open, so they are fewer.
+    pub(super) fn handshake(&self, address: IpAddr) -> Option<(Place<IpAddr>, Place<()>)> {
+        Some((self.handshakes_each.take(network(address))?, self.handshakes.take(())?))
     }
 }
 
@@ -134,6 +158,17 @@ fn network(address: IpAddr) -> IpAddr {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// The /48 of an IPv6 address.
+fn site(address: IpAddr) -> Option<IpAddr> {
+    match address.to_canonical() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            Some(IpAddr::V6(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)))
         }
     }
 }
@@ -189,5 +224,28 @@ mod tests {
         assert!(limits.connection(other).is_some());
         drop(held);
         assert!(limits.connection(one).is_some());
+    }
+
+    #[test]
+    fn the_networks_of_one_site_hold_at_most_three_quarters_of_all_connections() {
+        let limits = Limits::new(1, 1, 8);
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut held: Vec<_> = (0..6).map(|n| limits.connection(at(&format!("2001:db8:0:{n}::1"))).unwrap()).collect();
+        assert!(limits.connection(at("2001:db8:0:9::1")).is_none());
+        held.push(limits.connection(at("2001:db8:1::1")).unwrap());
+        held.push(limits.connection(at("10.0.0.1")).unwrap());
+    }
+
+    #[test]
+    fn connections_without_a_handshake_are_a_quarter_of_all_and_half_of_that_for_one_address() {
+        let limits = Limits::new(1, 1, 1000);
+        let (one, other, third) =
+            ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap());
+        let held: Vec<_> = (0..125).map(|_| limits.handshake(one).unwrap()).collect();
+        assert!(limits.handshake(one).is_none());
+        let more: Vec<_> = (0..125).map(|_| limits.handshake(other).unwrap()).collect();
+        assert!(limits.handshake(third).is_none());
+        drop((held, more));
+        assert!(limits.handshake(third).is_some());
     }
 }

@@ -93,6 +93,7 @@ struct Parts {
     request_timeout: Duration,
     body_bytes_max: usize,
     document: String,
+    ready: probes::LastReady,
     /// Becomes true when the server stops; event streams then end.
     stop: watch::Sender<bool>,
 }
@@ -119,6 +120,7 @@ impl App {
             request_timeout: settings.request_timeout,
             body_bytes_max: settings.body_bytes_max,
             document: openapi::document(),
+            ready: probes::LastReady::default(),
             stop: watch::Sender::new(false),
         }))
     }

@@ -72,7 +72,7 @@ pub(super) fn api() -> OpenApiRouter<App> {
         .routes(routes!(decide::certificate))
         .routes(routes!(requests::explain))
         .routes(routes!(policy::hosts))
-        .routes(routes!(policy::current, policy::apply))
+        .routes(policy::sized(routes!(policy::current, policy::apply)))
         .routes(routes!(policy::history))
         .routes(routes!(log::checkpoint))
         .routes(routes!(log::list))

@@ -1,15 +1,19 @@
 //! The policy in force, its versions, and the hosts it knows.
 
-use axum::Json as Answer;
-use axum::extract::State;
+use std::convert::Infallible;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::{Extension, Json as Answer};
+use utoipa_axum::router::{UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use super::App;
 use super::caller::Caller;
 use super::error::Problem;
-use super::extract::{Json, NoQuery, Query};
+use super::extract::{BodyLimit, Json, NoQuery, Query};
 use super::openapi::Problems;
 use super::show;
 use crate::name::PolicyVersion;
+use crate::policy::TEXT_BYTES_MAX;
 use crate::wire;
 
 /// The hosts that policy knows, by name.
@@ -54,6 +58,13 @@ pub(super) async fn apply(
     let base = body.base.map(PolicyVersion);
     let applied = app.service.apply_policy(&caller.proven, body.text, base, body.dry_run).await?;
     Ok(Answer(show::applied(&applied, body.dry_run)))
+}
+
+/// The route with a body limit that takes every text the parser takes: in JSON each byte of a TOML text is at most two, and
+/// there are three other members.
+pub(super) fn sized(routes: UtoipaMethodRouter<App>) -> UtoipaMethodRouter<App> {
+    let most = TEXT_BYTES_MAX.saturating_mul(2).saturating_add(1024);
+    routes.layer::<_, Infallible>(DefaultBodyLimit::max(most)).layer::<_, Infallible>(Extension(BodyLimit(most)))
 }
 
 /// All policy versions without their texts, newest first. Operators and auditors.

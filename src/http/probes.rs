@@ -1,14 +1,20 @@
 //! What needs no login: probes, figures, the trust bundle, the API's own description.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
+use tokio::sync::Mutex;
+use tracing::Instrument as _;
 
 use super::App;
 use super::caller::Anyone;
 use super::error::Problem;
 use super::extract::NoQuery;
 use super::openapi::ProblemsOpen;
+use crate::service::Failure;
 
 /// The trust bundle: the content of the `TrustedUserCAKeys` file. Public keys only.
 #[utoipa::path(get, path = "/v1/ca/user-keys", tag = "ca", security(()),
@@ -31,12 +37,42 @@ pub(super) async fn healthz(_: Anyone, _: NoQuery) -> &'static str {
     "ok\n"
 }
 
-/// Whether certificates could be issued now. What is missing stands in the service's own log.
+/// How long a readiness answer holds: looking writes to the disk, and anybody may ask.
+const READY_FOR: Duration = Duration::from_secs(1);
+
+/// The last readiness answer, and when it was found.
+pub(super) type LastReady = Arc<Mutex<Option<(Instant, Result<(), Problem>)>>>;
+
+/// Whether certificates could be issued now; if not, says what is missing. Looks at most once a second.
 #[utoipa::path(get, path = "/readyz", tag = "probes", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
 pub(super) async fn readyz(_: Anyone, _: NoQuery, State(app): State<App>) -> Result<&'static str, Problem> {
-    app.service.ready().await?;
-    Ok("ready\n")
+    let mut last = Arc::clone(&app.ready).lock_owned().await;
+    if let Some((at, outcome)) = last.as_ref()
+        && at.elapsed() < READY_FOR
+    {
+        return outcome.clone().map(|()| "ready\n");
+    }
+    // Goes on if the caller does not wait for it, so that hanging up buys no second look.
+    let look = async move {
+        let outcome = app.service.ready().await.map_err(missing);
+        *last = Some((Instant::now(), outcome.clone()));
+        outcome
+    };
+    let looked = tokio::spawn(look.in_current_span()).await.map_err(|error| {
+        tracing::error!(%error, "cannot look whether we are ready");
+        Problem::internal()
+    });
+    looked?.map(|()| "ready\n")
+}
+
+/// What `ready` lacks is written for operators, and names no person, key or path.
+fn missing(failure: Failure) -> Problem {
+    let why = match &failure {
+        Failure::Unavailable(why) => Some(why.clone()),
+        _ => None,
+    };
+    Problem::from(failure).why(why)
 }
 
 /// Figures in the `OpenMetrics` text format.

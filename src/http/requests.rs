@@ -59,8 +59,7 @@ pub(super) async fn explain(
     }
     let person = body.person.as_deref().map(PersonName::parse).transpose();
     let person = person.map_err(|e| Problem::invalid("person", &e))?;
-    let (version, _) = app.service.policy_now();
-    let verdict = app.service.explain(&caller.proven, person, question(body)?).await?;
+    let (version, verdict) = app.service.explain(&caller.proven, person, question(body)?).await?;
     Ok(Answer(show::verdict(&verdict, version.0)))
 }
 

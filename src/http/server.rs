@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -27,7 +27,10 @@ use super::{App, Settings};
 use crate::service::Service;
 
 /// Longest TLS handshake. Our own choice: three slow round trips.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection on which answers are owed and nothing moves is cut after so many request timeouts: one is the handler's own.
+const STALL_TIMEOUTS: u32 = 2;
 
 /// An HTTP/2 connection is asked for a sign of life this often, and must give it within [`PING_TIMEOUT`].
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -56,6 +59,9 @@ const RESETS_MAX: usize = 32;
 /// How long to wait after a failed accept (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A failure that repeats gets one line in so much time.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
 /// Serves on `listener` until `stop` resolves, then drains for at most 10 seconds.
 ///
 /// The caller binds the listener (to `settings.listen`) before it starts the service: a taken port is found before anything is written, and with port 0 the public
@@ -80,6 +86,7 @@ pub async fn serve(
     let app = App::new(service, &settings);
     let door = Door { router: app.router(), tls, app: app.clone() };
     let free = Arc::new(Semaphore::new(settings.connections_max));
+    let mut failed_accepts = Repeated::default();
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
@@ -95,7 +102,9 @@ pub async fn serve(
                     connections.spawn(door.clone().hold(stream, peer, place));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection");
+                    if let Some(times) = failed_accepts.count(Instant::now()) {
+                        tracing::error!(%error, times, "cannot accept connections");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -121,6 +130,25 @@ async fn accept(
     (place, listener.accept().await)
 }
 
+/// Counts what happens again and again, for one line in the log now and then.
+#[derive(Default)]
+struct Repeated {
+    since: Option<Instant>,
+    times: u64,
+}
+
+impl Repeated {
+    /// Counts one; how many there were since the last line, if a line is due.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.times = self.times.saturating_add(1);
+        if self.since.is_some_and(|since| now.saturating_duration_since(since) < LINE_EVERY) {
+            return None;
+        }
+        self.since = Some(now);
+        Some(std::mem::take(&mut self.times))
+    }
+}
+
 /// What a connection needs.
 #[derive(Clone)]
 struct Door {
@@ -136,6 +164,9 @@ impl Door {
         let Some(_share) = self.app.limits.connection(peer.ip()) else {
             return tracing::warn!(%peer, "too many connections from this address");
         };
+        let Some(handshake) = self.app.limits.handshake(peer.ip()) else {
+            return tracing::warn!(%peer, "too many connections that say nothing");
+        };
         let _counted = Counted::new(&self.app.metrics.connections);
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -145,22 +176,25 @@ impl Door {
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
         };
+        drop(handshake);
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let (router, work) = (self.router, Work::default());
         let under_way = work.clone();
         let exchange = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(Peer(peer));
             let (router, busy) = (router.clone(), under_way.begin());
-            async move { router.oneshot(request).await.map(|answer| answer.map(|body| Tracked { body, _busy: busy })) }
+            async move { router.oneshot(request).await.map(|answer| answer.map(|body| Tracked { body, busy })) }
         });
         let builder = builder(is_http2, self.app.request_timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), exchange);
         tokio::pin!(connection);
         let mut stop = self.app.stop.subscribe();
+        let stall = self.app.request_timeout.saturating_mul(STALL_TIMEOUTS);
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = async { stop.wait_for(|stop| *stop).await.map(drop).unwrap_or_default() } => None,
             () = work.idle_for(self.app.request_timeout) => None,
+            () = work.stalled_for(stall) => return tracing::debug!(%peer, "answers are not taken; connection cut"),
         };
         let ended = match ended {
             Some(ended) => ended,
@@ -170,6 +204,7 @@ impl Door {
                 tokio::select! {
                     ended = connection => ended,
                     () = work.idle_for(FAREWELL_TIMEOUT) => return,
+                    () = work.stalled_for(stall) => return tracing::debug!(%peer, "answers are not taken; connection cut"),
                 }
             }
         };
@@ -181,24 +216,52 @@ impl Door {
 
 /// What is under way on one connection, event streams included.
 #[derive(Clone, Default)]
-struct Work(watch::Sender<usize>);
+struct Work(watch::Sender<Load>);
+
+/// See [`Work`].
+#[derive(Clone, Copy, Default)]
+struct Load {
+    /// Exchanges under way.
+    under_way: usize,
+    /// Those of them that do not wait for us to have something to say: their next step is the peer's (or the handler's, which
+    /// has a deadline of its own).
+    owed: usize,
+}
 
 /// One exchange under way; over when dropped.
-struct Busy(watch::Sender<usize>);
+struct Busy {
+    load: watch::Sender<Load>,
+    is_owed: bool,
+}
 
 impl Work {
     fn begin(&self) -> Busy {
-        self.0.send_modify(|count| *count = count.saturating_add(1));
-        Busy(self.0.clone())
+        self.0.send_modify(|load| {
+            load.under_way = load.under_way.saturating_add(1);
+            load.owed = load.owed.saturating_add(1);
+        });
+        Busy { load: self.0.clone(), is_owed: true }
     }
 
     /// Resolves once nothing was under way for so long. Without it an idle HTTP/2 connection would keep its place for ever.
     async fn idle_for(&self, limit: Duration) {
-        let mut count = self.0.subscribe();
+        self.still_for(limit, |load| load.under_way == 0).await;
+    }
+
+    /// Resolves once something was under way, and nothing of it moved, for so long. Without it a peer that reads no answer
+    /// (or gives HTTP/2 no window, and answers pings) would keep its place for ever. An event stream with nothing to say does
+    /// not count.
+    async fn stalled_for(&self, limit: Duration) {
+        self.still_for(limit, |load| load.owed > 0).await;
+    }
+
+    /// Resolves once `held` was true for so long without any change.
+    async fn still_for(&self, limit: Duration, held: impl Fn(&Load) -> bool) {
+        let mut load = self.0.subscribe();
         loop {
-            let is_idle = *count.borrow_and_update() == 0;
-            let changed = async { count.changed().await.unwrap_or_default() };
-            if !is_idle {
+            let is_held = held(&load.borrow_and_update());
+            let changed = async { load.changed().await.unwrap_or_default() };
+            if !is_held {
                 changed.await;
             } else if tokio::time::timeout(limit, changed).await.is_err() {
                 return;
@@ -207,16 +270,36 @@ impl Work {
     }
 }
 
+impl Busy {
+    /// A piece of the answer was taken up (`true`), or is waited for from us.
+    fn moved(&mut self, has_piece: bool) {
+        let was_owed = std::mem::replace(&mut self.is_owed, has_piece);
+        self.load.send_if_modified(|load| {
+            match (was_owed, has_piece) {
+                (true, false) => load.owed = load.owed.saturating_sub(1),
+                (false, true) => load.owed = load.owed.saturating_add(1),
+                (true, true) | (false, false) => {}
+            }
+            has_piece || was_owed
+        });
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.load.send_modify(|load| {
+            load.under_way = load.under_way.saturating_sub(1);
+            if self.is_owed {
+                load.owed = load.owed.saturating_sub(1);
+            }
+        });
     }
 }
 
 /// An answer's body; its exchange is under way until it is sent or given up.
 struct Tracked {
     body: Body,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl hyper::body::Body for Tracked {
@@ -227,7 +310,9 @@ impl hyper::body::Body for Tracked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        self.busy.moved(polled.is_ready());
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -258,4 +343,19 @@ fn builder(is_http2: bool, head_timeout: Duration) -> auto::Builder<TokioExecuto
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     if is_http2 { builder.http2_only() } else { builder.http1_only() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_repeats_gets_one_line_in_ten_seconds_with_its_count() {
+        let (mut repeated, start) = (Repeated::default(), Instant::now());
+        let mut count = |ms| repeated.count(start + Duration::from_millis(ms));
+        assert_eq!(count(0), Some(1));
+        assert_eq!((1..100).filter_map(|n| count(n * 100)).count(), 0);
+        assert_eq!(count(10_000), Some(100));
+        assert_eq!(count(10_001), None);
+    }
 }

@@ -40,6 +40,7 @@ use crate::name::{Account, GroupName, HostName, PersonName, Principal, RuleName,
 use crate::ssh::cert::Options;
 use crate::time::{Lifetime, Timestamp};
 pub use quorum::{Need, Quorum, Who};
+pub use spec::TEXT_BYTES_MAX;
 
 /// The most hosts of one request. Our choice: a certificate stays small, and an approver can read them all.
 pub const HOSTS_MAX: usize = 16;

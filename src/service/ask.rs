@@ -43,12 +43,17 @@ impl Service {
         .await
     }
 
-    /// What policy would say; logs nothing, changes nothing. `person`: another person, for operators and auditors only.
+    /// What policy would say, and which version says it; logs nothing, changes nothing. `person`: another person, for operators and auditors only.
     ///
     /// # Errors
     /// `Forbidden`, `Invalid`.
-    pub async fn explain(&self, by: &Proven, person: Option<PersonName>, ask: Explain) -> Outcome<Verdict> {
-        let (_, policy) = self.policy_now();
+    pub async fn explain(
+        &self,
+        by: &Proven,
+        person: Option<PersonName>,
+        ask: Explain,
+    ) -> Outcome<(PolicyVersion, Verdict)> {
+        let (version, policy) = self.policy_now();
         let person = person.unwrap_or_else(|| by.person().clone());
         if person != *by.person() {
             self.check_reader(by, "ask what others may")?;
@@ -58,7 +63,9 @@ impl Service {
         let wanted = Wanted { targets, account, lifetime, start, reason, ticket };
         let question = wanted.question(&person, &policy, at)?;
         // The rules for other people are for those who may read the policy.
-        Ok(if Self::reads_all(by, &policy) { policy.explain(&question) } else { policy.evaluate(&question) })
+        let explained =
+            if Self::reads_all(by, &policy) { policy.explain(&question) } else { policy.evaluate(&question) };
+        Ok((version, explained))
     }
 
     /// The lock that keeps this person's asks in order.

@@ -32,6 +32,34 @@ pub struct Applied {
     pub unchanged: bool,
 }
 
+/// What the policy file held when it was last read and taken up (its SHA-256). `default()`: there was none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastRead(Option<String>);
+
+impl LastRead {
+    /// It held this text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self(Some(sha256_hex(text.as_bytes())))
+    }
+}
+
+/// What reading the policy file again came to.
+#[derive(Debug)]
+pub enum Reloaded {
+    /// Nobody has edited it since it was last read.
+    NotEdited,
+    /// It holds a version that a newer one has replaced; nothing was done.
+    Replaced {
+        /// The version whose text it is.
+        old: PolicyVersion,
+        /// The version in force.
+        in_force: PolicyVersion,
+    },
+    /// It was applied, or is in force already.
+    Applied(Applied),
+}
+
 /// A text that is to become the policy in force.
 struct Proposal {
     actor: Actor,
@@ -60,24 +88,35 @@ impl Service {
         whole(async move { this.apply(proposal, Some(&by)).await }).await
     }
 
-    /// The same for the configured file at SIGHUP; the actor is a part of the system. A file that holds an earlier version
-    /// is one that nobody edited since another was applied: a reload (for a new TLS certificate, say) must not take the
-    /// policy back.
+    /// The same for the configured file at SIGHUP; the actor is a part of the system.
+    ///
+    /// The file is applied only if somebody has edited it since `last` was read, and not if its text was replaced by a
+    /// newer version already: a reload for the sake of the TLS files must not bring an old policy back.
     ///
     /// # Errors
-    /// As above; `Conflict` also for an earlier version's text.
-    pub async fn apply_policy_file(self: &Arc<Self>, actor: Actor, text: String, file: &str) -> Outcome<Applied> {
-        let this = Arc::clone(self);
-        let (in_force, _) = self.policy_now();
-        let known = self.store.policy_with_text(text.clone()).await?;
-        if let Some(earlier) = known.filter(|known| *known < in_force) {
-            return Err(Failure::Conflict(format!(
-                "the file holds policy version {earlier}, and version {in_force} is in force since; to go back, apply it by \
-                 name: hallpass policy apply {file}"
-            )));
+    /// As above; `last` then stays, so that the next reload tries again.
+    pub async fn apply_policy_file(
+        self: &Arc<Self>,
+        actor: Actor,
+        text: String,
+        file: &str,
+        last: &mut LastRead,
+    ) -> Outcome<Reloaded> {
+        let read = LastRead::of(&text);
+        if *last == read {
+            return Ok(Reloaded::NotEdited);
         }
-        let proposal = Proposal { actor, text, file: file.to_owned(), base: None, dry_run: false };
-        whole(async move { this.apply(proposal, None).await }).await
+        let (base, current) = self.policy_now();
+        if current.text() != text
+            && let Some(old) = self.store.policy_with_text(text.clone()).await?.filter(|old| *old < base)
+        {
+            return Ok(Reloaded::Replaced { old, in_force: base });
+        }
+        let this = Arc::clone(self);
+        let proposal = Proposal { actor, text, file: file.to_owned(), base: Some(base), dry_run: false };
+        let applied = whole(async move { this.apply(proposal, None).await }).await?;
+        *last = read;
+        Ok(Reloaded::Applied(applied))
     }
 
     async fn apply(&self, proposal: Proposal, by: Option<&Proven>) -> Outcome<Applied> {

@@ -65,7 +65,7 @@ const CLI: &[(&str, &[&str])] = &[
     ("http", &["cli/serve.rs"]),
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/"]),
     ("config", &["cli/serve.rs", "cli/init.rs"]),
-    ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/init.rs"]),
+    ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
     ("host", &["cli/demo/"]),
     ("fail", &["cli/serve.rs"]),
 ];

@@ -27,7 +27,7 @@ use crate::name::{HostName, TagKey, TagValue};
 use crate::time::Lifetime;
 
 /// The longest policy file: 8 MiB. Our choice: 10,000 rules, 10,000 hosts and 1,000 people need about 4.
-const TEXT_BYTES_MAX: usize = 8 << 20;
+pub const TEXT_BYTES_MAX: usize = 8 << 20;
 
 /// The most rules, hosts, people and tests. Our choice; beyond them a verdict's cost has not been measured.
 const RULES_MAX: usize = 10_000;

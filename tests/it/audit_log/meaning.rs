@@ -72,7 +72,7 @@ fn a_log_that_was_signed_whole_but_contradicts_itself_is_found() {
     });
     found(9, "not the granted one", &|event| *event = to_be_signed("7K3F-9QX2", 9, window(0, 1821), "web-1"));
     found(9, "name another set of principals", &|event| {
-        *event = to_be_signed("7K3F-9QX2", 9, window(0, 1820), "web-2")
+        *event = to_be_signed("7K3F-9QX2", 9, window(0, 1820), "web-2");
     });
     found(8, "begins at another time than", &|event| {
         if let Event::Granted { window: of, .. } = event {
@@ -90,13 +90,13 @@ fn a_log_that_was_signed_whole_but_contradicts_itself_is_found() {
     found(9, "name another set of principals", &|event| *event = bare.clone());
     let more = but(&|fields| fields.principals = principals(&["deploy@web-1", "deploy"]));
     found(9, "name another set of principals", &|event| *event = more.clone());
-    let forwarding = but(&|fields| drop(fields.options.permits.insert(Extension::PortForwarding)));
+    let forwarding = but(&|fields| fields.options.permits.extend([Extension::PortForwarding]));
     found(9, "name another set of extensions", &|event| *event = forwarding.clone());
     let fewer = but(&|fields| fields.options.permits.clear());
     found(9, "name another set of extensions", &|event| *event = fewer.clone());
     let forced = but(&|fields| fields.options.force_command = Some(ForceCommand::parse("id").unwrap()));
     found(9, "name another forced command", &|event| *event = forced.clone());
-    let from = but(&|fields| drop(fields.options.source_addresses.insert("10.0.0.0/8".parse().unwrap())));
+    let from = but(&|fields| fields.options.source_addresses.extend(["10.0.0.0/8".parse::<ipnet::IpNet>().unwrap()]));
     found(9, "name another set of source addresses", &|event| *event = from.clone());
     // The same the other way round: a restriction that was asked for is missing from the certificate.
     found(5, "name another forced command", &|event| {

@@ -264,6 +264,21 @@ async fn keys_that_are_not_accepted_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_policy_may_be_longer_than_other_bodies() {
+    let attack = Attack::by("omar").await;
+    let put = |bytes: usize| {
+        let text = crate::support::policy() + &"#\n".repeat(bytes / 2);
+        attack.call("PUT /v1/policy").json(&json!({ "text": text, "dry_run": true }))
+    };
+    let taken = put(1 << 20).send().await.unwrap();
+    assert_eq!(taken.status(), 200, "{}", taken.text().await.unwrap());
+    let refused = attack.refused(put(9 << 20)).await;
+    assert_eq!((refused.status, refused.code.as_str()), (422, "bad_policy"));
+    let refused = attack.refused(put(17 << 20)).await;
+    assert_eq!((refused.status, refused.code.as_str()), (413, "too_large"));
+}
+
+#[tokio::test]
 async fn bodies_of_another_type_or_too_large_are_refused() {
     let attack = Attack::new().await;
     let ask = attack.ask_with("reason", json!("INC-1 look at the logs"));

@@ -70,14 +70,58 @@ async fn slow_heads_and_bodies_are_cut_off() {
     assert!(answer.contains("application/problem+json") && answer.contains("\"code\":\"timeout\""), "{answer}");
 }
 
+/// Longer than any limit that is set here; who waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 #[tokio::test]
 async fn silent_connections_of_either_protocol_are_cut_off() {
     let site = Site::with(|settings| settings.request_timeout = Duration::from_millis(200)).await;
     for protocol in [b"h2".as_slice(), b"http/1.1"] {
         let mut raw = site.raw_as(protocol).await;
         let mut answer = Vec::new();
-        raw.read_to_end(&mut answer).await.unwrap_or_default();
+        tokio::time::timeout(PATIENCE, raw.read_to_end(&mut answer)).await.expect("cut off").unwrap_or_default();
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
     }
+    site.client(None).text("/healthz").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_http2_peer_that_gives_no_window_is_cut_off() {
+    let site = Site::with(|settings| settings.request_timeout = Duration::from_millis(200)).await;
+    let mut raw = site.raw_as(b"h2").await;
+    // Settings: INITIAL_WINDOW_SIZE = 0. Headers: GET https / with :path /healthz, end of stream.
+    raw.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0").await.unwrap();
+    raw.write_all(b"\0\0\x10\x01\x05\0\0\0\x01\x82\x87\x04\x08/healthz\x41\x02ab").await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, raw.read_to_end(&mut answer)).await.expect("cut off").unwrap_or_default();
+    // A HEADERS frame (type 1) on stream 1 came, so the exchange was under way.
+    assert!(answer.windows(6).any(|bytes| bytes == [1, 4, 0, 0, 0, 1]), "{answer:?}");
+    site.client(None).text("/healthz").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_http1_peer_that_reads_nothing_is_cut_off() {
+    let site = Site::with(|settings| settings.request_timeout = Duration::from_millis(200)).await;
+    let mut raw = site.raw().await;
+    let many = b"GET /v1/openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    let cut = tokio::time::timeout(PATIENCE, async { while raw.write_all(&many).await.is_ok() {} });
+    cut.await.expect("cut off");
+    site.client(None).text("/healthz").await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_have_a_smaller_share() {
+    let site = Site::with(|settings| settings.connections_max = 1000).await;
+    let mut held = Vec::new();
+    for _ in 0..125 {
+        held.push(tokio::net::TcpStream::connect(site.settings.listen).await.unwrap());
+    }
+    let mut late = tokio::net::TcpStream::connect(site.settings.listen).await.unwrap();
+    let mut answer = Vec::new();
+    // Sooner than a handshake's own deadline.
+    let read = tokio::time::timeout(Duration::from_secs(3), late.read_to_end(&mut answer)).await;
+    read.expect("turned away").unwrap_or_default();
+    drop(held);
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use hallpass::access::Refusal;
 use hallpass::identity::{Actor, Part};
 use hallpass::name::PolicyVersion;
 use hallpass::service::access::Explain;
-use hallpass::service::{Failure, Outcome, policy::Applied};
+use hallpass::service::policy::{Applied, LastRead, Reloaded};
+use hallpass::service::{Failure, Outcome};
 use hallpass::ssh::private::SessionKey;
 
 use crate::support::{World, login_key, person, policy, prefix};
@@ -12,6 +13,33 @@ use crate::support::{World, login_key, person, policy, prefix};
 async fn apply(world: &World, text: String) -> Outcome<Applied> {
     let omar = world.proven("omar").await;
     world.service().apply_policy(&omar, text, None, false).await
+}
+
+async fn from_file(world: &World, text: String, last: &mut LastRead) -> Outcome<Reloaded> {
+    world.service().apply_policy_file(Actor::System(Part::Signal), text, "p.toml", last).await
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_edited_or_that_was_replaced_is_not_applied() {
+    let world = World::new().await;
+    let mut last = LastRead::of(&policy());
+    let newer = policy().replace("accounts = [\"deploy\", \"debug\"]", "accounts = [\"deploy\"]");
+    apply(&world, newer.clone()).await.unwrap();
+    assert!(matches!(from_file(&world, policy(), &mut last).await.unwrap(), Reloaded::NotEdited));
+    let replaced = from_file(&world, policy(), &mut LastRead::default()).await.unwrap();
+    assert!(
+        matches!(replaced, Reloaded::Replaced { old: PolicyVersion(1), in_force: PolicyVersion(2) }),
+        "{replaced:?}"
+    );
+    assert_eq!(world.service().policy_now().1.text(), newer);
+    // A broken one is tried again at the next reload.
+    for _ in 0..2 {
+        from_file(&world, "x".to_owned(), &mut last).await.unwrap_err();
+    }
+    let edited = from_file(&world, format!("{newer}# edited\n"), &mut last).await.unwrap();
+    assert!(matches!(edited, Reloaded::Applied(Applied { unchanged: false, .. })), "{edited:?}");
+    assert!(matches!(from_file(&world, format!("{newer}# edited\n"), &mut last).await.unwrap(), Reloaded::NotEdited));
+    world.check().await;
 }
 
 #[tokio::test]
@@ -105,7 +133,7 @@ async fn a_policy_with_problems_changes_nothing() {
         assert_eq!((problems.is_empty(), failed_tests.is_empty()), (number == 6, number != 6), "{number}");
         assert_eq!(world.service().policy_now().0, PolicyVersion(1));
     }
-    let from_file = world.service().apply_policy_file(Actor::System(Part::Signal), "x".to_owned(), "p.toml").await;
+    let from_file = from_file(&world, "x".to_owned(), &mut LastRead::default()).await;
     assert!(matches!(from_file, Err(Failure::BadPolicy { .. })), "{from_file:?}");
     world.restart().await;
     assert_eq!(world.service().policy_now().0, PolicyVersion(1));
@@ -125,11 +153,8 @@ async fn an_outdated_base_is_a_conflict_and_a_dry_run_writes_nothing() {
     assert_eq!((applied.version, applied.changes), (PolicyVersion(2), dry.changes));
     let late = world.service().apply_policy(&omar, policy(), Some(PolicyVersion(1)), false).await;
     assert!(matches!(late, Err(Failure::Conflict(_))), "{late:?}");
-    let earlier = world.service().apply_policy_file(Actor::System(Part::Signal), policy(), "p.toml").await;
-    assert!(matches!(earlier, Err(Failure::Conflict(_))), "a reload takes nothing back: {earlier:?}");
-    let edited = format!("{}# edited\n", policy());
-    let file = world.service().apply_policy_file(Actor::System(Part::Signal), edited, "p.toml").await.unwrap();
-    assert_eq!(file.version, PolicyVersion(3));
+    let file = from_file(&world, format!("{}# edited\n", policy()), &mut LastRead::default()).await.unwrap();
+    assert!(matches!(file, Reloaded::Applied(Applied { version: PolicyVersion(3), .. })), "{file:?}");
     world.restart().await;
     assert_eq!(world.service().policy_now().0, PolicyVersion(3));
     world.check().await;
@@ -194,11 +219,12 @@ async fn explaining_others_is_for_readers_and_logs_nothing() {
         let (targets, account, reason) = (ask.targets, ask.account, ask.reason);
         Explain { targets, account, lifetime: None, start: None, reason, ticket: None, at: None }
     };
-    let own = world.service().explain(&alice, None, question()).await.unwrap();
+    let (version, own) = world.service().explain(&alice, None, question()).await.unwrap();
     assert!(matches!(own.outcome, hallpass::policy::Outcome::Ask(..)));
+    assert_eq!(version, world.service().policy_now().0);
     let others = world.service().explain(&alice, Some(person("eve")), question()).await;
     assert!(matches!(others, Err(Failure::Forbidden(_))), "{others:?}");
-    let full = world.service().explain(&ada, Some(person("eve")), question()).await.unwrap();
+    let (_, full) = world.service().explain(&ada, Some(person("eve")), question()).await.unwrap();
     assert!(matches!(full.outcome, hallpass::policy::Outcome::Refuse(_)));
     let rules = |verdict: &hallpass::policy::Verdict| verdict.trace.iter().map(|host| host.rules.len()).sum::<usize>();
     assert!(rules(&full) > rules(&own), "who reads the policy sees every rule");
