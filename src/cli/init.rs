@@ -221,13 +221,9 @@ fn key(text: &str) -> Result<PublicKey, Failure> {
 }
 
 fn passphrase(file: &Path) -> Result<SecretString, Failure> {
-    let text = profile::read_small(file)?
-        .ok_or_else(|| Failure::usage(format!("there is no file {:?}", file.display().to_string())))?;
-    let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() {
-        return Err(Failure::usage(format!("the first line of {:?} is empty", file.display().to_string())));
-    }
-    Ok(SecretString::from(line.to_owned()))
+    let wrong =
+        |why| Failure::usage(format!("cannot use passphrase file {:?}", file.display().to_string())).because(why);
+    crate::secret::passphrase(file).map_err(wrong)
 }
 
 fn port_of(url: &str) -> u16 {

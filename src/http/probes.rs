@@ -70,6 +70,7 @@ pub(super) async fn readyz(_: Anyone, _: NoQuery, State(app): State<App>) -> Res
 fn missing(failure: Failure) -> Problem {
     let why = match &failure {
         Failure::Unavailable(why) => Some(why.clone()),
+        Failure::ClockLeapt(_) => None,
         _ => None,
     };
     Problem::from(failure).why(why)

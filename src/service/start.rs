@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use secrecy::SecretBox;
 use tokio::sync::{Semaphore, broadcast};
 
+use super::clock::Reading;
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::access::State;
@@ -72,6 +73,8 @@ impl Service {
             signer,
             ca,
             log_key,
+            began: Reading::of(clock.as_ref()),
+            clock_leapt: Mutex::default(),
             clock,
             random,
             settings,

@@ -9,6 +9,10 @@ fn init_writes_what_serve_accepts_and_overwrites_nothing() {
     let mut stage = Stage::empty();
     let key = stage.make_key("omar");
     stage.write("passphrase", "correct horse\n");
+    let mode_of_passphrase = |mode| {
+        std::fs::set_permissions(stage.path("passphrase"), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode_of_passphrase(0o600);
     let answers = format!(
         "url = \"https://hallpass.example.com:7722\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {:?}\nhost = \"web-1\"\nca_passphrase_file = {:?}\n",
         stage.path("new"),
