@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::audit::checkpoint;
 use crate::document::{self, Found, Problem, Table, quoted};
 use crate::name::HostName;
 use crate::time::Lifetime;
@@ -50,6 +51,8 @@ pub struct Config {
     pub user_ca: crate::signer::file::Settings,
     /// The log key's file (32-byte seed in base64, 0600).
     pub log_key_path: PathBuf,
+    /// The log's name in its checkpoints; `None` if it is that of a public URL whose port is not known yet.
+    pub log_origin: Option<String>,
     /// Where the newest signed checkpoint is kept, apart from the database.
     pub log_head_path: PathBuf,
     /// The policy file: version 1 at first start, applied again at SIGHUP.
@@ -116,13 +119,16 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     });
     let user_ca = user_ca(root, places);
     let log = section(root, "log", "[log] with key = \"…\"", |table| {
-        let head = places.path(table, "head");
-        Some((table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/log.key\"")?, head))
+        let (head, origin) = (places.path(table, "head"), table.parsed("origin", log_origin));
+        let key = table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/log.key\"")?;
+        Some((key, head, origin))
     });
     let limits = Limits::read(root);
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
-    let (store, (log_key_path, head)) = (store?, log?);
+    let (store, (log_key_path, head, origin)) = (store?, log?);
+    let url = url?.value.text;
+    let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
         log_head_path: head.unwrap_or_else(|| with_suffix(&store.path, ".head")),
         http: crate::http::Settings {
@@ -137,7 +143,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         self_signed,
         tls_names: names,
         service: crate::service::Settings {
-            public_url: url?.value.text,
+            public_url: url,
             session: limits.session,
             open_requests_max: limits.open_requests_max,
             sign_timeout: limits.sign_timeout,
@@ -145,9 +151,20 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         store,
         user_ca: user_ca?,
         log_key_path,
+        log_origin: origin.map(|origin| origin.value).or(usual_origin),
         policy_path,
         logging,
     })
+}
+
+fn log_origin(text: &str) -> Result<String, String> {
+    if checkpoint::is_origin(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{} is not a log's name: visible ASCII characters without \"+\", such as \"hallpass.example.com/log\"",
+        quoted(text)
+    ))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -483,9 +500,9 @@ mod tests {
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
                 "config.toml:48:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:70:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:76:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:87:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:74:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:80:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:91:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

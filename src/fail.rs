@@ -1,7 +1,7 @@
 //! Fail points: named places where a crash test makes the process die. Without the `failpoints` feature they are nothing.
 //!
 //! A point is armed as `NAME` or `NAME:N` (die at the N-th pass). Dying is `abort`: no destructor runs and no buffer is
-//! flushed, as after `kill -9`. Each durable step has one before and one after it, so that the crash tests, which go
+//! flushed, as after `kill -9`. With `panic:` before the name only the thread that passes panics, as after a mistake of ours. Each durable step has one before and one after it, so that the crash tests, which go
 //! through [`POINTS`], find out what a restart makes of every state that a crash can leave.
 
 /// Every fail point there is; a test compares this list with the calls in the source.
@@ -28,28 +28,36 @@ pub const fn point(name: &'static str) {
 }
 
 #[cfg(feature = "failpoints")]
-static ARMED: std::sync::Mutex<Option<(String, u32)>> = std::sync::Mutex::new(None);
+static ARMED: std::sync::Mutex<Option<Armed>> = std::sync::Mutex::new(None);
+
+#[cfg(feature = "failpoints")]
+struct Armed {
+    name: String,
+    count: u32,
+    panics: bool,
+}
 
 /// Arms one point, given as `NAME` or `NAME:N`; called by `cli/serve.rs` from the environment, in crash tests only. What is
 /// not a point kills at once: a crash test that arms nothing would test nothing.
 #[cfg(feature = "failpoints")]
 pub fn arm(text: &str) {
+    let (panics, text) = text.strip_prefix("panic:").map_or((false, text), |rest| (true, rest));
     let (name, count) = text.split_once(':').unwrap_or((text, "1"));
     let count = count.parse().ok().filter(|count| *count > 0);
     let (true, Some(count)) = (POINTS.contains(&name), count) else { std::process::abort() };
-    *ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((name.to_owned(), count));
+    *ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+        Some(Armed { name: name.to_owned(), count, panics });
 }
 
 /// Passes the fail point `name`; dies there if it is armed and this is the pass.
 #[cfg(feature = "failpoints")]
 pub fn point(name: &'static str) {
     let mut armed = ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((wanted, count)) = armed.as_mut()
-        && wanted == name
-    {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            std::process::abort();
-        }
+    let Some(point) = armed.as_mut().filter(|point| point.name == name) else { return };
+    point.count = point.count.saturating_sub(1);
+    if point.count > 0 {
+        return;
     }
+    assert!(!point.panics, "fail point {name}");
+    std::process::abort();
 }

@@ -16,6 +16,7 @@
 //! | 0 words | [`time`] | whole seconds, half-open windows, the clock |
 //! | | [`name`] | parsed names and ids; one spelling each |
 //! | | [`durable`] | crash-safe file replacement |
+//! | | [`secret`] | reading files that nobody else may read |
 //! | | [`fail`] | fail points for crash tests; nothing in a shipped binary |
 //! | 1 formats | [`ssh`] | keys, certificates, signatures, agent frames; the linter and the one thing a CA key signs |
 //! | | [`document`] | TOML files with every problem at once, each with its place |
@@ -119,6 +120,7 @@ pub mod http;
 pub mod identity;
 pub mod name;
 pub mod policy;
+pub mod secret;
 pub mod service;
 pub mod signer;
 pub mod ssh;

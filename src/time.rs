@@ -263,6 +263,9 @@ impl fmt::Display for Window {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The current second.
     fn now(&self) -> Timestamp;
+
+    /// Seconds by a clock that nobody sets. Only differences mean something.
+    fn steady(&self) -> u64;
 }
 
 /// The machine's clock. A clock before 1970 or after 9999 reads as the nearest representable second.
@@ -276,28 +279,47 @@ impl Clock for SystemClock {
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Timestamp(seconds.min(TIMESTAMP_MAX))
     }
+
+    fn steady(&self) -> u64 {
+        // Counts while the machine is suspended, which `Instant` does not.
+        rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec.unsigned_abs()
+    }
 }
 
 /// A clock that stands still until it is set, for tests and for `policy test`.
 #[derive(Debug)]
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    now: AtomicU64,
+    /// By how much it leapt, modulo 2^64.
+    leapt: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub const fn at(now: Timestamp) -> Self {
-        Self(AtomicU64::new(now.0))
+        Self { now: AtomicU64::new(now.0), leapt: AtomicU64::new(0) }
     }
 
-    /// Sets it, forwards or back.
+    /// Sets it, forwards or back, as if so much time had passed.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.0, Ordering::SeqCst);
+        self.now.store(now.0, Ordering::SeqCst);
+    }
+
+    /// Sets it as an operator (or a broken time source) sets the machine's clock, without time passing.
+    pub fn leap(&self, now: Timestamp) {
+        let before = self.now.swap(now.0, Ordering::SeqCst);
+        self.leapt.fetch_add(now.0.wrapping_sub(before), Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.now.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> u64 {
+        self.now.load(Ordering::SeqCst).wrapping_sub(self.leapt.load(Ordering::SeqCst))
     }
 }
 

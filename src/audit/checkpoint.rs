@@ -142,10 +142,23 @@ impl fmt::Debug for LogKey {
     }
 }
 
+/// A log's name unless somebody chose one: the service's public URL without its scheme, and `/log`.
+#[must_use]
+pub fn usual_origin(public_url: &str) -> String {
+    let authority = public_url.split_once("://").map_or(public_url, |(_, rest)| rest);
+    format!("{authority}/log")
+}
+
+/// Whether this can be a log's name: visible ASCII without `+`, at most 256 bytes.
+#[must_use]
+pub fn is_origin(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_graphic() && b != b'+';
+    !text.is_empty() && text.len() <= ORIGIN_BYTES_MAX && text.bytes().all(allowed)
+}
+
 impl LogVerifier {
     fn new(origin: &str, key: VerifyingKey) -> Result<Self, CheckpointError> {
-        let allowed = |b: u8| b.is_ascii_graphic() && b != b'+';
-        if origin.is_empty() || origin.len() > ORIGIN_BYTES_MAX || !origin.bytes().all(allowed) {
+        if !is_origin(origin) {
             return Err(CheckpointError::Key);
         }
         let digest: [u8; 32] = Sha256::new()

@@ -11,13 +11,13 @@ use serde_json::json;
 
 use super::failure::{Exit, Failure};
 use super::{Context, local, output, profile};
-use crate::audit::checkpoint::LogKey;
+use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::config::{self, Config};
 use crate::document;
 use crate::durable;
 use crate::name::{HostName, PersonName};
 use crate::policy::Policy;
-use crate::signer::file::{self, FileSigner};
+use crate::signer::file::FileSigner;
 use crate::ssh::PublicKey;
 
 /// The port of the service, when the public URL names none.
@@ -246,10 +246,7 @@ fn check(context: &Context, spec: AnswersSpec, is_file: bool) -> Result<Answers,
         operator_key,
         host,
         passphrase: ca_passphrase_file
-            .map(|path| match file::read_passphrase(&path) {
-                Ok(passphrase) => Ok((std::path::absolute(&path).unwrap_or(path), passphrase)),
-                Err(why) => Err(Failure::usage(why.to_string())),
-            })
+            .map(|path| passphrase(&path).map(|passphrase| (std::path::absolute(&path).unwrap_or(path), passphrase)))
             .transpose()?,
     })
 }
@@ -297,6 +294,12 @@ fn key(text: &str) -> Result<PublicKey, Failure> {
     PublicKey::parse_openssh(line.trim()).map_err(|e| wrong(&e))
 }
 
+fn passphrase(file: &Path) -> Result<SecretString, Failure> {
+    let wrong =
+        |why| Failure::usage(format!("cannot use passphrase file {:?}", file.display().to_string())).because(why);
+    crate::secret::passphrase(file).map_err(wrong)
+}
+
 fn port_of(url: &str) -> u16 {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(PORT)
@@ -308,9 +311,14 @@ fn config_text(answers: &Answers) -> String {
         .passphrase
         .as_ref()
         .map_or_else(String::new, |(file, _)| format!("passphrase_file = {}\n", string(&file.display().to_string())));
+    // Written down, so that the URL can change later. Port 0 has no name before it is bound.
+    let origin = match answers.url.ends_with(":0") {
+        true => String::new(),
+        false => format!("origin = {}\n", string(&usual_origin(&answers.url))),
+    };
     format!(
         "# The service. Every key is explained in config.toml.example. Relative paths are relative to this file.\n\
-         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"state/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\nhead = \"log.head\"\n",
+         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"state/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\nhead = \"log.head\"\n{origin}",
         string(&answers.listen),
         string(&answers.url),
     )

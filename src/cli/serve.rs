@@ -8,26 +8,29 @@ use std::future::pending;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::failure::{Exit, Failure};
 use super::{Context, profile};
-use crate::audit::checkpoint::LogKey;
+use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::config::{Config, Logging};
 use crate::durable;
 use crate::identity::{Actor, Part};
+use crate::secret;
 use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::Signer as _;
-use crate::signer::file::{self, FileSigner};
+use crate::signer::file::FileSigner;
+use crate::store::Store as _;
 use crate::store::head_file::HeadFile;
 use crate::store::sqlite::SqliteStore;
-use crate::time::SystemClock;
+use crate::time::{Clock as _, SystemClock};
 
 /// Where the configuration is unless `--config` says otherwise.
 const CONFIG_DEFAULT: &str = "/etc/hallpass/config.toml";
@@ -41,12 +44,19 @@ const FILES_APART: usize = 64;
 /// How long work on other threads (a signer that hangs) may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Longest log key file: 32 bytes in base64, and room for line ends.
+const LOG_KEY_BYTES_MAX: usize = 1024;
+
 /// Arguments of `hallpass serve`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Write the address (and the pin) into this file once connections are accepted
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+
+    /// Start although the clock is more than 400 days after the log's last entry
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 /// The listening server, before its service is started.
@@ -145,7 +155,7 @@ fn open_door(config: &mut Config) -> Result<Door, Failure> {
 async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) -> Result<(), Failure> {
     // Caught before anything slow: a stop that comes during the start is kept, not lost.
     let signals = Signals::new()?;
-    let (service, last) = start(&config).await?;
+    let (service, last) = start(&config, args.accept_clock).await?;
     let public_url = &config.service.public_url;
     context.out.note(&format!("hallpass {} listens on {} as {public_url}", env!("CARGO_PKG_VERSION"), door.address));
     if let Some(pin) = &door.pin {
@@ -161,30 +171,45 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
         durable::replace(file, line.as_bytes(), 0o644).map_err(|e| Failure::file("write", file, &e))?;
     }
     let (reload, reloads) = mpsc::channel(1);
-    let ticks = tokio::spawn(tick(Arc::clone(&service)));
+    let (die, died) = oneshot::channel();
+    let ticks = tokio::spawn(tick(Arc::clone(&service), die));
     let hangups =
         tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), last, reload, signals.hangup));
-    let served =
-        crate::http::serve(service, config.http, door.listener, reloads, stopped(signals.terminate, signals.interrupt))
-            .await;
+    let is_dead = AtomicBool::new(false);
+    let stop = async {
+        tokio::select! {
+            () = stopped(signals.terminate, signals.interrupt) => {}
+            Ok(()) = died => is_dead.store(true, Ordering::Relaxed),
+        }
+    };
+    let served = crate::http::serve(service, config.http, door.listener, reloads, stop).await;
     ticks.abort();
     hangups.abort();
+    if is_dead.load(Ordering::Relaxed) {
+        return Err(Failure::failed("the server stopped")
+            .because("a database thread ended; the service's own log says why")
+            .next("start it again"));
+    }
     served.map_err(|why| Failure::failed("the server stopped").because(why))?;
     context.out.note("stopped");
     Ok(())
 }
 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
-async fn start(config: &Config) -> Result<(Arc<Service>, LastRead), Failure> {
+async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, LastRead), Failure> {
     let signer = FileSigner::open(&config.user_ca)
         .map_err(|e| Failure::failed(e.to_string()).next("hallpass init makes a CA key"))?;
     tracing::info!(ca = %signer.public_key().fingerprint(), "CA key opened");
-    let log_key = log_key(&config.log_key_path, &config.service.public_url)?;
+    let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
+    let log_key = log_key(&config.log_key_path, &origin)?;
     make_folder_of(&config.store.path)?;
     let store = SqliteStore::open(&config.store).map_err(|e| {
         Failure::failed(format!("cannot open the database {:?}", config.store.path.display().to_string()))
             .because(e.to_string())
     })?;
+    if !accept_clock {
+        check_rest(&store).await?;
+    }
     let parts = Parts {
         store: Box::new(store),
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
@@ -198,6 +223,17 @@ async fn start(config: &Config) -> Result<(Arc<Service>, LastRead), Failure> {
     let last = first.as_ref().map(|first| LastRead::of(&first.text)).unwrap_or_default();
     let service = Service::start(parts, first).await.map_err(|e| start_failure(&e, &config.policy_path))?;
     Ok((service, last))
+}
+
+/// A clock that is years ahead would put its time into the log, which nobody can take back.
+async fn check_rest(store: &SqliteStore) -> Result<(), Failure> {
+    let failed = || Failure::failed("cannot start the service");
+    let head = store.head().await.map_err(|e| failed().because(e.to_string()))?;
+    if head.frontier.size() == 0 {
+        return Ok(());
+    }
+    crate::service::clock::check_rest(head.at, SystemClock.now())
+        .map_err(|why| failed().because(why).next("set the clock; or, if it is right: hallpass serve --accept-clock"))
 }
 
 fn start_failure(error: &crate::service::Failure, policy: &Path) -> Failure {
@@ -227,20 +263,14 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 }
 
 /// The log key: ours alone, like the CA key.
-fn log_key(path: &Path, public_url: &str) -> Result<LogKey, Failure> {
-    let bytes = file::read_secret(path).map_err(|e| Failure::failed(e.to_string()))?;
-    let wrong = |why: &str| {
-        let what = format!("cannot use log key {:?}", path.display().to_string());
-        Failure::failed(what).because(why).next("hallpass init makes one")
+fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
+    let unusable = |why: String| {
+        let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
+        if path.exists() { failure } else { failure.next("hallpass init makes one") }
     };
-    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not text"))?;
-    LogKey::from_seed_text(&log_origin(public_url), text).map_err(|e| wrong(&e.to_string()))
-}
-
-/// The log's name in its checkpoints: the public URL without its scheme, and `/log`.
-pub(crate) fn log_origin(public_url: &str) -> String {
-    let authority = public_url.split_once("://").map_or(public_url, |(_, rest)| rest);
-    format!("{}/log", authority.trim_end_matches('/'))
+    let bytes = secret::read(path, LOG_KEY_BYTES_MAX).map_err(unusable)?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| unusable(e.to_string()))?;
+    LogKey::from_seed_text(origin, text).map_err(|e| unusable(e.to_string()))
 }
 
 fn make_folder_of(file: &Path) -> Result<(), Failure> {
@@ -248,12 +278,17 @@ fn make_folder_of(file: &Path) -> Result<(), Failure> {
     durable::create_folder(folder, 0o700).map_err(|e| Failure::file("make folder", folder, &e))
 }
 
-/// Lapses and expires what is due, every second.
-async fn tick(service: Arc<Service>) {
+/// Lapses and expires what is due, every second; says so when the store is gone for good, which no waiting mends.
+async fn tick(service: Arc<Service>, die: oneshot::Sender<()>) {
     let mut seconds = tokio::time::interval(TICK);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;
+        if !service.is_alive() {
+            tracing::error!("a database thread has ended; stopping");
+            _ = die.send(());
+            return;
+        }
         if let Err(error) = service.tick().await {
             tracing::error!(%error, "cannot lapse and expire requests; trying again");
         }

@@ -23,6 +23,7 @@ pub const CODES: &[&str] = &[
     "bad_json",
     "bad_policy",
     "bad_query",
+    "clock_leapt",
     "conflict",
     "content_type",
     "digest_changed",
@@ -232,6 +233,11 @@ impl From<Failure> for Problem {
                 tracing::error!(%why, "not available");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the service cannot do this now").after(5)
             }
+            Failure::ClockLeapt(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "clock_leapt", &text)
+                .why(["nothing is written until the clock is right again, or has kept its step for five minutes"
+                    .to_owned()])
+                .next("tell the operators")
+                .after(60),
             Failure::Internal { doing, why } => {
                 tracing::debug!(doing, %why, "internal failure");
                 Self::internal()

@@ -17,12 +17,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::TlsFiles;
 use crate::durable;
+use crate::secret;
 
-/// Longest certificate or key file that is read: 1 MiB. Our own choice.
+/// Longest certificate file that is read: 1 MiB. Our own choice.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Longest key file. Our own choice; an RSA key of 8192 bits has 6 KiB.
+const KEY_BYTES_MAX: usize = 64 * 1024;
 
 /// The certificate in use, and where to read it again.
 #[derive(Debug)]
@@ -78,7 +83,7 @@ pub fn ensure_certificate(files: &TlsFiles, names: &[String]) -> Result<String, 
     let (certificate, key) = (files.certificate.as_path(), files.key.as_path());
     if !certificate.exists() {
         let pair = if key.exists() {
-            let text = read(key)?;
+            let text = read_key(key)?;
             rcgen::KeyPair::from_pem(&String::from_utf8_lossy(&text)).map_err(|e| unusable(key, &e))?
         } else {
             let pair = rcgen::KeyPair::generate().map_err(|e| format!("cannot make a TLS key: {e}"))?;
@@ -110,14 +115,19 @@ fn load(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, Str
     if chain.is_empty() {
         return Err(unusable(certificate, &"it holds no PEM certificate"));
     }
-    let private =
-        PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_no_key| unusable(key, &"it holds no PEM private key"))?;
+    let private = PrivateKeyDer::from_pem_slice(&read_key(key)?)
+        .map_err(|_no_key| unusable(key, &"it holds no PEM private key"))?;
     CertifiedKey::from_der(chain, private, provider).map_err(|e| match e {
         rustls::Error::InconsistentKeys(_) => {
             format!("TLS key {:?} does not belong to certificate {:?}", key.display(), certificate.display())
         }
         other => unusable(certificate, &other),
     })
+}
+
+/// The private key's file, which nobody else may read.
+fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    secret::read(path, KEY_BYTES_MAX).map_err(|why| unusable(path, &why))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

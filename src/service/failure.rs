@@ -55,6 +55,9 @@ pub enum Failure {
     /// Can't be done now; try again. 503.
     #[error("not available: {0}")]
     Unavailable(String),
+    /// The clock was set by so many seconds while the service runs; nothing is written. 503.
+    #[error("the service's clock was set by {0} s while it runs")]
+    ClockLeapt(u64),
     /// Something broke; details are for the log only. 500.
     #[error("internal failure while {doing}: {why}")]
     Internal {
@@ -90,6 +93,7 @@ impl From<StoreError> for Failure {
                 tracing::error!(doing, why, "the store failed");
                 Self::Unavailable("the store does not answer as it should; the service's own log says why".to_owned())
             }
+            StoreError::Clock(seconds) => Self::ClockLeapt(seconds),
             StoreError::Busy => {
                 tracing::warn!("the store's queue is full");
                 Self::Unavailable("too many changes are waiting for the disk".to_owned())

@@ -11,12 +11,14 @@
 //!   none that began later rests on the old one. So in the log's order nothing rests on a policy that an earlier
 //!   entry has replaced (P6).
 //! - Nothing is signed unless the clock agrees with the log, and nothing before its entry is durable (`issue`).
+//! - Nothing is written while the clock and a clock that nobody sets disagree (`clock`).
 //!
 //! Why is rights' source the policy in memory, not the session? Because leaving a group must work at once: a session
 //! only proves who somebody is, and what they may is read anew at each call.
 
 pub mod access;
 mod ask;
+pub mod clock;
 pub mod failure;
 mod head;
 pub mod issue;
@@ -145,6 +147,7 @@ pub struct Service {
     ca: Fingerprint,
     log_key: LogKey,
     clock: Arc<dyn Clock>,
+    watch: clock::Watch,
     random: Box<dyn Random>,
     settings: Settings,
     policy: RwLock<(PolicyVersion, Arc<Policy>)>,
@@ -237,6 +240,7 @@ impl Service {
     /// What must hold before anything is signed (I-19, I-29); whether the store can be written shows in the commit
     /// that follows.
     async fn check_issuing(&self) -> Outcome<()> {
+        self.check_clock()?;
         let (head, now) = (self.store.head().await?, self.clock.now());
         let behind = head.at.seconds_since(now);
         if behind > CLOCK_TOLERANCE_S {
@@ -266,13 +270,22 @@ impl Service {
         (guard, Check { version, policy })
     }
 
-    /// Commits, and tells who waits for the requests that changed.
+    /// Commits, and tells who waits for the requests that changed. Not while the clock has leapt.
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        if let Some(seconds) = self.clock_leap() {
+            return Err(StoreError::Clock(seconds));
+        }
         let committed = self.store.commit(change).await?;
         for stored in &committed.requests {
             self.tell(stored.request.id());
         }
         Ok(committed)
+    }
+
+    /// Whether the store still works at all; if not, only a new process helps.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.store.is_alive()
     }
 
     /// Tells who waits for this request.

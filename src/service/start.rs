@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{Semaphore, broadcast};
 
+use super::clock::Watch;
 use super::head::Head;
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, Outcome, Parts, SIGN_SLOTS, Service};
@@ -69,6 +70,7 @@ impl Service {
             signer,
             ca,
             log_key,
+            watch: Watch::new(clock.as_ref()),
             clock,
             random,
             settings,
@@ -103,7 +105,7 @@ async fn check_log(store: &dyn Store, verifier: &LogVerifier) -> Outcome<bool> {
     }
     Err(Failure::Unavailable(format!(
         "the log in this store was started with the log key {log_key:?}, not with the configured \
-         {:?}; put back the old key file and public URL, or use an empty store",
+         {:?}; put back the old key file, and set [log] origin to the name before its first \"+\"; or use an empty store",
         verifier.to_text()
     )))
 }

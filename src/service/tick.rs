@@ -21,13 +21,18 @@ const TICK_BATCHES: usize = 20;
 const SWEEP_EVERY_S: u64 = 600;
 
 impl Service {
-    /// Lapses and expires what is due; called every second by the server, and by tests. Returns how many changed.
+    /// Lapses and expires what is due; called every second by the server, and by tests. Returns how many changed; none while
+    /// the clock has leapt.
     ///
     /// # Errors
     /// [`super::Failure`].
     pub async fn tick(self: &Arc<Self>) -> Outcome<usize> {
         let this = Arc::clone(self);
         whole(async move {
+            // What a clock that leapt would lapse, expire and delete can't be brought back.
+            if this.check_clock().is_err() {
+                return Ok(0);
+            }
             let now = this.clock.now();
             let mut changed = 0_usize;
             for _ in 0..TICK_BATCHES {

@@ -5,16 +5,9 @@
 //! What not: RSA and ECDSA CA keys come with the agent and PKCS#11 backends: software RSA leaks through timing
 //! (RUSTSEC-2023-0071, no fix), and there is no reason to start with ECDSA in a file.
 //!
-//! Invariants: nobody but us or root can read or change the key or its passphrase; the checks are made on the opened file,
-//! so a link may point to it and can't be swapped in between. The key is wiped when the signer goes. It signs a
-//! [`TbsCert`] that names it, and nothing else that anybody outside this file can choose.
-//!
-//! Decision: `root:root 0440` is taken. systemd shows credentials (`LoadCredential=`) of a service with `User=` so: the
-//! group bits are the mask of the access list that lets just that user in. The group root is root.
+//! Invariants: nobody but us or root can read or change the key or its passphrase ([`secret`]). The key is wiped when the
+//! signer goes. It signs a [`TbsCert`] that names it, and nothing else that anybody outside this file can choose.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rand::TryRng as _;
@@ -24,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{SignError, Signer};
 use crate::durable;
+use crate::secret;
 use crate::ssh::PublicKey;
 use crate::ssh::cert::TbsCert;
 use crate::ssh::private::{self, Ed25519Key, PRIVATE_KEY_BYTES_MAX, PrivateKeyError, Protection};
@@ -34,7 +28,7 @@ use crate::ssh::sig;
 pub struct Settings {
     /// The private key file: owned by us or root, no access for group or others.
     pub path: PathBuf,
-    /// A file holding the passphrase (its only line), under the same rules.
+    /// A file holding the passphrase on one line, under the same rules.
     pub passphrase_path: Option<PathBuf>,
 }
 
@@ -50,8 +44,9 @@ impl FileSigner {
     /// [`SignError::Open`].
     pub fn open(settings: &Settings) -> Result<Self, SignError> {
         let path = &settings.path;
-        let pem = read_secret(path)?;
-        let passphrase = settings.passphrase_path.as_deref().map(read_passphrase).transpose()?;
+        let pem = secret::read(path, PRIVATE_KEY_BYTES_MAX).map_err(|why| refuse(path, why))?;
+        let read = |path: &PathBuf| secret::passphrase(path).map_err(|why| refuse(path, why));
+        let passphrase = settings.passphrase_path.as_ref().map(read).transpose()?;
         // Somebody believes this key to be encrypted; tell them before a backup of it gets out.
         if passphrase.is_some() && private::is_encrypted(&pem) == Ok(false) {
             let shown = path.display();
@@ -99,59 +94,6 @@ impl std::fmt::Debug for FileSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "FileSigner({:?})", self.key.public_key())
     }
-}
-
-/// The passphrase in a file: its only line; a line break at its end doesn't count. Whoever makes a key with it reads it as whoever opens the key.
-///
-/// # Errors
-/// When the file may not hold a secret, or holds another number of lines.
-pub fn read_passphrase(path: &Path) -> Result<SecretString, SignError> {
-    let bytes = read_secret(path)?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| refuse(path, error.to_string()))?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() || text.contains('\n') {
-        return Err(refuse(path, "it must hold the passphrase on one line and nothing else".to_owned()));
-    }
-    Ok(SecretString::from(text))
-}
-
-/// A secret's file: a regular file of ours or root's that nobody else can read or change (systemd's credentials are
-/// root's, and may be readable by our group). Checked on the opened file.
-///
-/// # Errors
-/// What is wrong with it, and how to mend it.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, SignError> {
-    let io = |error: std::io::Error| refuse(path, error.to_string());
-    // Without O_NONBLOCK a named pipe would hold us here for ever.
-    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(io)?;
-    check_access(path, &file.metadata().map_err(io)?)?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(PRIVATE_KEY_BYTES_MAX));
-    let limit = u64::try_from(PRIVATE_KEY_BYTES_MAX).unwrap_or(u64::MAX);
-    let count = <&File>::take(&file, limit.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
-    if count > PRIVATE_KEY_BYTES_MAX {
-        return Err(refuse(path, "it is longer than 64 KiB, so it is not a key".to_owned()));
-    }
-    Ok(bytes)
-}
-
-fn check_access(path: &Path, metadata: &fs::Metadata) -> Result<(), SignError> {
-    if !metadata.is_file() {
-        return Err(refuse(path, "it is not a regular file".to_owned()));
-    }
-    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
-    let shown = path.display();
-    if owner != us && owner != 0 {
-        let why = format!("it belongs to user id {owner}, who could read it: run `chown {us} {shown}` as root");
-        return Err(refuse(path, why));
-    }
-    let mode = metadata.mode() & 0o7777;
-    let is_credential = owner == 0 && metadata.gid() == 0 && mode & 0o037 == 0;
-    if mode & 0o077 != 0 && !is_credential {
-        return Err(refuse(path, format!("others have access to it (mode {mode:04o}): run `chmod 600 {shown}`")));
-    }
-    Ok(())
 }
 
 fn explain(error: &PrivateKeyError) -> String {

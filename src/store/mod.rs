@@ -167,6 +167,9 @@ pub enum StoreError {
         /// The cause.
         why: String,
     },
+    /// The caller's clock is not to be believed, so nothing was tried; made by the service.
+    #[error("the clock was set while the service runs, by {0} s")]
+    Clock(u64),
     /// The queue is full; try again.
     #[error("too many changes are waiting for the disk")]
     Busy,
@@ -174,6 +177,11 @@ pub enum StoreError {
 
 /// The store. Every method is durable before it answers; no method blocks an async thread.
 pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Whether it can still do anything: false once what works for it in the background is gone for good.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// Writes one change with its log entries, durably. Dropping the future does not take it back.
     ///
     /// The second outcome entry (`CertificateSigned`) of one certificate is a [`StoreError::Conflict`].

@@ -73,6 +73,7 @@ fn the_demo_holds_for_an_ordinary_user_and_says_what_it_can_not_show() {
     let mut accounts = std::fs::read_to_string("/etc/passwd").unwrap();
     accounts.push_str(&format!("walker:x:64005:64005::{}:/bin/sh\n", home.display()));
     std::fs::write(&passwd, accounts).unwrap();
+    std::fs::set_permissions(&passwd, std::fs::Permissions::from_mode(0o644)).unwrap();
     let script = format!("mount --bind '{}' /etc/passwd && exec \"$@\"", passwd.display());
     let output = Command::new("unshare")
         .args(["-m", "--", "sh", "-c", &script, "sh"])

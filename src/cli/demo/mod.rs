@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::audit::checkpoint::LogKey;
+use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::ssh::cert::Certificate;
 use crate::time::{Clock as _, SystemClock, Timestamp};
 use report::Report;
@@ -104,7 +104,7 @@ impl Play {
         stage.write("policy.toml", &policy(&account, &alice, &bob), 0o600)?;
         stage.start_service().await?;
         let (url, pin) = stage.server();
-        let log_key = LogKey::new(&super::serve::log_origin(url), &seed).map_err(|e| e.to_string())?;
+        let log_key = LogKey::new(&usual_origin(url), &seed).map_err(|e| e.to_string())?;
         let log_key = log_key.verifier().to_text();
         report.step(
             true,

@@ -98,6 +98,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn is_alive(&self) -> bool {
+        self.writer.is_alive() && self.readers.is_alive()
+    }
+
     fn commit(&self, change: Change) -> Pending<'_, Committed> {
         self.write(move |reply| Job::Commit(Box::new(change), reply))
     }

@@ -2,6 +2,7 @@
 //!
 //! A read sees everything that was answered as committed before it began (WAL snapshot at its first statement).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +46,11 @@ impl Readers {
         Ok(readers)
     }
 
+    /// Whether one of its threads runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.threads.iter().any(|thread| !thread.is_finished())
+    }
+
     pub(super) fn submit(&self, read: Read) -> Result<(), StoreError> {
         let queue = self.queue.as_ref().ok_or_else(|| stopped("reading"))?;
         queue.try_send(read).map_err(|error| match error {
@@ -59,7 +65,11 @@ fn serve(conn: &Connection, queue: &Mutex<Receiver<Read>>) {
         // Held only while waiting for work: the next reader waits for the lock instead of for the queue.
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(read) = next else { return };
-        read(conn);
+        // A read that panics fails alone: its answer is dropped, which its caller sees as a failure. It changes nothing, and
+        // a statement that it left open is closed on the way out.
+        if catch_unwind(AssertUnwindSafe(|| read(conn))).is_err() {
+            tracing::error!("a read panicked");
+        }
     }
 }
 

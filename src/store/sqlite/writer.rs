@@ -61,6 +61,11 @@ impl Writer {
         Ok(Self { queue: Some(sender), thread: Some(thread) })
     }
 
+    /// Whether its thread runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     pub(super) fn submit(&self, job: Job) -> Result<(), StoreError> {
         let queue = self.queue.as_ref().ok_or_else(|| stopped("writing"))?;
         queue.try_send(job).map_err(|error| match error {

@@ -9,7 +9,10 @@ fn init_writes_what_serve_accepts_and_overwrites_nothing() {
     let mut stage = Stage::empty();
     let key = stage.make_key("omar");
     stage.write("passphrase", "correct horse\n");
-    std::fs::set_permissions(stage.path("passphrase"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mode_of_passphrase = |mode| {
+        std::fs::set_permissions(stage.path("passphrase"), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode_of_passphrase(0o600);
     let answers = format!(
         "url = \"https://hallpass.example.com:7722\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {:?}\nhost = \"web-1\"\nca_passphrase_file = {:?}\n",
         stage.path("new"),
@@ -146,4 +149,50 @@ fn a_service_that_is_told_to_stop_drains_and_exits_0() {
     let said = stage.stop();
     assert!(said.ends_with("stopped\n"), "{said}");
     drop(waiting.ends());
+}
+
+/// A process that can't write any more is of no use to anybody, and whoever supervises it can start another one.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_service_whose_database_thread_is_gone_ends_and_starts_again() {
+    let mut stage = Stage::new();
+    drop(stage.stop());
+    stage.start_with(&[("HALLPASS_FAILPOINT", "panic:store.change.written:2")]);
+    assert_ne!(stage.as_person("alice", &["logout"]).code, 0, "nothing is written");
+    stage.hears("a database thread has ended");
+    assert_eq!(stage.ended(), Some(1));
+    stage.start();
+    stage.log_in("alice");
+}
+
+#[test]
+fn a_clock_that_is_years_ahead_of_the_log_needs_a_word() {
+    let mut stage = Stage::new();
+    drop(stage.stop());
+    let config = stage.shown("service/config.toml");
+    let mut ahead = std::process::Command::new("faketime");
+    ahead.args(["-f", "+500d", super::stage::HALLPASS, "serve", "--config", &config]);
+    let refused = ahead.output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("500 days after the log's last entry"), "{said}");
+    assert!(said.contains("hallpass serve --accept-clock"), "{said}");
+    stage.start();
+    stage.log_in("alice");
+}
+
+#[test]
+fn the_public_url_may_change_but_the_logs_name_may_not() {
+    let mut stage = Stage::new();
+    drop(stage.stop());
+    let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    let address = stage.url().replace("https://", "");
+    let elsewhere = config.replace("https://127.0.0.1:0", "https://localhost:7722").replace("127.0.0.1:0", &address);
+    stage.write("service/config.toml", &elsewhere.replace("[log]", &format!("[log]\norigin = \"{address}/log\"")));
+    stage.start();
+    drop(stage.stop());
+    stage.write("service/config.toml", &elsewhere);
+    let refused = stage.as_person("omar", &["serve", "--config", &stage.shown("service/config.toml")]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("set [log] origin to the name"), "{}", refused.err);
 }

@@ -87,6 +87,11 @@ impl Stage {
 
     /// Starts the service; on the same port again if it ran before.
     pub(super) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with variables in the environment.
+    pub(super) fn start_with(&mut self, env: &[(&str, &str)]) {
         if let Some(before) = &self.service {
             let address = before.url.trim_start_matches("https://").to_owned();
             let config = std::fs::read_to_string(self.path("service/config.toml")).unwrap();
@@ -94,6 +99,7 @@ impl Stage {
         }
         let mut child = Command::new(HALLPASS)
             .args(["serve", "--config", &self.shown("service/config.toml"), "--ready-file", &self.shown("ready")])
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -127,6 +133,11 @@ impl Stage {
             service.said.push_str(&format!("{line}\n"));
         }
         service.said.clone()
+    }
+
+    /// Waits for the service to end by itself; returns its exit code.
+    pub(super) fn ended(&mut self) -> Option<i32> {
+        self.service.as_mut().unwrap().child.wait().unwrap().code()
     }
 
     /// Waits until the service has said a line that holds `text`.

@@ -248,7 +248,9 @@ async fn the_accounts_own_rc_file_does_not_run_before_a_forced_command() {
         let home = site.home("deploy");
         std::fs::create_dir_all(home.join(".ssh")).unwrap();
         std::fs::write(home.join(".ssh/rc"), "echo loud > rc-ran\n").unwrap();
-        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o777)).unwrap();
+        for (path, mode) in [(".ssh/rc", 0o644), (".ssh", 0o755), ("", 0o777)] {
+            std::fs::set_permissions(home.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+        }
         let tried = site.ssh(&host, &login(&issued, "deploy", &["true"])).await;
         // Only the policy's own word makes it run: so the test can tell.
         tried.expect_ok(if runs { "loud" } else { "quiet" });

@@ -94,17 +94,19 @@ impl Site {
         sshd::Host::listen(sshd::Sshd { program, config, prefix }).await.unwrap()
     }
 
-    /// The machine's accounts and two of our own.
+    /// The machine's accounts and two of our own, which come first: the machine may have a `deploy` too.
     fn passwd(&self) -> PathBuf {
-        let mut text = std::fs::read_to_string("/etc/passwd").unwrap();
+        let mut text = String::new();
         for (account, id) in [("deploy", 64_001), ("debug", 64_002)] {
             let home = self.home(account);
             std::fs::create_dir_all(&home).unwrap();
             open_to_all(&home);
             text.push_str(&format!("{account}:x:{id}:{id}::{}:/bin/sh\n", home.display()));
         }
+        text.push_str(&std::fs::read_to_string("/etc/passwd").unwrap());
         let path = self.path("passwd");
         std::fs::write(&path, text).unwrap();
+        open_to_all(&path);
         path
     }
 

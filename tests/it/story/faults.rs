@@ -145,6 +145,35 @@ async fn nothing_is_signed_while_the_clock_is_behind_the_log() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_after_a_leap_until_the_clock_is_back_or_has_kept_its_step() {
+    let world = World::new().await;
+    let alice = world.proven("alice").await;
+    let id = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap().request.id();
+    let began = world.now();
+    let after = |seconds| began.plus(hallpass::time::Lifetime::from_seconds(seconds).unwrap()).unwrap();
+    world.clock.leap(after(1200));
+    for _ in 0..2 {
+        assert!(matches!(world.fetch(&alice, id).await, Err(Failure::ClockLeapt(1200))));
+        let asked = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await;
+        assert!(matches!(asked, Err(Failure::ClockLeapt(1200))), "{asked:?}");
+        assert!(matches!(world.service().ready().await, Err(Failure::ClockLeapt(1200))));
+        assert_eq!(world.service().tick().await.unwrap(), 0, "nothing lapses");
+        world.pass(100);
+    }
+    // Set right: as if nothing had been.
+    world.clock.leap(after(200));
+    world.fetch(&alice, id).await.unwrap();
+    // A machine that was paused: it comes back ahead and stays there.
+    world.clock.leap(after(1200));
+    assert!(matches!(world.service().ready().await, Err(Failure::ClockLeapt(1000))));
+    world.pass(299);
+    assert!(matches!(world.service().ready().await, Err(Failure::ClockLeapt(1000))));
+    world.pass(1);
+    world.service().ready().await.unwrap();
+    world.check().await;
+}
+
+#[tokio::test]
 async fn a_clock_that_leaps_forward_lapses_and_expires_and_no_more() {
     let world = World::new().await;
     let (alice, bob) = (world.proven("alice").await, world.proven("bob").await);

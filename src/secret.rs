@@ -1,0 +1,138 @@
+//! Reading files with secrets: nobody but us or root can read or change them.
+//!
+//! What for: the one way in for the CA key, its passphrase, the log key and the server's TLS key, so that one rule holds for all.
+//!
+//! Invariants: the checks are made on the opened file, so a link may point to it and can't be swapped in between; what was read
+//! is wiped when it is dropped.
+//!
+//! Decision: `root:root 0440` is taken. systemd shows credentials (`LoadCredential=`) of a service with `User=` so: the
+//! group bits are the mask of the access list that lets just that user in. The group root is root.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+/// The longest passphrase file. Our own choice.
+const PASSPHRASE_BYTES_MAX: usize = 4096;
+
+/// The bytes of a file with a secret; at most `limit`.
+///
+/// # Errors
+/// In words for the operator, without the file's name: what is wrong with it and how to mend it.
+pub fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, String> {
+    let io = |error: std::io::Error| error.to_string();
+    // Without O_NONBLOCK a named pipe would hold us here for ever.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    check_access(path, &metadata)?;
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(limit);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size.saturating_add(2)));
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let count = <&File>::take(&file, most).read_to_end(&mut bytes).map_err(io)?;
+    if count > limit {
+        return Err(format!("it is longer than {} KiB, so it is no such thing", limit.div_ceil(1024)));
+    }
+    Ok(bytes)
+}
+
+/// A passphrase: the only line of its file.
+///
+/// # Errors
+/// As [`read()`].
+pub fn passphrase(path: &Path) -> Result<SecretString, String> {
+    let bytes = read(path, PASSPHRASE_BYTES_MAX)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string())?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() || text.contains('\n') {
+        return Err("it must hold the passphrase on one line and nothing else".to_owned());
+    }
+    Ok(SecretString::from(text))
+}
+
+fn check_access(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    let (shown, mode) = (path.display(), metadata.mode() & 0o7777);
+    if owner != us && owner != 0 {
+        return Err(format!("it belongs to user id {owner}, who could read it: run `chown {us} {shown}` as root"));
+    }
+    if !is_private(mode, owner, metadata.gid()) {
+        return Err(format!("others have access to it (mode {mode:04o}): run `chmod 600 {shown}`"));
+    }
+    Ok(())
+}
+
+/// No access for group or others, or a systemd credential.
+const fn is_private(mode: u32, owner: u32, group: u32) -> bool {
+    let is_credential = owner == 0 && group == 0 && mode & 0o037 == 0;
+    mode & 0o077 == 0 || is_credential
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a test makes the files that operators make")]
+    fn file(folder: &tempfile::TempDir, text: &str, mode: u32) -> std::path::PathBuf {
+        let path = folder.path().join("secret");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn only_we_root_and_systemd_may_have_access() {
+        for (mode, owner, group, private) in [
+            (0o600, 1000, 1000, true),
+            (0o400, 0, 0, true),
+            (0o440, 0, 0, true),
+            (0o440, 1000, 1000, false),
+            (0o440, 0, 5, false),
+            (0o444, 0, 0, false),
+            (0o460, 0, 0, false),
+            (0o604, 1000, 1000, false),
+        ] {
+            assert_eq!(is_private(mode, owner, group), private, "{mode:o} {owner}:{group}");
+        }
+    }
+
+    #[test]
+    fn what_others_can_read_is_not_read_nor_what_is_no_file_or_too_long() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(&file(&folder, "secret", 0o600), 6).unwrap().as_slice(), b"secret");
+        assert!(read(&file(&folder, "secret", 0o600), 5).unwrap_err().contains("longer"));
+        assert!(read(&file(&folder, "secret", 0o644), 6).unwrap_err().contains("chmod 600"));
+        assert!(read(folder.path(), 6).unwrap_err().contains("regular file"));
+        assert!(read(Path::new("/dev/null"), 6).unwrap_err().contains("regular file"));
+    }
+
+    #[test]
+    fn a_passphrase_is_the_only_line() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, passphrase_is) in [
+            ("a b", Some("a b")),
+            ("a b\n", Some("a b")),
+            ("a b\r\n", Some("a b")),
+            ("", None),
+            ("\n", None),
+            ("a\nb\n", None),
+        ] {
+            let read = passphrase(&file(&folder, text, 0o600));
+            assert_eq!(read.ok().as_ref().map(ExposeSecret::expose_secret), passphrase_is, "{text:?}");
+        }
+        passphrase(&file(&folder, "a b\n", 0o644)).unwrap_err();
+    }
+}
