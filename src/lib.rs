@@ -25,7 +25,7 @@
 //! | | [`policy`] | from text to verdict, with reasons; quorums; a policy's own tests; who gains and loses |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
 //! | 3 adapters | [`signer`] | CA key backends: they sign a to-be-signed certificate and nothing else |
-//! | | [`store`] | each change together with its log entries, in one durable transaction |
+//! | | [`store`] | each change together with its log entries, in one durable transaction; the newest checkpoint in a file apart |
 //! | 4 service | [`service`] | load, decide, step, save: the only way to change anything |
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
 //! | | [`http`] | the API server: one service call for each handler |
@@ -72,7 +72,7 @@
 //!   one maker, no `Default`, no deserialising.
 //! - **Nothing happens unrecorded.** A step returns the next state and its events; the store writes both or neither.
 //! - **Saying no is an answer.** A refusal is typed, complete and safe to show; what broke inside is logged and not shown.
-//! - **Absent means no.** No rule, no quorum, no clock that agrees with the log, no writable store: nothing is issued.
+//! - **Absent means no.** No rule, no quorum, no clock that agrees with the log and with itself, no writable store: nothing is issued.
 //! - **Text from outside** is parsed or quoted; what reaches a terminal is escaped in `cli/output.rs`, once.
 //! - **Limits** on every body, list, name, queue, wait and retry are constants with a reason beside them.
 //! - **Order** never depends on a seed: ordered collections everywhere.

@@ -196,3 +196,53 @@ fn the_public_url_may_change_but_the_logs_name_may_not() {
     assert_eq!(refused.code, 1);
     assert!(refused.err.contains("set [log] origin to the name"), "{}", refused.err);
 }
+
+const DB_LOGS: [&str; 6] = ["request", "db-1", "--reason", "looking", "--ticket", "INC-9"];
+
+/// `docs/operations.md`, "The database was lost" and "The CA key was stolen": what it says happens.
+#[test]
+fn an_older_database_goes_on_only_after_somebody_said_so_and_with_a_new_ca_key() {
+    let manual = include_str!("../../../docs/operations.md");
+    let mut stage = Stage::new();
+    let copy = stage.path("copy.db");
+    let vacuum = format!("VACUUM INTO '{}'", copy.display());
+    rusqlite::Connection::open(stage.path("service/state/hallpass.db")).unwrap().execute_batch(&vacuum).unwrap();
+    assert!(manual.contains("\"VACUUM INTO '/var/lib/hallpass/copy.db'\""));
+    let first = stage.as_person("alice", &DB_LOGS);
+    assert_eq!(first.code, 0, "{}", first.err);
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o600)).unwrap();
+    drop(stage.stop());
+    for suffix in ["", "-wal", "-shm"] {
+        let path = stage.path(&format!("service/state/hallpass.db{suffix}"));
+        if path.exists() {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    std::fs::rename(&copy, stage.path("service/state/hallpass.db")).unwrap();
+    let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    let address = stage.url().replace("https://", "");
+    stage.write("service/config.toml", &config.replace("127.0.0.1:0", &address));
+    let refused = stage.as_person("omar", &["serve", "--config", &stage.shown("service/config.toml")]);
+    assert_eq!(refused.code, 1);
+    for text in
+        ["cannot start the service", "not available: the log in the database and the checkpoint in", "disagree: "]
+    {
+        assert!(refused.err.contains(text) && manual.contains(text), "{text}: {}", refused.err);
+    }
+    std::fs::rename(stage.path("service/log.head"), stage.path("service/log.head.lost")).unwrap();
+    let key = stage.path("service/user_ca");
+    let old_ca = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    std::fs::rename(&key, stage.path("service/user_ca.stolen")).unwrap();
+    std::fs::remove_file(key.with_extension("pub")).unwrap();
+    let made =
+        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(made.unwrap().success());
+    stage.start();
+    assert!(manual.contains("no checkpoint is kept yet") && stage.said().contains("no checkpoint is kept yet"));
+    let again = stage.as_person("alice", &DB_LOGS);
+    assert_eq!(again.code, 0, "{}", again.err);
+    let trusted = stage.as_person("alice", &["ca", "export"]).out;
+    let material = |line: &str| line.split_whitespace().nth(1).unwrap().to_owned();
+    let new_ca = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    assert!(trusted.contains(&material(&new_ca)) && !trusted.contains(&material(&old_ca)), "{trusted}");
+}

@@ -152,6 +152,11 @@ impl Stage {
         panic!("the service never said {text:?}:\n{}", service.said);
     }
 
+    /// What the service has said until it served.
+    pub(super) fn said(&self) -> &str {
+        &self.service.as_ref().unwrap().said
+    }
+
     /// Sends a signal to the service.
     pub(super) fn signal(&self, name: &str) {
         signal(&self.service.as_ref().unwrap().child, name);
