@@ -60,6 +60,10 @@ fn text(verdict: &wire::Verdict) -> String {
     let mut text = match verdict.verdict.as_str() {
         "allow" => "allowed at once".to_owned(),
         "ask" => "may be asked for".to_owned(),
+        // A rule lets them ask; only the words are missing.
+        "refuse" if verdict.code.as_deref() == Some("reason") => {
+            "may be asked for, but not with these words".to_owned()
+        }
         "refuse" => "refused".to_owned(),
         other => escape(other),
     };

@@ -208,8 +208,15 @@ impl From<Failure> for Problem {
                 problem.header = Some(Header::Authenticate);
                 problem
             }
-            Failure::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "not_found", &text)
-                .why(["it does not exist, or you may not see it".to_owned()]),
+            Failure::NotFound(what) => {
+                let problem = Self::new(StatusCode::NOT_FOUND, "not_found", &text)
+                    .why(["it does not exist, or you may not see it".to_owned()]);
+                if what == "request" {
+                    problem.next("hallpass inbox and hallpass requests list what you may see")
+                } else {
+                    problem
+                }
+            }
             Failure::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, "forbidden", &text),
             Failure::Invalid(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", &text),
             Failure::Ambiguous(ids) => Self::new(StatusCode::CONFLICT, "ambiguous", &text)

@@ -147,9 +147,6 @@ pub(super) fn refused(refused: &Refused) -> String {
     if let Some(host) = &refused.host {
         text.push_str(&format!("{host}: "));
     }
-    if let Some(rule) = &refused.rule {
-        text.push_str(&format!("rule {:?}: ", rule.as_str()));
-    }
     text + &refused.why
 }
 

@@ -146,7 +146,7 @@ pub struct Refused {
     pub rule: Option<RuleName>,
     /// What kind.
     pub kind: RefusedKind,
-    /// The sentence: what is missing or forbidden, with the numbers.
+    /// The sentence: what is missing or forbidden, with the numbers; names the rule where it matters.
     pub why: String,
 }
 

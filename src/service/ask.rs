@@ -6,20 +6,17 @@ use std::sync::Arc;
 use super::access::{Ask, Explain, View};
 use super::text::{self, REASON_CHARS_MAX, TICKET_CHARS_MAX};
 use super::{ATTEMPTS, Failure, Outcome, Service, whole};
-use crate::access::{Refusal, open};
+use crate::access::{AccessRequest, Refusal, open};
 use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::name::{Account, HostName, PersonName, PolicyVersion, RequestId, Target};
 use crate::policy::{Outcome as Answer, Policy, Question, RefusedKind, Verdict};
 use crate::ssh::PublicKey;
-use crate::store::{Change, RequestFilter, Save, StoreError};
+use crate::store::{Change, Save, StoreError, Stored};
 use crate::time::{Lifetime, Timestamp};
 
 /// Most hosts in one request (invariant I-4's usual limit: one principal each).
 const HOSTS_MAX: usize = 16;
-
-/// Most open requests of one person that are compared with a new one; more than any limit allows to be open.
-const OPEN_READ_MAX: usize = 1000;
 
 /// The states in which a request counts as open.
 const OPEN: [&str; 3] = ["pending", "approved", "issued"];
@@ -84,8 +81,9 @@ impl Service {
         let now = self.clock.now();
         let question = Wanted::from(ask.clone()).question(by.person(), policy, now)?;
         self.check_subject_key(by, &ask.key, policy)?;
-        if let Some(view) = self.asked_before(by, ask, &question, policy, now).await? {
-            return Ok(Some(view));
+        let open_before = self.store.open_of(by.person().clone(), ask.key.clone()).await?;
+        if let Some(request) = self.asked_before(open_before.with_key, &question, now).await? {
+            return Ok(Some(Self::view_of(request, by, policy, now)));
         }
         let id = RequestId::from_random(self.random()?);
         let taken = match open(by, &question, ask.key.clone(), &check, id) {
@@ -95,7 +93,12 @@ impl Service {
             }
             Err(why) => return Err(why.into()),
         };
-        self.check_open_count(by).await?;
+        let most = self.settings.open_requests_max;
+        if open_before.count >= most {
+            let count = open_before.count;
+            let why = format!("you have {count} open requests; {most} are allowed: withdraw or end one");
+            return Err(Failure::TooMany(why));
+        }
         let saves = vec![Save::NewRequest(taken.request.clone())];
         match self.commit(Change { at: now, saves, events: taken.events }).await {
             Ok(_) => Ok(Some(Self::view_of(taken.request, by, policy, now))),
@@ -137,45 +140,27 @@ impl Service {
         Ok(())
     }
 
-    /// The open request that this very ask made before. An open request keeps its key for itself: one key, one
-    /// request (P3).
+    /// The one of the open requests with the asked key that this very ask made before. An open request keeps its key for
+    /// itself: one key, one request (P3).
     async fn asked_before(
         &self,
-        by: &Proven,
-        ask: &Ask,
+        with_key: Vec<Stored>,
         question: &Question,
-        policy: &Policy,
         now: Timestamp,
-    ) -> Outcome<Option<View>> {
-        let filter = RequestFilter {
-            asker: Some(by.person().clone()),
-            states: BTreeSet::from(OPEN),
-            limit: OPEN_READ_MAX,
-            ..RequestFilter::default()
-        };
-        let open = self.store.requests(filter).await?;
-        let same_key = open.into_iter().map(|stored| super::look::settled(stored, now));
-        let mut same_key = same_key.filter(|request| request.parts().key == ask.key);
-        let Some(request) = same_key.find(|request| OPEN.contains(&request.parts().state.word())) else {
+    ) -> Outcome<Option<AccessRequest>> {
+        let mut with_key = with_key.into_iter().map(|stored| super::look::settled(stored, now));
+        let Some(request) = with_key.find(|request| OPEN.contains(&request.parts().state.word())) else {
             return Ok(None);
         };
         // As asked, not as narrowed since: that is what the log's entry holds.
         let history = self.store.entries_of(request.id()).await?;
         if history.iter().any(|entry| is_this_ask(&entry.event, question)) {
-            return Ok(Some(Self::view_of(request, by, policy, now)));
+            return Ok(Some(request));
         }
         Err(Failure::Invalid(format!(
             "this key belongs to your open request {}; one key, one request: make a new key, or end that one",
             request.id()
         )))
-    }
-
-    async fn check_open_count(&self, by: &Proven) -> Outcome<()> {
-        let (open, most) = (self.store.open_count(by.person().clone()).await?, self.settings.open_requests_max);
-        if open < most {
-            return Ok(());
-        }
-        Err(Failure::TooMany(format!("you have {open} open requests; {most} are allowed: withdraw or end one")))
     }
 }
 

@@ -130,6 +130,15 @@ pub struct RequestFilter {
     pub limit: usize,
 }
 
+/// What one person has open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenRequests {
+    /// How many requests.
+    pub count: u64,
+    /// Those among them that hold the key in question.
+    pub with_key: Vec<Stored>,
+}
+
 /// The log's head: its size and growing edge, and the last entry's time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -198,8 +207,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// out, and does not count: it must not stop the others' clock.
     fn due(&self, now: Timestamp, limit: usize) -> Pending<'_, Vec<Stored>>;
 
-    /// How many requests of this person are pending, approved or issued.
-    fn open_count(&self, asker: PersonName) -> Pending<'_, u64>;
+    /// What this person has open (pending, approved or issued), as far as an ask under this key needs it.
+    fn open_of(&self, asker: PersonName, key: PublicKey) -> Pending<'_, OpenRequests>;
 
     /// The session with this token hash.
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>>;

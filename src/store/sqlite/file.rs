@@ -20,6 +20,7 @@ const APPLICATION_ID: i32 = 0x6870_6173;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0001_start.sql"),
     include_str!("../migrations/sqlite/0002_sealed_sessions.sql"),
+    include_str!("../migrations/sqlite/0003_open_requests.sql"),
 ];
 
 /// How long a statement waits for a lock. Only a reader during a checkpoint or an operator's backup ever holds one.

@@ -29,11 +29,12 @@ use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 
-use super::{Change, Committed, Head, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy};
+use super::{Change, Committed, Head, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy};
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
 use crate::identity::session::{Session, TokenHash};
 use crate::name::{PersonName, PolicyVersion, RequestId};
+use crate::ssh::PublicKey;
 use crate::time::Timestamp;
 use reader::Readers;
 use writer::{Job, Writer};
@@ -118,8 +119,8 @@ impl Store for SqliteStore {
         self.read(move |conn| request::due(conn, now, limit))
     }
 
-    fn open_count(&self, asker: PersonName) -> Pending<'_, u64> {
-        self.read(move |conn| request::open_count(conn, &asker))
+    fn open_of(&self, asker: PersonName, key: PublicKey) -> Pending<'_, OpenRequests> {
+        self.read(move |conn| request::open_of(conn, &asker, &key))
     }
 
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>> {

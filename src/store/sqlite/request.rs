@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params, params_from_iter};
 
 use super::{damaged, failed, from_sql, limit_to_sql, time_to_sql, to_sql};
 use crate::access::AccessRequest;
 use crate::name::{PersonName, RequestId};
-use crate::store::{LIST_MAX, RequestFilter, RowVersion, StoreError, Stored, rows};
+use crate::ssh::PublicKey;
+use crate::store::{LIST_MAX, OpenRequests, RequestFilter, RowVersion, StoreError, Stored, rows};
 use crate::time::Timestamp;
 
 const SAVING: &str = "saving a request";
@@ -19,7 +20,7 @@ const READING: &str = "reading requests";
 /// The columns that [`columns`] reads.
 macro_rules! select {
     ($rest:literal) => {
-        concat!("SELECT id, version, asker, state, asked, next_tick, body, waits FROM request ", $rest)
+        concat!("SELECT id, version, asker, state, asked, next_tick, body, waits, key FROM request ", $rest)
     };
 }
 
@@ -28,12 +29,10 @@ pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored
     let row = Columns::of(&request, RowVersion(1))?;
     let rows = conn
         .prepare_cached(
-            "INSERT INTO request (id, version, asker, state, asked, next_tick, body, waits)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO request (id, version, asker, state, asked, next_tick, body, waits, key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING",
         )
-        .and_then(|mut s| {
-            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body, row.waits])
-        })
+        .and_then(|mut s| row.run(&mut s))
         .map_err(failed(SAVING))?;
     if rows != 1 {
         return Err(StoreError::Conflict);
@@ -48,12 +47,10 @@ pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVer
     let row = Columns::of(&request, version)?;
     let rows = conn
         .prepare_cached(
-            "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7, waits = ?8
-             WHERE id = ?1 AND version = ?2 - 1",
+            "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7, waits = ?8,
+             key = ?9 WHERE id = ?1 AND version = ?2 - 1",
         )
-        .and_then(|mut s| {
-            s.execute(params![row.id, row.version, row.asker, row.state, row.asked, row.next_tick, row.body, row.waits])
-        })
+        .and_then(|mut s| row.run(&mut s))
         .map_err(failed(SAVING))?;
     if rows != 1 {
         return Err(StoreError::Conflict);
@@ -144,13 +141,20 @@ pub(super) fn due(conn: &Connection, now: Timestamp, limit: usize) -> Result<Vec
     readable(rows, limit.min(LIST_MAX))
 }
 
-/// How many requests of this person are open.
-pub(super) fn open_count(conn: &Connection, asker: &PersonName) -> Result<u64, StoreError> {
+/// What this person has open: how many, and which of them hold this key.
+pub(super) fn open_of(conn: &Connection, asker: &PersonName, key: &PublicKey) -> Result<OpenRequests, StoreError> {
+    // The states are constants, so that the index of open requests can be used.
     let count = conn
         .prepare_cached("SELECT count(*) FROM request WHERE asker = ?1 AND state IN ('pending', 'approved', 'issued')")
         .and_then(|mut s| s.query_row([asker.as_str()], |row| row.get(0)))
         .map_err(failed(READING))?;
-    from_sql("a count", count)
+    let mut select = conn
+        .prepare_cached(select!("WHERE asker = ?1 AND key = ?2 AND state IN ('pending', 'approved', 'issued')"))
+        .map_err(failed(READING))?;
+    let rows = select.query_map([asker.as_str(), &key.to_openssh()], columns).map_err(failed(READING))?;
+    // A damaged one may be this very ask: no guess.
+    let with_key = rows.map(|row| stored(&row.map_err(failed(READING))?)).collect::<Result<_, _>>()?;
+    Ok(OpenRequests { count: from_sql("a count", count)?, with_key })
 }
 
 /// The first `limit` that can be read: one damaged row must not hide the others or stop their clock. It is reported each
@@ -180,6 +184,7 @@ struct Columns {
     next_tick: Option<i64>,
     body: String,
     waits: bool,
+    key: String,
 }
 
 impl Columns {
@@ -194,7 +199,14 @@ impl Columns {
             next_tick: request.next_tick().map(time_to_sql).transpose()?,
             body: rows::to_json(request)?,
             waits: request.waits(),
+            key: parts.key.to_openssh(),
         })
+    }
+
+    /// Runs a statement whose nine parameters are our columns.
+    fn run(&self, statement: &mut Statement<'_>) -> rusqlite::Result<usize> {
+        let Self { id, version, asker, state, asked, next_tick, body, waits, key } = self;
+        statement.execute(params![id, version, asker, state, asked, next_tick, body, waits, key])
     }
 }
 
@@ -208,6 +220,7 @@ fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
         next_tick: row.get(5)?,
         body: row.get(6)?,
         waits: row.get(7)?,
+        key: row.get(8)?,
     })
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::finding::{
     a_host_that_was_narrowed_away_finds_the_request_no_more, due_requests_come_earliest_first, lists_have_a_limit,
-    open_requests_are_counted_per_person, requests_are_found_by_each_filter, requests_are_found_by_prefix,
+    requests_are_found_by_each_filter, requests_are_found_by_prefix, what_is_open_is_counted_and_found_by_its_key,
 };
 use super::{Database, Desk, change, event, outcome};
 use crate::support::fixtures::{at, ca, id, key, person, states};
@@ -54,7 +54,7 @@ contract! {
     requests_are_found_by_prefix
     lists_have_a_limit
     due_requests_come_earliest_first
-    open_requests_are_counted_per_person
+    what_is_open_is_counted_and_found_by_its_key
     sessions_end_one_by_one_and_all_together
     sweeping_takes_only_what_is_over
     policy_versions_follow_each_other

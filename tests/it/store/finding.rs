@@ -108,10 +108,26 @@ pub(super) async fn due_requests_come_earliest_first(database: &dyn Database) {
     assert_eq!(due(last, 10).await, vec![id(3), id(1)]);
 }
 
-pub(super) async fn open_requests_are_counted_per_person(database: &dyn Database) {
+pub(super) async fn what_is_open_is_counted_and_found_by_its_key(database: &dyn Database) {
     let desk = Desk::new(database).await;
     one_of_each(&desk).await;
-    // Pending, approved, issued, and issued with an extension that waits.
-    assert_eq!(desk.store.open_count(person("alice@example.com")).await.unwrap(), 4);
-    assert_eq!(desk.store.open_count(person("ann@example.com")).await.unwrap(), 0);
+    let alice = person("alice@example.com");
+    let all = RequestFilter { asker: Some(alice.clone()), limit: LIST_MAX, ..RequestFilter::default() };
+    let requests = desk.store.requests(all).await.unwrap();
+    let is_open = |stored: &hallpass::store::Stored| {
+        ["pending", "approved", "issued"].contains(&stored.request.parts().state.word())
+    };
+    let mut with_key = 0;
+    for stored in &requests {
+        let open = desk.store.open_of(alice.clone(), stored.request.parts().key.clone()).await.unwrap();
+        // Pending, approved, issued, and issued with an extension that waits.
+        assert_eq!(open.count, 4);
+        assert_eq!(open.with_key.contains(stored), is_open(stored), "{:?}", stored.request.parts().state);
+        assert!(open.with_key.iter().all(|other| other.request.parts().key == stored.request.parts().key));
+        with_key += usize::from(is_open(stored));
+    }
+    assert_eq!(with_key, 4);
+    let key = requests.first().unwrap().request.parts().key.clone();
+    let none = desk.store.open_of(person("ann@example.com"), key).await.unwrap();
+    assert_eq!((none.count, none.with_key.len()), (0, 0), "somebody else's");
 }
