@@ -6,7 +6,7 @@
 //! | intent committed: serial, bytes and log entry at once (P2) | an issued certificate that nobody has | the next fetch |
 //! | signed and verified | the same | the same |
 //! | outcome committed | a recorded certificate that nobody has | the next fetch |
-//! | checkpoint kept apart (`head`) | the same | the same |
+//! | checkpoint kept apart (`head`; beside the two before) | the same | the same |
 //!
 //! A signature that does not verify, comes too late or not at all is never handed out; the request stays issued, and
 //! a later fetch gives the certificate over the same to-be-signed bytes (P3). Nothing is signed for a request that
@@ -42,22 +42,37 @@ impl Service {
             this.check_issuing().await?;
             for _ in 0..ATTEMPTS {
                 let Some((id, certified)) = this.certify(&by, &prefix).await? else { continue };
-                let certificate = this.sign(id, &certified).await?;
-                fail::point("issue.signed");
-                // Signing takes a while: what was ended or forbidden meanwhile is not handed out (I-11).
-                let Some((_, still)) = this.certify(&by, &prefix).await? else { continue };
-                if still.serial != certified.serial {
-                    continue;
+                // Side by side: neither needs the other, both must be done. A store put back from an older copy must
+                // not use this serial again.
+                let kept = this.keep_head(certified.serial.number().saturating_add(1));
+                let (signed, ()) = tokio::try_join!(this.sign_and_record(&by, &prefix, id, &certified), kept)?;
+                if let Some(certificate) = signed {
+                    return Ok(certificate);
                 }
-                this.record_outcome(id, certified.serial, &certificate).await?;
-                fail::point("issue.outcome.durable");
-                // A store put back from an older copy must not use this serial again.
-                this.keep_head(certified.serial.number().saturating_add(1)).await?;
-                return Ok(certificate);
             }
             Err(Failure::contended())
         })
         .await
+    }
+
+    /// Signs, asks the rules once more, and makes the outcome durable; `None` when another certificate took its place.
+    async fn sign_and_record(
+        &self,
+        by: &Proven,
+        prefix: &RequestPrefix,
+        id: RequestId,
+        certified: &Certified,
+    ) -> Outcome<Option<Certificate>> {
+        let certificate = self.sign(id, certified).await?;
+        fail::point("issue.signed");
+        // Signing takes a while: what was ended or forbidden meanwhile is not handed out (I-11).
+        let Some((_, still)) = self.certify(by, prefix).await? else { return Ok(None) };
+        if still.serial != certified.serial {
+            return Ok(None);
+        }
+        self.record_outcome(id, certified.serial, &certificate).await?;
+        fail::point("issue.outcome.durable");
+        Ok(Some(certificate))
     }
 
     /// Asks the rules, and makes the intent durable if this is the grant's first fetch; `None` when somebody else was
