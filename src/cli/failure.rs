@@ -162,6 +162,7 @@ impl From<ClientError> for Failure {
                 Self::new(Exit::Unreachable, "HP-101", "cannot reach the access server")
                     .because(format!("tried {url}"))
                     .because(why)
+                    .next("hallpass cert ls shows what you hold; it works without the server")
             }
             ClientError::Pin { expected, got } => {
                 Self::new(Exit::Unreachable, "HP-102", "this is not the server you enrolled with")

@@ -128,8 +128,11 @@ impl Client {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .user_agent(concat!("hallpass/", env!("CARGO_PKG_VERSION")))
             .no_proxy();
-        if let Some(proxy) = server.proxy.as_ref().filter(|_| !is_loopback) {
-            builder = builder.proxy(reqwest::Proxy::https(proxy).map_err(|e| setup(format!("proxy {proxy:?}: {e}")))?);
+        server.proxy = server.proxy.filter(|_| !is_loopback);
+        if let Some(proxy) = &server.proxy {
+            // Neither the text nor the library's error is shown: there may be a password in it.
+            let unusable = |_| setup(format!("the proxy {} cannot be used", shown_proxy(proxy)));
+            builder = builder.proxy(reqwest::Proxy::https(proxy).map_err(unusable)?);
         }
         let http = builder.build().map_err(|e| setup(e.to_string()))?;
         server.url = server.url.trim_end_matches('/').to_owned();
@@ -269,13 +272,21 @@ impl Client {
         let gateway = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
         if gateway.contains(&status) {
             let why = format!("something on the way answered with status {}", status.as_u16());
-            return ClientError::Unreachable { url: self.server.url.clone(), why };
+            return self.unreachable(why);
         }
         ClientError::Protocol(format!("status {} of type {kind:?}", status.as_u16()))
     }
 
     fn no_answer(&self) -> ClientError {
         let why = format!("no answer within {} s", self.timeout.as_secs_f32());
+        self.unreachable(why)
+    }
+
+    fn unreachable(&self, why: String) -> ClientError {
+        let why = match &self.server.proxy {
+            Some(proxy) => format!("{why} (through the proxy {})", shown_proxy(proxy)),
+            None => why,
+        };
         ClientError::Unreachable { url: self.server.url.clone(), why }
     }
 
@@ -283,7 +294,7 @@ impl Client {
         if let (Some(expected), Some(got)) = (&self.server.pin, self.seen.other()) {
             return ClientError::Pin { expected: expected.clone(), got };
         }
-        ClientError::Unreachable { url: self.server.url.clone(), why: plain_cause(error) }
+        self.unreachable(plain_cause(error))
     }
 }
 
@@ -302,6 +313,13 @@ pub async fn fetch_pin(url: &str, proxy: Option<String>, timeout: Duration) -> R
         (None, Err(error)) => Err(error),
         (None, Ok(_)) => Err(ClientError::Protocol("no certificate was shown".to_owned())),
     }
+}
+
+/// A proxy as it may be shown: its place, without name and password.
+fn shown_proxy(proxy: &str) -> String {
+    let rest = proxy.split_once("://").map_or(proxy, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    format!("{:?}", authority.rsplit_once('@').map_or(authority, |(_, place)| place))
 }
 
 /// The URL, and whether it is loopback.
@@ -358,6 +376,23 @@ mod tests {
     fn refused(url: &str, pin: Option<&str>) -> String {
         let server = Server { url: url.to_owned(), pin: pin.map(str::to_owned), proxy: None };
         Client::new(server, None, Duration::from_secs(1)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_proxy_is_shown_without_its_password() {
+        for (proxy, shown) in [
+            ("http://ann:secret@proxy.example:3128", "\"proxy.example:3128\""),
+            ("http://proxy.example:3128/", "\"proxy.example:3128\""),
+            ("ann:se@cret@proxy.example", "\"proxy.example\""),
+            ("http://ann:secret@\u{1b}[2J", "\"\\u{1b}[2J\""),
+        ] {
+            assert_eq!(shown_proxy(proxy), shown);
+        }
+        let proxy = Some("http://ann:secret@ proxy".to_owned());
+        let server = Server { url: "https://h.example".to_owned(), pin: None, proxy };
+        let pin = Some("ab".repeat(32));
+        let error = Client::new(Server { pin, ..server }, None, Duration::from_secs(1)).unwrap_err().to_string();
+        assert!(error.contains("cannot be used") && !error.contains("secret"), "{error}");
     }
 
     #[test]
