@@ -136,6 +136,7 @@ impl Stage {
     }
 
     /// Waits for the service to end by itself; returns its exit code.
+    #[cfg(feature = "failpoints")]
     pub(super) fn ended(&mut self) -> Option<i32> {
         self.service.as_mut().unwrap().child.wait().unwrap().code()
     }
