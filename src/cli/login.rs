@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::failure::{Exit, Failure};
 use super::profile::{self, Places, Profile, Session};
-use super::{Context, keys, output};
+use super::{Context, keys, output, setup};
 use crate::client::{Client, ClientError, Server};
 use crate::identity::challenge::statement;
 use crate::name::PersonName;
@@ -66,8 +66,15 @@ pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<(), Failure> 
         let session = prove(context, &server, &person, key.as_deref()).await?;
         Ok((server, session))
     })?;
-    let profile = Profile { name: name.clone(), server, person: Some(person.to_string()), key };
-    finish(context, &places, &profile, &session)
+    let ssh = known.and_then(|known| known.ssh);
+    let profile = Profile { name: name.clone(), server, person: Some(person.to_string()), key, ssh };
+    finish(context, &places, &profile, &session)?;
+    // Plain ssh should know the hosts of today; that it could not be told is no reason not to be logged in.
+    let client = profile::client(&places, &profile, context.call_timeout())?;
+    if let Err(failure) = context.block_on(setup::refresh(&places, &profile, &client)) {
+        context.out.note(&format!("the hosts of `hallpass setup` are those of before: {}", failure.what));
+    }
+    Ok(())
 }
 
 fn finish(context: &Context, places: &Places, profile: &Profile, session: &Session) -> Result<(), Failure> {

@@ -10,6 +10,7 @@
 
 mod args;
 mod audit;
+mod caller;
 mod cert;
 mod change;
 mod decide;
@@ -25,11 +26,14 @@ mod operator;
 mod output;
 mod policy;
 mod policy_report;
+mod prepare;
 mod profile;
 mod render;
 mod request;
 mod serve;
+mod setup;
 mod ssh;
+mod ssh_config;
 mod texts;
 mod wait;
 
@@ -66,7 +70,12 @@ pub fn run() -> ExitCode {
         (false, 0) => Loudness::Usual,
         (false, _) => Loudness::Verbose,
     };
-    let out = Output::new(if cli.globals.json { Form::Json } else { Form::Text }, loudness);
+    let form = match &cli.command {
+        Command::SshPrepare(_) => Form::Brief,
+        _ if cli.globals.json => Form::Json,
+        _ => Form::Text,
+    };
+    let out = Output::new(form, loudness);
     let context = Context { globals: cli.globals, out };
     match dispatch(&context, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -132,6 +141,8 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Extend(args) => change::extend(context, &args),
         Command::End(args) => change::end(context, &args),
         Command::Ssh(args) => ssh::run(context, &args),
+        Command::Setup(args) => setup::run(context, &args),
+        Command::SshPrepare(args) => prepare::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
         Command::Cert(command) => cert::run(context, &command),
         Command::Ca(command) => operator::ca(context, &command),

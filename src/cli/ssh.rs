@@ -9,16 +9,13 @@ use std::os::unix::process::CommandExt as _;
 use clap::Args;
 
 use super::failure::{Exit, Failure};
-use super::local::{Held, Local};
+use super::local::{Held, Local, has_time_left};
 use super::request::{self, Wish};
 use super::{Context, output, profile};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp, Window};
 use crate::wire;
-
-/// A certificate with less left than this is as good as over; of a short window, a quarter.
-const LEFT_MIN_S: u64 = 30;
 
 /// Arguments of `hallpass ssh`.
 #[derive(Clone, Debug, Args)]
@@ -75,7 +72,8 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     let local = Local::new(&places, &context.globals.profile);
     local.sweep();
     let mut ours = local.for_host(host, account)?;
-    if let Some(index) = ours.iter().position(is_live) {
+    let now = SystemClock.now();
+    if let Some(index) = ours.iter().position(|held| held.is_live(now)) {
         let held = ours.swap_remove(index);
         if args.lifetime.is_some() || args.reason.is_some() || args.ticket.is_some() {
             let id = output::escape(&held.request.id);
@@ -100,7 +98,7 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
 }
 
 /// The first of our requests for this host that is not closed, and not about to end.
-async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Request>, Failure> {
+pub(crate) async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Request>, Failure> {
     for held in ours {
         let request: wire::Request = match client.get(&format!("/v1/requests/{}", held.request.id)).await {
             Ok(request) => request,
@@ -138,19 +136,6 @@ async fn ask(
         ticket: args.ticket.clone(),
     };
     request::ask(client, local, &wish).await
-}
-
-/// Whether its certificate is valid now and for a while yet.
-fn is_live(held: &Held) -> bool {
-    let now = SystemClock.now();
-    held.certificate.as_ref().is_some_and(|c| {
-        let window = c.tbs().fields().window;
-        window.contains(now) && has_time_left(window, now)
-    })
-}
-
-fn has_time_left(window: Window, now: Timestamp) -> bool {
-    window.end().seconds_since(now) >= LEFT_MIN_S.min(window.seconds() / 4)
 }
 
 fn parse_window(window: &wire::Window) -> Option<Window> {
