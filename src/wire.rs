@@ -127,6 +127,10 @@ pub struct Request {
     pub command: Option<String>,
     /// Source addresses; empty means anywhere.
     pub sources: Vec<String>,
+    /// Whether a security key must check a PIN or finger.
+    pub verify_required: bool,
+    /// How much earlier than its approval the window begins.
+    pub backdate: String,
     /// Fingerprint of the key.
     pub key: String,
     /// Who must agree, per entry.
@@ -167,6 +171,9 @@ pub struct Need {
     pub need: u8,
     /// `group:sre`, `person:dave`.
     pub from: Vec<String>,
+    /// Whether only signed approvals count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed: bool,
 }
 
 /// How a request was closed by a person.

@@ -4,16 +4,18 @@
 //! exactly what would then be granted, after narrowing (P4, P5, P6).
 //!
 //! Invariants: the asker decides nothing here (I-15); one person counts once; a narrowing that changes something drops
-//! earlier approvals, because they were of something else; only people who count now become a grant's approvers (I-6).
+//! earlier approvals, because they were of something else; only people who count now become a grant's approvers (I-6). A
+//! signature that comes with an approval must be good, also where policy would take the approval without one.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{Check, Extending, Grant, Narrowing, Parts, Refusal, State, digest, question, step};
+use super::{Check, Extending, Grant, Narrowing, Parts, Refusal, Signed, State, digest, question, statement, step};
 use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::name::{Digest, PersonName};
-use crate::policy::Terms;
+use crate::policy::{Approvals, Terms};
+use crate::ssh::Fingerprint;
 use crate::time::{Lifetime, Timestamp};
 
 /// One person's approval, as received.
@@ -22,6 +24,7 @@ pub(super) struct Approval {
     pub(super) digest: Digest,
     pub(super) narrow: Narrowing,
     pub(super) comment: String,
+    pub(super) signed: Option<Signed>,
     pub(super) check: Check,
 }
 
@@ -43,9 +46,11 @@ pub(super) fn approve(parts: &mut Parts, approval: Approval, now: Timestamp) -> 
     narrow(parts, &approval.narrow)?;
     let digest = digest::digest(parts);
     let narrowed = digest != shown;
-    let before = if narrowed { BTreeSet::new() } else { before };
-    let is_new = !before.contains(approval.by.person());
-    let Counted { approvals, approvers } = count(parts, before, &approval, now)?;
+    let before = if narrowed { Approvals::new() } else { before };
+    let signed_by = signer(parts, &approval, shown, now)?;
+    // A signature says more than the approval without it; another key's may count where the first key's no longer does.
+    let is_new = before.get(approval.by.person()).is_none_or(|given| signed_by.is_some() && *given != signed_by);
+    let Counted { approvals, approvers } = count(parts, before, (&approval, signed_by), now)?;
     // A repeated approval changes nothing, unless a changed policy is content with those there are.
     if !is_new && approvers.is_none() {
         return Err(Refusal::AlreadyApproved { by: approval.by.person().clone() });
@@ -62,6 +67,7 @@ pub(super) fn approve(parts: &mut Parts, approval: Approval, now: Timestamp) -> 
             digest,
             comment: approval.comment,
             policy: approval.check.version,
+            signature: approval.signed.map(|signed| signed.signature),
         });
     }
     match approvers {
@@ -116,11 +122,11 @@ fn decided(parts: &Parts, approval: Option<&Approval>) -> Refusal {
     let approvers = parts.grants.last().map(|grant| (&grant.approvers, grant.digest));
     if let (Some(approval), Some((approvers, digest))) = (approval, approvers) {
         let is_plain = approval.narrow == Narrowing::default();
-        if is_plain && approval.digest == digest && approvers.contains(approval.by.person()) {
+        if is_plain && approval.digest == digest && approvers.contains_key(approval.by.person()) {
             return Refusal::AlreadyApproved { by: approval.by.person().clone() };
         }
     }
-    let names: Vec<&str> = approvers.iter().flat_map(|(people, _)| people.iter()).map(PersonName::as_str).collect();
+    let names: Vec<&str> = approvers.iter().flat_map(|(people, _)| people.keys()).map(PersonName::as_str).collect();
     let why = if names.is_empty() {
         "policy allowed it at once, there is nothing to decide; `end` ends it".to_owned()
     } else {
@@ -177,19 +183,32 @@ fn shorter(asked: Lifetime, wanted: Option<Lifetime>) -> Result<Lifetime, Refusa
     }
 }
 
+/// The key that signed this approval of what waits, as narrowed, if one did.
+fn signer(
+    parts: &Parts,
+    approval: &Approval,
+    shown: Digest,
+    now: Timestamp,
+) -> Result<Option<Fingerprint>, Refusal> {
+    let Some(Signed { signature, service_keys }) = &approval.signed else { return Ok(None) };
+    let statement = statement::of(parts, approval.by.person(), shown, &approval.comment);
+    let checked = signature.check(&statement, approval.check.policy.directory(), service_keys, now);
+    checked.map(Some).map_err(|why| Refusal::SignatureRefused { why })
+}
+
 /// Approvals with one more.
 struct Counted {
     /// All of them.
-    approvals: BTreeSet<PersonName>,
+    approvals: Approvals,
     /// Those that count, if they meet the quorum.
-    approvers: Option<BTreeSet<PersonName>>,
+    approvers: Option<Approvals>,
 }
 
-/// Adds this approval, under the policy in force.
+/// Adds this approval, signed by this key or by none, under the policy in force.
 fn count(
     parts: &Parts,
-    mut approvals: BTreeSet<PersonName>,
-    approval: &Approval,
+    mut approvals: Approvals,
+    (approval, signed_by): (&Approval, Option<Fingerprint>),
     now: Timestamp,
 ) -> Result<Counted, Refusal> {
     let (by, check) = (approval.by.person(), &approval.check);
@@ -201,15 +220,20 @@ fn count(
     let directory = check.policy.directory();
     let quorum = quorum.filter(|quorum| quorum.is_eligible(by, directory)).ok_or_else(not_eligible)?;
     question::within(&parts.terms, asked.lifetime.unwrap_or(parts.terms.lifetime), &given, check.version)?;
-    approvals.insert(by.clone());
-    let counting: BTreeSet<PersonName> =
-        approvals.iter().filter(|person| quorum.is_eligible(person, directory)).cloned().collect();
+    if signed_by.is_some() || !approvals.contains_key(by) {
+        approvals.insert(by.clone(), signed_by);
+    }
+    if approvals.get(by).is_some_and(|given| !quorum.counts(by, *given, directory)) {
+        return Err(Refusal::SignatureNeeded { person: by.clone(), version: check.version });
+    }
+    let counts = |(person, given): &(&PersonName, &Option<Fingerprint>)| quorum.counts(person, **given, directory);
+    let counting: Approvals = approvals.iter().filter(counts).map(|(person, given)| (person.clone(), *given)).collect();
     let met = quorum.is_met(&counting, directory);
     Ok(Counted { approvals, approvers: met.then_some(counting) })
 }
 
 /// Keeps approvals that don't suffice yet.
-fn keep(parts: &mut Parts, all: BTreeSet<PersonName>) {
+fn keep(parts: &mut Parts, all: Approvals) {
     if let State::Pending { approvals, .. } = &mut parts.state {
         *approvals = all;
     } else if let Some(extension) = &mut parts.extension {
@@ -220,7 +244,7 @@ fn keep(parts: &mut Parts, all: BTreeSet<PersonName>) {
 /// Grants what waits: to a pending request its first window, to an extension a later end.
 fn grant(
     parts: &mut Parts,
-    approvers: BTreeSet<PersonName>,
+    approvers: Approvals,
     digest: Digest,
     check: &Check,
     now: Timestamp,
@@ -233,8 +257,8 @@ fn grant(
             step::first_window(parts.start, now, backdate, lifetime)?
         }
     };
-    let event =
-        Event::Granted { request: parts.id, approvers: approvers.clone(), window, digest, policy: check.version };
+    let names = approvers.keys().cloned().collect();
+    let event = Event::Granted { request: parts.id, approvers: names, window, digest, policy: check.version };
     parts.grants.push(Grant { window, approved: now, approvers, digest, certificate: None });
     Ok(event)
 }

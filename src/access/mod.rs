@@ -22,7 +22,8 @@
 //! The whole table, state by command, is `tests/lifecycle/transitions.txt`; a test makes it anew from this code.
 //!
 //! Invariants: a certificate's validity is its grant's window to the second (P1); one grant yields one certificate (P3);
-//! approvals bind to a digest of everything that ends up in it (P4); the asker is never among the approvers, narrowing
+//! approvals bind to a digest of everything that ends up in it (P4), and a signed one names it in the approver's own words
+//! ([`crate::identity::approval`]); the asker is never among the approvers, narrowing
 //! never widens (P5); whoever approved must still count, under the policy then in force, when the quorum is reached and
 //! again when the certificate is made (P6, I-6); nothing leaves a terminal state (I-12), so nothing is certified after a
 //! denial, a withdrawal or an end (I-11).
@@ -37,14 +38,17 @@ mod parts;
 mod permit;
 mod question;
 mod refusal;
+mod statement;
 pub mod step;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::identity::Proven;
+use crate::identity::approval::{Signature, Statement};
 use crate::name::{Digest, HostName, PersonName, PolicyVersion, RequestId, Serial};
-use crate::policy::{Policy, Question, Quorum, Terms};
-use crate::ssh::PublicKey;
+use crate::policy::{Approvals, Policy, Question, Quorum, Terms};
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::ssh::cert::{Extension, TbsCert};
 use crate::time::{Lifetime, Timestamp, Window};
 pub use permit::Permit;
@@ -93,7 +97,7 @@ pub enum State {
     /// Waits for approvals until `decide_by`.
     Pending {
         /// Approvals of the present digest so far.
-        approvals: BTreeSet<PersonName>,
+        approvals: Approvals,
         /// The first second it is too late.
         decide_by: Timestamp,
     },
@@ -133,7 +137,7 @@ pub struct Grant {
     /// When it was approved; the window starts up to the terms' backdating earlier.
     pub approved: Timestamp,
     /// Who approved it (empty when policy allowed it at once).
-    pub approvers: BTreeSet<PersonName>,
+    pub approvers: Approvals,
     /// The digest they approved.
     pub digest: Digest,
     /// The certificate's log entry and its to-be-signed bytes, once it is on its way.
@@ -165,7 +169,7 @@ pub struct Extending {
     /// Who must agree.
     pub quorum: Quorum,
     /// Approvals of this extension's digest so far.
-    pub approvals: BTreeSet<PersonName>,
+    pub approvals: Approvals,
 }
 
 /// What an approver may take away. Empty means: as asked.
@@ -177,6 +181,15 @@ pub struct Narrowing {
     pub only: Option<BTreeSet<HostName>>,
     /// Without these extensions.
     pub without: BTreeSet<Extension>,
+}
+
+/// An approver's own signature, and the keys that must not have made it.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// As received.
+    pub signature: Signature,
+    /// CA and log keys of the service.
+    pub service_keys: Arc<BTreeSet<Fingerprint>>,
 }
 
 /// What somebody wants done with a request. Service code makes them after authentication and policy evaluation.
@@ -192,6 +205,8 @@ pub enum Command {
         narrow: Narrowing,
         /// A remark.
         comment: String,
+        /// Their own signature on it, if they signed.
+        signed: Option<Signed>,
         /// Policy at this moment.
         check: Check,
     },
@@ -246,7 +261,7 @@ pub struct Check {
     /// The version in force.
     pub version: PolicyVersion,
     /// Its rules, and its directory: who is in which group now.
-    pub policy: std::sync::Arc<Policy>,
+    pub policy: Arc<Policy>,
 }
 
 impl AccessRequest {
@@ -308,6 +323,12 @@ impl AccessRequest {
     pub fn may_decide(&self, person: &PersonName, policy: &Policy, now: Timestamp) -> bool {
         *person != self.0.asker
             && self.quorum(policy, now).is_some_and(|quorum| quorum.is_eligible(person, policy.directory()))
+    }
+
+    /// What an approver of what waits signs, when they take nothing away. For those who sign; [`step()`] makes it itself.
+    #[must_use]
+    pub fn statement(&self, approver: &PersonName, comment: &str) -> Statement {
+        statement::of(&self.0, approver, self.digest(), comment)
     }
 
     /// When `Tick` would next change it, if ever: the lapse of what waits, or the window's end.

@@ -7,6 +7,7 @@
 use thiserror::Error;
 
 use super::State;
+use crate::identity::approval::SignatureRefusal;
 use crate::name::{Digest, PersonName, PolicyVersion};
 use crate::policy::Verdict;
 use crate::time::Timestamp;
@@ -57,6 +58,20 @@ pub enum Refusal {
         person: PersonName,
         /// The policy in force.
         version: PolicyVersion,
+    },
+    /// Only signed approvals of this person count.
+    #[error("the policy in force (version {version}) wants this approval signed by a login key of {person}: approve with `hallpass approve`, which signs, and without --unsigned")]
+    SignatureNeeded {
+        /// Who tried.
+        person: PersonName,
+        /// The policy in force.
+        version: PolicyVersion,
+    },
+    /// The signature that came with an approval does not count.
+    #[error("the approval's signature does not count: {why}")]
+    SignatureRefused {
+        /// Why not.
+        why: SignatureRefusal,
     },
     /// The approver saw something else than what waits now.
     #[error("it has changed since it was shown, and approvals start anew: look again, then approve {now}")]
@@ -132,7 +147,11 @@ impl Refusal {
     pub const fn kind(&self) -> RefusalKind {
         match self {
             Self::Policy { .. } | Self::PolicyChanged { .. } | Self::QuorumNoLongerMet { .. } => RefusalKind::Policy,
-            Self::OwnRequest { .. } | Self::NotTheirs { .. } | Self::NotEligible { .. } => RefusalKind::Forbidden,
+            Self::OwnRequest { .. }
+            | Self::NotTheirs { .. }
+            | Self::NotEligible { .. }
+            | Self::SignatureNeeded { .. }
+            | Self::SignatureRefused { .. } => RefusalKind::Forbidden,
             Self::DigestChanged { .. }
             | Self::AlreadyApproved { .. }
             | Self::Undecided
@@ -154,6 +173,8 @@ impl Refusal {
             Self::OwnRequest { .. } => "own_request",
             Self::NotTheirs { .. } => "not_theirs",
             Self::NotEligible { .. } => "not_eligible",
+            Self::SignatureNeeded { .. } => "signature_needed",
+            Self::SignatureRefused { .. } => "signature_refused",
             Self::DigestChanged { .. } => "digest_changed",
             Self::AlreadyApproved { .. } => "already_approved",
             Self::Undecided => "undecided",

@@ -6,14 +6,12 @@
 //! `Certify` of a new certificate leaves both to its permit); matches over states and commands name every arm.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeSet;
-
 use super::decide::{self, Approval};
 use super::{AccessRequest, Check, Command, Extending, Grant, Parts, Permit, Refusal, State, digest, permit, question};
 use crate::audit::event::{Answer, Event};
 use crate::identity::Proven;
 use crate::name::{Digest, PolicyVersion, Principal, RequestId};
-use crate::policy::{Question, Quorum, Terms};
+use crate::policy::{Approvals, Question, Quorum, Terms};
 use crate::ssh::PublicKey;
 use crate::time::{Lifetime, TimeError, Timestamp, Window};
 
@@ -56,7 +54,7 @@ pub fn open(
     }
     let decide_by = decide_by(question.start, &terms, now)?;
     let state = match quorum {
-        Some(_) => State::Pending { approvals: BTreeSet::new(), decide_by },
+        Some(_) => State::Pending { approvals: Approvals::new(), decide_by },
         None => State::Approved,
     };
     let mut parts = Parts {
@@ -128,8 +126,8 @@ pub fn step(request: AccessRequest, command: Command, now: Timestamp) -> Result<
     let mut parts = request.0.clone();
     let mut events = settle(&mut parts, now);
     let happened = match command {
-        Command::Approve { by, digest, narrow, comment, check } => {
-            decide::approve(&mut parts, Approval { by, digest, narrow, comment, check }, now)?
+        Command::Approve { by, digest, narrow, comment, signed, check } => {
+            decide::approve(&mut parts, Approval { by, digest, narrow, comment, signed, check }, now)?
         }
         Command::Deny { by, reason, check } => decide::deny(&mut parts, &by, reason, &check, now)?,
         Command::Withdraw { by } => withdraw(&mut parts, &by)?,
@@ -241,7 +239,7 @@ fn extend(
     }];
     match quorum {
         Some(quorum) => {
-            let approvals = BTreeSet::new();
+            let approvals = Approvals::new();
             parts.extension = Some(Extending { lifetime, reason, asked: now, decide_by, policy, quorum, approvals });
         }
         None => events.push(grant_at_once(parts, window, digest, policy, now)),
@@ -290,8 +288,8 @@ fn grant_at_once(
     policy: PolicyVersion,
     approved: Timestamp,
 ) -> Event {
-    parts.grants.push(Grant { window, approved, approvers: BTreeSet::new(), digest, certificate: None });
-    Event::Granted { request: parts.id, approvers: BTreeSet::new(), window, digest, policy }
+    parts.grants.push(Grant { window, approved, approvers: Approvals::new(), digest, certificate: None });
+    Event::Granted { request: parts.id, approvers: std::collections::BTreeSet::new(), window, digest, policy }
 }
 
 /// The policy's answer, for the log.

@@ -39,6 +39,8 @@ pub(super) fn request(view: &View) -> wire::Request {
         permit: parts.terms.options.permits.iter().map(|extension| extension.key().to_owned()).collect(),
         command: parts.terms.options.force_command.as_ref().map(|command| command.as_str().to_owned()),
         sources: parts.terms.options.source_addresses.iter().map(ToString::to_string).collect(),
+        verify_required: parts.terms.options.verify_required,
+        backdate: parts.terms.backdate.to_string(),
         key: parts.key.fingerprint().to_string(),
         needs: view.quorum.as_ref().map(needs).unwrap_or_default(),
         approved_by: approved_by(view),
@@ -61,9 +63,9 @@ pub(super) fn request(view: &View) -> wire::Request {
 fn approved_by(view: &View) -> Vec<String> {
     let parts = view.request.parts();
     match (&parts.state, &parts.extension) {
-        (State::Pending { approvals, .. }, _) => names(approvals),
-        (_, Some(extension)) => names(&extension.approvals),
-        (_, None) => view.request.grant().map(|grant: &Grant| names(&grant.approvers)).unwrap_or_default(),
+        (State::Pending { approvals, .. }, _) => names(approvals.keys()),
+        (_, Some(extension)) => names(extension.approvals.keys()),
+        (_, None) => view.request.grant().map(|grant: &Grant| names(grant.approvers.keys())).unwrap_or_default(),
     }
 }
 
@@ -85,6 +87,7 @@ fn needs(quorum: &Quorum) -> Vec<wire::Need> {
     let need = |need: &crate::policy::Need| wire::Need {
         need: need.need,
         from: need.from.iter().map(ToString::to_string).collect(),
+        signed: need.signed,
     };
     quorum.needs().iter().map(need).collect()
 }

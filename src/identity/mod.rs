@@ -1,13 +1,15 @@
 //! Who people are: persons, groups, actors, and the proof that a person has just been authenticated.
 //!
 //! What for: everything above asks "who is this, and how do we know?" here. A [`Proven`] exists only because a login
-//! answer ([`challenge`]) or a live session ([`session`]) was checked against the directory in force.
+//! answer ([`challenge`]) or a live session ([`session`]) was checked against the directory in force. What a person signs of
+//! their own when they approve is an [`approval`].
 //!
 //! What not: who may do what (`policy`), and storing or looking up of sessions (`store`, `service`).
 //!
 //! Invariants: one name per person, the same everywhere, so that nobody approves their own request under another
 //! spelling (I-15); rights are read from the directory at each use, never from a token.
 
+pub mod approval;
 pub mod challenge;
 pub mod mac;
 pub mod session;
@@ -46,6 +48,12 @@ impl Directory {
     #[must_use]
     pub fn person(&self, name: &PersonName) -> Option<&Person> {
         self.people.get(name)
+    }
+
+    /// Whether this is a login key of this person now.
+    #[must_use]
+    pub fn lists(&self, name: &PersonName, key: Fingerprint) -> bool {
+        self.person(name).is_some_and(|person| person.keys.iter().any(|listed| listed.fingerprint() == key))
     }
 
     /// Everybody, by name.

@@ -39,7 +39,7 @@ use crate::identity::Directory;
 use crate::name::{Account, GroupName, HostName, PersonName, Principal, RuleName, TagKey, TagValue};
 use crate::ssh::cert::Options;
 use crate::time::{Lifetime, Timestamp};
-pub use quorum::{Need, Quorum, Who};
+pub use quorum::{Approvals, Need, Quorum, Who};
 pub use spec::TEXT_BYTES_MAX;
 
 /// The most hosts of one request. Our choice: a certificate stays small, and an approver can read them all.

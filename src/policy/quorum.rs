@@ -3,7 +3,8 @@
 //! What for: the needs of a request (`1 of group:sre, 2 of group:security`) against the people who agreed.
 //!
 //! Invariants: an approver counts for one need only, so two needs always take two people; whoever is not in the
-//! directory counts for nothing; the asker is never among the eligible (I-15).
+//! directory counts for nothing; the asker is never among the eligible (I-15). Where a need wants signed approvals, one counts as
+//! signed only while its key is a login key of that person.
 //!
 //! Decision: *why a matching and not a tally?* Bob, in both groups, and Carol, in one of them, meet "1 of a and 1 of
 //! b" only if Bob is counted for the group that Carol is not in; counting need by need in file order gets that wrong
@@ -15,6 +16,10 @@ use std::fmt;
 
 use crate::identity::Directory;
 use crate::name::{GroupName, PersonName};
+use crate::ssh::Fingerprint;
+
+/// Who approved, each with the login key that signed their approval, if one did.
+pub type Approvals = BTreeMap<PersonName, Option<Fingerprint>>;
 
 /// A person or a group, as policy names them: `person:alice@example.com`, `group:sre`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +37,8 @@ pub struct Need {
     pub need: u8,
     /// Out of whom.
     pub from: BTreeSet<Who>,
+    /// Whether only signed approvals count.
+    pub signed: bool,
 }
 
 /// All needs of a request; each approver counts for one of them. Never empty.
@@ -51,19 +58,28 @@ impl Quorum {
         if needs.is_empty() { None } else { Some(Self(needs)) }
     }
 
-    /// Whether this person's approval could count.
+    /// Whether this person's approval could count, if need be signed.
     #[must_use]
     pub fn is_eligible(&self, person: &PersonName, directory: &Directory) -> bool {
         self.0.iter().any(|need| need.includes(person, directory))
     }
 
+    /// Whether this person's approval counts, signed by this key or by none.
+    #[must_use]
+    pub fn counts(&self, person: &PersonName, signed_by: Option<Fingerprint>, directory: &Directory) -> bool {
+        self.0.iter().any(|need| need.counts(person, signed_by, directory))
+    }
+
     /// Whether these distinct people meet every need, each counted once (a matching, not a tally).
     #[must_use]
-    pub fn is_met(&self, approvers: &BTreeSet<PersonName>, directory: &Directory) -> bool {
+    pub fn is_met(&self, approvals: &Approvals, directory: &Directory) -> bool {
         // One place per person needed; the people who could take it, by number.
         let mut places: Vec<Vec<usize>> = Vec::new();
         for need in &self.0 {
-            let able = approvers.iter().enumerate().filter(|(_, person)| need.includes(person, directory));
+            let counts = |(person, signed_by): (&PersonName, &Option<Fingerprint>)| {
+                need.counts(person, *signed_by, directory)
+            };
+            let able = approvals.iter().enumerate().filter(|(_, approval)| counts(*approval));
             let able: Vec<usize> = able.map(|(number, _)| number).collect();
             places.extend(std::iter::repeat_n(able, usize::from(need.need)));
         }
@@ -114,6 +130,18 @@ impl Need {
     pub fn includes(&self, person: &PersonName, directory: &Directory) -> bool {
         self.from.iter().any(|who| who.includes(person, directory))
     }
+
+    /// The same need, of signed approvals.
+    #[must_use]
+    pub(super) fn with_signatures(&self) -> Self {
+        Self { signed: true, ..self.clone() }
+    }
+
+    /// Whether it does count, signed by this key or by none.
+    #[must_use]
+    pub fn counts(&self, person: &PersonName, signed_by: Option<Fingerprint>, directory: &Directory) -> bool {
+        self.includes(person, directory) && (!self.signed || signed_by.is_some_and(|key| directory.lists(person, key)))
+    }
 }
 
 impl Who {
@@ -153,10 +181,11 @@ impl fmt::Display for Who {
 }
 
 impl fmt::Display for Need {
-    /// `1 of group:sre, person:dave`.
+    /// `1 of group:sre, person:dave`, and ` (signed)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let from: Vec<String> = self.from.iter().map(ToString::to_string).collect();
-        write!(f, "{} of {}", self.need, from.join(", "))
+        let signed = if self.signed { " (signed)" } else { "" };
+        write!(f, "{} of {}{signed}", self.need, from.join(", "))
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Defaults {
     pub(super) backdate: Lifetime,
     pub(super) window: Span,
     pub(super) decide_by: Lifetime,
+    /// Whether an approval entry that does not say wants signed approvals.
+    pub(super) signed: bool,
 }
 
 /// How long access may last.

@@ -82,7 +82,7 @@ fn is_at_most(new: &Grant, old: &Grant) -> bool {
         && new.window.total <= old.window.total
         && new.reason_chars_min >= old.reason_chars_min
         && (old.ticket.is_none() || new.ticket == old.ticket)
-        && old.approval.iter().all(|need| new.approval.contains(need))
+        && old.approval.iter().all(|need| new.approval.contains(need) || new.approval.contains(&need.with_signatures()))
         && sources
         && (before.force_command.is_none() || options.force_command == before.force_command)
         && (options.verify_required || !before.verify_required)

@@ -107,7 +107,11 @@ impl Service {
         let approvals = approvals(&request);
         let asker = &request.parts().asker;
         let mut eligible = quorum.as_ref().map(|q| q.eligible(asker, policy.directory())).unwrap_or_default();
-        eligible.retain(|person| !approvals.contains(person));
+        // Whose approval does not count any more, or not unsigned, can still help.
+        eligible.retain(|person| {
+            let counts = |given| quorum.as_ref().is_some_and(|q| q.counts(person, given, policy.directory()));
+            approvals.get(person).is_none_or(|given| !counts(*given))
+        });
         let may_decide = eligible.contains(by.person());
         View { request, eligible, quorum, may_decide }
     }
@@ -122,12 +126,12 @@ pub(super) fn settled(stored: Stored, now: Timestamp) -> AccessRequest {
 }
 
 /// Who has approved what waits.
-fn approvals(request: &AccessRequest) -> BTreeSet<PersonName> {
+fn approvals(request: &AccessRequest) -> Approvals {
     let parts = request.parts();
     match (&parts.state, &parts.extension) {
         (State::Pending { approvals, .. }, _) => approvals.clone(),
         (_, Some(extension)) => extension.approvals.clone(),
-        (_, None) => BTreeSet::new(),
+        (_, None) => Approvals::new(),
     }
 }
 
@@ -138,8 +142,8 @@ fn approvals(request: &AccessRequest) -> BTreeSet<PersonName> {
 fn may_see(request: &AccessRequest, by: &Proven, policy: &Policy, now: Timestamp) -> bool {
     let (person, parts) = (by.person(), request.parts());
     let is_eligible = |quorum: &Quorum| quorum.is_eligible(person, policy.directory());
-    let has_decided = parts.grants.iter().any(|grant| grant.approvers.contains(person))
-        || approvals(request).contains(person)
+    let has_decided = parts.grants.iter().any(|grant| grant.approvers.contains_key(person))
+        || approvals(request).contains_key(person)
         || match &parts.state {
             State::Denied { by, .. } | State::Ended { by, .. } => by == person,
             _ => false,

@@ -22,6 +22,9 @@ use super::{KeyAlgorithm, PublicKey};
 /// The namespace of login answers.
 pub const LOGIN_NAMESPACE: &str = "login@hallpass";
 
+/// The namespace of approvals: a login answer is none, and the other way round.
+pub const APPROVAL_NAMESPACE: &str = "approval@hallpass";
+
 /// The longest armoured signature. One by an RSA key of 8192 bits has about 3,000 bytes.
 const ARMOURED_BYTES_MAX: usize = 16 * 1024;
 
@@ -133,12 +136,20 @@ impl SshSignature {
     /// [`SigError::Malformed`] if `signature_blob` is not a signature.
     pub fn armour(key: &PublicKey, namespace: &str, signature_blob: &[u8]) -> Result<String, SigError> {
         split(key, signature_blob)?;
+        let (key_blob, namespace) = (key.blob().to_vec(), namespace.to_owned());
+        Ok(Self { key_blob, namespace, hash: Hash::Sha512, signature_blob: signature_blob.to_vec() }.to_armoured())
+    }
+
+    /// The armoured form, as `ssh-keygen` writes it: one spelling of each signature.
+    #[must_use]
+    pub fn to_armoured(&self) -> String {
+        let Self { key_blob, namespace, hash, signature_blob } = self;
         let mut blob = MAGIC.to_vec();
         put_u32(&mut blob, 1);
-        put_string(&mut blob, key.blob());
+        put_string(&mut blob, key_blob);
         put_string(&mut blob, namespace.as_bytes());
         put_string(&mut blob, b"");
-        put_string(&mut blob, Hash::Sha512.name().as_bytes());
+        put_string(&mut blob, hash.name().as_bytes());
         put_string(&mut blob, signature_blob);
 
         let mut armoured = String::from(BEGIN);
@@ -151,7 +162,7 @@ impl SshSignature {
         armoured.push('\n');
         armoured.push_str(END);
         armoured.push('\n');
-        Ok(armoured)
+        armoured
     }
 }
 

@@ -14,8 +14,8 @@ use crate::access::{AccessRequest, Certified, Extending, Grant, Parts, State};
 use crate::name::{
     Account, Digest, GroupName, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial,
 };
-use crate::policy::{Need, Quorum, Terms, Who};
-use crate::ssh::PublicKey;
+use crate::policy::{Approvals, Need, Quorum, Terms, Who};
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::ssh::cert::{Extension, ForceCommand, Options, TbsCert};
 use crate::time::{Lifetime, Timestamp, Window};
 
@@ -94,13 +94,20 @@ struct OptionsRow {
 struct NeedRow {
     need: u8,
     from: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    signed: bool,
 }
 
 /// Arms without data are empty structs: serde would let a unit arm carry unknown fields.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum StateRow {
-    Pending { approvals: Vec<String>, decide_by: u64 },
+    Pending {
+        approvals: Vec<String>,
+        #[serde(default, skip_serializing_if = "SignedRow::is_empty")]
+        signed: SignedRow,
+        decide_by: u64,
+    },
     Approved {},
     Issued {},
     Denied { by: String, reason: String },
@@ -117,6 +124,8 @@ struct GrantRow {
     end: u64,
     approved: u64,
     approvers: Vec<String>,
+    #[serde(default, skip_serializing_if = "SignedRow::is_empty")]
+    signed: SignedRow,
     digest: String,
     certificate: Option<CertifiedRow>,
 }
@@ -138,7 +147,12 @@ struct ExtendingRow {
     policy: u32,
     quorum: Vec<NeedRow>,
     approvals: Vec<String>,
+    #[serde(default, skip_serializing_if = "SignedRow::is_empty")]
+    signed: SignedRow,
 }
+
+/// Those of a list of approvers who signed, each with the key.
+type SignedRow = BTreeMap<String, String>;
 
 fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
     items.into_iter().map(|item| item.to_string()).collect()
@@ -150,8 +164,19 @@ fn set<T: Ord>(list: &[String], parse: impl Fn(&str) -> Result<T, Why>) -> Resul
     if set.len() == list.len() { Ok(set) } else { Err("a list says something twice".to_owned()) }
 }
 
-fn people(list: &[String]) -> Result<BTreeSet<PersonName>, Why> {
-    set(list, |text| PersonName::parse(text).map_err(why))
+/// Approvers, and those of them who signed.
+fn approvals_of(approvals: &Approvals) -> (Vec<String>, SignedRow) {
+    let signed = approvals.iter().filter_map(|(name, key)| key.map(|key| (name.to_string(), key.to_string())));
+    (texts(approvals.keys()), signed.collect())
+}
+
+fn approvals_from(list: &[String], mut signed: SignedRow) -> Result<Approvals, Why> {
+    let mut approvals = Approvals::new();
+    for name in set(list, |text| PersonName::parse(text).map_err(why))? {
+        let key = signed.remove(name.as_str()).map(|text| Fingerprint::parse(&text).map_err(why)).transpose()?;
+        approvals.insert(name, key);
+    }
+    if signed.is_empty() { Ok(approvals) } else { Err("somebody signed and did not approve".to_owned()) }
 }
 
 fn time(seconds: u64) -> Result<Timestamp, Why> {
@@ -266,7 +291,7 @@ impl OptionsRow {
 }
 
 fn needs_of(quorum: &Quorum) -> Vec<NeedRow> {
-    let row = |Need { need, from }: &Need| NeedRow { need: *need, from: texts(from) };
+    let row = |Need { need, from, signed }: &Need| NeedRow { need: *need, from: texts(from), signed: *signed };
     quorum.needs().iter().map(row).collect()
 }
 
@@ -278,7 +303,7 @@ fn quorum_from(needs: Vec<NeedRow>) -> Result<Quorum, Why> {
     };
     let needs: Vec<Need> = needs
         .into_iter()
-        .map(|row| Ok::<_, Why>(Need { need: row.need, from: set(&row.from, who)? }))
+        .map(|row| Ok::<_, Why>(Need { need: row.need, from: set(&row.from, who)?, signed: row.signed }))
         .collect::<Result<_, _>>()?;
     Quorum::new(needs).ok_or_else(|| "a quorum without needs".to_owned())
 }
@@ -287,7 +312,8 @@ impl StateRow {
     fn of(state: &State) -> Self {
         match state {
             State::Pending { approvals, decide_by } => {
-                Self::Pending { approvals: texts(approvals), decide_by: decide_by.unix() }
+                let (approvals, signed) = approvals_of(approvals);
+                Self::Pending { approvals, signed, decide_by: decide_by.unix() }
             }
             State::Approved => Self::Approved {},
             State::Issued => Self::Issued {},
@@ -304,8 +330,8 @@ impl StateRow {
     fn state(self) -> Result<State, Why> {
         let person = |text: &str| PersonName::parse(text).map_err(why);
         Ok(match self {
-            Self::Pending { approvals, decide_by } => {
-                State::Pending { approvals: people(&approvals)?, decide_by: time(decide_by)? }
+            Self::Pending { approvals, signed, decide_by } => {
+                State::Pending { approvals: approvals_from(&approvals, signed)?, decide_by: time(decide_by)? }
             }
             Self::Approved {} => State::Approved,
             Self::Issued {} => State::Issued,
@@ -321,11 +347,13 @@ impl StateRow {
 impl GrantRow {
     fn of(grant: &Grant) -> Self {
         let Grant { window, approved, approvers, digest, certificate } = grant;
+        let (approvers, signed) = approvals_of(approvers);
         Self {
             start: window.start().unix(),
             end: window.end().unix(),
             approved: approved.unix(),
-            approvers: texts(approvers),
+            approvers,
+            signed,
             digest: digest.to_string(),
             certificate: certificate.as_ref().map(|Certified { serial, tbs }| CertifiedRow {
                 serial: serial.number(),
@@ -338,7 +366,7 @@ impl GrantRow {
         Ok(Grant {
             window: Window::new(time(self.start)?, time(self.end)?).map_err(why)?,
             approved: time(self.approved)?,
-            approvers: people(&self.approvers)?,
+            approvers: approvals_from(&self.approvers, self.signed)?,
             digest: Digest::parse(&self.digest).map_err(why)?,
             certificate: self.certificate.map(CertifiedRow::certified).transpose()?,
         })
@@ -360,6 +388,7 @@ impl CertifiedRow {
 impl ExtendingRow {
     fn of(extension: &Extending) -> Self {
         let Extending { lifetime, reason, asked, decide_by, policy, quorum, approvals } = extension;
+        let (approvals, signed) = approvals_of(approvals);
         Self {
             lifetime: lifetime.seconds(),
             reason: reason.clone(),
@@ -367,7 +396,8 @@ impl ExtendingRow {
             decide_by: decide_by.unix(),
             policy: policy.0,
             quorum: needs_of(quorum),
-            approvals: texts(approvals),
+            approvals,
+            signed,
         }
     }
 
@@ -379,7 +409,7 @@ impl ExtendingRow {
             decide_by: time(self.decide_by)?,
             policy: PolicyVersion(self.policy),
             quorum: quorum_from(self.quorum)?,
-            approvals: people(&self.approvals)?,
+            approvals: approvals_from(&self.approvals, self.signed)?,
         })
     }
 }

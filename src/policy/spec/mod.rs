@@ -49,7 +49,7 @@ const DECIDE_BY_MAX: Lifetime = Lifetime::minutes(7 * 24 * 60);
 /// What holds where `[defaults]` says nothing (`DESIGN.md` section 5).
 fn built_in() -> Defaults {
     let window = Span { default: Lifetime::minutes(30), max: Lifetime::minutes(60), total: Lifetime::minutes(240) };
-    Defaults { backdate: seconds(30), window, decide_by: Lifetime::minutes(30) }
+    Defaults { backdate: seconds(30), window, decide_by: Lifetime::minutes(30), signed: false }
 }
 
 fn seconds(seconds: u32) -> Lifetime {
@@ -86,10 +86,16 @@ fn defaults(root: &Table<'_>) -> Defaults {
     let Some(table) = root.table("defaults") else { return built_in };
     let backdate = table.duration("backdate", Lifetime::ZERO..=BACKDATE_MAX);
     let decide_by = table.duration("decide_by", seconds(1)..=DECIDE_BY_MAX);
+    let signed = table.parsed("signed_approvals", |text| match text {
+        "required" => Ok(true),
+        "accepted" => Ok(false),
+        other => Err(format!("{} is neither \"required\" nor \"accepted\"", document::quoted(other))),
+    });
     Defaults {
         backdate: backdate.map_or(built_in.backdate, |found| found.value),
         window: span(&table, built_in.window),
         decide_by: decide_by.map_or(built_in.decide_by, |found| found.value),
+        signed: signed.map_or(built_in.signed, |found| found.value),
     }
 }
 

@@ -115,7 +115,7 @@ fn grant(table: &Table<'_>, defaults: &Defaults, people: &People) -> Effect {
         window: span(table, defaults.window),
         reason_chars_min,
         ticket,
-        approval: approval(table, people),
+        approval: approval(table, defaults, people),
         options: options(table),
     }))
 }
@@ -127,18 +127,19 @@ fn reason(table: &Table<'_>) -> (usize, Option<Ticket>) {
     (chars.unwrap_or(REASON_CHARS_DEFAULT), ticket)
 }
 
-fn approval(table: &Table<'_>, people: &People) -> Vec<Need> {
+fn approval(table: &Table<'_>, defaults: &Defaults, people: &People) -> Vec<Need> {
     let mut needs = Vec::new();
     for entry in table.tables("approval", APPROVALS_MAX) {
         let sheet = entry.sheet();
         let need = entry.needed("need", entry.integer("need", 1..=NEED_MAX), "need = 1");
         let from = entry.needed("from", entry.list("from", WHO_MAX, Who::parse), "from = [\"group:sre\"]");
+        let signed = entry.flag("signed").map_or(defaults.signed, |found| found.value);
         let (Some(need), Some(from)) = (need, from) else { continue };
         people.check_persons(sheet, &from.value);
         let are_there = people.check_groups(sheet, &from.value, "this could never be approved by it");
         let spot = from.spot.clone();
         let from: BTreeSet<Who> = from.value.into_iter().map(|found| found.value).collect();
-        let need = Need { need: u8::try_from(need.value).unwrap_or(u8::MAX), from };
+        let need = Need { need: u8::try_from(need.value).unwrap_or(u8::MAX), from, signed };
         if are_there && !people.could_meet(std::slice::from_ref(&need)) {
             sheet.problem(&spot, format!("{need} can't be: not that many people are meant"));
         }
