@@ -222,6 +222,21 @@ pub struct Approve {
     /// A remark.
     #[serde(default)]
     pub comment: String,
+    /// The approver's own signature on all of this; some policies want it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<ApprovalSignature>,
+}
+
+/// An approver's signature on the approval statement, whose text `docs/audit.md` gives line by line.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalSignature {
+    /// The login key that signed, one OpenSSH line.
+    pub key: String,
+    /// When, by the signer's clock; at most ten minutes from the service's.
+    pub signed: String,
+    /// Armoured SSHSIG over the statement, namespace `approval@hallpass`.
+    pub signature: String,
 }
 
 /// `POST /v1/requests/ID/deny` and `/end`.

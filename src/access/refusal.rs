@@ -60,7 +60,9 @@ pub enum Refusal {
         version: PolicyVersion,
     },
     /// Only signed approvals of this person count.
-    #[error("the policy in force (version {version}) wants this approval signed by a login key of {person}: approve with `hallpass approve`, which signs, and without --unsigned")]
+    #[error(
+        "the policy in force (version {version}) wants this approval signed by a login key of {person}: approve with `hallpass approve`, which signs, and without --unsigned"
+    )]
     SignatureNeeded {
         /// Who tried.
         person: PersonName,

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::identity::Actor;
+use crate::identity::approval::Signature;
 use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::Extension;
@@ -160,6 +161,8 @@ pub enum Event {
         comment: String,
         /// The policy that let them.
         policy: PolicyVersion,
+        /// Their own signature, if they signed. It was added to the format later: an approval without one has no such member.
+        signature: Option<Signature>,
     },
     /// The quorum is met (or policy allowed it at once): this window is granted.
     Granted {

@@ -16,6 +16,7 @@
 use serde_json::Value;
 use thiserror::Error;
 
+pub use super::approvals::Approvals;
 pub use super::verify::{Finding, FindingKind, Verified, verify};
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};

@@ -10,6 +10,8 @@
 //! | lists | arrays in their order |
 //! | bytes | base64 with padding |
 //! | what may be missing | `null` |
+//! | what was added to a kind later | no member where there is nothing, so that older entries keep their one spelling |
+//! | an approval's signature | `{"key":…,"server":…,"signed":…,"sshsig":…}`: an OpenSSH line, the server's URL, a time, the armoured SSHSIG |
 //!
 //! One trait both ways and one table, so that writing and reading can't drift apart; `Entry::parse` compares the bytes as well.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
@@ -21,9 +23,11 @@ use serde_json::{Map, Value};
 
 use super::event::{Answer, Event};
 use crate::identity::Actor;
+use crate::identity::approval::Signature;
 use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
-use crate::ssh::Fingerprint;
 use crate::ssh::cert::Extension;
+use crate::ssh::sig::SshSignature;
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Lifetime, Timestamp, Window};
 
 /// A type that can stand in an entry.
@@ -49,6 +53,11 @@ impl Members {
         F::take(value).map_err(|why| format!("\"{name}\": {why}"))
     }
 
+    /// Reads one member that was added to its kind later.
+    fn take_later<F: Field>(&mut self, name: &str) -> Result<Option<F>, String> {
+        if self.0.contains_key(name) { self.take(name).map(Some) } else { Ok(None) }
+    }
+
     /// Refuses members that nobody read.
     pub(super) fn finish(self) -> Result<(), String> {
         match self.0.keys().next() {
@@ -58,9 +67,10 @@ impl Members {
     }
 }
 
-/// The kinds with their members: the words of [`Event::kind`], and writing and reading by the same table.
+/// The kinds with their members: the words of [`Event::kind`], and writing and reading by the same table. Behind a `;` stand
+/// members that were added later.
 macro_rules! kinds {
-    ($($kind:literal $arm:ident { $($field:ident),+ })+) => {
+    ($($kind:literal $arm:ident { $($field:ident),+ $(; $($later:ident),+)? })+) => {
         impl Event {
             /// The words of all kinds.
             pub const KINDS: &[&str] = &[$($kind),+];
@@ -74,14 +84,21 @@ macro_rules! kinds {
             /// The event's own members.
             pub(super) fn members(&self) -> BTreeMap<&'static str, Value> {
                 match self {
-                    $(Self::$arm { $($field),+ } => BTreeMap::from([$((stringify!($field), $field.put())),+])),+
+                    $(Self::$arm { $($field,)+ $($($later,)+)? } => {
+                        let members = [$((stringify!($field), Some($field.put())),)+
+                            $($((stringify!($later), $later.as_ref().map(Field::put)),)+)?];
+                        members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+                    })+
                 }
             }
 
             /// Reads the event of `kind`.
             pub(super) fn from_members(kind: &str, members: &mut Members) -> Result<Self, String> {
                 match kind {
-                    $($kind => Ok(Self::$arm { $($field: members.take(stringify!($field))?),+ }),)+
+                    $($kind => Ok(Self::$arm {
+                        $($field: members.take(stringify!($field))?,)+
+                        $($($later: members.take_later(stringify!($later))?,)+)?
+                    }),)+
                     other => Err(format!("the kind {other:?} is not known to this program")),
                 }
             }
@@ -101,7 +118,7 @@ kinds! {
         verify_required, reason, ticket, rules, policy, digest, verdict
     }
     "narrowed" Narrowed { request, by, lifetime, hosts, permits, digest }
-    "approved" Approved { request, by, digest, comment, policy }
+    "approved" Approved { request, by, digest, comment, policy; signature }
     "granted" Granted { request, approvers, window, digest, policy }
     "denied" Denied { request, by, reason, extension }
     "withdrawn" Withdrawn { request, by, extension }
@@ -229,6 +246,47 @@ impl Field for Window {
         let (start, end) = (members.take("start")?, members.take("end")?);
         members.finish()?;
         Self::new(start, end).map_err(|e| e.to_string())
+    }
+}
+
+impl Field for PublicKey {
+    fn put(&self) -> Value {
+        self.to_openssh().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        Self::parse_openssh(&text(value)?).map_err(|e| e.to_string())
+    }
+}
+
+impl Field for SshSignature {
+    fn put(&self) -> Value {
+        self.to_armoured().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        Self::parse(&text(value)?).map_err(|e| e.to_string())
+    }
+}
+
+impl Field for Signature {
+    fn put(&self) -> Value {
+        Map::from_iter([
+            ("key".to_owned(), self.key().put()),
+            ("server".to_owned(), self.server().into()),
+            ("signed".to_owned(), self.signed().put()),
+            ("sshsig".to_owned(), self.sshsig().put()),
+        ])
+        .into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let Value::Object(object) = value else { return Err("not a signature".to_owned()) };
+        let mut members = Members::new(object);
+        let (key, server) = (members.take("key")?, members.take("server")?);
+        let (signed, sshsig) = (members.take("signed")?, members.take("sshsig")?);
+        members.finish()?;
+        Self::new(server, key, signed, sshsig).map_err(|e| e.to_string())
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::BufRead;
 
 use serde_json::{Value, json};
 
+use super::approvals::Signers;
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::entry::Entry;
 use super::export::{self, Finding, Verified};
@@ -35,19 +36,40 @@ pub enum UsageError {
     /// `--earlier`.
     #[error("the earlier checkpoint is no signed checkpoint, nor the last line of an export")]
     Earlier,
+    /// `--signers`.
+    #[error("the list of signers: {0}")]
+    Signers(String),
 }
 
-/// Verifies an export. `key`: the verifier key that the auditor got elsewhere. `earlier`: a checkpoint kept from before: the
-/// signed note itself, or the last line of an older export.
+/// What an auditor brings along and demands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands<'a> {
+    /// The verifier key that they got elsewhere.
+    pub key: Option<&'a str>,
+    /// A checkpoint kept from before: the signed note itself, or the last line of an older export.
+    pub earlier: Option<&'a str>,
+    /// Whether every approval must be signed.
+    pub signed: bool,
+    /// Whose keys are whose: lines as in OpenSSH's `allowed_signers`. Approvals signed by others are found.
+    pub signers: Option<&'a str>,
+}
+
+/// Verifies an export.
 ///
 /// # Errors
 /// [`UsageError`]; everything that is wrong with the export itself is in the report.
-pub fn verify(input: impl BufRead, key: Option<&str>, earlier: Option<&str>) -> Result<Report, UsageError> {
+pub fn verify(input: impl BufRead, demands: Demands<'_>) -> Result<Report, UsageError> {
+    let Demands { key, earlier, signed, signers } = demands;
     let wrong = |text: &str| UsageError::Key(text.chars().take(80).collect());
     let given = key.map(|text| LogVerifier::parse(text.trim()).map_err(|_| wrong(text))).transpose()?;
     let earlier = earlier.map(note_of).transpose()?;
-    Ok(match export::verify(input, given.as_ref(), earlier.as_deref()) {
-        Ok(verified) => sound(&verified, given.is_some(), earlier.as_deref()),
+    let signers = signers.map(Signers::parse).transpose().map_err(UsageError::Signers)?;
+    let verified = export::verify(input, given.as_ref(), earlier.as_deref()).and_then(|verified| {
+        let findings = verified.approvals.findings(signed, signers.as_ref());
+        if findings.is_empty() { Ok(verified) } else { Err(findings) }
+    });
+    Ok(match verified {
+        Ok(verified) => sound(&verified, demands, earlier.as_deref()),
         Err(findings) => unsound(&findings, given.as_ref()),
     })
 }
@@ -66,8 +88,11 @@ fn note_of(text: &str) -> Result<String, UsageError> {
 const UNVOUCHED: &str = "the key is the file's own: whoever made the file could have chosen it. compare it with one that you got \
                          elsewhere, or give that one as --key";
 
-fn sound(verified: &Verified, is_given: bool, earlier: Option<&str>) -> Report {
-    let Verified { entries, checkpoint, key, span, certificates, without_outcome } = verified;
+const UNKNOWN_SIGNERS: &str = "the keys that signed are those that the log names: compare them with the policy, or give your own list as --signers\n";
+
+fn sound(verified: &Verified, demands: Demands<'_>, earlier: Option<&str>) -> Report {
+    let Verified { entries, checkpoint, key, span, certificates, without_outcome, approvals } = verified;
+    let is_given = demands.key.is_some();
     let (first, last) = span;
     let root = data_encoding::HEXLOWER.encode(&checkpoint.root);
     let earlier = earlier.and_then(|note| Checkpoint::claimed(note).ok()).map(|earlier| earlier.size);
@@ -95,6 +120,12 @@ fn sound(verified: &Verified, is_given: bool, earlier: Option<&str>) -> Report {
         key.to_text(),
         if is_given { "as given by you" } else { "nobody vouched for this key" },
     );
+    for (name, fact) in approvals.lines() {
+        text.push_str(&format!("  {name:<12}  {fact}\n"));
+    }
+    if approvals.signed() > 0 && demands.signers.is_none() {
+        text.push_str(UNKNOWN_SIGNERS);
+    }
     if !is_given {
         text.push_str("warning: ");
         text.push_str(UNVOUCHED);
@@ -113,6 +144,8 @@ fn sound(verified: &Verified, is_given: bool, earlier: Option<&str>) -> Report {
         "earlier": earlier,
         "certificates": certificates,
         "without_outcome": open,
+        "approvals": approvals.json(),
+        "signers_given": demands.signers.is_some(),
         "findings": [],
     });
     Report { text, json, is_sound: true }
@@ -193,6 +226,10 @@ fn shown(name: &str, value: &Value) -> String {
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(|item| shown("", item)).collect();
             format!("[{}]", items.join(", "))
+        }
+        Value::Object(members) if name == "signature" => {
+            let member = |name: &str| members.get(name).map(|value| shown(name, value)).unwrap_or_default();
+            format!("by {} for {} at {}", member("key"), member("server"), member("signed"))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     }

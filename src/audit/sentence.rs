@@ -97,8 +97,9 @@ impl Event {
                 let permits = if permits.is_empty() { "nothing but commands".to_owned() } else { permits };
                 format!("{request}: {by} narrowed it to {hosts} for {lifetime}, with {permits}")
             }
-            Self::Approved { request, by, comment, .. } => {
-                format!("{request}: {by} approved it{}", and(": ", comment))
+            Self::Approved { request, by, comment, signature, .. } => {
+                let signed = signature.as_ref().map(|s| format!(", signed by {}", s.key().fingerprint()));
+                format!("{request}: {by} approved it{}{}", signed.unwrap_or_default(), and(": ", comment))
             }
             Self::Granted { request, approvers, window, policy, .. } if approvers.is_empty() => {
                 format!("{request}: granted by policy {policy} alone, {}", span(window))

@@ -12,11 +12,12 @@
 
 use std::io::{BufRead, Read as _};
 
+use super::approvals::Approvals;
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::entry::{ENTRY_BYTES_MAX, Entry};
 use super::event::Event;
 use super::export::{GROUP, GROUP_LEVEL, Other, other_line, subtree_line};
-use super::replay::Replay;
+use super::replay::{Replay, Wrong};
 use super::tree::{Frontier, leaf_hash};
 use crate::name::Serial;
 use crate::time::Timestamp;
@@ -39,6 +40,8 @@ pub struct Verified {
     pub certificates: u64,
     /// Of those, the ones without an outcome entry: perhaps handed out, perhaps not.
     pub without_outcome: Vec<Serial>,
+    /// The approvals, and who signed them.
+    pub approvals: Approvals,
 }
 
 /// One finding; there may be several.
@@ -65,6 +68,8 @@ pub enum FindingKind {
     Time,
     /// An entry contradicts those before it.
     Meaning,
+    /// An approver's signature does not fit what the log says of the approval, or is missing where one is demanded.
+    Approval,
     /// A group of 256 entries differs from its subtree line.
     Group,
     /// The checkpoint is not signed by the key.
@@ -79,11 +84,12 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Format,
         Self::Sequence,
         Self::Time,
         Self::Meaning,
+        Self::Approval,
         Self::Group,
         Self::Signature,
         Self::Size,
@@ -99,6 +105,7 @@ impl FindingKind {
             Self::Sequence => "sequence",
             Self::Time => "time",
             Self::Meaning => "meaning",
+            Self::Approval => "approval",
             Self::Group => "group",
             Self::Signature => "signature",
             Self::Size => "size",
@@ -162,6 +169,7 @@ struct Verification<'a> {
     group: Frontier,
     groups: u64,
     replay: Replay,
+    approvals: Approvals,
     checkpoint: Option<Checkpoint>,
     is_complete: bool,
 }
@@ -254,8 +262,9 @@ impl Verification<'_> {
         if expected == 0 {
             self.first(entry);
         }
-        if let Err(what) = self.replay.take(entry) {
-            self.find(Some(index), FindingKind::Meaning, format!("{}: {what}", entry.event.kind()));
+        self.approvals.count(&entry.event, self.line, index);
+        if let Err(Wrong { kind, what }) = self.replay.take(entry) {
+            self.find(Some(index), kind, format!("{}: {what}", entry.event.kind()));
         }
     }
 
@@ -355,6 +364,7 @@ impl Verification<'_> {
                 span,
                 certificates: self.replay.to_be_signed,
                 without_outcome: self.replay.without_outcome(),
+                approvals: self.approvals,
             }),
             _ => {
                 if self.findings.is_empty() {

@@ -35,6 +35,9 @@ const PAGE_TRIES: usize = 60;
 /// The longest key or checkpoint that is read from the command line or a file.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
+/// The longest list of signers: as long as a policy may be, which has all of their keys.
+const SIGNERS_BYTES_MAX: u64 = 8 << 20;
+
 /// `hallpass audit …`.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -81,6 +84,12 @@ pub(crate) struct VerifyArgs {
     /// A checkpoint you kept from before, which the log must continue: the last line of an older export, or a signed note
     #[arg(long, value_name = "FILE")]
     earlier: Option<PathBuf>,
+    /// Every approval must be signed by its approver: name those that are not
+    #[arg(long)]
+    signed: bool,
+    /// Whose keys are whose, as you know it: lines of `NAME KEY` as in ssh's `allowed_signers`. Approvals signed by other keys are found
+    #[arg(long, value_name = "FILE")]
+    signers: Option<PathBuf>,
 }
 
 /// Runs one of them.
@@ -104,10 +113,12 @@ pub(crate) fn line(entry: &str) -> String {
 }
 
 fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
-    let earlier = args.earlier.as_deref().map(read_small).transpose()?;
-    let check = |input: &mut dyn BufRead| {
-        report::verify(input, args.key.as_deref(), earlier.as_deref()).map_err(|why| Failure::usage(why.to_string()))
-    };
+    let earlier = args.earlier.as_deref().map(|path| read_up_to("checkpoint", path, SMALL_BYTES_MAX)).transpose()?;
+    let signers =
+        args.signers.as_deref().map(|path| read_up_to("list of signers", path, SIGNERS_BYTES_MAX)).transpose()?;
+    let (key, earlier, signers) = (args.key.as_deref(), earlier.as_deref(), signers.as_deref());
+    let demands = report::Demands { key, earlier, signed: args.signed, signers };
+    let check = |input: &mut dyn BufRead| report::verify(input, demands).map_err(|why| Failure::usage(why.to_string()));
     let report = if args.file.as_os_str() == "-" {
         check(&mut std::io::stdin().lock())?
     } else {
@@ -124,12 +135,16 @@ fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
         .next("compare with another export, and with the checkpoints that you kept"))
 }
 
-fn read_small(path: &Path) -> Result<String, Failure> {
+/// Reads a text file of at most so many bytes.
+fn read_up_to(what: &str, path: &Path, most: u64) -> Result<String, Failure> {
     use std::io::Read as _;
     let mut text = String::new();
     std::fs::File::open(path)
-        .and_then(|file| file.take(SMALL_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|e| Failure::file("read checkpoint", path, &e))?;
+        .and_then(|file| file.take(most.saturating_add(1)).read_to_string(&mut text))
+        .map_err(|e| Failure::file(&format!("read {what}"), path, &e))?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > most {
+        return Err(Failure::failed(format!("{:?} is too long for a {what}", path.display().to_string())));
+    }
     Ok(text)
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::failure::{Exit, Failure};
-use super::{Context, output, render, wait};
+use super::{Context, output, profile, render, signing, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Digest, HostName, RequestPrefix};
 use crate::ssh::cert::Extension;
@@ -18,19 +18,29 @@ pub(crate) struct ApproveArgs {
     id: RequestPrefix,
     /// For a shorter time
     #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
-    lifetime: Option<Lifetime>,
+    pub(super) lifetime: Option<Lifetime>,
     /// Only these hosts
     #[arg(long, value_name = "HOST", num_args = 1.., value_parser = HostName::parse)]
-    only: Vec<HostName>,
+    pub(super) only: Vec<HostName>,
     /// Without these: `pty`, `port_forwarding`, `agent_forwarding`, `x11_forwarding`, `user_rc`
     #[arg(long, value_name = "PERMISSION", num_args = 1.., value_parser = extension)]
-    without: Vec<Extension>,
+    pub(super) without: Vec<Extension>,
     /// A remark, for the log
     #[arg(long, default_value = "", hide_default_value = true)]
     comment: String,
     /// Only if this is what would be approved (as an earlier `show` printed it)
     #[arg(long, value_name = "HEX", value_parser = Digest::parse)]
     digest: Option<Digest>,
+    /// By your login alone, without your key's signature; where the policy wants one, it does not count
+    #[arg(long)]
+    unsigned: bool,
+}
+
+impl ApproveArgs {
+    /// The remark as the service keeps it.
+    pub(super) fn comment(&self) -> &str {
+        self.comment.trim_matches(' ')
+    }
 }
 
 /// Arguments of `hallpass deny`.
@@ -51,7 +61,9 @@ fn extension(text: &str) -> Result<Extension, String> {
 
 /// `hallpass approve`.
 pub(crate) fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failure> {
-    let (_, client) = context.connect()?;
+    let (profile, client) = context.connect()?;
+    let session = profile::session(&context.places()?, &profile)?;
+    let session = session.ok_or_else(|| Failure::not_logged_in(&profile.name))?;
     let request = context.block_on(async {
         let shown = look(&client, &args.id).await?;
         if let Some(digest) = &args.digest
@@ -66,12 +78,17 @@ pub(crate) fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failu
             .next(format!("hallpass show {}", shown.id)));
         }
         ask_first(context, &shown, "approve this?")?;
+        let signature = match args.unsigned {
+            true => None,
+            false => Some(signing::sign(context, (&profile, &session), &shown, args)?),
+        };
         let body = wire::Approve {
             digest: shown.digest.clone(),
             lifetime: args.lifetime.map(|l| l.to_string()),
             only: (!args.only.is_empty()).then(|| args.only.iter().map(ToString::to_string).collect()),
             without: args.without.iter().map(|e| e.key().to_owned()).collect(),
-            comment: args.comment.clone(),
+            comment: args.comment().to_owned(),
+            signature,
         };
         client.post::<_, wire::Request>(&format!("/v1/requests/{}/approve", shown.id), &body).await.map_err(may_not)
     })?;

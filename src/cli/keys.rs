@@ -1,4 +1,4 @@
-//! Login keys: where they are, and how each kind signs a login statement.
+//! Login keys: where they are, and how each kind signs a login or an approval.
 //!
 //! What for: candidates in the order they are tried, and one signature from each kind: an agent (security keys too), a key file
 //! (passphrase asked on the terminal), a security key's file (through `ssh-keygen -Y sign`, which talks to the device).
@@ -18,7 +18,7 @@ use super::output;
 use super::profile::env;
 use crate::ssh::agent::{self, FRAME_BYTES_MAX};
 use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX, PrivateKeyError};
-use crate::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
+use crate::ssh::sig::SshSignature;
 use crate::ssh::{KeyError, PublicKey};
 
 /// How long an agent may take to answer; a person may have to touch a key or confirm.
@@ -44,7 +44,7 @@ pub(crate) enum Candidate {
     File(PathBuf),
 }
 
-/// A login statement's signature and who made it.
+/// A statement's signature and who made it.
 #[derive(Debug)]
 pub(crate) struct Signed {
     /// The key.
@@ -62,16 +62,39 @@ impl Candidate {
         }
     }
 
-    /// Signs a login statement.
+    /// Its file, absolute, unless an agent holds it.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Agent { .. } => None,
+            Self::File(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        }
+    }
+
+    /// Signs a statement under a namespace of ours.
     ///
     /// # Errors
     /// When the key can't be used; says what to do.
-    pub(crate) fn sign(&self, statement: &str, no_input: bool) -> Result<Signed, Failure> {
+    pub(crate) fn sign(&self, namespace: &str, statement: &str, no_input: bool) -> Result<Signed, Failure> {
         match self {
-            Self::Agent { socket, key } => sign_by_agent(socket, key, statement),
-            Self::File(path) => sign_by_file(path, statement, no_input),
+            Self::Agent { socket, key } => sign_by_agent(socket, key, (namespace, statement)),
+            Self::File(path) => sign_by_file(path, (namespace, statement), no_input),
         }
     }
+
+    /// Whether it is the key of this fingerprint, as far as that shows without asking anybody for a passphrase.
+    fn is(&self, fingerprint: &str) -> bool {
+        let of = |key: &PublicKey| key.fingerprint().to_string() == fingerprint;
+        match self {
+            Self::Agent { key, .. } => of(key),
+            Self::File(path) => public_half(path).is_ok_and(|key| of(&key)),
+        }
+    }
+}
+
+/// The key that logged in, wherever it can sign now: in the file it was in then, else in the agent, else in one of the usual files.
+pub(crate) fn of_login(fingerprint: &str, file: Option<&Path>) -> Option<Candidate> {
+    let then = file.filter(|path| path.exists()).map(|path| Candidate::File(path.to_owned()));
+    then.or_else(|| agent_keys().into_iter().chain(usual_files()).find(|candidate| candidate.is(fingerprint)))
 }
 
 /// The keys to try, in order: the named file alone; else those of the agent; else the usual files.
@@ -79,21 +102,27 @@ impl Candidate {
 /// # Errors
 /// When the named file is not there.
 pub(crate) fn candidates(named: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
-    let agent_keys = || {
-        let Some(socket) = env("SSH_AUTH_SOCK").map(PathBuf::from) else { return Vec::new() };
-        let keys = identities(&socket).unwrap_or_default();
-        keys.into_iter().map(|key| Candidate::Agent { socket: socket.clone(), key }).collect::<Vec<_>>()
-    };
     if let Some(path) = named {
         return named_key(path, agent_keys).map(|c| vec![c]);
     }
     let mut all = agent_keys();
     all.truncate(AGENT_KEYS_MAX);
-    if let Some(home) = env("HOME") {
-        let files = DEFAULT_FILES.iter().map(|f| Path::new(&home).join(".ssh").join(f));
-        all.extend(files.filter(|p| p.exists()).map(Candidate::File));
-    }
+    all.extend(usual_files());
     Ok(all)
+}
+
+/// The agent's keys; none if there is no agent, or it does not answer.
+fn agent_keys() -> Vec<Candidate> {
+    let Some(socket) = env("SSH_AUTH_SOCK").map(PathBuf::from) else { return Vec::new() };
+    let keys = identities(&socket).unwrap_or_default();
+    keys.into_iter().map(|key| Candidate::Agent { socket: socket.clone(), key }).collect()
+}
+
+/// Those of the usual files that are there.
+fn usual_files() -> Vec<Candidate> {
+    let Some(home) = env("HOME") else { return Vec::new() };
+    let files = DEFAULT_FILES.iter().map(|f| Path::new(&home).join(".ssh").join(f));
+    files.filter(|p| p.exists()).map(Candidate::File).collect()
 }
 
 /// A named file: a private key, or a public one whose private half an agent holds or that stands beside it.
@@ -119,21 +148,28 @@ fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(bytes)
 }
 
-fn sign_by_file(path: &Path, statement: &str, no_input: bool) -> Result<Signed, Failure> {
+/// The public key beside a private one.
+fn public_half(path: &Path) -> Result<PublicKey, String> {
+    let line = read_key(&PathBuf::from(format!("{}.pub", path.display()))).map_err(|failure| failure.what.clone())?;
+    let line = std::str::from_utf8(&line).map_err(|_not_text| KeyError::Malformed.to_string())?;
+    PublicKey::parse_openssh(line.trim()).map_err(|e| e.to_string())
+}
+
+fn sign_by_file(path: &Path, (namespace, statement): (&str, &str), no_input: bool) -> Result<Signed, Failure> {
     let bytes = read_key(path)?;
     let wrong = |e: &PrivateKeyError| {
         Failure::new(Exit::NotReady, "key", format!("cannot use key {:?}", path.display().to_string()))
             .because(e.to_string())
     };
     let key = match LoginKey::parse(&bytes, None) {
-        Err(PrivateKeyError::SecurityKey) => return sign_by_ssh_keygen(path, statement),
+        Err(PrivateKeyError::SecurityKey) => return sign_by_ssh_keygen(path, (namespace, statement)),
         Err(PrivateKeyError::NeedsPassphrase) => {
             let passphrase = ask_passphrase(path, no_input)?;
             LoginKey::parse(&bytes, Some(&passphrase)).map_err(|e| wrong(&e))?
         }
         parsed => parsed.map_err(|e| wrong(&e))?,
     };
-    let signature = key.sign(LOGIN_NAMESPACE, statement.as_bytes()).map_err(|e| wrong(&e))?;
+    let signature = key.sign(namespace, statement.as_bytes()).map_err(|e| wrong(&e))?;
     Ok(Signed { key: key.public_key().clone(), signature })
 }
 
@@ -153,19 +189,14 @@ fn ask_passphrase(path: &Path, no_input: bool) -> Result<SecretString, Failure> 
 }
 
 /// The private half of a security key is in the device; `ssh-keygen` talks to it and asks for touch or PIN on the terminal.
-fn sign_by_ssh_keygen(path: &Path, statement: &str) -> Result<Signed, Failure> {
+fn sign_by_ssh_keygen(path: &Path, (namespace, statement): (&str, &str)) -> Result<Signed, Failure> {
     let failed = |why: String| {
         Failure::new(Exit::NotReady, "key", format!("security key {:?} did not sign", path.display().to_string()))
             .because(why)
     };
-    let public_path = PathBuf::from(format!("{}.pub", path.display()));
-    let line = read_key(&public_path)?;
-    let key = std::str::from_utf8(&line)
-        .map_err(|_not_text| KeyError::Malformed)
-        .and_then(|l| PublicKey::parse_openssh(l.trim()))
-        .map_err(|e| failed(e.to_string()))?;
+    let key = public_half(path).map_err(failed)?;
     let mut child = Command::new("ssh-keygen")
-        .args(["-q", "-Y", "sign", "-n", LOGIN_NAMESPACE, "-f"])
+        .args(["-q", "-Y", "sign", "-n", namespace, "-f"])
         .arg(path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -179,17 +210,17 @@ fn sign_by_ssh_keygen(path: &Path, statement: &str) -> Result<Signed, Failure> {
     if !output.status.success() {
         return Err(failed(format!("ssh-keygen ended with {}", output.status)));
     }
-    let checked = SshSignature::parse(&signature).and_then(|s| s.check(&key, LOGIN_NAMESPACE, statement.as_bytes()));
+    let checked = SshSignature::parse(&signature).and_then(|s| s.check(&key, namespace, statement.as_bytes()));
     checked.map_err(|e| failed(e.to_string()))?;
     Ok(Signed { key, signature })
 }
 
-fn sign_by_agent(socket: &Path, key: &PublicKey, statement: &str) -> Result<Signed, Failure> {
-    let data = SshSignature::to_be_signed(LOGIN_NAMESPACE, statement.as_bytes());
+fn sign_by_agent(socket: &Path, key: &PublicKey, (namespace, statement): (&str, &str)) -> Result<Signed, Failure> {
+    let data = SshSignature::to_be_signed(namespace, statement.as_bytes());
     let answer = exchange(socket, &agent::sign_request(key, &data))?;
     let blob = agent::parse_signature(&answer).map_err(|e| agent_failed(&e.to_string()))?;
     let blob = blob.ok_or_else(|| agent_failed(&format!("it refused to sign with {}", key.fingerprint())))?;
-    let signature = SshSignature::armour(key, LOGIN_NAMESPACE, &blob).map_err(|e| agent_failed(&e.to_string()))?;
+    let signature = SshSignature::armour(key, namespace, &blob).map_err(|e| agent_failed(&e.to_string()))?;
     Ok(Signed { key: key.clone(), signature })
 }
 

@@ -6,11 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::failure::{Exit, Failure};
-use super::profile::{self, Places, Profile, Session};
+use super::profile::{self, LoginKey, Places, Profile, Session};
 use super::{Context, keys, output, setup};
 use crate::client::{Client, ClientError, Server};
 use crate::identity::challenge::statement;
 use crate::name::PersonName;
+use crate::ssh::sig::LOGIN_NAMESPACE;
 use crate::wire;
 
 /// Arguments of `hallpass login`.
@@ -150,7 +151,7 @@ async fn prove(
         let challenge: wire::Challenge = client.post("/v1/login/challenge", &json!({})).await?;
         // The statement names the server as *we* were told to call it: a server in the middle can't pass our answer on.
         let text = statement(&server.url, person, &challenge.challenge);
-        let signed = match candidate.sign(&text, context.globals.no_input) {
+        let signed = match candidate.sign(LOGIN_NAMESPACE, &text, context.globals.no_input) {
             Ok(signed) => signed,
             Err(failure) if candidates.len() == 1 => return Err(failure),
             Err(failure) => {
@@ -165,7 +166,11 @@ async fn prove(
             signature: signed.signature,
         };
         match client.post::<_, wire::NewSession>("/v1/login/ssh", &answer).await {
-            Ok(new) => return Ok(Session { person: new.person, token: new.token.into(), expires: new.expires }),
+            Ok(new) => {
+                let fingerprint = signed.key.fingerprint().to_string();
+                let key = Some(LoginKey { fingerprint, file: candidate.file() });
+                return Ok(Session { person: new.person, token: new.token.into(), expires: new.expires, key });
+            }
             Err(ClientError::Problem(problem)) if problem.code == "login_refused" => {
                 context.out.detail(&format!("not accepted: {}", candidate.shown()));
                 tried.push(format!("{}: not accepted for {person}", candidate.shown()));

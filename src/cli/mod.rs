@@ -32,6 +32,7 @@ mod render;
 mod request;
 mod serve;
 mod setup;
+mod signing;
 mod ssh;
 mod ssh_config;
 mod texts;

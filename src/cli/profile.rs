@@ -83,6 +83,20 @@ struct SessionSpec {
     person: String,
     token: String,
     expires: String,
+    /// The key that logged in; older sessions don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<LoginKey>,
+}
+
+/// The key that logged in: whoever approves signs with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoginKey {
+    /// `SHA256:…`.
+    pub(crate) fingerprint: String,
+    /// Its file, if it was not an agent that signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// A login session.
@@ -94,6 +108,8 @@ pub(crate) struct Session {
     pub(crate) token: SecretString,
     /// Until when, RFC 3339.
     pub(crate) expires: String,
+    /// The key that logged in, if it is known.
+    pub(crate) key: Option<LoginKey>,
 }
 
 /// A variable of the environment; empty and non-UTF-8 ones count as unset.
@@ -240,7 +256,7 @@ pub(crate) fn session(places: &Places, profile: &Profile) -> Result<Option<Sessi
     if spec.server != profile.server.url {
         return Ok(None);
     }
-    Ok(Some(Session { person: spec.person, token: spec.token.into(), expires: spec.expires }))
+    Ok(Some(Session { person: spec.person, token: spec.token.into(), expires: spec.expires, key: spec.key }))
 }
 
 /// Saves a session.
@@ -253,6 +269,7 @@ pub(crate) fn save_session(places: &Places, profile: &Profile, session: &Session
         person: session.person.clone(),
         token: session.token.expose_secret().to_owned(),
         expires: session.expires.clone(),
+        key: session.key.clone(),
     };
     let text =
         serde_json::to_string(&spec).map_err(|e| Failure::failed("cannot write the session").because(e.to_string()))?;

@@ -28,7 +28,8 @@ pub(crate) fn details(request: &wire::Request) -> String {
     lines.add("key", &escape(&request.key));
     lines.add("rules", &format!("{} (policy {})", joined(&request.rules), request.policy));
     for need in &request.needs {
-        lines.add("needs", &format!("{} of {}", need.need, joined(&need.from)));
+        let signed = if need.signed { " (signed)" } else { "" };
+        lines.add("needs", &format!("{} of {}{signed}", need.need, joined(&need.from)));
     }
     lines.maybe("approved by", some(&request.approved_by));
     lines.maybe("can approve", some(&request.eligible).filter(|_| waits(request)));

@@ -11,7 +11,10 @@ use super::openapi::Problems;
 use super::show;
 use crate::access::Narrowing;
 use crate::name::{Digest, HostName};
-use crate::time::Lifetime;
+use crate::service::access::Approval;
+use crate::ssh::PublicKey;
+use crate::ssh::sig::SshSignature;
+use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
 /// Approves exactly what the digest names, perhaps narrowed.
@@ -35,7 +38,18 @@ pub(super) async fn approve(
         only: only.transpose().map_err(|e| Problem::invalid("only", &e))?,
         without: body.without.iter().map(extension).collect::<Result<_, _>>()?,
     };
-    Ok(Answer(show::request(&app.service.approve(&caller.proven, &id, digest, narrow, body.comment).await?)))
+    let signature = body.signature.as_ref().map(signature).transpose()?;
+    let approval = Approval { digest, narrow, comment: body.comment, signature };
+    Ok(Answer(show::request(&app.service.approve(&caller.proven, &id, approval).await?)))
+}
+
+fn signature(given: &wire::ApprovalSignature) -> Result<(PublicKey, Timestamp, SshSignature), Problem> {
+    let wire::ApprovalSignature { key, signed, signature } = given;
+    Ok((
+        PublicKey::parse_openssh(key.trim()).map_err(|e| Problem::invalid("signature.key", &e))?,
+        Timestamp::parse(signed).map_err(|e| Problem::invalid("signature.signed", &e))?,
+        SshSignature::parse(signature).map_err(|e| Problem::invalid("signature.signature", &e))?,
+    ))
 }
 
 /// Says no, with a reason.

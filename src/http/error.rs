@@ -45,6 +45,8 @@ pub const CODES: &[&str] = &[
     "quorum_no_longer_met",
     "reason",
     "refuse_rule",
+    "signature_needed",
+    "signature_refused",
     "timeout",
     "too_large",
     "too_many",

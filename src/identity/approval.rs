@@ -93,7 +93,9 @@ pub enum SignatureRefusal {
     #[error("it names no server")]
     Server,
     /// Signed too long ago, or in the future.
-    #[error("it was signed at {signed} and it is {now} here; a signature counts for {FRESH} around its time: look at your clock, and approve again")]
+    #[error(
+        "it was signed at {signed} and it is {now} here; a signature counts for {FRESH} around its time: look at your clock, and approve again"
+    )]
     Stale {
         /// When it was signed, by the signer's clock.
         signed: Timestamp,

@@ -234,7 +234,8 @@ fn combined(asked: &Asked<'_>, granted: &[Granted<'_>]) -> Result<Outcome, Vec<R
     };
     let mut needs: BTreeSet<_> = granted.iter().flat_map(|g| &g.grant.approval).cloned().collect();
     // The same people asked twice, once for signatures: that is one need, and it wants them.
-    let asked_twice: Vec<_> = needs.iter().filter(|n| !n.signed && needs.contains(&n.with_signatures())).cloned().collect();
+    let asked_twice: Vec<_> =
+        needs.iter().filter(|n| !n.signed && needs.contains(&n.with_signatures())).cloned().collect();
     needs.retain(|need| !asked_twice.contains(need));
     Ok(match Quorum::new(needs.into_iter().collect()) {
         Some(quorum) => Outcome::Ask(terms, quorum),

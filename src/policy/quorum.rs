@@ -76,9 +76,8 @@ impl Quorum {
         // One place per person needed; the people who could take it, by number.
         let mut places: Vec<Vec<usize>> = Vec::new();
         for need in &self.0 {
-            let counts = |(person, signed_by): (&PersonName, &Option<Fingerprint>)| {
-                need.counts(person, *signed_by, directory)
-            };
+            let counts =
+                |(person, signed_by): (&PersonName, &Option<Fingerprint>)| need.counts(person, *signed_by, directory);
             let able = approvals.iter().enumerate().filter(|(_, approval)| counts(*approval));
             let able: Vec<usize> = able.map(|(number, _)| number).collect();
             places.extend(std::iter::repeat_n(able, usize::from(need.need)));

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use super::text::{self, REASON_CHARS_MAX};
 use super::{ATTEMPTS, Failure, Outcome, Service, whole};
-use crate::access::{AccessRequest, Check, Command, Narrowing, step};
+use crate::access::{AccessRequest, Check, Command, Narrowing, Refusal, Signed, step};
 use crate::identity::Proven;
+use crate::identity::approval::Signature;
 use crate::name::{Account, Digest, HostName, PersonName, RequestPrefix, Target};
 use crate::policy::Quorum;
 use crate::ssh::PublicKey;
+use crate::ssh::sig::SshSignature;
 use crate::store::{Change, Save, StoreError};
 use crate::time::{Lifetime, Timestamp};
 
@@ -88,10 +90,31 @@ pub struct ListFilter {
     pub limit: usize,
 }
 
+/// One person's approval.
+#[derive(Clone, Debug)]
+pub struct Approval {
+    /// The digest that they saw.
+    pub digest: Digest,
+    /// What they take away.
+    pub narrow: Narrowing,
+    /// A remark; at most 1000 characters.
+    pub comment: String,
+    /// The key that signed it, when, and what it signed.
+    pub signature: Option<(PublicKey, Timestamp, SshSignature)>,
+}
+
+impl Approval {
+    /// Of what this digest names, unnarrowed, unsigned and without a remark.
+    #[must_use]
+    pub fn of(digest: Digest) -> Self {
+        Self { digest, narrow: Narrowing::default(), comment: String::new(), signature: None }
+    }
+}
+
 /// What somebody wants done with a request, before policy was asked about it.
 #[derive(Clone, Debug)]
 enum Wish {
-    Approve { digest: Digest, narrow: Narrowing, comment: String },
+    Approve { digest: Digest, narrow: Narrowing, comment: String, signed: Option<Signed> },
     Deny { reason: String },
     Withdraw,
     Extend { lifetime: Lifetime, reason: String },
@@ -102,7 +125,9 @@ impl Wish {
     /// The command that it is under the policy in force.
     fn command(self, by: Proven, check: Check) -> Command {
         match self {
-            Self::Approve { digest, narrow, comment } => Command::Approve { by, digest, narrow, comment, check },
+            Self::Approve { digest, narrow, comment, signed } => {
+                Command::Approve { by, digest, narrow, comment, signed, check }
+            }
             Self::Deny { reason } => Command::Deny { by, reason, check },
             Self::Withdraw => Command::Withdraw { by },
             Self::Extend { lifetime, reason } => Command::Extend { by, lifetime, reason, check },
@@ -115,20 +140,20 @@ impl Wish {
 }
 
 impl Service {
-    /// Approves what `digest` names, perhaps narrowed.
+    /// Approves what the digest names, perhaps narrowed, perhaps with the approver's own signature.
     ///
     /// # Errors
     /// `Refused`, `NotFound`, `Invalid`.
-    pub async fn approve(
-        self: &Arc<Self>,
-        by: &Proven,
-        id: &RequestPrefix,
-        digest: Digest,
-        narrow: Narrowing,
-        comment: String,
-    ) -> Outcome<View> {
+    pub async fn approve(self: &Arc<Self>, by: &Proven, id: &RequestPrefix, approval: Approval) -> Outcome<View> {
+        let Approval { digest, narrow, comment, signature } = approval;
         let comment = text::check("comment", &comment, REASON_CHARS_MAX)?;
-        self.carry_out(by, id, Wish::Approve { digest, narrow, comment }).await
+        let signed = signature.map(|(key, signed, sshsig)| {
+            // The server is ours, whatever the client calls us: a signature for another one fits nothing here.
+            let signature = Signature::new(self.settings.public_url.clone(), key, signed, sshsig)?;
+            Ok(Signed { signature, service_keys: Arc::clone(&self.service_keys) })
+        });
+        let signed = signed.transpose().map_err(|why| Failure::Refused(Refusal::SignatureRefused { why }))?;
+        self.carry_out(by, id, Wish::Approve { digest, narrow, comment, signed }).await
     }
 
     /// Says no.

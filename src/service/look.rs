@@ -4,16 +4,14 @@
 //! and auditors. To everybody else it does not exist: an id that is absent and one that is not theirs get the same
 //! answer.
 
-use std::collections::BTreeSet;
-
 use super::access::{ListFilter, View};
 use super::tick::tick_step;
 use super::{Failure, Outcome, Service};
 use crate::access::{AccessRequest, State};
 use crate::audit::entry::Entry;
 use crate::identity::Proven;
-use crate::name::{PersonName, RequestId, RequestPrefix};
-use crate::policy::{Policy, Quorum};
+use crate::name::{RequestId, RequestPrefix};
+use crate::policy::{Approvals, Policy, Quorum};
 use crate::store::{RequestFilter, Stored};
 use crate::time::Timestamp;
 

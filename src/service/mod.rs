@@ -156,7 +156,7 @@ pub struct Service {
     challenge_key: MacKey,
     session_key: MacKey,
     /// Keys that sign for the service and so may neither log in nor be certified (I-20).
-    service_keys: BTreeSet<Fingerprint>,
+    service_keys: Arc<BTreeSet<Fingerprint>>,
     changed: broadcast::Sender<RequestId>,
     sign_slots: Arc<Semaphore>,
     /// One person's asks run one after the other: the limit and "one key, one request" look before they leap.

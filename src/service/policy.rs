@@ -124,7 +124,7 @@ impl Service {
         // Parsing, testing and comparing take their time; they go before the lock, and are done anew if the base has
         // moved.
         let (_, old) = self.policy_now();
-        let checked = check_text(text, file, self.service_keys.clone(), Some(Arc::clone(&old))).await?.passed()?;
+        let checked = check_text(text, file, (*self.service_keys).clone(), Some(Arc::clone(&old))).await?.passed()?;
         let guard = match dry_run {
             true => None,
             false => Some(Arc::clone(&self.policy_in_use).write_owned().await),

@@ -78,7 +78,7 @@ impl Service {
             policy_in_use: Arc::default(),
             challenge_key,
             session_key,
-            service_keys,
+            service_keys: Arc::new(service_keys),
             changed: broadcast::Sender::new(CHANGES_KEPT),
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),

@@ -15,8 +15,8 @@ use crate::name::{
     Account, Digest, GroupName, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial,
 };
 use crate::policy::{Approvals, Need, Quorum, Terms, Who};
-use crate::ssh::{Fingerprint, PublicKey};
 use crate::ssh::cert::{Extension, ForceCommand, Options, TbsCert};
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Lifetime, Timestamp, Window};
 
 /// The version of this format.
@@ -110,10 +110,17 @@ enum StateRow {
     },
     Approved {},
     Issued {},
-    Denied { by: String, reason: String },
+    Denied {
+        by: String,
+        reason: String,
+    },
     Withdrawn {},
     Lapsed {},
-    Ended { by: String, reason: String, at: u64 },
+    Ended {
+        by: String,
+        reason: String,
+        at: u64,
+    },
     Expired {},
 }
 

@@ -1,9 +1,10 @@
 //! What the entries mean together: replays the log and says where an entry contradicts those before it.
 //!
 //! What for: the tree proves that nobody changed the log since a checkpoint; this shows that what was written makes sense:
-//! no certificate without its grant, no window but the granted one, no approval by the asker (P1, P3, P4, P5).
+//! no certificate without its grant, no window but the granted one, no approval by the asker (P1, P3, P4, P5); and that each
+//! signed approval was signed as what the log says it was.
 //!
-//! What not: no signatures and no tree (`verify`); no policy: whether an approver was in the right group is in the policy text of
+//! What not: no checkpoints and no tree (`verify`); not whose key it is that signed an approval (`approvals`); no policy: whether an approver was in the right group is in the policy text of
 //! the version that the entry names, which the log knows only by its hash.
 //!
 //! *Why not run `access::step` again?* The log does not hold the policy, and a check that shares its code with what it
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::request::Request;
 use super::entry::Entry;
 use super::event::Event;
+use super::export::FindingKind;
 use crate::name::{PolicyVersion, RequestId, Serial};
 use crate::ssh::Fingerprint;
 
@@ -35,10 +37,20 @@ pub(in crate::audit) struct Replay {
 }
 
 /// What is wrong with an entry, as a sentence.
-type Wrong = String;
+#[derive(Debug)]
+pub(in crate::audit) struct Wrong {
+    pub(in crate::audit) kind: FindingKind,
+    pub(in crate::audit) what: String,
+}
 
-fn ensure(holds: bool, otherwise: impl FnOnce() -> Wrong) -> Result<(), Wrong> {
-    if holds { Ok(()) } else { Err(otherwise()) }
+impl From<String> for Wrong {
+    fn from(what: String) -> Self {
+        Self { kind: FindingKind::Meaning, what }
+    }
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Wrong> {
+    if holds { Ok(()) } else { Err(otherwise().into()) }
 }
 
 impl Replay {
@@ -153,7 +165,7 @@ const fn ends(event: &Event) -> bool {
     }
 }
 
-fn never_asked(id: RequestId) -> Wrong {
+fn never_asked(id: RequestId) -> String {
     format!("{id} was never asked for")
 }
 

@@ -1,12 +1,14 @@
 //! One request as the log tells it: what waits, what was granted, and what may follow.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Wrong, ensure};
 use crate::audit::entry::Entry;
 use crate::audit::event::{Answer, Event};
+use crate::audit::export::FindingKind;
 use crate::audit::text_time;
+use crate::identity::approval::{Signature, Statement};
 use crate::name::{Account, Digest, HostName, PersonName, Principal, RequestId, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::{Extension, ForceCommand, TbsCert};
@@ -26,6 +28,8 @@ pub(super) struct Request {
     verify_required: bool,
     start: Option<Timestamp>,
     backdate: Lifetime,
+    reason: String,
+    ticket: Option<String>,
     last: Option<Grant>,
     waiting: Option<Waiting>,
 }
@@ -35,8 +39,19 @@ pub(super) struct Request {
 struct Waiting {
     lifetime: Lifetime,
     digest: Digest,
+    /// An extension's own reason.
+    reason: Option<String>,
     verdict: Answer,
-    approvals: BTreeSet<PersonName>,
+    /// Each with the key that signed, if one did.
+    approvals: BTreeMap<PersonName, Option<Fingerprint>>,
+    /// Who has just narrowed it, and the digest that they saw.
+    narrowed: Option<(PersonName, Digest)>,
+}
+
+impl Waiting {
+    const fn new(lifetime: Lifetime, digest: Digest, reason: Option<String>, verdict: Answer) -> Self {
+        Self { lifetime, digest, reason, verdict, approvals: BTreeMap::new(), narrowed: None }
+    }
 }
 
 /// The window granted last.
@@ -55,7 +70,8 @@ impl Request {
         let Event::Asked { backdate, account_scope, permits, command, sources, verify_required, .. } = event else {
             return None;
         };
-        let waiting = Waiting { lifetime: *lifetime, digest: *digest, verdict: *verdict, approvals: BTreeSet::new() };
+        let Event::Asked { reason, ticket, .. } = event else { return None };
+        let waiting = Waiting::new(*lifetime, *digest, None, *verdict);
         Some(Self {
             person: person.clone(),
             key: *key,
@@ -68,6 +84,8 @@ impl Request {
             verify_required: *verify_required,
             start: *start,
             backdate: *backdate,
+            reason: reason.clone(),
+            ticket: ticket.clone(),
             last: None,
             waiting: Some(waiting),
         })
@@ -84,7 +102,9 @@ impl Request {
             Event::Narrowed { by, lifetime, hosts, permits, digest, .. } => {
                 self.narrow(by, (*lifetime, *digest), hosts, permits)
             }
-            Event::Approved { by, digest, .. } => self.approve(by, digest),
+            Event::Approved { by, digest, comment, signature, .. } => {
+                self.approve(id, by, digest, (comment, signature.as_ref()))
+            }
             Event::Granted { approvers, window, digest, .. } => self.grant(approvers, *window, digest, entry.at),
             Event::Denied { by, extension, .. } => {
                 ensure(*by != self.person, || format!("{by} decided their own request"))?;
@@ -102,15 +122,15 @@ impl Request {
             }
             Event::CertificateToBeSigned { .. } => self.certify(id, &entry.event, entry.index, cas),
             Event::CertificateRefused { person, .. } => self.by_asker(person),
-            Event::ExtensionAsked { person, lifetime, digest, verdict, .. } => {
-                self.extend(person, (*lifetime, *digest), *verdict)
+            Event::ExtensionAsked { person, lifetime, digest, reason, verdict, .. } => {
+                self.extend(person, Waiting::new(*lifetime, *digest, Some(reason.clone()), *verdict))
             }
             Event::Ended { .. } => ensure(was_granted, || "nothing was granted that could be ended".to_owned()),
             Event::Expired { .. } => match &self.last {
                 Some(grant) => ensure(grant.window.is_over(entry.at), || {
                     format!("its window lasts until {}", text_time(grant.window.end()))
                 }),
-                None => Err("nothing was granted that could expire".to_owned()),
+                None => Err("nothing was granted that could expire".to_owned().into()),
             },
             Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
@@ -128,14 +148,14 @@ impl Request {
     }
 
     fn waiting(&mut self) -> Result<&mut Waiting, Wrong> {
-        self.waiting.as_mut().ok_or_else(|| "nothing waited for a decision".to_owned())
+        self.waiting.as_mut().ok_or_else(|| "nothing waited for a decision".to_owned().into())
     }
 
     /// What waits is denied, taken back or too late: the extension, or the request as a whole.
     fn close_waiting(&mut self, extension: bool) -> Result<(), Wrong> {
         let fits = extension == self.last.is_some();
         ensure(fits, || "it names the request where the extension waited, or the other way round".to_owned())?;
-        self.waiting.take().map(drop).ok_or_else(|| "nothing waited for a decision".to_owned())
+        self.waiting.take().map(drop).ok_or_else(|| "nothing waited for a decision".to_owned().into())
     }
 
     fn narrow(
@@ -149,19 +169,71 @@ impl Request {
         let fewer = hosts.is_subset(&self.hosts) && !hosts.is_empty() && permits.is_subset(&self.permits);
         let waiting = self.waiting()?;
         let shorter = lifetime <= waiting.lifetime && lifetime > Lifetime::ZERO;
+        let seen = std::mem::replace(&mut waiting.digest, digest);
+        waiting.narrowed = Some((by.clone(), seen));
         waiting.lifetime = lifetime;
-        waiting.digest = digest;
-        waiting.approvals = BTreeSet::new();
+        waiting.approvals = BTreeMap::new();
         self.hosts = hosts.clone();
         self.permits = permits.clone();
         ensure(fewer && shorter, || "an approver widened what was asked for".to_owned())
     }
 
-    fn approve(&mut self, by: &PersonName, digest: &Digest) -> Result<(), Wrong> {
+    fn approve(
+        &mut self,
+        id: RequestId,
+        by: &PersonName,
+        digest: &Digest,
+        (comment, signature): (&str, Option<&Signature>),
+    ) -> Result<(), Wrong> {
         ensure(*by != self.person, || format!("{by} approved their own request"))?;
         let waiting = self.waiting()?;
+        let narrowed = waiting.narrowed.take().filter(|(narrower, _)| narrower == by);
+        let seen = narrowed.map_or(waiting.digest, |(_, seen)| seen);
+        let signed_by = signature.map(|signature| signature.key().fingerprint());
+        let before = waiting.approvals.insert(by.clone(), signed_by);
         ensure(*digest == waiting.digest, || format!("{by} approved something else than what waited"))?;
-        ensure(waiting.approvals.insert(by.clone()), || format!("{by} approved it twice"))
+        let says_more = before.is_none_or(|before| signed_by.is_some() && signed_by != before);
+        ensure(says_more, || format!("{by} approved it twice"))?;
+        let Some((signature, statement)) = signature.zip(self.statement(id, by, seen, comment)) else { return Ok(()) };
+        signature.verify(&statement).map_err(|why| {
+            let what = format!("the signature of {by} does not fit what the log says that they approved: {why}");
+            Wrong { kind: FindingKind::Approval, what }
+        })
+    }
+
+    /// What an approver of what waits has signed, made anew out of what the log says.
+    fn statement(&self, id: RequestId, approver: &PersonName, seen: Digest, comment: &str) -> Option<Statement> {
+        let waiting = self.waiting.as_ref()?;
+        let end = self.last.as_ref().map(|grant| grant.window.end());
+        Some(Statement {
+            approver: approver.clone(),
+            request: id,
+            digest: seen,
+            extends: end.filter(|_| waiting.reason.is_some()),
+            person: self.person.clone(),
+            key: self.key,
+            account: self.account.clone(),
+            hosts: self.hosts.clone(),
+            principals: self.principals(),
+            lifetime: waiting.lifetime,
+            backdate: self.backdate,
+            start: self.start,
+            permits: self.permits.clone(),
+            command: self.command.clone(),
+            sources: self.sources.clone(),
+            verify_required: self.verify_required,
+            reason: waiting.reason.as_ref().unwrap_or(&self.reason).clone(),
+            ticket: self.ticket.clone(),
+            comment: comment.to_owned(),
+        })
+    }
+
+    fn principals(&self) -> BTreeSet<Principal> {
+        let opens = |host| match self.account_scope.contains(host) {
+            true => Principal::of_account(&self.account),
+            false => Principal::on_host(&self.account, host),
+        };
+        self.hosts.iter().map(opens).collect()
     }
 
     fn grant(
@@ -175,7 +247,7 @@ impl Request {
         let waiting = self.waiting.take().ok_or_else(|| "nothing waited for a decision".to_owned())?;
         ensure(!approvers.contains(&self.person), || format!("{} approved their own request", self.person))?;
         ensure(*digest == waiting.digest, || "something else was granted than what waited".to_owned())?;
-        ensure(approvers.is_subset(&waiting.approvals), || {
+        ensure(approvers.iter().all(|name| waiting.approvals.contains_key(name)), || {
             "an approver is named whose approval is not in the log".to_owned()
         })?;
         ensure(waiting.verdict == Answer::Allow || !approvers.is_empty(), || "nobody approved it".to_owned())?;
@@ -209,14 +281,9 @@ impl Request {
         ensure(fits, || "the window begins at another time than what was granted".to_owned())
     }
 
-    fn extend(
-        &mut self,
-        person: &PersonName,
-        (lifetime, digest): (Lifetime, Digest),
-        verdict: Answer,
-    ) -> Result<(), Wrong> {
+    fn extend(&mut self, person: &PersonName, asked: Waiting) -> Result<(), Wrong> {
         let certified = self.last.as_ref().is_some_and(|grant| grant.certified);
-        let before = self.waiting.replace(Waiting { lifetime, digest, verdict, approvals: BTreeSet::new() });
+        let before = self.waiting.replace(asked);
         self.by_asker(person)?;
         ensure(certified && before.is_none(), || {
             "there was no certificate to extend, or something waited already".to_owned()
@@ -226,7 +293,7 @@ impl Request {
     fn certify(&mut self, id: RequestId, event: &Event, index: u64, cas: &BTreeSet<Fingerprint>) -> Result<(), Wrong> {
         let Event::CertificateToBeSigned { person, serial, ca, window, tbs, .. } = event else { return Ok(()) };
         ensure(serial.number() == index, || format!("the serial {serial} is not the number of its entry"))?;
-        let Some(grant) = &mut self.last else { return Err("a certificate without a grant".to_owned()) };
+        let Some(grant) = &mut self.last else { return Err("a certificate without a grant".to_owned().into()) };
         let first = !std::mem::replace(&mut grant.certified, true);
         ensure(first, || "a second certificate for one grant".to_owned())?;
         ensure(grant.window == *window, || "the certificate's window is not the granted one".to_owned())?;
@@ -241,11 +308,7 @@ impl Request {
         let fields = tbs.fields();
         let window = self.last.as_ref().map(|grant| grant.window);
         let options = &fields.options;
-        let opens = |host| match self.account_scope.contains(host) {
-            true => Principal::of_account(&self.account),
-            false => Principal::on_host(&self.account, host),
-        };
-        let principals: BTreeSet<Principal> = self.hosts.iter().map(opens).collect();
+        let principals = self.principals();
         let sources: BTreeSet<String> = options.source_addresses.iter().map(ToString::to_string).collect();
         let command = options.force_command.as_ref().map(ForceCommand::as_str);
         let differs = [
@@ -262,7 +325,7 @@ impl Request {
             ("CA key", tbs.ca().fingerprint() != ca),
         ];
         match differs.into_iter().find(|(_, differs)| *differs) {
-            Some((what, _)) => Err(format!("the bytes to be signed name another {what} than the log")),
+            Some((what, _)) => Err(format!("the bytes to be signed name another {what} than the log").into()),
             None => Ok(()),
         }
     }
