@@ -6,7 +6,7 @@ use std::path::Path;
 
 use hallpass::config::Config;
 use hallpass::name::{Account, HostName, PersonName};
-use hallpass::policy::{Outcome, Policy, Question};
+use hallpass::policy::{Approvals, Outcome, Policy, Question};
 use hallpass::time::{Lifetime, Timestamp};
 
 const POLICY: &str = include_str!("../../policy.toml.example");
@@ -61,8 +61,13 @@ fn the_policy_example_grants_what_its_comments_say() {
 
     let Outcome::Ask(terms, quorum) = ask("bob", "db-1", "postgres") else { panic!("it asks") };
     assert_eq!(terms.lifetime_max.to_string(), "45m");
-    let others = BTreeSet::from([person("carol"), person("dave")]);
-    assert!(quorum.is_met(&others, policy().directory()), "whoever asks, the others can approve");
+    let policy = policy();
+    let (carol, dave) = (person("carol"), person("dave"));
+    let key = policy.directory().person(&dave).unwrap().keys[0].fingerprint();
+    let others = Approvals::from([(carol.clone(), None), (dave.clone(), Some(key))]);
+    assert!(quorum.is_met(&others, policy.directory()), "whoever asks, the others can approve");
+    let unsigned = Approvals::from([(carol, None), (dave, None)]);
+    assert!(!quorum.is_met(&unsigned, policy.directory()), "one of them with a signature");
     assert!(matches!(ask("bob", "db-1", "root"), Outcome::Refuse(_)));
 }
 

@@ -223,6 +223,8 @@ mod tests {
             .replace("backdate = \"30s\"\n", "")
             .replace("window = { default = \"30m\", max = \"1h\", total = \"4h\" }\n", "")
             .replace("decide_by = \"30m\"\n", "")
+            .replace("signed_approvals = \"accepted\"\n", "")
+            .replace(", signed = false", "")
             .replace("scope = \"host\"\n", "")
             .replace("effect = \"grant\"\n", "")
             .replace("permit = { pty = true, port_forwarding = false, agent_forwarding = false, x11_forwarding = false, user_rc = false }\n", "")

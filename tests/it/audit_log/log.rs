@@ -8,11 +8,13 @@ use hallpass::audit::entry::Entry;
 use hallpass::audit::event::{Answer, Event};
 use hallpass::audit::export::{Exporter, Finding, FindingKind, Verified, verify};
 use hallpass::audit::tree::Frontier;
+use hallpass::identity::approval::{Signature, Statement};
 use hallpass::identity::{Actor, Part};
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, TbsCert};
-use hallpass::ssh::private::SessionKey;
+use hallpass::ssh::private::{LoginKey, SessionKey};
+use hallpass::ssh::sig::{APPROVAL_NAMESPACE, SshSignature};
 use hallpass::time::{Lifetime, Timestamp, Window};
 
 /// 2026-01-05T10:00:00Z.
@@ -62,6 +64,7 @@ pub(crate) fn log_key() -> LogKey {
 pub(crate) const POLICY: PolicyVersion = PolicyVersion(1);
 pub(crate) const SUBJECT: u8 = 1;
 pub(crate) const CA: u8 = 2;
+pub(crate) const BOB: u8 = 5;
 
 pub(crate) fn asked(request: &str, by: &str, lifetime: u32, verdict: Answer) -> Event {
     Event::Asked {
@@ -114,16 +117,72 @@ pub(crate) fn to_be_signed_but(
     Event::CertificateToBeSigned { request, person: by, serial, ca, window, tbs, policy: POLICY }
 }
 
+/// What bob approves in the story: less than alice asked for.
+pub(crate) fn bobs_statement() -> Statement {
+    let Event::Asked { reason, ticket, .. } = asked("7K3F-9QX2", "alice", 3600, Answer::Ask) else { unreachable!() };
+    Statement {
+        approver: person("bob"),
+        request: id("7K3F-9QX2"),
+        digest: digest(1),
+        extends: None,
+        person: person("alice"),
+        key: public_key(SUBJECT).fingerprint(),
+        account: Account::parse("deploy").unwrap(),
+        hosts: hosts(&["web-1"]),
+        principals: BTreeSet::from([Principal::parse("deploy@web-1").unwrap()]),
+        lifetime: seconds(1800),
+        backdate: seconds(20),
+        start: None,
+        permits: BTreeSet::from([Extension::Pty]),
+        command: None,
+        sources: BTreeSet::new(),
+        verify_required: false,
+        reason,
+        ticket,
+        comment: "ok".to_owned(),
+    }
+}
+
+/// What carol would sign when she approves more time.
+pub(crate) fn carols_statement() -> Statement {
+    Statement {
+        approver: person("carol"),
+        digest: digest(3),
+        extends: Some(at(1820)),
+        lifetime: seconds(600),
+        reason: "more".to_owned(),
+        ..bobs_statement()
+    }
+}
+
+/// The server that people of the story are logged in to.
+pub(crate) const SERVER: &str = "https://hallpass.example.com";
+
+/// The signature of bob's key.
+pub(crate) fn signature(statement: &Statement) -> Signature {
+    signature_by(BOB, APPROVAL_NAMESPACE, statement)
+}
+
+/// A signature of the key of this seed, for this purpose.
+pub(crate) fn signature_by(seed: u8, namespace: &str, statement: &Statement) -> Signature {
+    let key = SessionKey::generate([seed; 32]).to_openssh("").unwrap();
+    let key = LoginKey::parse(key.as_bytes(), None).unwrap();
+    let armoured = key.sign(namespace, statement.text(SERVER, at(19)).as_bytes()).unwrap();
+    let sshsig = SshSignature::parse(&armoured).unwrap();
+    Signature::new(SERVER.to_owned(), key.public_key().clone(), at(19), sshsig).unwrap()
+}
+
 /// A sound log with every kind of event, each with its second.
 #[expect(clippy::too_many_lines, reason = "a table: one event after the other")]
 pub(crate) fn story() -> Vec<(u64, Event)> {
     let (a, b, c, d, e) = ("7K3F-9QX2", "00000001", "00000002", "00000003", "00000004");
-    let approved = |by: &str, byte: u8| Event::Approved {
+    let approved = |by: &str, byte: u8, signature: Option<Signature>| Event::Approved {
         request: id(a),
         by: person(by),
         digest: digest(byte),
         comment: "ok".to_owned(),
         policy: POLICY,
+        signature,
     };
     let granted = |request: &str, approvers: &[&str], window: Window, byte: u8| Event::Granted {
         request: id(request),
@@ -183,7 +242,7 @@ pub(crate) fn story() -> Vec<(u64, Event)> {
                 digest: digest(2),
             },
         ),
-        (20, approved("bob", 2)),
+        (20, approved("bob", 2, Some(signature(&bobs_statement())))),
         (20, granted(a, &["bob"], window(0, 1820), 2)),
         (21, to_be_signed(a, 9, window(0, 1820), "web-1")),
         (21, signed(9)),
@@ -199,7 +258,7 @@ pub(crate) fn story() -> Vec<(u64, Event)> {
                 verdict: Answer::Ask,
             },
         ),
-        (910, approved("carol", 3)),
+        (910, approved("carol", 3, None)),
         (910, granted(a, &["carol"], window(880, 2420), 3)),
         (911, to_be_signed(a, 14, window(880, 2420), "web-1")),
         (911, signed(14)),

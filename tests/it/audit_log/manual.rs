@@ -110,6 +110,51 @@ fn the_manuals_script_finds_the_signed_root_without_our_code() {
     assert_eq!(run("changed.jsonl"), "300 entries; ROOT DIFFERS\n");
 }
 
+/// The reason in the story has what a statement must escape, so the manual's example has a tamer one.
+#[test]
+fn the_manuals_statement_is_what_an_approver_signs() {
+    let mut said = bobs_statement();
+    said.reason = "disk of \"web-1\" is full".to_owned();
+    assert_eq!(blocks(&manual(), "text"), [said.text(SERVER, at(19))]);
+}
+
+#[test]
+fn the_manuals_script_makes_the_statement_and_ssh_keygen_verifies_it_without_our_code() {
+    let desk = Desk::new();
+    let manual = manual();
+    let script = blocks(&manual, "python")[1];
+    let signers = format!("bob,carol {}\n", public_key(BOB).to_openssh());
+    hallpass::durable::create(&desk.0.path().join("allowed_signers"), signers.as_bytes(), 0o600).unwrap();
+    let verify = |log: &str, approver: &str, entry: &str| {
+        let run = |program: &str, arguments: &[&str], input: std::process::Stdio| {
+            let mut command = std::process::Command::new(program);
+            command.args(arguments).current_dir(desk.0.path()).stdin(input).output().unwrap()
+        };
+        let made = run("python3", &["-c", script, log, entry], std::process::Stdio::null());
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let statement = std::fs::File::open(desk.0.path().join("statement")).unwrap();
+        let arguments =
+            ["-Y", "verify", "-f", "allowed_signers", "-I", approver, "-n", "approval@hallpass", "-s", "statement.sig"];
+        run("ssh-keygen", &arguments, statement.into()).status.success()
+    };
+    assert!(verify("log.jsonl", "bob", "7"));
+    assert_eq!(
+        std::fs::read_to_string(desk.0.path().join("statement")).unwrap(),
+        bobs_statement().text(SERVER, at(19))
+    );
+    assert!(!verify("log.jsonl", "dave", "7"));
+    assert!(!verify("changed.jsonl", "bob", "7"), "the remark was changed");
+    // And of an extension.
+    let mut more = story();
+    let Event::Approved { signature: of, .. } = &mut more[12].1 else { panic!("not an approval") };
+    let extension = carols_statement();
+    *of = Some(signature(&extension));
+    assert!(check(export(more.clone()).as_bytes()).is_ok());
+    hallpass::durable::create(&desk.0.path().join("more.jsonl"), export(more).as_bytes(), 0o600).unwrap();
+    assert!(verify("more.jsonl", "carol", "12"));
+    assert_eq!(std::fs::read_to_string(desk.0.path().join("statement")).unwrap(), extension.text(SERVER, at(19)));
+}
+
 #[test]
 fn the_exit_code_tells_a_sound_log_from_an_unsound_one_and_from_wrong_usage() {
     let desk = Desk::new();

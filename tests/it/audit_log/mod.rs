@@ -4,6 +4,7 @@
 mod log;
 mod manual;
 mod meaning;
+mod signed;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use hallpass::audit::checkpoint::LogKey;
 use hallpass::audit::entry::Entry;
 use hallpass::audit::event::Event;
 use hallpass::audit::export::{Exporter, FindingKind, verify};
+use hallpass::audit::report::{self, Demands};
 use hallpass::audit::tree::leaf_hash;
 use proptest::prelude::*;
 
@@ -64,7 +66,7 @@ fn the_key_of_the_file_is_believed_only_when_none_is_given() {
 #[test]
 fn a_change_that_keeps_the_form_is_located_within_its_group() {
     let text = export(long_story(600));
-    let changed = text.replacen("\"comment\":\"ok\"", "\"comment\":\"ko\"", 1);
+    let changed = text.replacen("\"reason\":\"more\"", "\"reason\":\"less\"", 1);
     let findings = check(changed.as_bytes()).unwrap_err();
     assert_eq!(kinds(&findings), [FindingKind::Group, FindingKind::Root]);
     assert!(findings[0].what.contains("entries 0 to 255"), "{findings:?}");
@@ -157,17 +159,18 @@ fn an_exporter_refuses_what_does_not_fit_together() {
 fn a_report_says_whose_key_it_believed() {
     let text = export(story());
     let key = log_key().verifier().to_text();
-    let trusting = hallpass::audit::report::verify(text.as_bytes(), None, None).unwrap();
+    let known = Demands { key: Some(&key), ..Demands::default() };
+    let trusting = report::verify(text.as_bytes(), Demands::default()).unwrap();
     assert!(trusting.is_sound && trusting.text.contains("nobody vouched"), "{}", trusting.text);
-    let checked = hallpass::audit::report::verify(text.as_bytes(), Some(&key), text.lines().last()).unwrap();
+    let checked = report::verify(text.as_bytes(), Demands { earlier: text.lines().last(), ..known }).unwrap();
     assert!(checked.is_sound && checked.text.contains("the log continues the one of 28 entries"), "{}", checked.text);
     assert_eq!(checked.json["key_given"], true);
     let changed = text.replacen("done", "gone", 1);
-    let report = hallpass::audit::report::verify(changed.as_bytes(), Some(&key), None).unwrap();
+    let report = report::verify(changed.as_bytes(), known).unwrap();
     assert!(!report.is_sound && report.text.starts_with("the log is NOT sound: 1 finding\n"), "{}", report.text);
     assert_eq!(report.json["findings"][0]["kind"], "root");
-    assert!(hallpass::audit::report::verify(text.as_bytes(), Some("x"), None).is_err());
-    assert!(hallpass::audit::report::verify(text.as_bytes(), None, Some("x")).is_err());
+    assert!(report::verify(text.as_bytes(), Demands { key: Some("x"), ..Demands::default() }).is_err());
+    assert!(report::verify(text.as_bytes(), Demands { earlier: Some("x"), ..Demands::default() }).is_err());
 }
 
 /// What somebody could do to a file.

@@ -20,5 +20,6 @@ mod login;
 mod random;
 mod rows;
 mod rules;
+mod signed;
 mod table;
 mod world;

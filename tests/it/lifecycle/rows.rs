@@ -1,13 +1,12 @@
 //! Stored parts that contradict each other are refused: a row that was damaged, edited, or is of another version.
 
-use std::collections::BTreeSet;
-
 use hallpass::access::{AccessRequest, Extending, Parts, State};
 use hallpass::name::{Account, Digest, PolicyVersion, Principal, Serial};
+use hallpass::policy::Approvals;
 use hallpass::ssh::cert::Extension;
 use hallpass::time::{Lifetime, Window};
 
-use super::world::{AT_ONCE, NOON, ONE, TWO, World, at, hosts, key, minutes, people, person};
+use super::world::{AT_ONCE, NOON, ONE, TWO, World, at, hosts, key, minutes, person};
 
 /// A request in every state, and with every kind of extension.
 pub(super) fn in_every_state() -> Vec<(&'static str, World)> {
@@ -143,12 +142,12 @@ fn no_certificate_can_be_exchanged_in_a_row() {
 #[test]
 fn the_asker_cannot_be_put_among_the_approvers() {
     is_refused("grant", granted, |parts| {
-        parts.grants[0].approvers.insert(person("alice"));
+        parts.grants[0].approvers.insert(person("alice"), None);
     });
     let pending = |parts: &Parts| matches!(parts.state, State::Pending { .. });
     is_refused("pending", pending, |parts| {
         if let State::Pending { approvals, .. } = &mut parts.state {
-            approvals.insert(person("alice"));
+            approvals.insert(person("alice"), None);
         }
     });
     is_refused(
@@ -156,7 +155,7 @@ fn the_asker_cannot_be_put_among_the_approvers() {
         |parts| parts.extension.is_some(),
         |parts| {
             if let Some(extension) = &mut parts.extension {
-                extension.approvals.insert(person("alice"));
+                extension.approvals.insert(person("alice"), None);
             }
         },
     );
@@ -164,14 +163,14 @@ fn the_asker_cannot_be_put_among_the_approvers() {
         "approvers where nobody was asked",
         |parts| parts.quorum.is_none(),
         |parts| {
-            parts.grants[0].approvers = people(&["bob"]);
+            parts.grants[0].approvers = Approvals::from([(person("bob"), None)]);
         },
     );
     is_refused(
         "no approvers where somebody was asked",
         |parts| granted(parts) && parts.quorum.is_some(),
         |parts| {
-            parts.grants[0].approvers = BTreeSet::new();
+            parts.grants[0].approvers = Approvals::new();
         },
     );
 }
@@ -180,7 +179,7 @@ fn the_asker_cannot_be_put_among_the_approvers() {
 fn a_state_that_does_not_fit_the_rest_is_refused() {
     let states = || {
         [
-            State::Pending { approvals: BTreeSet::new(), decide_by: at(NOON + 1800) },
+            State::Pending { approvals: Approvals::new(), decide_by: at(NOON + 1800) },
             State::Approved,
             State::Issued,
             State::Denied { by: person("bob"), reason: "no".to_owned() },

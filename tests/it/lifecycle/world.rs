@@ -74,6 +74,12 @@ pub(super) struct Shape {
     pub(super) rule: &'static str,
     /// What is added to each host.
     pub(super) host: &'static str,
+    /// What is added to the approval entry.
+    pub(super) approval: &'static str,
+    /// The seed of bob's login key.
+    pub(super) bobs_key: u8,
+    /// A second login key of bob's; empty for none.
+    pub(super) bobs_other_key: &'static str,
 }
 
 /// One of bob and carol must agree (alice may not, although she is in the group).
@@ -84,6 +90,9 @@ pub(super) const ONE: Shape = Shape {
     total: 120,
     rule: "permit = { pty = true, port_forwarding = true }",
     host: "",
+    approval: "",
+    bobs_key: 11,
+    bobs_other_key: "",
 };
 
 /// Bob and carol must agree.
@@ -114,15 +123,21 @@ pub(super) fn check(shape: &Shape, version: u32) -> Check {
     );
     for (seed, name) in ["alice", "bob", "carol", "dave", "omar"].into_iter().enumerate() {
         let groups = if shape.sre.contains(&name) { "\"sre\"" } else { "" };
-        let key = key(10 + u8::try_from(seed).unwrap()).to_openssh();
-        text += &format!("[[person]]\nname = \"{name}\"\ngroups = [{groups}]\nkeys = [\"{key}\"]\n");
+        let seed = if name == "bob" { shape.bobs_key } else { 10 + u8::try_from(seed).unwrap() };
+        let key = key(seed).to_openssh();
+        let other = if name == "bob" && !shape.bobs_other_key.is_empty() {
+            format!(", \"{}\"", shape.bobs_other_key)
+        } else {
+            String::new()
+        };
+        text += &format!("[[person]]\nname = \"{name}\"\ngroups = [{groups}]\nkeys = [\"{key}\"{other}]\n");
     }
     for host in ["web-1", "web-2"] {
         text += &format!("[[host]]\nname = \"{host}\"\n{}\n", shape.host);
     }
     text += "[[rule]]\nname = \"web\"\nwho = [\"person:alice\"]\nhosts = [\"web-*\"]\naccounts = [\"deploy\"]\n";
     if shape.need > 0 {
-        text += &format!("approval = [{{ need = {}, from = [\"group:sre\"] }}]\n", shape.need);
+        text += &format!("approval = [{{ need = {}, from = [\"group:sre\"]{} }}]\n", shape.need, shape.approval);
     }
     text += shape.rule;
     Check { version: PolicyVersion(version), policy: parsed(text) }
@@ -207,7 +222,8 @@ impl World {
     }
 
     pub(super) fn approve_digest(&self, by: &str, narrow: Narrowing, digest: Digest) -> Command {
-        Command::Approve { by: proven(by), digest, narrow, comment: "fine".to_owned(), check: self.check.clone() }
+        let (by, comment) = (proven(by), "fine".to_owned());
+        Command::Approve { by, digest, narrow, comment, signed: None, check: self.check.clone() }
     }
 
     pub(super) fn deny(&self, by: &str) -> Command {

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use hallpass::access::Narrowing;
 use hallpass::audit::checkpoint::LogKey;
 use hallpass::identity::Proven;
 use hallpass::identity::challenge::{Answer, statement};
 use hallpass::name::{Account, PersonName, RequestPrefix, Target};
-use hallpass::service::access::{Ask, View};
+use hallpass::service::access::{Approval, Ask, View};
 use hallpass::service::{FirstPolicy, Parts, Service, Settings, SystemRandom};
 use hallpass::signer::file::{self, FileSigner};
 use hallpass::ssh::cert::Certificate;
@@ -55,7 +54,7 @@ pub(crate) async fn issue(rules: &str, hosts: &[&str], account: &str, now: Times
     if asked.request.parts().state.word() == "pending" {
         let bob = login(&service, "bob@example.com", 2).await;
         let digest = asked.request.digest();
-        service.approve(&bob, &id, digest, Narrowing::default(), String::new()).await.unwrap();
+        service.approve(&bob, &id, Approval::of(digest)).await.unwrap();
     }
     let certificate = service.certificate(&alice, &id).await.unwrap();
     let view = service.view(&alice, &id).await.unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hallpass::identity::{Directory, Person};
 use hallpass::name::{GroupName, PersonName};
-use hallpass::policy::{Need, Quorum, Who};
+use hallpass::policy::{Approvals, Need, Quorum, Who};
 use proptest::prelude::*;
 
 fn person(n: usize) -> PersonName {
@@ -26,8 +26,17 @@ fn directory(groups: &[u8]) -> Directory {
 
 fn quorum(needs: &[(u8, Vec<usize>)]) -> Quorum {
     let who = |n: usize| if n < 3 { Who::Group(group(n)) } else { Who::Person(person(n - 3)) };
-    let need = |(need, from): &(u8, Vec<usize>)| Need { need: *need, from: from.iter().map(|n| who(*n)).collect() };
+    let need = |(need, from): &(u8, Vec<usize>)| Need {
+        need: *need,
+        from: from.iter().map(|n| who(*n)).collect(),
+        signed: false,
+    };
     Quorum::new(needs.iter().map(need).collect()).unwrap()
+}
+
+/// All of them approved, without signing.
+fn unsigned(people: impl IntoIterator<Item = PersonName>) -> Approvals {
+    people.into_iter().map(|name| (name, None)).collect()
 }
 
 /// Whether the places from `place` on can be filled with people who are still free, by trying everything.
@@ -46,17 +55,17 @@ fn somebody_in_two_groups_counts_for_the_one_where_they_are_needed() {
     let directory = directory(&[0b11, 0b01]);
     for needs in [[(1, vec![0]), (1, vec![1])], [(1, vec![1]), (1, vec![0])]] {
         let quorum = quorum(&needs);
-        assert!(quorum.is_met(&BTreeSet::from([person(0), person(1)]), &directory));
-        assert!(!quorum.is_met(&BTreeSet::from([person(0)]), &directory));
-        assert!(!quorum.is_met(&BTreeSet::from([person(1)]), &directory));
+        assert!(quorum.is_met(&unsigned([person(0), person(1)]), &directory));
+        assert!(!quorum.is_met(&unsigned([person(0)]), &directory));
+        assert!(!quorum.is_met(&unsigned([person(1)]), &directory));
     }
 }
 
 #[test]
 fn people_who_left_the_directory_count_for_nothing() {
     let quorum = quorum(&[(1, vec![3 + 5])]);
-    assert!(!quorum.is_met(&BTreeSet::from([person(5)]), &directory(&[0, 0])));
-    assert!(quorum.is_met(&BTreeSet::from([person(5)]), &directory(&[0; 6])));
+    assert!(!quorum.is_met(&unsigned([person(5)]), &directory(&[0, 0])));
+    assert!(quorum.is_met(&unsigned([person(5)]), &directory(&[0; 6])));
 }
 
 #[test]
@@ -76,7 +85,7 @@ proptest! {
         let chosen: BTreeSet<PersonName> = (0..6).filter(|n| approvers & (1 << n) != 0).map(person).collect();
         let places: Vec<&Need> =
             quorum.needs().iter().flat_map(|need| std::iter::repeat_n(need, usize::from(need.need))).collect();
-        let is_met = quorum.is_met(&chosen, &directory);
+        let is_met = quorum.is_met(&unsigned(chosen.clone()), &directory);
         prop_assert_eq!(is_met, can_seat(&places, &chosen, &directory));
         prop_assert!(!is_met || chosen.len() >= places.len(), "somebody was counted twice");
 
@@ -84,7 +93,7 @@ proptest! {
         prop_assert!(!eligible.contains(&person(asker)), "nobody approves their own request");
         let helpful: BTreeSet<PersonName> =
             chosen.iter().filter(|name| quorum.is_eligible(name, &directory)).cloned().collect();
-        prop_assert_eq!(quorum.is_met(&helpful, &directory), is_met, "the others change nothing");
+        prop_assert_eq!(quorum.is_met(&unsigned(helpful), &directory), is_met, "the others change nothing");
         for name in chosen.iter().filter(|name| **name != person(asker)) {
             prop_assert_eq!(eligible.contains(name), quorum.is_eligible(name, &directory));
         }

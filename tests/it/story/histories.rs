@@ -6,7 +6,7 @@ use hallpass::access::Narrowing;
 use hallpass::identity::Proven;
 use hallpass::name::RequestId;
 use hallpass::service::Failure;
-use hallpass::service::access::Ask;
+use hallpass::service::access::{Approval, Ask};
 use hallpass::time::Lifetime;
 use proptest::prelude::*;
 
@@ -140,7 +140,8 @@ impl Story {
                 let Ok(digest) = self.world.shown(&self.people[who], id).await else { return };
                 let narrow = Narrowing { lifetime: minutes.map(Lifetime::minutes), ..Narrowing::default() };
                 let by = &self.people[who];
-                self.world.service().approve(by, &prefix(id), digest, narrow, "fine".to_owned()).await.map(drop)
+                let approval = Approval { narrow, comment: "fine".to_owned(), ..Approval::of(digest) };
+                self.world.service().approve(by, &prefix(id), approval).await.map(drop)
             }
             Deed::Deny { who, request } => {
                 let Some(id) = self.request(request) else { return };

@@ -12,7 +12,7 @@ use hallpass::access::{Narrowing, Refusal};
 use hallpass::name::{Account, HostName, RequestId};
 use hallpass::policy::RefusedKind;
 use hallpass::service::Failure;
-use hallpass::service::access::{Ask, ListFilter, View};
+use hallpass::service::access::{Approval, Ask, ListFilter, View};
 use hallpass::ssh::cert::Extension;
 use hallpass::ssh::private::SessionKey;
 use hallpass::time::{Lifetime, Timestamp};
@@ -112,8 +112,10 @@ async fn who_narrows_starts_approval_anew_and_nobody_widens() {
     let first = world.shown(&dana, id).await.unwrap();
     world.approve(&bob, id).await.unwrap();
 
-    let approve =
-        async |by, digest, narrow| world.service().approve(by, &prefix(id), digest, narrow, String::new()).await;
+    let approve = async |by, digest, narrow| {
+        let approval = Approval { narrow, ..Approval::of(digest) };
+        world.service().approve(by, &prefix(id), approval).await
+    };
     let longer = Narrowing { lifetime: Some(minutes(59)), ..Narrowing::default() };
     let widened = approve(&carol, first, longer).await;
     assert!(matches!(widened, Err(Failure::Refused(Refusal::WouldWiden { .. }))), "{widened:?}");
@@ -141,7 +143,8 @@ async fn an_approver_takes_away_hosts_and_extensions() {
         without: BTreeSet::from([Extension::PortForwarding]),
     };
     let digest = world.shown(&bob, id).await.unwrap();
-    world.service().approve(&bob, &prefix(id), digest, narrow, "one is enough".to_owned()).await.unwrap();
+    let approval = Approval { narrow, comment: "one is enough".to_owned(), ..Approval::of(digest) };
+    world.service().approve(&bob, &prefix(id), approval).await.unwrap();
     let certificate = world.fetch(&alice, id).await.unwrap();
     assert_eq!(principals(&certificate), ["deploy@web-2"]);
     assert_eq!(certificate.tbs().fields().options.permits, BTreeSet::from([Extension::Pty]));
@@ -241,7 +244,7 @@ async fn what_somebody_may_not_see_does_not_exist_for_them() {
     for id in [id, absent].map(prefix) {
         assert!(is_not_found(&service.view(&eve, &id).await));
         assert!(is_not_found(&service.history(&eve, &id).await));
-        assert!(is_not_found(&service.approve(&eve, &id, digest, Narrowing::default(), String::new()).await));
+        assert!(is_not_found(&service.approve(&eve, &id, Approval::of(digest)).await));
         assert!(is_not_found(&service.deny(&eve, &id, "no".to_owned()).await));
         assert!(is_not_found(&service.withdraw(&eve, &id).await));
         assert!(is_not_found(&service.extend(&eve, &id, minutes(1), "more".to_owned()).await));
@@ -292,7 +295,8 @@ async fn a_retried_ask_gives_the_same_request_and_a_key_serves_one_request() {
     assert_eq!(world.service().ask(&alice, ask.clone()).await.unwrap().request.id(), id);
     let narrow = Narrowing { only: Some(BTreeSet::from([HostName::parse("web-1").unwrap()])), ..Narrowing::default() };
     let digest = world.shown(&bob, id).await.unwrap();
-    world.service().approve(&bob, &prefix(id), digest, narrow, String::new()).await.unwrap();
+    let approval = Approval { narrow, ..Approval::of(digest) };
+    world.service().approve(&bob, &prefix(id), approval).await.unwrap();
     let again = world.service().ask(&alice, ask.clone()).await.unwrap();
     assert_eq!((again.request.id(), again.request.parts().state.word()), (id, "approved"), "also when narrowed");
     for other in [
@@ -450,7 +454,7 @@ async fn a_hundred_parallel_approvals_and_fetches_yield_one_serial() {
         let (world, bob) = (world.clone(), bob.clone());
         tokio::spawn(async move {
             let none = Narrowing::default();
-            world.service().approve(&bob, &prefix(id), digest, none, String::new()).await.is_ok()
+            world.service().approve(&bob, &prefix(id), Approval { narrow: none, ..Approval::of(digest) }).await.is_ok()
         })
     });
     let fetching = (0..100).map(|_| {

@@ -148,6 +148,7 @@ operator = ["group:platform"]
             digest: request.digest(),
             narrow: Narrowing::default(),
             comment: "ok".to_owned(),
+            signed: None,
             check: self.check(),
         }
     }

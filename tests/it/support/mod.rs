@@ -18,7 +18,7 @@ use hallpass::audit::checkpoint::LogKey;
 use hallpass::identity::Proven;
 use hallpass::identity::challenge::{Answer, statement};
 use hallpass::name::{Account, Digest, PersonName, RequestId, RequestPrefix, Target};
-use hallpass::service::access::{Ask, View};
+use hallpass::service::access::{Approval, Ask, View};
 use hallpass::service::login::NewSession;
 use hallpass::service::{FirstPolicy, NoRandomness, Outcome, Parts, Random, Service, Settings};
 use hallpass::ssh::PublicKey;
@@ -234,7 +234,7 @@ impl World {
     /// Approves what waits, as it is shown to this person now.
     pub(crate) async fn approve(&self, by: &Proven, id: RequestId) -> Outcome<View> {
         let digest = self.shown(by, id).await?;
-        self.service().approve(by, &prefix(id), digest, hallpass::access::Narrowing::default(), String::new()).await
+        self.service().approve(by, &prefix(id), Approval::of(digest)).await
     }
 
     /// The digest that this person sees.
