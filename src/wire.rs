@@ -128,8 +128,10 @@ pub struct Request {
     /// Source addresses; empty means anywhere.
     pub sources: Vec<String>,
     /// Whether a security key must check a PIN or finger.
+    #[serde(default)]
     pub verify_required: bool,
     /// How much earlier than its approval the window begins.
+    #[serde(default)]
     pub backdate: String,
     /// Fingerprint of the key.
     pub key: String,

@@ -61,7 +61,7 @@ pub enum Refusal {
     },
     /// Only signed approvals of this person count.
     #[error(
-        "the policy in force (version {version}) wants this approval signed by a login key of {person}: approve with `hallpass approve`, which signs, and without --unsigned"
+        "the policy in force (version {version}) wants {person} to sign the approval with a login key: approve with `hallpass approve`, without --unsigned"
     )]
     SignatureNeeded {
         /// Who tried.

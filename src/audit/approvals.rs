@@ -69,7 +69,7 @@ impl Approvals {
         let finding = |seen: &Seen, what: String| {
             let what = match seen.count {
                 1 => what,
-                count => format!("{what}, and {} times more", count.saturating_sub(1)),
+                count => format!("{what}; {count} times, first here"),
             };
             Finding { line: seen.line, entry: Some(seen.entry), kind: FindingKind::Approval, what }
         };

@@ -25,6 +25,7 @@ pub(crate) fn details(request: &wire::Request) -> String {
     lines.add("may use", &if request.permit.is_empty() { "commands only".to_owned() } else { joined(&request.permit) });
     lines.maybe("command", request.command.as_deref().map(escape));
     lines.add("from", &if request.sources.is_empty() { "anywhere".to_owned() } else { joined(&request.sources) });
+    lines.maybe("must", request.verify_required.then(|| "check a PIN or finger for each use of the key".to_owned()));
     lines.add("key", &escape(&request.key));
     lines.add("rules", &format!("{} (policy {})", joined(&request.rules), request.policy));
     for need in &request.needs {

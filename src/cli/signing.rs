@@ -37,7 +37,7 @@ pub(super) fn sign(
         if shown.needs.iter().all(|need| need.signed) {
             return failure;
         }
-        failure.next(format!("or without your key's signature: hallpass approve {} --unsigned", shown.id))
+        failure.next(format!("hallpass approve {} --unsigned approves by your login alone", statement.request))
     })?;
     Ok(wire::ApprovalSignature { key: key.to_openssh(), signed: signed.to_string(), signature })
 }
@@ -51,7 +51,7 @@ fn by_login_key(context: &Context, key: Option<&LoginKey>, text: &str) -> Result
         let why = "which one it was is not known: this login is by an older hallpass";
         return Err(failed(why.to_owned()).next("hallpass login"));
     };
-    let again = |failure: Failure| failure.next("ssh-add FILE, or log in with another key: hallpass login --key FILE");
+    let again = |failure: Failure| failure.next("ssh-add FILE").next("hallpass login --key FILE");
     let candidate = keys::of_login(fingerprint, file.as_deref())
         .ok_or_else(|| again(failed(format!("{fingerprint} is neither in the agent nor in a file that is known"))))?;
     let signed = candidate.sign(APPROVAL_NAMESPACE, text, context.globals.no_input).map_err(|failure| {

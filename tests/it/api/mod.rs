@@ -16,6 +16,8 @@ use hallpass::wire;
 use site::{Site, problem};
 use std::time::Duration;
 
+use crate::support::{login_key, sign_approval};
+
 async fn next(client: &Client, stream: &mut EventStream) -> Option<String> {
     client.next_event(stream).await.unwrap().map(|request| request.state)
 }
@@ -28,6 +30,23 @@ async fn approve(by: &Client, id: &str) -> Result<wire::Request, ClientError> {
     let shown: wire::Request = by.get(&format!("/v1/requests/{id}")).await?;
     let body = wire::Approve { digest: shown.digest, ..wire::Approve::default() };
     by.post(&format!("/v1/requests/{id}/approve"), &body).await
+}
+
+/// The body that approves what is shown, with the signature of one person's key.
+async fn signed_approval(site: &Site, by: &Client, id: &str, holder: &str) -> wire::Approve {
+    let shown: wire::Request = by.get(&format!("/v1/requests/{id}")).await.unwrap();
+    let bob = site.proven("bob").await;
+    let prefix = hallpass::name::RequestPrefix::parse(id).unwrap();
+    let request = site.world.service().view(&bob, &prefix).await.unwrap().request;
+    let statement = request.statement(bob.person(), "fine");
+    let (key, signed, sshsig) = sign_approval(&login_key(holder), &site.url(), &statement, site.world.now());
+    let (key, signed, signature) = (key.to_openssh(), signed.to_string(), sshsig.to_armoured());
+    wire::Approve {
+        digest: shown.digest,
+        comment: "fine".to_owned(),
+        signature: Some(wire::ApprovalSignature { key, signed, signature }),
+        ..wire::Approve::default()
+    }
 }
 
 async fn certificate(by: &Client, id: &str) -> Result<wire::Certificate, ClientError> {
@@ -84,6 +103,56 @@ async fn a_request_goes_from_question_to_certificate() {
 
     alice.delete("/v1/session").await.unwrap();
     assert_eq!(problem(alice.get::<wire::WhoAmI>("/v1/session").await).code, "not_logged_in");
+}
+
+#[tokio::test]
+async fn a_signed_approval_goes_from_the_approvers_key_into_the_log() {
+    let site = Site::new().await;
+    let (alice, bob) = (site.logged_in("alice").await, site.logged_in("bob").await);
+    let policy = crate::support::policy();
+    let strict = policy.replace("[defaults]\n", "[defaults]\nsigned_approvals = \"required\"\n");
+    site.world.service().apply_policy(&site.proven("omar").await, strict, None, false).await.unwrap();
+    let asked = pending(&site, &alice).await;
+    assert!(asked.needs[0].signed);
+    let path = format!("/v1/requests/{}/approve", asked.id);
+    let post = async |body: &wire::Approve| bob.post::<_, wire::Request>(&path, body).await;
+
+    let unsigned = problem(approve(&bob, &asked.id).await);
+    assert_eq!((unsigned.code.as_str(), unsigned.status), ("signature_needed", 403));
+    let good = signed_approval(&site, &bob, &asked.id, "bob").await;
+    let with = |change: &dyn Fn(&mut wire::ApprovalSignature)| {
+        let mut body = good.clone();
+        change(body.signature.as_mut().unwrap());
+        body
+    };
+    for (field, change) in [
+        ("signature.key", &(|s: &mut wire::ApprovalSignature| s.key.clear()) as &dyn Fn(&mut wire::ApprovalSignature)),
+        ("signature.signed", &|s| s.signed = "now".to_owned()),
+        ("signature.signature", &|s| s.signature = "x".repeat(20_000)),
+    ] {
+        let refused = problem(post(&with(change)).await);
+        assert_eq!((refused.code.as_str(), refused.status), ("invalid", 422));
+        assert!(refused.title.starts_with(field), "{}", refused.title);
+    }
+    let of_carol = signed_approval(&site, &bob, &asked.id, "carol").await;
+    let otherwise = wire::Approve { comment: "fine!".to_owned(), ..good.clone() };
+    let shorter = wire::Approve { lifetime: Some("10m".to_owned()), ..good.clone() };
+    let later = with(&|s| s.signed = "2026-01-05T10:00:01Z".to_owned());
+    for body in [of_carol, otherwise, shorter, later] {
+        let refused = problem(post(&body).await);
+        assert_eq!((refused.code.as_str(), refused.status), ("signature_refused", 403), "{body:?}");
+    }
+    let another = pending(&site, &alice).await;
+    let path = format!("/v1/requests/{}/approve", another.id);
+    let replayed = wire::Approve { digest: another.digest, ..good.clone() };
+    let replayed = problem(bob.post::<_, wire::Request>(&path, &replayed).await);
+    assert_eq!(replayed.code, "signature_refused");
+
+    assert_eq!(post(&good).await.unwrap().state, "approved");
+    certificate(&alice, &asked.id).await.unwrap();
+    let history: wire::Entries = bob.get(&format!("/v1/requests/{}/history", asked.id)).await.unwrap();
+    let sshsig = good.signature.unwrap().signature;
+    assert!(history.entries[1].contains(&serde_json::to_string(&sshsig).unwrap()), "{}", history.entries[1]);
 }
 
 #[tokio::test]

@@ -115,6 +115,11 @@ impl Site {
         session.token
     }
 
+    /// Logs in over the API, for the proof alone.
+    pub(crate) async fn proven(&self, name: &str) -> hallpass::identity::Proven {
+        self.world.service().caller(&self.token(name).await).await.unwrap().0
+    }
+
     /// A client that is logged in.
     pub(crate) async fn logged_in(&self, name: &str) -> Client {
         self.client(Some(&self.token(name).await))

@@ -171,10 +171,77 @@ fn a_key_in_an_agent_logs_in_without_being_named() {
     let login = ["login", "--profile", "agent", "--server", &url, "--pin", &pin, "--person", "bob@example.com"];
     let with = stage.types_with("bob", &login, &[("SSH_AUTH_SOCK", &socket)]);
     let nobody = stage.types_with("bob", &login, &[("SSH_AUTH_SOCK", "/nowhere")]);
+    // The agent signs approvals, too; without it the key is not to be had.
+    let id = asked(&mut stage);
+    let approve = ["approve", &id, "-y", "--profile", "agent"];
+    let without = stage.types_with("bob", &approve, &[("SSH_AUTH_SOCK", "/nowhere")]);
+    let approved = stage.types_with("bob", &approve, &[("SSH_AUTH_SOCK", &socket)]);
+    assert_eq!((without.code, approved.code), (7, 0));
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!((with.code, nobody.code), (0, 4));
     stage.check("agent");
+}
+
+#[test]
+fn an_approver_signs_with_the_key_that_logged_in_and_an_auditor_proves_it() {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let policy = policy
+        .replace("from = [\"group:sre\"] }]", "from = [\"group:sre\"], signed = true }]")
+        .replace("[roles]\n", "[roles]\nauditor = [\"person:omar@example.com\"]\n");
+    stage.write("service/policy.toml", &policy);
+    stage.start();
+    for person in ["alice", "bob", "omar"] {
+        stage.log_in(person);
+    }
+    let id = asked(&mut stage);
+    let unsigned = stage.types("bob", &["approve", &id, "-y", "--unsigned"]);
+    // The key that logged in is gone; another one stands in its place.
+    let away = stage.path("bob/away");
+    std::fs::rename(stage.path("bob/login_key"), &away).unwrap();
+    let gone = stage.types("bob", &["approve", &id, "-y"]);
+    std::fs::copy(stage.path("eve/login_key"), stage.path("bob/login_key")).unwrap();
+    let other = stage.types("bob", &["approve", &id, "-y", "--json"]);
+    std::fs::rename(&away, stage.path("bob/login_key")).unwrap();
+    let narrowed =
+        ["approve", &id, "-y", "--for", "10m", "--without", "port_forwarding", "--comment", " short \"one\" "];
+    let approved = stage.types("bob", &narrowed);
+    assert_eq!((unsigned.code, gone.code, other.code, approved.code), (3, 7, 7, 0));
+    // More time is signed like access.
+    assert_eq!(stage.types("alice", &["wait", &id]).code, 0);
+    stage.types("alice", &["extend", &id, "--for", "5m", "--reason", "not done yet", "--no-wait"]);
+    assert_eq!(stage.types("bob", &["approve", &id, "-y"]).code, 0);
+
+    stage.types("omar", &["audit", "search", "kind:approved"]);
+    let log = stage.shown("log.jsonl");
+    assert_eq!(stage.types("omar", &["audit", "export", "--out", &log]).code, 0);
+    let bobs = std::fs::read_to_string(stage.path("bob/login_key.pub")).unwrap();
+    stage.write("signers", &format!("bob@example.com {bobs}"));
+    stage.write("others", &format!("omar@example.com {bobs}"));
+    let (signers, others) = (stage.shown("signers"), stage.shown("others"));
+    let proven = stage.types("omar", &["audit", "verify", "--signed", "--signers", &signers, &log]);
+    let json = stage.types("omar", &["audit", "verify", "--signed", "--signers", &signers, &log, "--json"]);
+    let strange = stage.types("omar", &["audit", "verify", "--signers", &others, &log]);
+    let none = stage.types("omar", &["audit", "verify", "--signers", &log, &log]);
+    assert_eq!((proven.code, json.code, strange.code, none.code), (0, 0, 1, 2));
+    stage.check("signed");
+}
+
+#[test]
+fn who_logged_in_without_a_known_key_or_cannot_use_it_may_approve_without_signing() {
+    let mut stage = Stage::new();
+    let id = asked(&mut stage);
+    // As an older hallpass wrote it.
+    let session = stage.path("bob/state/default/session");
+    let mut known: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&session).unwrap()).unwrap();
+    known.as_object_mut().unwrap().remove("key").unwrap();
+    std::fs::write(&session, known.to_string()).unwrap();
+    let old = stage.types("bob", &["approve", &id, "-y"]);
+    let unsigned = stage.types("bob", &["approve", &id, "-y", "--unsigned"]);
+    assert_eq!((old.code, unsigned.code), (7, 0));
+    stage.check("unsigned");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use hallpass::service::access::{Approval, Ask};
 use hallpass::time::Lifetime;
 use proptest::prelude::*;
 
-use crate::support::{Fault, PEOPLE, World, policy, prefix};
+use crate::support::{Fault, PEOPLE, World, policy, prefix, signed_by};
 
 /// One thing that happens. Numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ enum Deed {
         who: usize,
         request: usize,
         minutes: Option<u32>,
+        /// Whether their own key signs it.
+        signs: bool,
     },
     Deny {
         who: usize,
@@ -81,8 +83,8 @@ fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         6 => (asker.clone(), 0..PLACES.len(), prop::option::of(1..70_u32))
             .prop_map(|(who, place, minutes)| Deed::Ask { who, place, minutes }),
-        10 => (approver.clone(), request.clone(), prop::option::weighted(0.3, 1..70_u32))
-            .prop_map(|(who, request, minutes)| Deed::Approve { who, request, minutes }),
+        10 => (approver.clone(), request.clone(), prop::option::weighted(0.3, 1..70_u32), any::<bool>())
+            .prop_map(|(who, request, minutes, signs)| Deed::Approve { who, request, minutes, signs }),
         1 => (approver, request.clone()).prop_map(|(who, request)| Deed::Deny { who, request }),
         1 => (asker.clone(), request.clone()).prop_map(|(who, request)| Deed::Withdraw { who, request }),
         16 => (asker.clone(), request.clone()).prop_map(|(who, request)| Deed::Fetch { who, request }),
@@ -93,19 +95,20 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => (1..90_u32).prop_map(|seconds| Deed::Back { seconds }),
         1 => Just(Deed::Tick),
         2 => fault.prop_map(|fault| Deed::Fault { fault }),
-        1 => (0..3_usize).prop_map(|which| Deed::Policy { which }),
+        1 => (0..4_usize).prop_map(|which| Deed::Policy { which }),
         1 => Just(Deed::Restart),
     ]
 }
 
-/// A policy as it is, one with other approvers, and one that is stricter.
+/// A policy as it is, one with other approvers, one that is stricter, and one that wants signatures.
 fn variant(which: usize) -> String {
     let web =
         |approval: &str| policy().replace("[{ need = 1, from = [\"group:sre\"] }]", &format!("[{{ {approval} }}]"));
     match which {
         0 => policy(),
         1 => web("need = 1, from = [\"group:dba\"]"),
-        _ => web("need = 2, from = [\"group:sre\"]").replace("max = \"1h\"", "max = \"40m\""),
+        2 => web("need = 2, from = [\"group:sre\"]").replace("max = \"1h\"", "max = \"40m\""),
+        _ => web("need = 1, from = [\"group:sre\"], signed = true"),
     }
 }
 
@@ -135,12 +138,18 @@ impl Story {
                 let asked = self.world.service().ask(&self.people[who], ask).await;
                 asked.map(|view| self.requests.push(view.request.id()))
             }
-            Deed::Approve { who, request, minutes } => {
+            Deed::Approve { who, request, minutes, signs } => {
                 let Some(id) = self.request(request) else { return };
                 let Ok(digest) = self.world.shown(&self.people[who], id).await else { return };
                 let narrow = Narrowing { lifetime: minutes.map(Lifetime::minutes), ..Narrowing::default() };
                 let by = &self.people[who];
-                let approval = Approval { narrow, comment: "fine".to_owned(), ..Approval::of(digest) };
+                let mut approval = Approval { narrow, comment: "fine".to_owned(), ..Approval::of(digest) };
+                if signs {
+                    let Ok(view) = self.world.service().view(by, &prefix(id)).await else { return };
+                    let mut said = view.request.statement(by.person(), "fine");
+                    said.lifetime = minutes.map_or(said.lifetime, Lifetime::minutes);
+                    approval.signature = Some(signed_by(PEOPLE[who], &said, self.world.now()));
+                }
                 self.world.service().approve(by, &prefix(id), approval).await.map(drop)
             }
             Deed::Deny { who, request } => {

@@ -24,8 +24,8 @@ struct Told {
     key: Fingerprint,
     answer: Answer,
     state: &'static str,
-    /// Who approved what.
-    approved: BTreeMap<Digest, BTreeSet<PersonName>>,
+    /// Who approved what, and whether they signed.
+    approved: BTreeMap<Digest, BTreeMap<PersonName, Option<Fingerprint>>>,
     grants: Vec<Window>,
     certificates: Vec<(Serial, TbsCert)>,
     signed: BTreeMap<Serial, String>,
@@ -175,17 +175,23 @@ impl Replay {
                 assert!(self.requests.insert(*request, told).is_none(), "an id is used once");
             }
             Event::Narrowed { request, by, .. } => assert_ne!(*by, self.requests[request].asker),
-            Event::Approved { request, by, digest, policy, .. } => {
+            Event::Approved { request, by, digest, policy, signature, .. } => {
                 decided_by(policy);
                 let told = self.requests.get_mut(request).unwrap();
                 assert_ne!(*by, told.asker, "nobody approves their own request (P5)");
-                assert!(told.approved.entry(*digest).or_default().insert(by.clone()), "approvals are distinct people");
+                let key = signature.as_ref().map(|signature| signature.key().fingerprint());
+                let before = told.approved.entry(*digest).or_default().insert(by.clone(), key);
+                let adds = before.is_none_or(|before| before.is_none() && key.is_some());
+                assert!(adds, "approvals are distinct people, who say it again only to sign it");
             }
             Event::Granted { request, approvers, window, digest, policy } => {
                 decided_by(policy);
                 let told = self.requests.get_mut(request).unwrap();
                 let approved = told.approved.remove(digest).unwrap_or_default();
-                assert!(approvers.is_subset(&approved), "approvals cover what is granted (P4)");
+                assert!(
+                    approvers.iter().all(|name| approved.contains_key(name)),
+                    "approvals cover what is granted (P4)"
+                );
                 assert!(!approvers.is_empty() || told.answer == Answer::Allow, "somebody approved {request}");
                 told.grants.push(*window);
                 told.state = if told.state == "issued" { "issued" } else { "approved" };

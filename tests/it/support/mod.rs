@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use hallpass::audit::checkpoint::LogKey;
 use hallpass::identity::Proven;
+use hallpass::identity::approval::Statement;
 use hallpass::identity::challenge::{Answer, statement};
 use hallpass::name::{Account, Digest, PersonName, RequestId, RequestPrefix, Target};
 use hallpass::service::access::{Approval, Ask, View};
@@ -24,7 +25,7 @@ use hallpass::service::{FirstPolicy, NoRandomness, Outcome, Parts, Random, Servi
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
-use hallpass::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
+use hallpass::ssh::sig::{APPROVAL_NAMESPACE, LOGIN_NAMESPACE, SshSignature};
 use hallpass::store::head_file::HeadFile;
 use hallpass::store::sqlite::{self, SqliteStore};
 use hallpass::time::{Clock as _, Lifetime, ManualClock, Timestamp};
@@ -237,6 +238,14 @@ impl World {
         self.service().approve(by, &prefix(id), Approval::of(digest)).await
     }
 
+    /// Approves what waits, signed by this person's own key.
+    pub(crate) async fn approve_signed(&self, name: &str, by: &Proven, id: RequestId) -> Outcome<View> {
+        let request = self.service().view(by, &prefix(id)).await?.request;
+        let signature = Some(signed_by(name, &request.statement(by.person(), ""), self.now()));
+        let approval = Approval { signature, ..Approval::of(request.digest()) };
+        self.service().approve(by, &prefix(id), approval).await
+    }
+
     /// The digest that this person sees.
     pub(crate) async fn shown(&self, by: &Proven, id: RequestId) -> Outcome<Digest> {
         Ok(self.service().view(by, &prefix(id)).await?.request.digest())
@@ -252,6 +261,22 @@ impl World {
 /// The whole id as a prefix.
 pub(crate) fn prefix(id: RequestId) -> RequestPrefix {
     RequestPrefix::parse(id.digits()).unwrap()
+}
+
+/// This person's signature on an approval statement, made at `signed`.
+pub(crate) fn signed_by(name: &str, statement: &Statement, signed: Timestamp) -> (PublicKey, Timestamp, SshSignature) {
+    sign_approval(&login_key(name), SERVER, statement, signed)
+}
+
+/// The signature of `key` on an approval statement for this server.
+pub(crate) fn sign_approval(
+    key: &LoginKey,
+    server: &str,
+    statement: &Statement,
+    signed: Timestamp,
+) -> (PublicKey, Timestamp, SshSignature) {
+    let armoured = key.sign(APPROVAL_NAMESPACE, statement.text(server, signed).as_bytes()).unwrap();
+    (key.public_key().clone(), signed, SshSignature::parse(&armoured).unwrap())
 }
 
 /// The answer that `key` gives to this challenge in the name of `name`.
