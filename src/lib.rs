@@ -20,7 +20,7 @@
 //! | | [`fail`] | fail points for crash tests; nothing in a shipped binary |
 //! | 1 formats | [`ssh`] | keys, certificates, signatures, agent frames; the linter and the one thing a CA key signs |
 //! | | [`document`] | TOML files with every problem at once, each with its place |
-//! | 2 rules | [`identity`] | people, login challenges, sessions; the proof that somebody has just been authenticated |
+//! | 2 rules | [`identity`] | people, login challenges, sessions; the proof that somebody has just been authenticated; what an approver signs |
 //! | | [`audit`] | events, canonical entries, the Merkle tree, checkpoints, offline verification |
 //! | | [`policy`] | from text to verdict, with reasons; quorums; a policy's own tests; who gains and loses |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
@@ -49,7 +49,7 @@
 //! - **P3** One grant names one key and yields one certificate; fetching again signs the same bytes. Compare-and-swap on the row.
 //!   `story` (a hundred parallel fetches, one serial), `store`, `crash`.
 //! - **P4** What is issued is what was approved: approvals name [`access::digest`]. `lifecycle`; `access/parts.rs` compares stored
-//!   rows with it.
+//!   rows with it. Signed ones say in words what may be issued ([`identity::approval`]); `audit_log` proves it from the log alone.
 //! - **P5** Nobody approves their own request, narrowing never widens, approvals are distinct people. `access/decide.rs`,
 //!   [`policy::quorum`]. `lifecycle`, `policy`; [`audit::export`] finds a log that says otherwise.
 //! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
@@ -97,13 +97,18 @@
 //!
 //! *Why replay a log that is signed?* The signature says that nobody changed it afterwards; not that it made sense when it was written.
 //!
+//! *Why does an approver sign facts and not only the digest?* Whoever could show one request and take the approval of another would be the
+//! service itself. What a client signs is made of what it showed, and an auditor compares it with the certificate, not with a hash.
+//!
+//! *Why may a policy take approvals without a signature?* An approver with a phone and no key is better than none at night. Where that is not
+//! good enough, the policy says so, rule by rule.
+//!
 //! # Where the code differs from the plan
 //!
 //! The design names more than there is: enrolled hosts (and with them the guard at each login, CA rotation, host certificates),
 //! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
-//! a session that is open when its window ends stays open on that host; `hallpass demo` shows a first cut of what will end it. Approvals
-//! are acts of a person with a live session, recorded in the log; they are not yet statements signed by their own key. The log proves
-//! what the service said, so it does not prove by itself that an approver was asked. Also: `document` (TOML) and `fail` are modules that
+//! a session that is open when its window ends stays open on that host; `hallpass demo` shows a first cut of what will end it.
+//! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]
 //! and [`ssh`] as they are; the whole policy text lives in the store, its hash in the log.
 

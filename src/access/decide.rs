@@ -24,7 +24,7 @@ pub(super) struct Approval {
     pub(super) digest: Digest,
     pub(super) narrow: Narrowing,
     pub(super) comment: String,
-    pub(super) signed: Option<Signed>,
+    pub(super) signed: Option<Box<Signed>>,
     pub(super) check: Check,
 }
 
@@ -185,7 +185,7 @@ fn shorter(asked: Lifetime, wanted: Option<Lifetime>) -> Result<Lifetime, Refusa
 
 /// The key that signed this approval of what waits, as narrowed, if one did.
 fn signer(parts: &Parts, approval: &Approval, shown: Digest, now: Timestamp) -> Result<Option<Fingerprint>, Refusal> {
-    let Some(Signed { signature, service_keys }) = &approval.signed else { return Ok(None) };
+    let Some(Signed { signature, service_keys }) = approval.signed.as_deref() else { return Ok(None) };
     let statement = statement::of(parts, approval.by.person(), shown, &approval.comment);
     let checked = signature.check(&statement, approval.check.policy.directory(), service_keys, now);
     checked.map(Some).map_err(|why| Refusal::SignatureRefused { why })

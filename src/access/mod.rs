@@ -206,7 +206,7 @@ pub enum Command {
         /// A remark.
         comment: String,
         /// Their own signature on it, if they signed.
-        signed: Option<Signed>,
+        signed: Option<Box<Signed>>,
         /// Policy at this moment.
         check: Check,
     },

@@ -33,7 +33,6 @@ impl Answer {
 
 /// What happened. `kind()` words are the snake case of the arms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a few live at a time; a box would only make each use wordier")]
 pub enum Event {
     /// Entry 0: the log begins.
     LogStarted {

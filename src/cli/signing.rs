@@ -68,9 +68,9 @@ fn by_login_key(context: &Context, key: Option<&LoginKey>, text: &str) -> Result
 /// What is agreed to: what was shown, less what the arguments take away.
 fn statement(approver: &str, shown: &wire::Request, args: &ApproveArgs) -> Result<Statement, String> {
     let account = parsed(Account::parse(&shown.account))?;
-    let mut hosts = all(&shown.hosts, |host| HostName::parse(host))?;
+    let mut hosts = all(&shown.hosts, HostName::parse)?;
     hosts.retain(|host| args.only.is_empty() || args.only.contains(host));
-    let principals = all(&shown.principals, |principal| Principal::parse(principal))?;
+    let principals = all(&shown.principals, Principal::parse)?;
     let opened_by = |host: &HostName| {
         let own = Principal::on_host(&account, host);
         if principals.contains(&own) { own } else { Principal::of_account(&account) }

@@ -205,7 +205,10 @@ impl Play {
         report.step(own.code == 3, "alice may not approve it herself", evidence);
         let approved = self.stage.json("bob", &["approve", id, "--yes", "--json"]).await?;
         let window = approved.get("window").cloned().unwrap_or_default();
-        let evidence = vec![format!("window {} to {}", text(&window, "not_before"), text(&window, "not_after"))];
+        let evidence = vec![
+            "signed with bob's own key: what was shown to him, and nothing else".to_owned(),
+            format!("window {} to {}", text(&window, "not_before"), text(&window, "not_after")),
+        ];
         report.step(text(&approved, "state") == "approved", "bob approves; the clock starts now", evidence);
         let ran = self.stage.hallpass("alice", &["wait", id]).await?;
         expect_code(&ran, 0, "alice's wait")?;
@@ -321,14 +324,18 @@ impl Play {
         let path = path.to_string_lossy();
         let exported = self.stage.hallpass("bob", &["audit", "export", "--out", &path]).await?;
         expect_code(&exported, 0, "the log's export")?;
-        let verified = self.stage.hallpass("bob", &["audit", "verify", &path, "--key", &self.log_key]).await?;
+        let bobs = std::fs::read_to_string(self.stage.path("bob/login_key.pub")).map_err(|e| e.to_string())?;
+        let signers = self.stage.write("bob/signers", &format!("bob@example.com {bobs}"), 0o600)?;
+        let signers = signers.to_string_lossy();
+        let verify = ["audit", "verify", &path, "--key", &self.log_key, "--signed", "--signers", &signers];
+        let verified = self.stage.hallpass("bob", &verify).await?;
         let shown = self.stage.hallpass("bob", &["audit", "search", &format!("request:{}", granted.id)]).await?;
         let mut evidence: Vec<String> = shown.out.lines().map(str::to_owned).collect();
         let told = evidence.len() >= 4;
         evidence.extend(verified.out.lines().chain(verified.err.lines()).map(str::to_owned));
         report.step(
             verified.code == 0 && told,
-            "the log tells who reached what, when and why, and verifies offline",
+            "the log tells who reached what, when and why, and verifies offline, bob's signature included",
             evidence,
         );
         Ok(())

@@ -119,7 +119,7 @@ pub(crate) fn to_be_signed_but(
 
 /// What bob approves in the story: less than alice asked for.
 pub(crate) fn bobs_statement() -> Statement {
-    let Event::Asked { reason, ticket, .. } = asked("7K3F-9QX2", "alice", 3600, Answer::Ask) else { unreachable!() };
+    let Event::Asked { reason, ticket, .. } = asked("7K3F-9QX2", "alice", 3600, Answer::Ask) else { panic!("asked") };
     Statement {
         approver: person("bob"),
         request: id("7K3F-9QX2"),

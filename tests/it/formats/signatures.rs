@@ -5,7 +5,7 @@ use std::process::Command;
 use data_encoding::BASE64;
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::private::{LoginKey, PrivateKeyError, SessionKey};
-use hallpass::ssh::sig::{LOGIN_NAMESPACE, SigError, SshSignature};
+use hallpass::ssh::sig::{APPROVAL_NAMESPACE, LOGIN_NAMESPACE, SigError, SshSignature};
 use proptest::prelude::*;
 use secrecy::SecretString;
 
@@ -36,10 +36,12 @@ fn what_ssh_keygen_signs_we_verify_and_what_we_sign_ssh_keygen_verifies() {
         let name = format!("key{number}");
         let key = bench.public_key(&name, arguments);
         for extra in [&[][..], &["-O", "hashalg=sha256"]] {
-            let signature = SshSignature::parse(&sign_by_ssh_keygen(&bench, &name, extra)).unwrap();
+            let armoured = sign_by_ssh_keygen(&bench, &name, extra);
+            let signature = SshSignature::parse(&armoured).unwrap();
+            assert_eq!(signature.to_armoured(), armoured, "one spelling of each signature");
             assert_eq!(signature.check(&key, LOGIN_NAMESPACE, MESSAGE), Ok(()), "{arguments:?}");
             assert_eq!(signature.check(&key, LOGIN_NAMESPACE, b"another challenge"), Err(SigError::Wrong));
-            assert_eq!(signature.check(&key, "approval@hallpass", MESSAGE), Err(SigError::Namespace));
+            assert_eq!(signature.check(&key, APPROVAL_NAMESPACE, MESSAGE), Err(SigError::Namespace));
         }
 
         let own = login_key(&bench, &name);

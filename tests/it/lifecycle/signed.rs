@@ -44,7 +44,8 @@ fn signature(seed: u8, namespace: &str, server: &str, statement: &Statement, sig
 
 fn with(command: Command, signature: Signature) -> Command {
     let Command::Approve { by, digest, narrow, comment, check, .. } = command else { panic!("{command:?}") };
-    let signed = Some(Signed { signature, service_keys: Arc::new(BTreeSet::from([key(CA).fingerprint()])) });
+    let service_keys = Arc::new(BTreeSet::from([key(CA).fingerprint()]));
+    let signed = Some(Box::new(Signed { signature, service_keys }));
     Command::Approve { by, digest, narrow, comment, signed, check }
 }
 

@@ -51,6 +51,21 @@ fn less_is_told_as_less_and_what_is_not_clearly_less_as_more() {
 }
 
 #[test]
+fn to_want_signatures_is_less_and_to_want_them_no_longer_is_more() {
+    let was = "30m up to 1h (4h in total)";
+    assert_eq!(
+        changes("[roles]", "[defaults]\nsigned_approvals = \"required\"\n[roles]"),
+        [format!(
+            "- alice as deploy on web-1: was 1 of group:sre must agree, {was}; becomes 1 of group:sre (signed) must agree, {was}"
+        )]
+    );
+    let signed = SMALL.replace("from = [\"group:sre\"] }]", "from = [\"group:sre\"], signed = true }]");
+    let parse = |text: &str| Policy::parse(text, "p").unwrap();
+    let back = diff(&parse(&signed), &parse(SMALL));
+    assert!(back.len() == 1 && back[0].gains, "{back:?}");
+}
+
+#[test]
 fn people_keys_roles_hosts_and_defaults_are_told() {
     assert_eq!(
         changes("groups = [\"sre\"]", "groups = [\"sre\", \"backend\"]"),

@@ -69,6 +69,38 @@ fn people_who_left_the_directory_count_for_nothing() {
 }
 
 #[test]
+fn where_signatures_are_wanted_only_those_by_a_key_of_the_person_count() {
+    let key = |seed: u8| hallpass::ssh::private::SessionKey::generate([seed; 32]).public_key().clone();
+    let person_with = |n: usize, seed: u8| Person { name: person(n), groups: [group(0)].into(), keys: vec![key(seed)] };
+    let directory = Directory::new([person_with(0, 10), person_with(1, 11)]);
+    let need = |need: u8, signed: bool| Need { need, from: [Who::Group(group(0))].into(), signed };
+    let met = |needs: &[Need], given: [Option<u8>; 2]| {
+        let approvals: Approvals = given
+            .into_iter()
+            .enumerate()
+            .map(|(n, seed)| (person(n), seed.map(|seed| key(seed).fingerprint())))
+            .collect();
+        Quorum::new(needs.to_vec()).unwrap().is_met(&approvals, &directory)
+    };
+    for (given, one_signed, two_signed) in [
+        ([None, None], false, false),
+        ([Some(10), None], true, false),
+        ([None, Some(11)], true, false),
+        ([Some(10), Some(11)], true, true),
+        ([Some(11), Some(10)], false, false),
+        ([Some(10), Some(10)], true, false),
+    ] {
+        assert!(met(&[need(2, false)], given), "{given:?}");
+        assert_eq!(met(&[need(1, true), need(1, false)], given), one_signed, "{given:?}");
+        assert_eq!(met(&[need(2, true)], given), two_signed, "{given:?}");
+    }
+    let quorum = Quorum::new(vec![need(1, true)]).unwrap();
+    assert!(quorum.is_eligible(&person(0), &directory), "who could sign can help");
+    assert!(!quorum.counts(&person(0), None, &directory));
+    assert!(quorum.counts(&person(0), Some(key(10).fingerprint()), &directory));
+}
+
+#[test]
 fn there_is_no_quorum_of_nothing() {
     assert_eq!(Quorum::new(Vec::new()), None);
 }

@@ -102,7 +102,7 @@ pub(super) async fn one_of_each(desk: &Desk) -> Vec<hallpass::store::Stored> {
     let (house, now) = (&desk.house, at(60));
     let mut made = Vec::new();
     let pending = desk.ask(id(1), "alice@example.com", &["dual-1", "dual-2"], at(0)).await;
-    let half = house.approve(pending.request, "bob@example.com", now);
+    let half = house.approve_signed(pending.request, "bob@example.com", now);
     made.push(desk.save(half, pending.version, now).await.unwrap());
     made.push(desk.approved(id(2), at(0)).await);
     made.push(desk.issued(id(3), at(0)).await);

@@ -221,6 +221,9 @@ async fn a_damaged_request_is_named_and_hides_no_other() {
         "UPDATE request SET body = json_set(body, '$.grants', json('[]'))",
         "UPDATE request SET body = json_set(body, '$.grants[0].end', 1)",
         "UPDATE request SET body = json_set(body, '$.key', 'ssh-dss AAAA')",
+        "UPDATE request SET body = json_set(body, '$.grants[0].signed', json('{}'))",
+        "UPDATE request SET body = json_set(body, '$.grants[0].signed', json('{\"zoe\":\"SHA256:AAAA\"}'))",
+        "UPDATE request SET body = json_set(body, '$.grants[0].signed', json('{\"zoe\":\"SHA256:4A9jyZBOhnKZvcGQ6TRFbf5Gymb41AfYvYaVmWHD+G4\"}'))",
     ];
     let database = Sqlite::new();
     let desk = Desk::new(&database).await;
@@ -249,6 +252,31 @@ async fn a_damaged_request_is_named_and_hides_no_other() {
         .unwrap();
     }
     assert_eq!(desk.request(id(1)).await, bad);
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_signed_is_kept_as_before_there_were_signatures() {
+    let database = Sqlite::new();
+    let desk = Desk::new(&database).await;
+    let asked = desk.ask(id(1), "alice@example.com", &["web-1"], at(0)).await;
+    let body = |n: u32| -> String {
+        let select = "SELECT body FROM request WHERE id = ?1";
+        raw(&database).query_row(select, [id(n).digits()], |row| row.get(0)).unwrap()
+    };
+    let approved = desk.house.approve(asked.request.clone(), "bob@example.com", at(1));
+    desk.save(approved, asked.version, at(1)).await.unwrap();
+    let unsigned = body(1);
+    assert!(unsigned.contains(r#""approvers":["bob@example.com"],"digest":"#), "{unsigned}");
+    assert!(!unsigned.contains("signed"), "{unsigned}");
+
+    let asked = desk.ask(id(2), "alice@example.com", &["web-1"], at(0)).await;
+    let approved = desk.house.approve_signed(asked.request.clone(), "bob@example.com", at(1));
+    let stored = desk.save(approved, asked.version, at(1)).await.unwrap();
+    let signed = body(2);
+    let key = key(3).fingerprint();
+    let wanted = format!(r#""approvers":["bob@example.com"],"signed":{{"bob@example.com":"{key}"}},"digest":"#);
+    assert!(signed.contains(&wanted), "{signed}");
+    assert_eq!(desk.request(id(2)).await, stored);
 }
 
 #[tokio::test]

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hallpass::access::{self, AccessRequest, Check, Command, Narrowing, Step};
+use hallpass::access::{self, AccessRequest, Check, Command, Narrowing, Signed, Step};
 use hallpass::identity::Proven;
+use hallpass::identity::approval::Signature;
 use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{Session, mint};
 use hallpass::name::{Account, HostName, PersonName, PolicyVersion, RequestId};
 use hallpass::policy::{Policy, Question};
 use hallpass::ssh::PublicKey;
+use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::time::{Lifetime, Timestamp};
 
 /// Monday, 2026-01-05T10:00:00Z.
@@ -156,6 +158,21 @@ operator = ["group:platform"]
     pub(crate) fn approve(&self, request: AccessRequest, by: &str, now: Timestamp) -> Step {
         let command = self.approval(&request, by);
         access::step(request, command, now).unwrap()
+    }
+
+    /// The same, signed by the approver's login key.
+    pub(crate) fn approve_signed(&self, request: AccessRequest, by: &str, now: Timestamp) -> Step {
+        let Command::Approve { by, digest, narrow, comment, check, .. } = self.approval(&request, by) else {
+            panic!("not an approval")
+        };
+        let (_, _, seed) = PEOPLE.iter().find(|(name, ..)| by.person().as_str().starts_with(name)).unwrap();
+        let login_key = SessionKey::generate([*seed; 32]).to_openssh("").unwrap();
+        let login_key = LoginKey::parse(login_key.as_bytes(), None).unwrap();
+        let statement = request.statement(by.person(), &comment);
+        let (key, signed, sshsig) = super::sign_approval(&login_key, super::SERVER, &statement, now);
+        let signature = Signature::new(super::SERVER.to_owned(), key, signed, sshsig).unwrap();
+        let signed = Some(Box::new(Signed { signature, service_keys: Arc::default() }));
+        access::step(request, Command::Approve { by, digest, narrow, comment, signed, check }, now).unwrap()
     }
 
     pub(crate) fn deny(&self, request: AccessRequest, by: &str, now: Timestamp) -> Step {
