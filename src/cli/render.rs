@@ -20,6 +20,9 @@ pub(crate) fn details(request: &wire::Request) -> String {
     lines.add("asked", &time(&request.asked));
     lines.maybe("start", request.start.as_deref().map(time));
     lines.maybe("decide by", request.decide_by.as_deref().filter(|_| request.state == "pending").map(time));
+    // The usual 30 s is not worth a line.
+    let backdate = Some(request.backdate.as_str()).filter(|backdate| !matches!(*backdate, "" | "30s" | "0s"));
+    lines.maybe("begins", backdate.map(|backdate| format!("{} before its approval", escape(backdate))));
     lines.maybe("window", request.window.as_ref().map(window));
     lines.add("principals", &joined(&request.principals));
     lines.add("may use", &if request.permit.is_empty() { "commands only".to_owned() } else { joined(&request.permit) });

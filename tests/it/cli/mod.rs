@@ -190,6 +190,12 @@ fn an_approver_signs_with_the_key_that_logged_in_and_an_auditor_proves_it() {
     let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
     let policy = policy
         .replace("from = [\"group:sre\"] }]", "from = [\"group:sre\"], signed = true }]")
+        .replace("[defaults]\n", "[defaults]\nbackdate = \"45s\"\n")
+        .replace("reason = { min_length", "sources = [\"10.0.0.0/8\"]\ncommand = \"uptime -p\"\nreason = { min_length")
+        .replace(
+            "[[host]]\nname = \"db-1\"",
+            "[[host]]\nname = \"web-3\"\nscope = \"account\"\ntags = { role = \"web\" }\n\n[[host]]\nname = \"db-1\"",
+        )
         .replace("[roles]\n", "[roles]\nauditor = [\"person:omar@example.com\"]\n");
     stage.write("service/policy.toml", &policy);
     stage.start();
@@ -213,6 +219,14 @@ fn an_approver_signs_with_the_key_that_logged_in_and_an_auditor_proves_it() {
     assert_eq!(stage.types("alice", &["wait", &id]).code, 0);
     stage.types("alice", &["extend", &id, "--for", "5m", "--reason", "not done yet", "--no-wait"]);
     assert_eq!(stage.types("bob", &["approve", &id, "-y"]).code, 0);
+
+    // All that a statement can name, of hosts with principals of both kinds.
+    let start = hallpass::time::Clock::now(&hallpass::time::SystemClock);
+    let start = start.plus(hallpass::time::Lifetime::minutes(120)).unwrap().to_string();
+    let mut more = vec!["request", "web-1", "web-3", "--reason", REASON, "--no-wait", "--json"];
+    more.extend(["--ticket", "INC-7", "--start", &start]);
+    let second = stage.types("alice", &more).field("id");
+    assert_eq!(stage.types("bob", &["approve", &second, "-y", "--only", "web-3"]).code, 0);
 
     stage.types("omar", &["audit", "search", "kind:approved"]);
     let log = stage.shown("log.jsonl");
