@@ -37,6 +37,9 @@ pub(crate) struct PrepareArgs {
     /// The folder of keys and host files, as the fragment names it
     #[arg(long, value_name = "DIR")]
     folder: PathBuf,
+    /// ssh refuses to connect if this fails
+    #[arg(long)]
+    strict: bool,
 }
 
 /// What is done when access is missing and a person sits there (`HALLPASS_ON_MISSING`).
@@ -76,7 +79,9 @@ pub(crate) fn run(context: &Context, args: &PrepareArgs) -> Result<(), Failure> 
         Some(Err(_)) => return Ok(()),
     };
     let local = Local::at(args.folder.clone());
-    if local.live(&host, account.as_ref())?.is_some() {
+    if let Some(held) = local.live(&host, account.as_ref())?
+        && local.is_pointed(&host, &held)?
+    {
         return Ok(());
     }
     // ssh runs us again for one connection when a system-wide `Match final` or CanonicalizeHostname makes it read everything twice.
@@ -90,7 +95,14 @@ pub(crate) fn run(context: &Context, args: &PrepareArgs) -> Result<(), Failure> 
         // If it can't be written, things are said twice.
         drop(profile::write(&told, this.as_bytes()));
     }
-    outcome
+    match outcome {
+        // Who names a key of their own has a way in that we know nothing of: perhaps because we are down.
+        Err(failure) if args.strict && caller.told.names_key => {
+            context.out.failure(&failure);
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 impl<'a> Wanted<'a> {
@@ -112,6 +124,7 @@ impl<'a> Wanted<'a> {
         };
         let may_ask = caller.has_terminal && !caller.told.is_batch && !context.globals.no_input;
         let person = if may_ask && on_missing == OnMissing::Ask { Terminal::open() } else { None };
+        let local = local.of(&context.places()?, &context.globals.profile);
         Ok(Self { context, local, host, account, on_missing, person })
     }
 
@@ -138,13 +151,13 @@ impl<'a> Wanted<'a> {
             .next("hallpass status"));
         };
         if self.local.live(&self.host, self.account.as_ref())?.is_some() {
-            return Ok(());
+            return self.local.point();
         }
         self.local.sweep();
         let places = self.context.places()?;
         let profile = profile::need(&places, &self.context.globals)?;
         let timeout = if self.person.is_some() { self.context.call_timeout() } else { QUICK };
-        let client = profile::client(&places, &profile, timeout)?;
+        let client = self.context.client(&places, &profile, timeout)?;
         let held = self.context.block_on(async {
             match &self.person {
                 Some(person) => self.with_person(&client, &lock, person).await,
@@ -226,7 +239,8 @@ impl<'a> Wanted<'a> {
     }
 
     async fn open_request(&self, client: &Client) -> Result<Option<wire::Request>, Failure> {
-        ssh::open_request(client, &self.local.for_host(&self.host, self.account.as_ref())?).await
+        let ours = self.local.for_host(&self.host, self.account.as_ref())?;
+        ssh::open_request(client, &ours, self.local.now()).await
     }
 
     fn wish(&self, reason: String) -> Wish {

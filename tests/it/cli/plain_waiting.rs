@@ -1,0 +1,113 @@
+//! Plain `ssh` while somebody waits, and on a machine whose clock is wrong.
+
+use super::REASON;
+use super::plain_ssh::{Plain, Typed};
+use super::stage::Ran;
+
+/// The id of the one request that waits for bob.
+fn waiting_for_bob(plain: &Plain) -> String {
+    plain.stage.as_person("bob", &["inbox", "--json"]).json()["requests"][0]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_is_waited_for_and_the_shell_comes_all_the_same() {
+    let Some(mut plain) = Plain::new().await else { return };
+    let config = plain.stage.shown("ssh_config");
+    let mut shell = Typed::start(&plain, &format!("ssh -F {config} web-1"));
+    shell.sees("Reason: ");
+    shell.types(REASON);
+    shell.sees("waiting for bob@example.com");
+    let id = waiting_for_bob(&plain);
+    plain.stage.kill();
+    shell.sees("the access server cannot be reached");
+    plain.stage.start();
+    shell.sees("connected again");
+    assert_eq!(plain.stage.as_person("bob", &["approve", &id, "--yes"]).code, 0);
+    shell.sees("access to web-1 as deploy until ");
+    shell.types("exit 3");
+    assert_eq!(shell.ends().0, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_is_denied_taken_back_or_ended_says_so_by_its_exit_code() {
+    let Some(mut plain) = Plain::new().await else { return };
+    for (by, command, code, said) in [
+        ("bob", "deny", 3, "bob@example.com denied "),
+        ("alice", "cancel", 9, "was taken back"),
+        ("omar", "end", 9, "omar@example.com ended "),
+    ] {
+        let mut waiting = plain.stage.starts("alice", &["request", "web-1", "--reason", REASON, "--wait"]);
+        waiting.hears("waiting for");
+        let id = waiting_for_bob(&plain);
+        let with_reason = [command, &id, "--reason", "not tonight"];
+        let arguments = if command == "cancel" { &with_reason[..2] } else { &with_reason[..] };
+        let done = plain.stage.as_person(by, arguments);
+        if command == "end" {
+            // What waits is not ended but denied: ending is for what was granted.
+            assert_eq!(done.code, 3, "{}", done.err);
+            assert_eq!(plain.stage.as_person("bob", &["approve", &id, "--yes"]).code, 0);
+            assert_eq!(waiting.ends().code, 0);
+            let extending = ["extend", &id, "--for", "10m", "--wait"];
+            let mut waiting = plain.stage.starts("alice", &extending);
+            waiting.hears("waiting for");
+            assert_eq!(plain.stage.as_person(by, arguments).code, 0);
+            let ran = waiting.ends();
+            assert_eq!(ran.code, code, "{}", ran.err);
+            assert!(ran.err.contains(said), "{}", ran.err);
+            continue;
+        }
+        assert_eq!(done.code, 0, "{}", done.err);
+        let ran = waiting.ends();
+        assert_eq!(ran.code, code, "{}", ran.err);
+        assert!(ran.err.contains(said), "{}", ran.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_lapses_while_somebody_waits_ends_the_waiting() {
+    let Some(plain) = Plain::new().await else { return };
+    let policy = std::fs::read_to_string(plain.stage.path("service/policy.toml")).unwrap();
+    plain.stage.write("soon.toml", &policy.replace("[defaults]\n", "[defaults]\ndecide_by = \"2s\"\n"));
+    let file = plain.stage.shown("soon.toml");
+    let applied = plain.stage.as_person("omar", &["policy", "apply", &file, "--yes"]);
+    assert_eq!(applied.code, 0, "{}", applied.err);
+    let ran = plain.stage.as_person("alice", &["request", "web-1", "--reason", REASON, "--wait"]);
+    assert_eq!(ran.code, 9, "{}", ran.err);
+    assert!(ran.err.contains("nobody decided "), "{}", ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_laptop_whose_clock_is_off_is_told_by_how_much_and_gets_in() {
+    for (off, said) in [("+10m", "10 min 0 s ahead of"), ("-10m", "10 min 0 s behind")] {
+        let Some(mut plain) = Plain::new().await else { return };
+        let config = plain.stage.shown("ssh_config");
+        plain.granted(&["web-1"]);
+        let wrong = |plain: &Plain, arguments: &[&str]| {
+            let all = [&["-f", off], arguments].concat();
+            Ran::of(plain.program("faketime", &all).output().unwrap())
+        };
+        let ran = wrong(&plain, &["ssh", "-F", &config, "web-1", "id", "-un"]);
+        assert_eq!((ran.code, ran.out.as_str()), (0, "deploy\n"), "{}", ran.err);
+        let about = &said[..6];
+        let warning = ran.err.lines().find(|line| line.contains("HP-121")).unwrap_or_else(|| panic!("{}", ran.err));
+        assert!(warning.contains("your clock is ") && warning.contains(&said[10..]), "{warning}");
+        assert!(warning.contains(about) || warning.contains("9 min 59 s"), "{warning}");
+        // The next one has a certificate, by the server's clock: silent, and without the server.
+        drop(plain.stage.stop());
+        let again = wrong(&plain, &["ssh", "-F", &config, "web-1", "true"]);
+        assert_eq!((again.code, again.err.as_str()), (0, ""));
+        assert_eq!(plain.certificates_known(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_off_within_the_backdating_is_nobodys_business() {
+    let Some(mut plain) = Plain::new().await else { return };
+    let config = plain.stage.shown("ssh_config");
+    plain.granted(&["web-1"]);
+    for off in ["+20s", "-20s"] {
+        let ran =
+            Ran::of(plain.program("faketime", &["-f", off, "ssh", "-F", &config, "web-1", "true"]).output().unwrap());
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    }
+}
