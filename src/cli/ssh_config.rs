@@ -21,7 +21,7 @@ const INCLUDE_NOTE: &str =
     "# hallpass: certificates for the hosts it knows; `hallpass setup --undo` takes this line away";
 
 /// What a strict fragment says in place of ssh's own words; ours stand above it.
-const STRICT_REFUSAL: &str = "    RefuseConnection \"no access to %n yet; hallpass has said why\"\n";
+const STRICT_REFUSAL: &str = "    RefuseConnection \"no access yet; hallpass has said why\"\n";
 
 /// Longest host pattern: that of a host name.
 const PATTERN_BYTES_MAX: usize = 253;
@@ -261,7 +261,7 @@ mod tests {
         assert!(
             strict.contains(
                 "Match originalhost web-1,db-* !exec \"'/usr/local/bin/hallpass' --profile work ssh-prepare --folder \
-                 '/run/user/1000/hallpass/work' --strict\"\n    RefuseConnection \"no access to %n yet"
+                 '/run/user/1000/hallpass/work' --strict\"\n    RefuseConnection \"no access yet"
             ),
             "{strict}"
         );

@@ -1,5 +1,7 @@
 //! Plain `ssh` while somebody waits, and on a machine whose clock is wrong.
 
+use std::process::Command;
+
 use super::REASON;
 use super::plain_ssh::{Plain, Typed};
 use super::stage::Ran;
@@ -110,4 +112,36 @@ async fn a_clock_that_is_off_within_the_backdating_is_nobodys_business() {
             Ran::of(plain.program("faketime", &["-f", off, "ssh", "-F", &config, "web-1", "true"]).output().unwrap());
         assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strict_set_up_has_ssh_refuse_where_the_ssh_is_new_enough() {
+    let Some(mut plain) = Plain::new().await else { return };
+    let set_up = plain.setup(&["--strict"]);
+    let said = Command::new("ssh").arg("-V").output().unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    let version: Vec<u32> =
+        said.trim_start_matches("OpenSSH_").splitn(3, ['.', 'p']).take(2).map(|n| n.parse().unwrap()).collect();
+    if version < vec![10, 1] {
+        assert_eq!(set_up.code, 7);
+        assert!(
+            set_up.err.contains("is too old for --strict\n  why   it takes OpenSSH 10.1 or newer\n"),
+            "{}",
+            set_up.err
+        );
+        return;
+    }
+    assert_eq!(set_up.code, 0, "{}", set_up.err);
+    let refused = plain.ssh(&["web-1", "true"]);
+    assert_eq!(refused.code, 255);
+    assert!(refused.err.starts_with("hallpass: you have no access to web-1 yet\n"), "{}", refused.err);
+    assert!(refused.err.contains("no access yet; hallpass has said why"), "{}", refused.err);
+    assert!(!refused.err.contains("Permission denied"), "{}", refused.err);
+    // Who names a key of their own is let through, and looking is no connecting.
+    let own = plain.ssh(&["-i", "/nowhere", "web-1", "true"]);
+    assert!(own.err.contains("Permission denied"), "{}", own.err);
+    assert_eq!(plain.ssh(&["-G", "web-1"]).code, 0);
+    plain.granted(&["web-1"]);
+    let ran = plain.ssh(&["web-1", "true"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
 }
