@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::REASON;
 use super::plain_ssh::{Plain, Typed};
-use super::stage::Ran;
+use super::stage::{HALLPASS, Ran};
 
 /// The id of the one request that waits for bob.
 fn waiting_for_bob(plain: &Plain) -> String {
@@ -144,4 +144,80 @@ async fn a_strict_set_up_has_ssh_refuse_where_the_ssh_is_new_enough() {
     plain.granted(&["web-1"]);
     let ran = plain.ssh(&["web-1", "true"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_good_certificate_nothing_of_ours_touches_the_network() {
+    let Some(mut plain) = Plain::new().await else { return };
+    let config = plain.stage.shown("ssh_config");
+    plain.granted(&["web-1"]);
+    assert_eq!(plain.ssh(&["web-1", "true"]).code, 0);
+    let trace = plain.stage.shown("trace");
+    let traced = ["-f", "-e", "trace=execve,%network", "-o", &trace, "ssh", "-F", &config, "web-1", "true"];
+    let ran = Ran::of(plain.program("strace", &traced).output().unwrap());
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let lines = || text.lines().filter_map(|line| line.split_once(' '));
+    // From our program's start on: the shell that starts it looks at its own input.
+    let (mut ours, mut calls) = (Vec::new(), Vec::new());
+    for (pid, call) in lines() {
+        if call.contains(&format!("execve({HALLPASS:?}")) {
+            ours.push(pid);
+        } else if ours.contains(&pid) && call.contains('(') {
+            calls.push(call);
+        }
+    }
+    assert_eq!((ours.len(), calls), (1, Vec::new()), "{text}");
+    // The tracer does see such calls: ssh's own.
+    assert!(lines().any(|(_, call)| call.trim_start().starts_with("connect(")), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_never_answers_holds_up_one_ssh_and_not_the_others() {
+    let Some(mut plain) = Plain::new().await else { return };
+    let config = plain.stage.shown("ssh_config");
+    drop(plain.stage.stop());
+    // It takes connections on the service's port, and says nothing.
+    let address = plain.stage.url().trim_start_matches("https://").to_owned();
+    let _silent = std::net::TcpListener::bind(&address).unwrap();
+    let many: Vec<_> = (0..10)
+        .map(|_| {
+            let mut ssh = plain.program("ssh", &["-F", &config, "web-1", "true"]);
+            ssh.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let said: Vec<String> = many.into_iter().map(|child| Ran::of(child.wait_with_output().unwrap()).err).collect();
+    assert!(said.iter().all(|err| err.starts_with("hallpass: cannot reach the access server\n  why   ")), "{said:?}");
+    let waited = said.iter().filter(|err| err.contains("in 1.5 s") || err.contains("in time")).count();
+    let believed = said.iter().filter(|err| err.contains("did not answer another ssh")).count();
+    assert!(waited < 4 && waited + believed == 10, "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_without_access_can_be_chosen() {
+    let Some(plain) = Plain::new().await else { return };
+    let config = plain.stage.shown("ssh_config");
+    let with = |on_missing: &str| {
+        let mut ssh = plain.program("ssh", &["-F", &config, "web-1", "true"]);
+        Ran::of(ssh.env("HALLPASS_ON_MISSING", on_missing).env("HALLPASS_REASON", REASON).output().unwrap())
+    };
+    let open = || {
+        plain.stage.as_person("alice", &["requests", "--mine", "--json"]).json()["requests"].as_array().unwrap().len()
+    };
+    for hint in ["hint", "ask"] {
+        let ran = with(hint);
+        assert!(
+            ran.err.starts_with("hallpass: you have no access to web-1 yet\n  why   approval by 1 of group:sre\n"),
+            "{}",
+            ran.err
+        );
+        assert_eq!(open(), 0);
+    }
+    let odd = with("maybe");
+    assert!(odd.err.starts_with("hallpass: HALLPASS_ON_MISSING is \"maybe\"\n"), "{}", odd.err);
+    for _ in 0..2 {
+        let ran = with("request");
+        assert!(ran.err.contains(" is not decided yet\n  why   can approve: bob@example.com"), "{}", ran.err);
+        assert_eq!(open(), 1);
+    }
 }
