@@ -198,8 +198,9 @@ fn undo(
     let before = read(config)?;
     if let (Some(text), false) = (&before, others) {
         let after = ssh_config::without_include(text, &places.fragments());
-        // Ours alone: we made the file.
-        let after = (!after.is_empty() || !text.starts_with('#')).then_some(after);
+        // Nothing else in it, and no copy of what it was before: we made the file.
+        let is_ours = after.is_empty() && read(&copy_path(config, 1))?.is_none();
+        let after = (!is_ours).then_some(after);
         changes.push(FileChange { path: config.to_owned(), mode: mode_of(config, 0o600), before, after });
     }
     changes.push(FileChange { before: read(&fragment)?, path: fragment, after: None, mode: 0o600 });
@@ -264,10 +265,8 @@ fn put(path: &Path, text: Option<&str>, mode: u32) -> Result<(), Failure> {
 
 /// Keeps what the user's configuration was before we change it, beside it: `config.before-hallpass`, or with a number.
 fn keep_copy(path: &Path, text: &str) -> Result<(), Failure> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("config");
     for number in 1..=COPIES_MAX {
-        let suffix = if number == 1 { String::new() } else { format!("-{number}") };
-        let copy = path.with_file_name(format!("{name}.before-hallpass{suffix}"));
+        let copy = copy_path(path, number);
         match read(&copy)? {
             Some(kept) if kept == text => return Ok(()),
             Some(_) => {}
@@ -278,6 +277,12 @@ fn keep_copy(path: &Path, text: &str) -> Result<(), Failure> {
     }
     Err(Failure::failed(format!("there are {COPIES_MAX} copies of {:?} already", path.display().to_string()))
         .next("delete those you do not need"))
+}
+
+fn copy_path(path: &Path, number: usize) -> PathBuf {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("config");
+    let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+    path.with_file_name(format!("{name}.before-hallpass{suffix}"))
 }
 
 /// Has the real ssh read the configuration.

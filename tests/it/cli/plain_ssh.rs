@@ -407,6 +407,13 @@ async fn set_up_twice_and_taken_back_twice_leaves_no_trace() {
     assert!(refused.err.contains("ssh does not take the new configuration; nothing was changed"), "{}", refused.err);
     assert_eq!(read().unwrap(), "Nonsense yes\n");
     assert!(!stage.path("alice/config/ssh/default.conf").exists());
+    // An empty one stays an empty one.
+    write("");
+    std::fs::remove_file(stage.path("alice/.ssh/config.before-hallpass")).unwrap();
+    assert_eq!(stage.as_person("alice", &["setup", "--hosts", "web-*"]).code, 0);
+    assert_eq!(stage.as_person("alice", &["setup", "--undo"]).code, 0);
+    assert_eq!(read().unwrap(), "");
+    std::fs::remove_file(stage.path("alice/.ssh/config.before-hallpass")).unwrap();
     // None at all: made, and taken away again.
     std::fs::remove_file(stage.path("alice/.ssh/config")).unwrap();
     assert_eq!(stage.as_person("alice", &["setup", "--hosts", "web-*", "--coexist"]).code, 0);
