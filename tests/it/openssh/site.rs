@@ -85,7 +85,11 @@ impl Site {
         if Self::has_accounts() {
             std::fs::create_dir_all("/run/sshd").unwrap();
             let passwd = self.passwd();
-            let script = format!("mount --bind '{}' /etc/passwd && exec \"$@\"", passwd.display());
+            let script = format!(
+                "mount --bind '{}' /etc/passwd && mount --bind '{}' /etc/shadow && exec \"$@\"",
+                passwd.display(),
+                self.shadow().display()
+            );
             prefix.extend(["unshare", "-m", "--", "sh", "-c", &script, "sh"].map(str::to_owned));
         }
         if let Some(clock) = clock {
@@ -107,6 +111,13 @@ impl Site {
         let path = self.path("passwd");
         std::fs::write(&path, text).unwrap();
         open_to_all(&path);
+        path
+    }
+
+    /// Passwords that nobody has; the machine's own account of one of these names may be locked, which sshd minds.
+    fn shadow(&self) -> PathBuf {
+        let path = self.path("shadow");
+        std::fs::write(&path, "deploy:*:20000:0:99999:7:::\ndebug:*:20000:0:99999:7:::\n").unwrap();
         path
     }
 
