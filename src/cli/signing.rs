@@ -54,10 +54,9 @@ fn by_login_key(context: &Context, key: Option<&LoginKey>, text: &str) -> Result
     let again = |failure: Failure| failure.next("ssh-add FILE").next("hallpass login --key FILE");
     let candidate = keys::of_login(fingerprint, file.as_deref())
         .ok_or_else(|| again(failed(format!("{fingerprint} is neither in the agent nor in a file that is known"))))?;
-    let signed = candidate.sign(APPROVAL_NAMESPACE, text, context.globals.no_input).map_err(|failure| {
-        let why = std::iter::once(failure.what.clone()).chain(failure.why.iter().cloned());
-        again(why.fold(failed(candidate.shown()), Failure::because))
-    })?;
+    let signed = candidate
+        .sign(APPROVAL_NAMESPACE, text, context.globals.no_input)
+        .map_err(|failure| again(failure.why.iter().cloned().fold(failed(failure.what.clone()), Failure::because)))?;
     if signed.key.fingerprint().to_string() == *fingerprint {
         Ok(signed)
     } else {

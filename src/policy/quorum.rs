@@ -70,6 +70,12 @@ impl Quorum {
         self.0.iter().any(|need| need.counts(person, signed_by, directory))
     }
 
+    /// Whether this person's signature could count where their approval without one does not.
+    #[must_use]
+    pub fn wants_signature_of(&self, person: &PersonName, directory: &Directory) -> bool {
+        self.0.iter().any(|need| need.signed && need.includes(person, directory))
+    }
+
     /// Whether these distinct people meet every need, each counted once (a matching, not a tally).
     #[must_use]
     pub fn is_met(&self, approvals: &Approvals, directory: &Directory) -> bool {

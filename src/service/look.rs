@@ -10,8 +10,9 @@ use super::{Failure, Outcome, Service};
 use crate::access::{AccessRequest, State};
 use crate::audit::entry::Entry;
 use crate::identity::Proven;
-use crate::name::{RequestId, RequestPrefix};
+use crate::name::{PersonName, RequestId, RequestPrefix};
 use crate::policy::{Approvals, Policy, Quorum};
+use crate::ssh::Fingerprint;
 use crate::store::{RequestFilter, Stored};
 use crate::time::Timestamp;
 
@@ -105,11 +106,13 @@ impl Service {
         let approvals = approvals(&request);
         let asker = &request.parts().asker;
         let mut eligible = quorum.as_ref().map(|q| q.eligible(asker, policy.directory())).unwrap_or_default();
-        // Whose approval does not count any more, or not unsigned, can still help.
-        eligible.retain(|person| {
-            let counts = |given| quorum.as_ref().is_some_and(|q| q.counts(person, given, policy.directory()));
-            approvals.get(person).is_none_or(|given| !counts(*given))
-        });
+        // Whose approval does not count any more, or would count for more if it were signed, can still help.
+        let says_all = |person: &PersonName, given: Option<Fingerprint>| {
+            let (quorum, directory) = (quorum.as_ref(), policy.directory());
+            quorum.is_some_and(|q| q.counts(person, given, directory))
+                && (given.is_some() || !quorum.is_some_and(|q| q.wants_signature_of(person, directory)))
+        };
+        eligible.retain(|person| approvals.get(person).is_none_or(|given| !says_all(person, *given)));
         let may_decide = eligible.contains(by.person());
         View { request, eligible, quorum, may_decide }
     }

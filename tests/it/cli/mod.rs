@@ -249,6 +249,11 @@ fn an_approver_signs_with_the_key_that_logged_in_and_an_auditor_proves_it() {
 fn who_logged_in_without_a_known_key_or_cannot_use_it_may_approve_without_signing() {
     let mut stage = Stage::new();
     let id = asked(&mut stage);
+    // The key has got a passphrase since, and nobody is there to type it.
+    let locked = ["-q", "-p", "-P", "", "-N", "secret", "-f"];
+    let made = std::process::Command::new("ssh-keygen").args(locked).arg(stage.path("bob/login_key")).output();
+    assert!(made.unwrap().status.success());
+    assert_eq!(stage.types("bob", &["approve", &id, "-y"]).code, 7);
     // As an older hallpass wrote it.
     let session = stage.path("bob/state/default/session");
     let mut known: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&session).unwrap()).unwrap();

@@ -12,6 +12,7 @@ use hallpass::ssh::cert::Extension;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, LOGIN_NAMESPACE, SigError, SshSignature};
 use hallpass::time::Lifetime;
+use proptest::prelude::*;
 
 use super::world::{NOON, ONE, Shape, TWO, World, at, hosts, key, kinds, minutes, person};
 
@@ -342,6 +343,27 @@ fn a_security_key_signs_only_when_it_is_touched() {
                 assert_eq!(why(refused), SignatureRefusal::Wrong(SigError::NotTouched));
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_free_text_can_pass_for_another_line_and_no_two_statements_share_a_text(
+        one in prop::collection::vec("[a\\\\\"\n\r\u{85}\u{2028}: ]{0,6}", 4),
+        other in prop::collection::vec("[a\\\\\"\n\r\u{85}\u{2028}: ]{0,6}", 4),
+    ) {
+        let plain = statement(&World::asked(&ONE), "bob");
+        let text = |of: &[String]| {
+            let mut said = plain.clone();
+            (said.reason, said.comment) = (of[0].clone(), of[1].clone());
+            said.ticket = (!of[2].is_empty()).then(|| of[2].clone());
+            said.command = (!of[3].is_empty()).then(|| of[3].clone());
+            said.text(SERVER, at(NOON))
+        };
+        prop_assert_eq!(text(&one).split('\n').count(), 23);
+        let steers = text(&one).contains(['\r', '\u{85}']);
+        prop_assert!(!steers);
+        prop_assert_eq!(text(&one) == text(&other), one == other);
     }
 }
 

@@ -97,6 +97,7 @@ fn where_signatures_are_wanted_only_those_by_a_key_of_the_person_count() {
     let quorum = Quorum::new(vec![need(1, true)]).unwrap();
     assert!(quorum.is_eligible(&person(0), &directory), "who could sign can help");
     assert!(!quorum.counts(&person(0), None, &directory));
+    assert!(quorum.wants_signature_of(&person(0), &directory) && !quorum.wants_signature_of(&person(5), &directory));
     assert!(quorum.counts(&person(0), Some(key(10).fingerprint()), &directory));
 }
 

@@ -83,6 +83,26 @@ async fn where_policy_wants_signatures_only_they_count_and_an_auditor_needs_nobo
 }
 
 #[tokio::test]
+async fn who_approved_without_signing_is_still_asked_where_one_signature_is_missing() {
+    let world = World::new().await;
+    let (bob, carol, omar) = (world.proven("bob").await, world.proven("carol").await, world.proven("omar").await);
+    let mixed = "[{ need = 1, from = [\"group:sre\"] }, { need = 1, from = [\"group:sre\"], signed = true }]";
+    let mixed = policy().replace("[{ need = 1, from = [\"group:sre\"] }]", mixed);
+    // Two needs of one group that differ in their signature alone would be one; this rule means two people.
+    let mixed =
+        mixed.replacen("need = 1, from = [\"group:sre\"] }", "need = 1, from = [\"group:sre\", \"group:dba\"] }", 1);
+    world.service().apply_policy(&omar, mixed, None, false).await.unwrap();
+    let id = asked(&world, "web-1", "deploy").await;
+    world.approve(&bob, id).await.unwrap();
+    let view = world.approve(&carol, id).await.unwrap();
+    assert_eq!(view.request.parts().state.word(), "pending", "neither signed");
+    assert!(view.may_decide && view.eligible.contains(&person("bob")), "{:?}", view.eligible);
+    let view = world.approve_signed("bob", &bob, id).await.unwrap();
+    assert_eq!(view.request.parts().state.word(), "approved");
+    world.check().await;
+}
+
+#[tokio::test]
 async fn an_unsigned_approval_is_found_by_an_auditor_who_demands_signatures() {
     let world = World::new().await;
     let id = asked(&world, "web-1", "deploy").await;
