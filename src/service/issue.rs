@@ -80,7 +80,7 @@ impl Service {
     async fn certify(&self, by: &Proven, id: &RequestPrefix) -> Outcome<Option<Intended>> {
         let (_guard, check) = self.hold_policy().await;
         let (version, policy) = (check.version, Arc::clone(&check.policy));
-        let stored = self.find(by, id, &policy).await?;
+        let stored = self.find_logged(by, id, &policy).await?;
         let (id, now) = (stored.request.id(), self.clock.now());
         let taken = match step(stored.request, Command::Certify { by: by.clone(), check }, now) {
             Ok(taken) => taken,

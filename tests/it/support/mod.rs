@@ -25,6 +25,7 @@ use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
+use hallpass::store::SEAL_PURPOSE;
 use hallpass::store::head_file::HeadFile;
 use hallpass::store::sqlite::{self, SqliteStore};
 use hallpass::time::{Clock as _, Lifetime, ManualClock, Timestamp};
@@ -150,11 +151,15 @@ impl World {
     pub(crate) async fn try_start(&mut self, policy: Option<&str>) -> Outcome<()> {
         drop(self.service.take());
         let first = policy.map(|text| FirstPolicy { text: text.to_owned(), file: "policy.toml".to_owned() });
+        let log_key = LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap();
         let parts = Parts {
-            store: Box::new(SqliteStore::open(&sqlite::Settings { path: self.database() })?),
+            store: Box::new(SqliteStore::open(
+                &sqlite::Settings { path: self.database() },
+                log_key.derive(SEAL_PURPOSE),
+            )?),
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
-            log_key: LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap(),
+            log_key,
             clock: Arc::clone(&self.clock) as Arc<_>,
             random: Box::new(self.random.clone()),
             settings: self.settings.clone(),
