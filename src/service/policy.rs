@@ -70,6 +70,14 @@ struct Proposal {
 }
 
 impl Service {
+    /// Whether this person may apply a policy; for the edge, before it takes a long text.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn check_may_apply(&self, by: &Proven) -> Outcome<()> {
+        self.check_operator(by, "change the policy")
+    }
+
     /// Checks, tests and applies a policy text; operators only. `base`: the version it was made from; `dry_run`
     /// writes nothing.
     ///
@@ -82,7 +90,7 @@ impl Service {
         base: Option<PolicyVersion>,
         dry_run: bool,
     ) -> Outcome<Applied> {
-        self.check_operator(by, "change the policy")?;
+        self.check_may_apply(by)?;
         let (this, by) = (Arc::clone(self), by.clone());
         let proposal = Proposal { actor: by.actor(), text, file: "policy.toml".to_owned(), base, dry_run };
         whole(async move { this.apply(proposal, Some(&by)).await }).await
@@ -132,7 +140,7 @@ impl Service {
         let (version, current) = self.policy_now();
         if let Some(by) = by {
             // Waiting for the lock may have outlasted the caller's own right.
-            self.check_operator(by, "change the policy")?;
+            self.check_may_apply(by)?;
         }
         if base.is_some_and(|base| base != version) || !Arc::ptr_eq(&old, &current) {
             return Err(Failure::Conflict(format!(
