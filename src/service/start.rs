@@ -6,7 +6,7 @@
 //! complete.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::{Semaphore, broadcast};
@@ -76,6 +76,7 @@ impl Service {
             settings,
             policy: RwLock::new((version, policy)),
             policy_in_use: Arc::default(),
+            policy_unsure: AtomicBool::new(false),
             challenge_key,
             session_key,
             service_keys,

@@ -37,6 +37,7 @@ impl Service {
             if this.check_clock().is_err() {
                 return Ok(0);
             }
+            this.settle_policy().await?;
             let now = this.clock.now();
             let mut changed = 0_usize;
             for _ in 0..TICK_BATCHES {
