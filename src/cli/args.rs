@@ -2,7 +2,9 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{audit, cert, change, decide, explain, init, list, login, operator, request, serve, ssh, texts, wait};
+use super::{
+    audit, cert, change, decide, explain, init, list, login, operator, prepare, request, serve, setup, ssh, texts, wait,
+};
 use crate::time::Lifetime;
 
 /// hallpass: just-in-time SSH access with certificates valid for exactly the approved window.
@@ -100,6 +102,11 @@ pub(crate) enum Command {
     End(change::EndArgs),
     /// Connect: ask if needed, wait, then run ssh
     Ssh(ssh::SshArgs),
+    /// Make plain ssh, scp, rsync and git use hallpass, or take that back
+    Setup(setup::SetupArgs),
+    /// Run by ssh itself, as `hallpass setup` has it
+    #[command(hide = true)]
+    SshPrepare(prepare::PrepareArgs),
     /// Why I may or may not have access, and who would have to agree
     Explain(explain::ExplainArgs),
     /// Look at certificates

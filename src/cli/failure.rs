@@ -105,6 +105,11 @@ impl Failure {
         }))
     }
 
+    /// Failed, and everything about it has been said.
+    pub(crate) fn silent() -> Self {
+        Self::failed("")
+    }
+
     /// Failed, and no better code.
     pub(crate) fn failed(what: impl Into<String>) -> Self {
         Self::new(Exit::Failed, "failed", what)

@@ -4,19 +4,29 @@
 //! `new-<random>`. The key is on disk before the server hears of it, so a lost connection or a kill loses nothing: the same key is
 //! found again by its fingerprint (see [`Local::folder_of`]).
 //!
+//! Beside them, `hosts/HOST.conf` for each host that a certificate opens: what plain `ssh HOST` includes (`ssh_config`). They are
+//! made anew from the folders whenever a certificate comes or goes.
+//!
 //! Invariants: folders 0700 and ours, files 0600; the private key never leaves its file (ssh reads it itself); what is over is deleted.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
+use super::clock;
 use super::failure::{Exit, Failure};
-use super::profile::{Places, read_small, write};
+use super::profile::{self, Places, read_small, write};
+use super::session_key::{self, Holder};
+use super::ssh_config::{self, Way};
 use crate::durable;
 use crate::name::{Account, HostName, Principal, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::ssh::private::SessionKey;
-use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
+use crate::time::{Lifetime, Timestamp, Window};
 use crate::wire;
 
 /// How many folders are looked at; a person has a handful.
@@ -25,10 +35,18 @@ const FOLDERS_MAX: usize = 1000;
 /// How long a key without a request, or a request of unknown end, is kept.
 const KEEP: Lifetime = Lifetime::minutes(24 * 60);
 
+/// A certificate with less left than this is as good as over; of a short window, a quarter.
+const LEFT_MIN_S: u64 = 30;
+
+/// The folder of the host files.
+const HOSTS: &str = "hosts";
+
 /// The request folders of one profile.
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
     root: PathBuf,
+    /// Where the profile is that says what holds session keys.
+    profile: Option<(Places, String)>,
 }
 
 /// A request that this client asked for.
@@ -52,28 +70,131 @@ impl Held {
     pub(crate) fn certificate_path(&self) -> PathBuf {
         self.folder.join("key-cert.pub")
     }
+
+    /// Whether its certificate is valid now and for a while yet.
+    pub(crate) fn is_live(&self, now: Timestamp) -> bool {
+        let window = self.certificate.as_ref().map(|certificate| certificate.tbs().fields().window);
+        window.is_some_and(|window| window.contains(now) && has_time_left(window, now))
+    }
+}
+
+/// Whether a window has more than a moment left.
+pub(crate) fn has_time_left(window: Window, now: Timestamp) -> bool {
+    window.end().seconds_since(now) >= LEFT_MIN_S.min(window.seconds() / 4)
+}
+
+/// A lock among our own processes; it goes with the value, or with the process.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// Whether whoever holds it has said that it takes long.
+    fn is_long(&self) -> bool {
+        self.0.metadata().is_ok_and(|metadata| metadata.len() > 0)
+    }
+
+    /// Says whether it takes long: others then need not wait.
+    pub(crate) fn takes_long(&self, long: bool) {
+        // Only a hint: nothing rests on it.
+        let _ignored = self.0.set_len(u64::from(long));
+    }
 }
 
 impl Local {
     /// The request folders of `profile`.
     pub(crate) fn new(places: &Places, profile: &str) -> Self {
-        Self { root: places.requests(profile) }
+        Self::at(places.requests(profile)).of(places, profile)
     }
 
-    /// Makes a session key and keeps it before anybody hears of it. Returns its folder and public half.
+    /// The request folders in this folder; no session key can be made here yet.
+    pub(crate) const fn at(root: PathBuf) -> Self {
+        Self { root, profile: None }
+    }
+
+    /// The same, as those of a profile.
+    pub(crate) fn of(mut self, places: &Places, profile: &str) -> Self {
+        self.profile = Some((places.clone(), profile.to_owned()));
+        self
+    }
+
+    /// What holds session keys.
+    fn holder(&self) -> Result<Holder, Failure> {
+        let Some((places, name)) = &self.profile else { return Ok(Holder::File) };
+        Ok(profile::load(places, name)?.map(|profile| profile.session_key).unwrap_or_default())
+    }
+
+    /// Where they are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The time as the server has it: the one that certificates go by.
+    pub(crate) fn now(&self) -> Timestamp {
+        clock::now(&self.root)
+    }
+
+    /// Takes a lock of this name, asking `go_on` every 20 ms while somebody else has it; `None` when it says no. It is told whether
+    /// they take long.
     ///
     /// # Errors
-    /// When the folder is not safe or can't be written.
+    /// When the lock's file can't be made.
+    pub(crate) fn lock(&self, name: &str, mut go_on: impl FnMut(bool) -> bool) -> Result<Option<Lock>, Failure> {
+        self.check_root()?;
+        let path = self.root.join(format!("{name}.lock"));
+        let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = Lock(open.map_err(|e| Failure::file("open lock", &path, &e))?);
+        loop {
+            match flock(&lock.0, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
+                    lock.takes_long(false);
+                    return Ok(Some(lock));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) if !go_on(lock.is_long()) => return Ok(None),
+                Err(rustix::io::Errno::WOULDBLOCK) => nap(),
+                Err(e) => return Err(Failure::file("lock", &path, &e.into())),
+            }
+        }
+    }
+
+    /// The certificate that lets this person in now, if there is one; quick, and without a change to anything.
+    ///
+    /// # Errors
+    /// When the folders can't be read.
+    pub(crate) fn live(&self, host: &HostName, account: Option<&Account>) -> Result<Option<Held>, Failure> {
+        let now = self.now();
+        Ok(self.for_host(host, account)?.into_iter().find(|held| held.is_live(now)))
+    }
+
+    /// Whether the host's file names this certificate. Who has just fetched one is perhaps still about to write it.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub(crate) fn is_pointed(&self, host: &HostName, held: &Held) -> Result<bool, Failure> {
+        let text = read_small(&host_path(&self.root.join(HOSTS), host))?;
+        Ok(text.is_some_and(|text| text.contains(&format!("\"{}\"", held.certificate_path().display()))))
+    }
+
+    /// Makes a session key, or takes the security key, and keeps it before anybody hears of it. Returns its folder and public half.
+    ///
+    /// # Errors
+    /// When the folder is not safe or can't be written, or the security key is not there.
     pub(crate) fn new_key(&self) -> Result<(PathBuf, PublicKey), Failure> {
         self.check_root()?;
-        let seed = random::<32>()?;
-        let key = SessionKey::generate(*seed);
         let folder = self.root.join(format!("new-{}", data_encoding::HEXLOWER.encode(random::<8>()?.as_slice())));
-        let pem = key
-            .to_openssh("hallpass")
-            .map_err(|e| Failure::failed("cannot make a session key").because(e.to_string()))?;
-        write(&folder.join("key"), pem.as_bytes())?;
-        let public = key.public_key().clone();
+        let key = folder.join("key");
+        let public = if let Holder::SecurityKey(path) = self.holder()? {
+            let public = session_key::security_key(&path)?;
+            durable::create_folder(&folder, 0o700).map_err(|e| Failure::file("make folder", &folder, &e))?;
+            std::os::unix::fs::symlink(&path, &key).map_err(|e| Failure::file("link", &key, &e))?;
+            public
+        } else {
+            let made = SessionKey::generate(*random::<32>()?);
+            let pem = made
+                .to_openssh("hallpass")
+                .map_err(|e| Failure::failed("cannot make a session key").because(e.to_string()))?;
+            write(&key, pem.as_bytes())?;
+            made.public_key().clone()
+        };
         write(&folder.join("key.pub"), format!("{}\n", public.to_openssh()).as_bytes())?;
         Ok((folder, public))
     }
@@ -132,9 +253,21 @@ impl Local {
             return Err(Failure::failed("the server's certificate is for something else than the request")
                 .because(format!("{} is for {} as {}", request.id, request.hosts.join(", "), request.account)));
         }
+        let before = Self::held_in(&folder)?;
         write(&folder.join("key-cert.pub"), format!("{}\n", line.trim()).as_bytes())?;
         self.save_request(request)?;
-        Ok(Held { folder, request: request.clone(), certificate: Some(certificate) })
+        self.point()?;
+        let held = Held { folder, request: request.clone(), certificate: Some(certificate) };
+        if self.holder()? == Holder::Agent {
+            let profile = self.profile.as_ref().map_or("", |(_, name)| name);
+            let comment = format!("hallpass:{profile}:{}:{}", request.hosts.join(","), request.id);
+            // Of an extended request the earlier certificate ends first, and would be offered first.
+            if let Some(before) = before {
+                session_key::forget(&before);
+            }
+            session_key::lend(&held, &comment, self.now())?;
+        }
+        Ok(held)
     }
 
     /// The folder that holds the key of this request; `None` when it was asked elsewhere. A key whose request's answer was lost is
@@ -161,15 +294,7 @@ impl Local {
     /// # Errors
     /// When the folders can't be read.
     pub(crate) fn all(&self) -> Result<Vec<Held>, Failure> {
-        let mut all = Vec::new();
-        for folder in self.folders()?.into_iter().filter(|f| !is_new(f)) {
-            let Some(text) = read_small(&folder.join("request.json"))? else { continue };
-            let Ok(request) = serde_json::from_str::<wire::Request>(&text) else { continue };
-            let certificate =
-                read_small(&folder.join("key-cert.pub"))?.and_then(|line| Certificate::parse_openssh(line.trim()).ok());
-            all.push(Held { folder, request, certificate });
-        }
-        Ok(all)
+        self.matching(|_| true)
     }
 
     /// Everything that this client asked for on this host and as this account (any, if `None`), what ends last first.
@@ -177,26 +302,90 @@ impl Local {
     /// # Errors
     /// When the folders can't be read.
     pub(crate) fn for_host(&self, host: &HostName, account: Option<&Account>) -> Result<Vec<Held>, Failure> {
-        let mut held = self.all()?;
-        held.retain(|h| h.request.hosts.iter().any(|n| n == host.as_str()));
-        held.retain(|h| account.is_none_or(|a| h.request.account == a.as_str()));
+        let mut held = self.matching(|request| {
+            request.hosts.iter().any(|n| n == host.as_str()) && account.is_none_or(|a| request.account == a.as_str())
+        })?;
         held.sort_by_key(|h| std::cmp::Reverse((ends(h), h.request.asked.clone())));
         Ok(held)
     }
 
+    /// What we hold of the requests that fit; only their certificates are read.
+    fn matching(&self, fits: impl Fn(&wire::Request) -> bool) -> Result<Vec<Held>, Failure> {
+        let mut all = Vec::new();
+        for folder in self.folders()?.into_iter().filter(|f| !is_new(f)) {
+            if let Some(request) = request_in(&folder)?.filter(&fits) {
+                let certificate = certificate_in(&folder)?;
+                all.push(Held { folder, request, certificate });
+            }
+        }
+        Ok(all)
+    }
+
+    /// What we hold of the request in this folder.
+    fn held_in(folder: &Path) -> Result<Option<Held>, Failure> {
+        let Some(request) = request_in(folder)? else { return Ok(None) };
+        Ok(Some(Held { folder: folder.to_owned(), request, certificate: certificate_in(folder)? }))
+    }
+
+    /// Brings the host files up to what is held now. Under a lock, so that two at once leave what is there after both.
+    ///
+    /// # Errors
+    /// When they can't be read or written.
+    pub(crate) fn point(&self) -> Result<(), Failure> {
+        let _lock = self.lock(HOSTS, |_| true)?;
+        let now = self.now();
+        let mut held = self.all()?;
+        held.retain(|h| h.certificate.as_ref().is_some_and(|c| c.tbs().fields().window.end() > now));
+        held.sort_by_key(|h| std::cmp::Reverse((ends(h), h.request.asked.clone())));
+        let mut ways: BTreeMap<HostName, Vec<Way>> = BTreeMap::new();
+        for held in &held {
+            let Ok(account) = Account::parse(&held.request.account) else { continue };
+            for host in held.request.hosts.iter().filter_map(|host| HostName::parse(host).ok()) {
+                let ways = ways.entry(host).or_default();
+                if ways.iter().all(|way| way.account != account) {
+                    let (key, certificate) = (held.key_path(), held.certificate_path());
+                    ways.push(Way { account: account.clone(), key, certificate });
+                }
+            }
+        }
+        let (folder, user) = (self.root.join(HOSTS), profile::local_user());
+        for path in files(&folder)? {
+            if !ways.keys().any(|host| path == host_path(&folder, host)) {
+                std::fs::remove_file(&path).map_err(|e| Failure::file("delete", &path, &e))?;
+            }
+        }
+        for (host, ways) in &ways {
+            let (path, text) = (host_path(&folder, host), ssh_config::host_file(host, ways, user.as_deref()));
+            if read_small(&path)?.as_ref() != Some(&text) {
+                write(&path, text.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes what is over. Failing to is not worth failing a command for.
     pub(crate) fn sweep(&self) {
-        let now = SystemClock.now();
+        let now = self.now();
         let Ok(folders) = self.folders() else { return };
         let held = self.all().unwrap_or_default();
+        let mut is_changed = false;
+        let is_lent = self.holder().is_ok_and(|holder| holder == Holder::Agent);
         for folder in folders {
             let over = match held.iter().find(|h| h.folder == folder) {
                 Some(held) => ends(held).is_none_or(|end| now >= end),
                 None => modified(&folder).is_some_and(|at| now.seconds_since(at) > u64::from(KEEP.seconds())),
             };
             if over {
+                is_changed = true;
+                if let Some(held) = held.iter().find(|h| h.folder == folder).filter(|_| is_lent) {
+                    session_key::forget(held);
+                }
                 self.discard(&folder);
             }
+        }
+        if is_changed {
+            // The next one that changes something mends them.
+            drop(self.point());
         }
     }
 
@@ -228,13 +417,13 @@ impl Local {
     }
 
     /// HP-303: the folder must be ours alone, and its path must survive ssh's own expansions unchanged.
-    fn check_root(&self) -> Result<(), Failure> {
+    pub(crate) fn check_root(&self) -> Result<(), Failure> {
         let shown = self.root.display().to_string();
-        if shown.chars().any(|c| matches!(c, '%' | '$' | '"' | '\\') || c.is_control()) {
-            return Err(Failure::failed(format!("the path {shown:?} holds %, $, \", \\ or a control character"))
-                .because("ssh would read it differently")
-                .next("export HALLPASS_RUNTIME_DIR=DIR"));
-        }
+        ssh_config::check_path(&self.root).map_err(|why| {
+            Failure::failed(format!("keys cannot be kept in {shown:?}"))
+                .because(why)
+                .next("export HALLPASS_RUNTIME_DIR=DIR")
+        })?;
         durable::create_folder(&self.root, 0o700).map_err(|e| Failure::file("make folder", &self.root, &e))?;
         let meta = std::fs::symlink_metadata(&self.root).map_err(|e| Failure::file("look at", &self.root, &e))?;
         if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
@@ -248,6 +437,15 @@ impl Local {
         }
         Ok(())
     }
+}
+
+fn request_in(folder: &Path) -> Result<Option<wire::Request>, Failure> {
+    Ok(read_small(&folder.join("request.json"))?.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+fn certificate_in(folder: &Path) -> Result<Option<Certificate>, Failure> {
+    let line = read_small(&folder.join("key-cert.pub"))?;
+    Ok(line.and_then(|line| Certificate::parse_openssh(line.trim()).ok()))
 }
 
 /// When a request's files may go; `None` when its state says it is over.
@@ -269,6 +467,27 @@ fn ends(held: &Held) -> Option<Timestamp> {
             Some(extended.map_or(end, |e| e.max(end)))
         }
         _ => None,
+    }
+}
+
+/// flock(2) knows no deadline. The process is ours alone, and Ctrl-C ends it.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to wait on; see above")]
+fn nap() {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+}
+
+/// The file of a host. A host's name is safe as a file's name: it has no slash and no leading dot.
+fn host_path(folder: &Path, host: &HostName) -> PathBuf {
+    folder.join(format!("{host}.conf"))
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => {
+            let entries = read.map_err(|e| Failure::file("read folder", folder, &e))?;
+            Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).collect())
+        }
     }
 }
 

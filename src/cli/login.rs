@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::failure::{Exit, Failure};
 use super::profile::{self, Places, Profile, Session};
-use super::{Context, keys, output};
-use crate::client::{Client, ClientError, Server};
+use super::{Context, keys, output, setup};
+use crate::client::{ClientError, Server};
 use crate::identity::challenge::statement;
 use crate::name::PersonName;
 use crate::wire;
@@ -66,8 +66,15 @@ pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<(), Failure> 
         let session = prove(context, &server, &person, key.as_deref()).await?;
         Ok((server, session))
     })?;
-    let profile = Profile { name: name.clone(), server, person: Some(person.to_string()), key };
-    finish(context, &places, &profile, &session)
+    let (ssh, session_key) = known.map(|known| (known.ssh, known.session_key)).unwrap_or_default();
+    let profile = Profile { name: name.clone(), server, person: Some(person.to_string()), key, ssh, session_key };
+    finish(context, &places, &profile, &session)?;
+    // Plain ssh should know the hosts of today; that it could not be told is no reason not to be logged in.
+    let client = context.client(&places, &profile, context.call_timeout())?;
+    if let Err(failure) = context.block_on(setup::refresh(&places, &profile, &client)) {
+        context.out.note(&format!("the hosts of `hallpass setup` are those of before: {}", failure.what));
+    }
+    Ok(())
 }
 
 fn finish(context: &Context, places: &Places, profile: &Profile, session: &Session) -> Result<(), Failure> {
@@ -99,7 +106,7 @@ async fn recognise(context: &Context, server: Server) -> Result<Server, Failure>
         return Ok(server);
     }
     let by_roots = async {
-        let client = Client::new(server.clone(), None, context.call_timeout())?;
+        let client = context.anonymous(server.clone())?;
         client.text("/healthz").await
     };
     let Err(error) = by_roots.await else { return Ok(server) };
@@ -136,7 +143,7 @@ async fn prove(
     person: &PersonName,
     key: Option<&std::path::Path>,
 ) -> Result<Session, Failure> {
-    let client = Client::new(server.clone(), None, context.call_timeout())?;
+    let client = context.anonymous(server.clone())?;
     let candidates = keys::candidates(key)?;
     let mut tried = Vec::new();
     for candidate in &candidates {
@@ -185,7 +192,7 @@ pub(crate) fn logout(context: &Context, args: &LogoutArgs) -> Result<(), Failure
     let places = context.places()?;
     let profile = profile::need(&places, &context.globals)?;
     if profile::session(&places, &profile)?.is_some() {
-        let client = profile::client(&places, &profile, context.call_timeout())?;
+        let client = context.client(&places, &profile, context.call_timeout())?;
         let path = if args.everywhere { "/v1/session?everywhere=true" } else { "/v1/session" };
         let ended = context.block_on(async { Ok(client.delete(path).await?) });
         match ended {

@@ -6,12 +6,15 @@
 //!
 //! Times are local with their offset for people, RFC 3339 in UTC in JSON.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 
 use serde::Serialize;
 
 use super::failure::{Exit, Failure};
 use crate::time::Timestamp;
+
+/// Longest line that is read from a terminal.
+const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// How to print.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,8 @@ pub(crate) enum Form {
     Text,
     /// One JSON document.
     Json,
+    /// As text, but a failure has three lines at most: it stands in front of what ssh says.
+    Brief,
 }
 
 /// How much is said beside the answer.
@@ -125,10 +130,53 @@ impl Output {
             };
             let json = serde_json::to_string(&document).unwrap_or_default();
             write_stderr(&format!("{}\n", escape_json(&json)));
+        } else if self.form == Form::Brief {
+            write_stderr(&render_briefly(failure));
         } else {
             write_stderr(&render_failure(failure));
         }
     }
+}
+
+/// The person at the terminal, whatever our own input and output are tied to.
+#[derive(Debug)]
+pub(crate) struct Terminal(std::fs::File);
+
+impl Terminal {
+    /// The terminal that this process belongs to; `None` if there is none.
+    pub(crate) fn open() -> Option<Self> {
+        std::fs::File::options().read(true).write(true).open("/dev/tty").ok().map(Self)
+    }
+
+    /// Asks a question and reads one line.
+    ///
+    /// # Errors
+    /// When the line can't be read, or there is none.
+    pub(crate) fn ask(&self, question: &str) -> Result<String, Failure> {
+        use std::io::BufRead as _;
+        let lost = |e: std::io::Error| Failure::failed("cannot ask at the terminal").because(e.to_string());
+        (&self.0).write_all(format!("{}: ", escape(question)).as_bytes()).map_err(lost)?;
+        let mut line = String::new();
+        match std::io::BufReader::new(&self.0).take(LINE_BYTES_MAX).read_line(&mut line).map_err(lost)? {
+            0 => Err(Failure::new(Exit::Interrupted, "interrupted", "no answer was given")),
+            _ => Ok(line.trim().to_owned()),
+        }
+    }
+}
+
+/// What, the facts on one line, the first thing to do; nothing for what has been said.
+fn render_briefly(failure: &Failure) -> String {
+    if failure.what.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("hallpass: {}\n", escape(&failure.what));
+    let facts = failure.why.join("; ");
+    for (label, item) in [("why ", Some(&facts).filter(|facts| !facts.is_empty())), ("next", failure.next.first())] {
+        if let Some(item) = item {
+            text.push_str(&format!("  {label}  {}\n", escape(item)));
+        }
+    }
+    text
 }
 
 /// `hallpass: what`, then `why`, `next` and `more` lines.

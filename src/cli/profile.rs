@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::args::Globals;
 use super::failure::Failure;
-use crate::client::{Client, Server};
+use super::session_key::Holder;
+use crate::client::Server;
 use crate::durable;
 use crate::time::Lifetime;
 
@@ -43,6 +44,31 @@ struct Spec {
     /// The login key file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<PathBuf>,
+    /// How plain ssh was set up; left out when it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ssh: Option<SshSetup>,
+    /// What holds session keys: `agent`, or the path of a security key's file; left out for files of ours.
+    #[serde(default, skip_serializing_if = "is_file")]
+    session_key: Holder,
+}
+
+fn is_file(holder: &Holder) -> bool {
+    *holder == Holder::File
+}
+
+/// How plain ssh was set up for a profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SshSetup {
+    /// The host patterns that were given; empty: all hosts that the service knows.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
+    /// Whether the user's own keys are offered too.
+    #[serde(default)]
+    pub(crate) coexist: bool,
+    /// Whether ssh refuses to connect where there is no access, instead of trying.
+    #[serde(default)]
+    pub(crate) strict: bool,
 }
 
 /// A profile.
@@ -56,6 +82,10 @@ pub(crate) struct Profile {
     pub(crate) person: Option<String>,
     /// The login key file, if one was named.
     pub(crate) key: Option<PathBuf>,
+    /// How plain ssh was set up, if it was.
+    pub(crate) ssh: Option<SshSetup>,
+    /// What holds session keys.
+    pub(crate) session_key: Holder,
 }
 
 /// A login session's file.
@@ -82,6 +112,15 @@ pub(crate) struct Session {
 /// A variable of the environment; empty and non-UTF-8 ones count as unset.
 pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var_os(name).and_then(|v| v.into_string().ok()).filter(|v| !v.is_empty())
+}
+
+/// The name of the user that we run as, as ssh takes it when no account is named; `None` if nothing local says it.
+pub(crate) fn local_user() -> Option<String> {
+    let id = rustix::process::getuid().as_raw().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ours = accounts.lines().find(|line| line.split(':').nth(2) == Some(id.as_str()));
+    let name = ours.and_then(|line| line.split(':').next()).map(str::to_owned);
+    name.or_else(|| env("LOGNAME")).or_else(|| env("USER"))
 }
 
 /// The proxy for calls to the server: `HTTPS_PROXY`, also in small letters as curl has it.
@@ -117,6 +156,16 @@ impl Places {
         self.runtime.join(profile)
     }
 
+    /// The folder of the ssh fragments.
+    pub(crate) fn fragments(&self) -> PathBuf {
+        self.config.join("ssh")
+    }
+
+    /// A profile's ssh fragment.
+    pub(crate) fn fragment(&self, profile: &str) -> PathBuf {
+        self.fragments().join(format!("{profile}.conf"))
+    }
+
     fn profile(&self, name: &str) -> PathBuf {
         self.config.join("profiles").join(format!("{name}.toml"))
     }
@@ -147,8 +196,9 @@ pub(crate) fn load(places: &Places, name: &str) -> Result<Option<Profile>, Failu
     let spec: Spec = toml::from_str(&text).map_err(|e| {
         Failure::failed(format!("cannot read profile {:?}", path.display().to_string())).because(e.message().to_owned())
     })?;
-    let Spec { server, pin, person, key } = spec;
-    Ok(Some(Profile { name: name.to_owned(), server: Server { url: server, pin, proxy: proxy() }, person, key }))
+    let Spec { server, pin, person, key, ssh, session_key } = spec;
+    let server = Server { url: server, pin, proxy: proxy() };
+    Ok(Some(Profile { name: name.to_owned(), server, person, key, ssh, session_key }))
 }
 
 /// The profile that the flags name, which must be there; `--server` must fit it.
@@ -187,6 +237,8 @@ pub(crate) fn save(places: &Places, profile: &Profile) -> Result<(), Failure> {
         pin: profile.server.pin.clone(),
         person: profile.person.clone(),
         key: profile.key.clone(),
+        ssh: profile.ssh.clone(),
+        session_key: profile.session_key.clone(),
     };
     let text =
         toml::to_string(&spec).map_err(|e| Failure::failed("cannot write the profile").because(e.to_string()))?;
@@ -232,15 +284,6 @@ pub(crate) fn forget_session(places: &Places, profile: &Profile) -> Result<(), F
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::file("delete", &path, &e)),
         _ => Ok(()),
     }
-}
-
-/// A client for the profile's server, logged in.
-///
-/// # Errors
-/// HP-111 when there is no session.
-pub(crate) fn client(places: &Places, profile: &Profile, timeout: std::time::Duration) -> Result<Client, Failure> {
-    let Some(session) = session(places, profile)? else { return Err(Failure::not_logged_in(&profile.name)) };
-    Ok(Client::new(profile.server.clone(), Some(session.token), timeout)?)
 }
 
 /// A lifetime as the runtime's duration.

@@ -9,16 +9,13 @@ use std::os::unix::process::CommandExt as _;
 use clap::Args;
 
 use super::failure::{Exit, Failure};
-use super::local::{Held, Local};
+use super::local::{Held, Local, has_time_left};
 use super::request::{self, Wish};
 use super::{Context, output, profile};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
-use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp, Window};
+use crate::time::{Lifetime, Timestamp, Window};
 use crate::wire;
-
-/// A certificate with less left than this is as good as over; of a short window, a quarter.
-const LEFT_MIN_S: u64 = 30;
 
 /// Arguments of `hallpass ssh`.
 #[derive(Clone, Debug, Args)]
@@ -58,6 +55,8 @@ fn parse_destination(text: &str) -> Result<(Option<Account>, HostName), String> 
 /// `hallpass ssh`.
 pub(crate) fn run(context: &Context, args: &SshArgs) -> Result<(), Failure> {
     let held = prepare(context, args).map_err(|f| f.with_exit(Exit::Ssh))?;
+    context.keep_clock();
+    context.warn_of_clock();
     Err(become_ssh(args, &held).with_exit(Exit::Ssh))
 }
 
@@ -75,7 +74,8 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     let local = Local::new(&places, &context.globals.profile);
     local.sweep();
     let mut ours = local.for_host(host, account)?;
-    if let Some(index) = ours.iter().position(is_live) {
+    let now = local.now();
+    if let Some(index) = ours.iter().position(|held| held.is_live(now)) {
         let held = ours.swap_remove(index);
         if args.lifetime.is_some() || args.reason.is_some() || args.ticket.is_some() {
             let id = output::escape(&held.request.id);
@@ -87,7 +87,7 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     }
     let (_, client) = context.connect()?;
     context.block_on(async {
-        let request = match open_request(&client, &ours).await? {
+        let request = match open_request(&client, &ours, now).await? {
             Some(request) => request,
             None => ask(context, &client, &local, args, account).await?,
         };
@@ -100,7 +100,11 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
 }
 
 /// The first of our requests for this host that is not closed, and not about to end.
-async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Request>, Failure> {
+pub(crate) async fn open_request(
+    client: &Client,
+    ours: &[Held],
+    now: Timestamp,
+) -> Result<Option<wire::Request>, Failure> {
     for held in ours {
         let request: wire::Request = match client.get(&format!("/v1/requests/{}", held.request.id)).await {
             Ok(request) => request,
@@ -111,7 +115,7 @@ async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Req
         let is_open = match request.state.as_str() {
             "pending" => true,
             "approved" | "issued" => {
-                request.window.as_ref().and_then(parse_window).is_some_and(|w| has_time_left(w, SystemClock.now()))
+                request.window.as_ref().and_then(parse_window).is_some_and(|w| has_time_left(w, now))
             }
             _ => false,
         };
@@ -138,19 +142,6 @@ async fn ask(
         ticket: args.ticket.clone(),
     };
     request::ask(client, local, &wish).await
-}
-
-/// Whether its certificate is valid now and for a while yet.
-fn is_live(held: &Held) -> bool {
-    let now = SystemClock.now();
-    held.certificate.as_ref().is_some_and(|c| {
-        let window = c.tbs().fields().window;
-        window.contains(now) && has_time_left(window, now)
-    })
-}
-
-fn has_time_left(window: Window, now: Timestamp) -> bool {
-    window.end().seconds_since(now) >= LEFT_MIN_S.min(window.seconds() / 4)
 }
 
 fn parse_window(window: &wire::Window) -> Option<Window> {

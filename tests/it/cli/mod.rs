@@ -3,7 +3,10 @@
 
 mod device;
 mod hostile;
+mod plain_ssh;
+mod plain_waiting;
 mod service;
+mod session_keys;
 mod stage;
 
 use stage::{Ran, Stage};

@@ -4,7 +4,7 @@
 //! sshd runs under a frozen clock where the second matters, and with real accounts (see `site`).
 
 mod desk;
-mod site;
+pub(crate) mod site;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;

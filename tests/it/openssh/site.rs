@@ -1,6 +1,6 @@
 //! Real hosts for tests: sshd with accounts of its own, under any clock, on loopback.
 //!
-//! As root, sshd runs in a mount namespace of its own in which `/etc/passwd` and `/etc/shadow` also hold `deploy` and `debug`: real logins to real
+//! As root, sshd runs in a mount namespace of its own in which `/etc/passwd` also holds `deploy` and `debug`: real logins to real
 //! accounts without touching the machine's. Without root only the caller's own account can be logged in to; tests
 //! then use that one as `deploy` (see [`Site::account`]).
 
@@ -84,9 +84,12 @@ impl Site {
         let mut prefix = Vec::new();
         if Self::has_accounts() {
             std::fs::create_dir_all("/run/sshd").unwrap();
-            let (passwd, shadow) = (self.passwd().display().to_string(), self.shadow().display().to_string());
-            let script =
-                format!("mount --bind '{passwd}' /etc/passwd && mount --bind '{shadow}' /etc/shadow && exec \"$@\"");
+            let passwd = self.passwd();
+            let script = format!(
+                "mount --bind '{}' /etc/passwd && mount --bind '{}' /etc/shadow && exec \"$@\"",
+                passwd.display(),
+                self.shadow().display()
+            );
             prefix.extend(["unshare", "-m", "--", "sh", "-c", &script, "sh"].map(str::to_owned));
         }
         if let Some(clock) = clock {
@@ -111,10 +114,10 @@ impl Site {
         path
     }
 
-    /// No passwords, and no locked accounts: a machine's own `deploy` is often one, and sshd lets nobody in to those.
+    /// Passwords that nobody has; the machine's own account of one of these names may be locked, which sshd minds.
     fn shadow(&self) -> PathBuf {
         let path = self.path("shadow");
-        std::fs::write(&path, "deploy:*:19000:0:99999:7:::\ndebug:*:19000:0:99999:7:::\n").unwrap();
+        std::fs::write(&path, "deploy:*:20000:0:99999:7:::\ndebug:*:20000:0:99999:7:::\n").unwrap();
         path
     }
 

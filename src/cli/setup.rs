@@ -1,0 +1,416 @@
+//! `hallpass setup`: makes plain `ssh HOST` use hallpass, and takes it back.
+//!
+//! What it changes: one `Include` on the first two lines of the user's ssh configuration (with a copy of what was there before), and a
+//! fragment of our own per profile (`ssh_config`). Nothing else, and `--undo` leaves every byte of the user's as it was.
+//!
+//! Invariants: the same command twice changes nothing the second time; the new configuration is read by the real ssh before we are
+//! done, and if ssh does not take it everything is put back; no two profiles name the same host.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::failure::{Exit, Failure};
+use super::local::Local;
+use super::profile::{self, Places, Profile, SshSetup};
+use super::session_key::Holder;
+use super::ssh_config::{self, Fragment, Pattern};
+use super::{Context, output};
+use crate::client::Client;
+use crate::durable;
+use crate::name::HostName;
+use crate::wire;
+
+/// Most patterns in a fragment: ssh goes through them for each host that it is asked for.
+const PATTERNS_MAX: usize = 2_000;
+
+/// Longest ssh configuration that is changed: 1 MiB.
+const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most copies of the user's configuration that are kept side by side.
+const COPIES_MAX: usize = 100;
+
+/// Arguments of `hallpass setup`.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
+pub(crate) struct SetupArgs {
+    /// For these hosts, with * and ? as ssh has them; else for all that the service knows, kept up to date at each login
+    #[arg(long, value_name = "PATTERN", num_args = 1.., value_parser = Pattern::parse)]
+    hosts: Vec<Pattern>,
+    /// Offer your own keys on these hosts, too, after ours
+    #[arg(long)]
+    coexist: bool,
+    /// Have ssh refuse at once where there is no access, instead of trying (OpenSSH 10.1 or newer)
+    #[arg(long)]
+    strict: bool,
+    /// What holds session keys: `file`, `agent` (the file, and your ssh-agent), or the file of a security key
+    #[arg(long, value_name = "file|agent|FILE")]
+    key: Option<Holder>,
+    /// Take everything back
+    #[arg(long, conflicts_with_all = ["hosts", "coexist", "strict", "key"])]
+    undo: bool,
+    /// Only show what would be changed
+    #[arg(long)]
+    dry_run: bool,
+    /// The ssh configuration to change
+    #[arg(long, value_name = "FILE", default_value = "~/.ssh/config")]
+    ssh_config: PathBuf,
+}
+
+/// A file, and what is to be in it; `None` takes it away.
+#[derive(Clone, Debug)]
+struct FileChange {
+    path: PathBuf,
+    before: Option<String>,
+    after: Option<String>,
+    mode: u32,
+}
+
+/// `hallpass setup`.
+pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
+    let places = context.places()?;
+    let mut profile = profile::need(&places, &context.globals)?;
+    let config = user_config(&args.ssh_config)?;
+    if args.undo {
+        return undo(context, &places, &mut profile, &config, args.dry_run);
+    }
+    check_ssh(args.strict)?;
+    let holder = match args.key.clone() {
+        Some(Holder::SecurityKey(path)) => {
+            Holder::SecurityKey(std::path::absolute(&path).map_err(|e| Failure::file("find", &path, &e))?)
+        }
+        Some(holder) => holder,
+        None => profile.session_key.clone(),
+    };
+    holder.check()?;
+    let given = args.hosts.iter().map(|p| p.as_str().to_owned()).collect();
+    let wanted = SshSetup { hosts: given, coexist: args.coexist, strict: args.strict };
+    let hosts = match args.hosts.as_slice() {
+        [] => {
+            let client = context.client(&places, &profile, context.call_timeout())?;
+            context.block_on(known_hosts(&client))?
+        }
+        given => given.to_vec(),
+    };
+    check_overlap(&places, &profile.name, &hosts)?;
+    let mut changes = vec![fragment_change(&places, &profile, &hosts, &wanted)?];
+    let before = read(&config)?;
+    let text = before.clone().unwrap_or_default();
+    let after = ssh_config::with_include(&text, &places.fragments());
+    changes.push(FileChange { mode: mode_of(&config, 0o600), path: config.clone(), before, after: Some(after) });
+    changes.retain(|change| change.before != change.after);
+    if !args.dry_run {
+        apply(&changes, Some((&config, &hosts)))?;
+        profile.ssh = Some(wanted);
+        profile.session_key = holder;
+        profile::save(&places, &profile)?;
+    }
+    report(context, &changes, args.dry_run, &hosts)
+}
+
+/// Brings a profile's fragment up to the hosts that the service knows now, if that is what it was set up for.
+///
+/// # Errors
+/// When the service can't be asked, or the file can't be written.
+pub(crate) async fn refresh(places: &Places, profile: &Profile, client: &Client) -> Result<(), Failure> {
+    let Some(setup) = profile.ssh.as_ref().filter(|setup| setup.hosts.is_empty()) else { return Ok(()) };
+    let hosts = known_hosts(client).await?;
+    check_overlap(places, &profile.name, &hosts)?;
+    let change = fragment_change(places, profile, &hosts, setup)?;
+    if change.before == change.after { Ok(()) } else { apply(&[change], None) }
+}
+
+async fn known_hosts(client: &Client) -> Result<Vec<Pattern>, Failure> {
+    let answer: wire::Hosts = client.get("/v1/hosts").await?;
+    let mut hosts: Vec<Pattern> = answer
+        .hosts
+        .iter()
+        .filter_map(|host| HostName::parse(&host.name).ok())
+        .map(|host| Pattern::from(&host))
+        .collect();
+    hosts.sort();
+    match hosts.len() {
+        0 => Err(Failure::failed("the service knows no host yet").next("hallpass setup --hosts PATTERN…")),
+        1..=PATTERNS_MAX => Ok(hosts),
+        count => {
+            Err(Failure::usage(format!("{count} hosts are too many for ssh's configuration; it takes {PATTERNS_MAX}"))
+                .next("hallpass setup --hosts 'web-*' 'db-*'"))
+        }
+    }
+}
+
+fn fragment_change(
+    places: &Places,
+    profile: &Profile,
+    hosts: &[Pattern],
+    setup: &SshSetup,
+) -> Result<FileChange, Failure> {
+    let local = Local::new(places, &profile.name);
+    local.check_root()?;
+    let program =
+        std::env::current_exe().map_err(|e| Failure::failed("cannot find our own program").because(e.to_string()))?;
+    for path in [program.as_path(), places.fragments().as_path()] {
+        ssh_config::check_path(path).map_err(|why| {
+            Failure::failed(format!("{:?} cannot stand in ssh's configuration", path.display().to_string()))
+                .because(why)
+        })?;
+    }
+    let SshSetup { hosts: _, coexist, strict } = *setup;
+    let of = Fragment { profile: &profile.name, hosts, program: &program, folder: local.root(), coexist, strict };
+    let path = places.fragment(&profile.name);
+    Ok(FileChange { before: read(&path)?, path, after: Some(ssh_config::fragment(&of)), mode: 0o600 })
+}
+
+/// Two profiles with a host in common would both be asked for it.
+fn check_overlap(places: &Places, profile: &str, hosts: &[Pattern]) -> Result<(), Failure> {
+    for path in fragments(&places.fragments())? {
+        let other = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if other == profile {
+            continue;
+        }
+        let text = read(&path)?.unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Host ")).unwrap_or_default();
+        let theirs: Vec<Pattern> = line.split(' ').filter_map(|word| Pattern::parse(word).ok()).collect();
+        for host in hosts {
+            if let Some(same) = theirs.iter().find(|pattern| pattern.overlaps(host)) {
+                return Err(Failure::usage(format!("profile {other:?} has {:?} already", same.as_str()))
+                    .because(format!("{:?} would belong to both", host.as_str()))
+                    .next("hallpass setup --hosts PATTERN… with hosts that no other profile has")
+                    .next(format!("hallpass setup --profile {other} --undo")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn undo(
+    context: &Context,
+    places: &Places,
+    profile: &mut Profile,
+    config: &Path,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let fragment = places.fragment(&profile.name);
+    let mut changes = Vec::new();
+    let others = fragments(&places.fragments())?.iter().any(|path| *path != fragment);
+    let before = read(config)?;
+    if let (Some(text), false) = (&before, others) {
+        let after = ssh_config::without_include(text, &places.fragments());
+        // Nothing else in it, and no copy of what it was before: we made the file.
+        let is_ours = after.is_empty() && read(&copy_path(config, 1))?.is_none();
+        let after = (!is_ours).then_some(after);
+        changes.push(FileChange { path: config.to_owned(), mode: mode_of(config, 0o600), before, after });
+    }
+    changes.push(FileChange { before: read(&fragment)?, path: fragment, after: None, mode: 0o600 });
+    changes.retain(|change| change.before != change.after);
+    if !dry_run {
+        apply(&changes, None)?;
+        profile.ssh = None;
+        profile::save(places, profile)?;
+    }
+    report(context, &changes, dry_run, &[])
+}
+
+/// Makes the changes in their order; if ssh then does not read its configuration, or one can't be made, takes all of them back.
+fn apply(changes: &[FileChange], check: Option<(&PathBuf, &Vec<Pattern>)>) -> Result<(), Failure> {
+    let outcome = changes
+        .iter()
+        .try_for_each(FileChange::make)
+        .and_then(|()| check.map_or(Ok(()), |(config, hosts)| check_config(config, hosts)));
+    outcome.inspect_err(|_| {
+        for change in changes.iter().rev() {
+            // What can't be put back is in the copy.
+            drop(put(&change.path, change.before.as_deref(), change.mode));
+        }
+    })
+}
+
+impl FileChange {
+    fn make(&self) -> Result<(), Failure> {
+        if let Some(before) = self.before.as_deref().filter(|_| self.is_theirs()) {
+            keep_copy(&self.path, before)?;
+        }
+        put(&self.path, self.after.as_deref(), self.mode)
+    }
+
+    /// Whether it is the user's own file, not one of ours.
+    fn is_theirs(&self) -> bool {
+        self.path.extension().is_none_or(|extension| extension != "conf")
+    }
+
+    fn said(&self) -> String {
+        let path = output::escape(&self.path.display().to_string());
+        match (&self.before, &self.after) {
+            (None, _) => format!("new      {path}"),
+            (Some(_), None) => format!("deleted  {path}"),
+            (Some(_), Some(_)) => format!("changed  {path}"),
+        }
+    }
+}
+
+fn put(path: &Path, text: Option<&str>, mode: u32) -> Result<(), Failure> {
+    let Some(text) = text else {
+        return match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::file("delete", path, &e)),
+            _ => Ok(()),
+        };
+    };
+    if let Some(folder) = path.parent() {
+        durable::create_folder(folder, 0o700).map_err(|e| Failure::file("make folder", folder, &e))?;
+    }
+    durable::replace(path, text.as_bytes(), mode).map_err(|e| Failure::file("write", path, &e))
+}
+
+/// Keeps what the user's configuration was before we change it, beside it: `config.before-hallpass`, or with a number.
+fn keep_copy(path: &Path, text: &str) -> Result<(), Failure> {
+    for number in 1..=COPIES_MAX {
+        let copy = copy_path(path, number);
+        match read(&copy)? {
+            Some(kept) if kept == text => return Ok(()),
+            Some(_) => {}
+            None => {
+                return durable::replace(&copy, text.as_bytes(), 0o600).map_err(|e| Failure::file("write", &copy, &e));
+            }
+        }
+    }
+    Err(Failure::failed(format!("there are {COPIES_MAX} copies of {:?} already", path.display().to_string()))
+        .next("delete those you do not need"))
+}
+
+fn copy_path(path: &Path, number: usize) -> PathBuf {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("config");
+    let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+    path.with_file_name(format!("{name}.before-hallpass{suffix}"))
+}
+
+/// Has the real ssh read the configuration.
+fn check_config(config: &Path, hosts: &[Pattern]) -> Result<(), Failure> {
+    let host = hosts.iter().map(Pattern::as_str).find(|host| !host.contains(['*', '?'])).unwrap_or("localhost");
+    let ran = std::process::Command::new(ssh_program())
+        .args(["-G", "-F"])
+        .arg(config)
+        .arg(host)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|e| no_ssh(&e))?;
+    if ran.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
+    Err(Failure::failed("ssh does not take the new configuration; nothing was changed").because(said))
+}
+
+/// HP-304: ssh must be there, and know `Include`; for a strict fragment also `RefuseConnection`.
+fn check_ssh(strict: bool) -> Result<(), Failure> {
+    let ran = std::process::Command::new(ssh_program()).arg("-V").output().map_err(|e| no_ssh(&e))?;
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let Some(version) = version(&said) else {
+        return Err(Failure::new(Exit::NotReady, "HP-304", "this ssh is not OpenSSH").because(said.trim().to_owned()));
+    };
+    let too_old = |what: &str, least: &str| {
+        Failure::new(Exit::NotReady, "HP-304", format!("ssh {}.{} is too old for {what}", version.0, version.1))
+            .because(format!("it takes OpenSSH {least} or newer"))
+    };
+    if version < (7, 3) {
+        return Err(too_old("this", "7.3").next("hallpass ssh HOST, which needs no set-up"));
+    }
+    if strict && version < (10, 1) {
+        return Err(too_old("--strict", "10.1").next("hallpass setup without --strict: ssh then tries, and fails"));
+    }
+    Ok(())
+}
+
+/// The version in `OpenSSH_9.2p1 Debian-2, …`.
+fn version(said: &str) -> Option<(u32, u32)> {
+    let numbers = said.strip_prefix("OpenSSH_")?.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+    let (major, minor) = numbers.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn ssh_program() -> String {
+    profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned())
+}
+
+fn no_ssh(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::NotReady, "HP-304", format!("cannot run {:?}", ssh_program()))
+        .because(error.to_string())
+        .next("install OpenSSH's client, or set HALLPASS_SSH to its path")
+}
+
+/// The user's configuration, through a link if it is one.
+fn user_config(given: &Path) -> Result<PathBuf, Failure> {
+    let path = match given.strip_prefix("~") {
+        Ok(rest) => {
+            let home = profile::env("HOME")
+                .ok_or_else(|| Failure::failed("HOME is not set").next("pass --ssh-config FILE"))?;
+            Path::new(&home).join(rest)
+        }
+        Err(_) => std::path::absolute(given).map_err(|e| Failure::file("find", given, &e))?,
+    };
+    // Dotfiles are often links into a repository: the file behind it is what is changed.
+    Ok(std::fs::canonicalize(&path).unwrap_or(path))
+}
+
+fn mode_of(path: &Path, default: u32) -> u32 {
+    std::fs::metadata(path).map_or(default, |metadata| metadata.permissions().mode() & 0o777)
+}
+
+fn read(path: &Path) -> Result<Option<String>, Failure> {
+    match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::file("read", path, &e)),
+        Ok(bytes) if bytes.len() > CONFIG_BYTES_MAX => {
+            Err(Failure::failed(format!("{:?} is longer than 1 MiB", path.display().to_string())))
+        }
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| Failure::failed(format!("{:?} is not UTF-8; it is left alone", path.display().to_string()))),
+    }
+}
+
+fn fragments(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| Failure::file("read folder", folder, &e))?,
+    };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "conf")).collect())
+}
+
+fn report(context: &Context, changes: &[FileChange], dry_run: bool, hosts: &[Pattern]) -> Result<(), Failure> {
+    let said: Vec<String> = changes.iter().map(FileChange::said).collect();
+    let document = json!({
+        "schema": "hallpass.setup.v1", "dry_run": dry_run, "changes": said,
+        "hosts": hosts.iter().map(Pattern::as_str).collect::<Vec<_>>(),
+    });
+    let mut text = if said.is_empty() { "nothing to change".to_owned() } else { said.join("\n") };
+    if dry_run {
+        for change in changes {
+            if let Some(after) = &change.after {
+                let first = if change.is_theirs() { 2 } else { usize::MAX };
+                let lines: Vec<&str> = after.lines().take(first).collect();
+                text.push_str(&format!("\n\n# {}\n{}", change.path.display(), lines.join("\n")));
+            }
+        }
+    }
+    context.out.answer(&document, &text)?;
+    if let (Some(host), false) = (hosts.first(), dry_run) {
+        context.out.note(&format!("next: ssh {}", host.as_str()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn opensshs_version_is_found() {
+        assert_eq!(version("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.20"), Some((9, 2)));
+        assert_eq!(version("OpenSSH_10.0p2, LibreSSL"), Some((10, 0)));
+        assert_eq!(version("OpenSSH_for_Windows_8.1p1, LibreSSL 3.0.2"), None);
+        assert_eq!(version("Sun_SSH_1.1"), None);
+    }
+}
