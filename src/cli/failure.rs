@@ -155,7 +155,11 @@ impl Failure {
 
     /// HP-111: no session, or an old one.
     pub(crate) fn not_logged_in(profile: &str) -> Self {
-        Self::new(Exit::Login, "HP-111", format!("you are not logged in to `{profile}`")).next("hallpass login")
+        let failure = Self::new(Exit::Login, "HP-111", format!("you are not logged in to `{profile}`"));
+        match profile {
+            "default" => failure.next("hallpass login"),
+            other => failure.next(format!("hallpass login --profile {other}")),
+        }
     }
 }
 

@@ -333,7 +333,7 @@ mod tests {
         let failure = Failure::not_logged_in("work\u{1b}").because("last login ended").because("12 h limit");
         assert_eq!(
             render_failure(&failure),
-            "hallpass: you are not logged in to `work\\u{1b}`\n  why   last login ended\n        12 h limit\n  next  hallpass login\n  \
+            "hallpass: you are not logged in to `work\\u{1b}`\n  why   last login ended\n        12 h limit\n  next  hallpass login --profile work\\u{1b}\n  \
              more  HP-111\n"
         );
     }

@@ -219,7 +219,11 @@ impl Waiter<'_> {
     }
 
     fn waiting_for(&self, request: &wire::Request) -> String {
-        format!("waiting for {} ({})", render::who_can(request), super::output::escape(&request.id))
+        let id = super::output::escape(&request.id);
+        if request.eligible.is_empty() {
+            return format!("waiting ({id}), though nobody is known now who could approve it");
+        }
+        format!("waiting for {} ({id})", render::who_can(request))
     }
 
     fn undecided(&self, id: &str) -> Failure {

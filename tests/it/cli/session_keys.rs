@@ -114,7 +114,7 @@ async fn agents_that_hold_no_certificates_are_named_and_ssh_works_all_the_same()
         let ran = Ran::of(plain.program("ssh", &["-F", &config, host, "true"]).envs(env).output().unwrap());
         assert_eq!(ran.code, 0, "{}", ran.err);
         let said = format!(
-            "hallpass: your ssh agent cannot hold certificates\n  why   {why}\n  next  hallpass setup --key file\n"
+            "hallpass: your ssh agent cannot hold certificates\n  why   {why}; the certificate is in its file, so ssh, scp, rsync and git work\n  next  hallpass setup --key file\n"
         );
         assert_eq!(ran.err, said);
         let again = Ran::of(plain.program("ssh", &["-F", &config, host, "true"]).envs(env).output().unwrap());
