@@ -133,7 +133,7 @@ pub(crate) enum Command {
     Man(texts::ManArgs),
     /// Print the version
     Version,
-    /// Help on a command, or on exit-codes, environment, files
+    /// Help on a command or a code, or on exit-codes, environment, files
     Help(texts::HelpArgs),
 }
 

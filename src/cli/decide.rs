@@ -96,7 +96,7 @@ pub(crate) fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failure> {
 /// HP-209: a refusal to somebody who would decide.
 fn may_not(error: ClientError) -> Failure {
     let mut failure = Failure::from(error);
-    if failure.exit == Exit::Refused {
+    if failure.exit == Exit::Refused || failure.exit == Exit::Over {
         "HP-209".clone_into(&mut failure.code);
     }
     failure

@@ -18,6 +18,7 @@ mod decide;
 pub mod demo;
 mod explain;
 mod failure;
+mod help;
 mod init;
 mod keys;
 mod list;

@@ -284,7 +284,7 @@ pub(crate) async fn settle(
 
 /// HP-210 in place of the server's `not_yet`: granted, but what begins later is certified then.
 fn begins_later(request: &wire::Request, failure: Failure) -> Failure {
-    let Some(window) = request.window.as_ref().filter(|_| failure.code == "not_yet") else { return failure };
+    let Some(window) = request.window.as_ref().filter(|_| failure.code == "HP-210") else { return failure };
     Failure::new(Exit::Undecided, "HP-210", format!("{} is granted, but begins later", request.id))
         .because(format!("its window begins at {}", super::output::local_text(&window.not_before)))
         .because("its certificate is made then, by the rules of that time; until then it can be taken back")
