@@ -171,7 +171,8 @@ impl From<ClientError> for Failure {
                 Self::new(Exit::Unreachable, "HP-101", "cannot reach the access server")
                     .because(format!("tried {url}"))
                     .because(why)
-                    .next("hallpass cert ls shows what you hold; it works without the server")
+                    .next("hallpass doctor --net")
+                    .next("hallpass cert ls")
             }
             ClientError::Pin { expected, got } => {
                 Self::new(Exit::Unreachable, "HP-102", "this is not the server you enrolled with")
@@ -181,12 +182,10 @@ impl From<ClientError> for Failure {
                     .not_retryable()
             }
             ClientError::Problem(problem) => Self::from_problem(*problem),
-            ClientError::Protocol(why) => {
-                Self::new(Exit::Failed, "HP-104", "the server's answer is not hallpass'")
-                    .because(why)
-                    .because(concat!("this client is hallpass ", env!("CARGO_PKG_VERSION")))
-                    .next("hallpass doctor shows where it asks, and what answers there")
-            }
+            ClientError::Protocol(why) => Self::new(Exit::Failed, "HP-104", "the server's answer is not hallpass'")
+                .because(why)
+                .because(concat!("this client is hallpass ", env!("CARGO_PKG_VERSION")))
+                .next("hallpass doctor"),
         }
     }
 }

@@ -29,10 +29,7 @@ pub(super) const PAGES: &[Page] = &[
             "the reason is shorter than the rule takes",
             "the rule wants a ticket of a certain form, such as INC-1234",
         ],
-        steps: &[
-            "say it so:",
-            "  hallpass request web-1 --reason \"...\" --ticket INC-1234",
-        ],
+        steps: &["say it so:", "  hallpass request web-1 --reason \"...\" --ticket INC-1234"],
         again: "helps with better words",
     },
     Page {
@@ -55,22 +52,15 @@ pub(super) const PAGES: &[Page] = &[
         code: "HP-204",
         situation: "somebody said no",
         says: "bob@example.com denied 7K3F",
-        causes: &[
-            "the reason that they gave stands below the message",
-        ],
-        steps: &[
-            "see what else you could ask for:",
-            "  hallpass explain web-1",
-        ],
+        causes: &["the reason that they gave stands below the message"],
+        steps: &["see what else you could ask for:", "  hallpass explain web-1"],
         again: "does not help without another reason, host or account",
     },
     Page {
         code: "HP-205",
         situation: "the request ran out undecided",
         says: "nobody decided 7K3F in time",
-        causes: &[
-            "nobody who can approve it looked before the rule's `decide_by` passed",
-        ],
+        causes: &["nobody who can approve it looked before the rule's `decide_by` passed"],
         steps: &[
             "tell one of them, then ask again:",
             "  hallpass explain web-1",
@@ -82,10 +72,7 @@ pub(super) const PAGES: &[Page] = &[
         code: "HP-206",
         situation: "access is over",
         says: "your access to web-1 ended 12 min ago",
-        causes: &[
-            "its window has ended",
-            "somebody ended it early, or you gave or took it back",
-        ],
+        causes: &["its window has ended", "somebody ended it early, or you gave or took it back"],
         steps: &[
             "ask again:",
             "  hallpass request web-1 --reason \"...\"",
@@ -120,23 +107,15 @@ pub(super) const PAGES: &[Page] = &[
             "the rule names others, or the quorum that you belong to is met",
             "it is decided, taken back or over already",
         ],
-        steps: &[
-            "see how it stands, and who can:",
-            "  hallpass show 7K3F",
-        ],
+        steps: &["see how it stands, and who can:", "  hallpass show 7K3F"],
         again: "does not help; somebody else has to",
     },
     Page {
         code: "HP-210",
         situation: "granted, but it begins later",
         says: "7K3F is granted, but begins later",
-        causes: &[
-            "a later start was asked for and approved",
-        ],
-        steps: &[
-            "wait for it, or come back then:",
-            "  hallpass wait 7K3F",
-        ],
+        causes: &["a later start was asked for and approved"],
+        steps: &["wait for it, or come back then:", "  hallpass wait 7K3F"],
         again: "helps from the time on that the message names",
     },
     Page {

@@ -7,7 +7,7 @@ pub(super) const PAGES: &[Page] = &[
     Page {
         code: "HP-301",
         situation: "the ssh agent is missing, or does not do it",
-        says: "your ssh agent did not do it",
+        says: "your ssh agent cannot hold certificates",
         causes: &[
             "SSH_AUTH_SOCK names no agent that runs",
             "the agent refused to sign: locked, or it asked and nobody answered",
@@ -15,9 +15,10 @@ pub(super) const PAGES: &[Page] = &[
         ],
         steps: &[
             "see what the agent holds:",
-            "  ssh-add -l",
-            "log in with a key file instead of the agent:",
+            "  ssh-add -L",
+            "log in with a key file, or keep session keys in files:",
             "  hallpass login --key ~/.ssh/id_ed25519",
+            "  hallpass setup --key file",
             "or start OpenSSH's own agent:",
             "  eval \"$(ssh-agent)\" && ssh-add",
         ],
@@ -44,10 +45,7 @@ pub(super) const PAGES: &[Page] = &[
         code: "HP-303",
         situation: "others can read a key, or reach its folder",
         says: "ssh ignores the key: others can read it",
-        causes: &[
-            "a copy, a backup or `chmod -R` changed the mode",
-            "the folder is somebody else's",
-        ],
+        causes: &["a copy, a backup or `chmod -R` changed the mode", "the folder is somebody else's"],
         steps: &[
             "see what would be changed, then let it be changed:",
             "  hallpass doctor --fix --dry-run",

@@ -13,7 +13,6 @@ pub(super) const PAGES: &[Page] = &[
             "its principals file does not hold what the certificate says",
             "its clock is wrong: to it the window has not begun, or is over",
             "the certificate is on its revocation list, or that file is missing",
-            "the client sees the same refusal for all of these",
         ],
         steps: &[
             "collect what can be known from here, for whoever runs the host:",
@@ -30,10 +29,7 @@ pub(super) const PAGES: &[Page] = &[
         code: "HP-402",
         situation: "the account is not one that this access is for",
         says: "web-1 has no login `deploi` for this grant",
-        causes: &[
-            "ssh takes another account: from its configuration, or your own name",
-            "a typing error",
-        ],
+        causes: &["ssh takes another account: from its configuration, or your own name", "a typing error"],
         steps: &[
             "name the account that the access is for:",
             "  ssh deploy@web-1",
@@ -52,8 +48,8 @@ pub(super) const PAGES: &[Page] = &[
             "its host certificate is for other names than the one you use",
         ],
         steps: &[
-            "do not delete lines of known_hosts; ask the host's owner for its",
-            "  fingerprint, and compare with what ssh prints here:",
+            "leave known_hosts as it is; ask the host's owner for its fingerprint",
+            "compare that with what ssh prints here:",
             "  ssh web-1",
             "see which name and key ssh goes by:",
             "  ssh -G web-1 | grep -i -e hostname -e hostkeyalias -e known",
@@ -64,9 +60,7 @@ pub(super) const PAGES: &[Page] = &[
         code: "HP-404",
         situation: "the host takes no key at all",
         says: "web-1 takes no keys, not only not yours",
-        causes: &[
-            "its sshd does not offer the `publickey` method",
-        ],
+        causes: &["its sshd does not offer the `publickey` method"],
         steps: &[
             "collect what can be known from here, for whoever runs the host:",
             "  hallpass doctor web-1 --bundle web-1.txt",

@@ -19,7 +19,7 @@ pub(super) const PAGES: &[Page] = &[
             "  hallpass cert ls",
             "in an emergency, follow your organisation's break-glass procedure",
         ],
-        again: "helps once the way is free; nothing was lost, an open request stays open",
+        again: "helps once the way is free; an open request stays open",
     },
     Page {
         code: "HP-102",
@@ -30,8 +30,9 @@ pub(super) const PAGES: &[Page] = &[
             "the service got a new certificate, and nobody told you its pin",
         ],
         steps: &[
-            "do not go on; get the pin from whoever runs the service, not by",
-            "  the same network, and only if it fits what was shown:",
+            "do not go on",
+            "have whoever runs the service tell you its pin, but not over this network",
+            "only if it fits what was shown:",
             "  hallpass login --server URL --pin PIN",
         ],
         again: "does not help; on another network it can show who is in the way",
@@ -78,10 +79,7 @@ pub(super) const PAGES: &[Page] = &[
             "you logged out everywhere, or the service ended your sessions",
             "another profile is meant (HALLPASS_PROFILE, --profile)",
         ],
-        steps: &[
-            "log in; the profile knows server, person and key from the last time:",
-            "  hallpass login",
-        ],
+        steps: &["log in; the profile knows server, person and key from the last time:", "  hallpass login"],
         again: "helps after logging in",
     },
     Page {
@@ -100,6 +98,6 @@ pub(super) const PAGES: &[Page] = &[
             "then look again:",
             "  hallpass doctor",
         ],
-        again: "helps once the clock is right; hosts go by their own clock, not yours",
+        again: "not needed; access goes by the server's clock, and works",
     },
 ];
