@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, cert, change, decide, explain, init, list, login, operator, prepare, request, serve, setup, ssh, texts, wait,
+    audit, cert, change, decide, doctor, explain, init, list, login, operator, prepare, request, serve, setup, ssh,
+    texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -107,6 +108,8 @@ pub(crate) enum Command {
     /// Run by ssh itself, as `hallpass setup` has it
     #[command(hide = true)]
     SshPrepare(prepare::PrepareArgs),
+    /// What is wrong here, and why a host does not let me in
+    Doctor(doctor::DoctorArgs),
     /// Why I may or may not have access, and who would have to agree
     Explain(explain::ExplainArgs),
     /// Look at certificates
@@ -133,7 +136,7 @@ pub(crate) enum Command {
     Man(texts::ManArgs),
     /// Print the version
     Version,
-    /// Help on a command, or on exit-codes, environment, files
+    /// Help on a command or a code, or on exit-codes, environment, files
     Help(texts::HelpArgs),
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _};
 
-use super::Context;
 use super::args::Cli;
 use super::failure::Failure;
+use super::{Context, help};
 
 /// The two examples at the top of the help.
 pub(crate) const EXAMPLES: &str = "\
@@ -16,7 +16,7 @@ Examples:
 ";
 
 /// The end of the help.
-pub(crate) const AFTER_HELP: &str = "Topics: hallpass help exit-codes | environment | files";
+pub(crate) const AFTER_HELP: &str = "Topics: hallpass help codes | HP-NNN | exit-codes | environment | files";
 
 const EXIT_CODES: &str = "\
 Exit codes
@@ -158,6 +158,8 @@ pub(crate) fn help(context: &Context, args: &HelpArgs) -> Result<(), Failure> {
         Some("exit-codes") => return context.out.text(EXIT_CODES),
         Some("environment") => return context.out.text(ENVIRONMENT),
         Some("files") => return context.out.text(FILES),
+        Some("codes") => return help::list(context),
+        Some(word) if help::is_code(word) => return help::page(context, word),
         _ => {}
     }
     let mut command = Cli::command();

@@ -2,6 +2,8 @@
 //! `tests/cli/*.txt` (`!` marks standard error, `[n]` the exit code). `UPDATE_GOLDEN=1` rewrites those; look at the diff.
 
 mod device;
+mod doctor;
+mod help;
 mod hostile;
 mod plain_ssh;
 mod plain_waiting;
