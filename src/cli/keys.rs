@@ -17,9 +17,9 @@ use super::failure::{Exit, Failure};
 use super::output;
 use super::profile::env;
 use crate::ssh::agent::{self, FRAME_BYTES_MAX};
-use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX, PrivateKeyError};
+use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX, PrivateKeyError, is_encrypted};
 use crate::ssh::sig::SshSignature;
-use crate::ssh::{KeyError, PublicKey};
+use crate::ssh::{KeyAlgorithm, KeyError, PublicKey};
 
 /// How long an agent may take to answer; a person may have to touch a key or confirm.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -157,6 +157,12 @@ fn public_half(path: &Path) -> Result<PublicKey, String> {
 
 fn sign_by_file(path: &Path, (namespace, statement): (&str, &str), no_input: bool) -> Result<Signed, Failure> {
     let bytes = read_key(path)?;
+    if is_left_to_ssh_keygen(path) {
+        if is_encrypted(&bytes) == Ok(true) && (no_input || !output::is_interactive()) {
+            return Err(nobody_to_ask(path));
+        }
+        return sign_by_ssh_keygen(path, (namespace, statement));
+    }
     let wrong = |e: &PrivateKeyError| {
         Failure::new(Exit::NotReady, "key", format!("cannot use key {:?}", path.display().to_string()))
             .because(e.to_string())
@@ -173,26 +179,32 @@ fn sign_by_file(path: &Path, (namespace, statement): (&str, &str), no_input: boo
     Ok(Signed { key: key.public_key().clone(), signature })
 }
 
+/// Of P-256 keys the library reads only those whose number fills its 32 bytes: one in 256 does not.
+fn is_left_to_ssh_keygen(path: &Path) -> bool {
+    public_half(path).is_ok_and(|key| key.algorithm() == KeyAlgorithm::EcdsaP256)
+}
+
+fn nobody_to_ask(path: &Path) -> Failure {
+    Failure::new(Exit::NotReady, "key", format!("key {:?} needs a passphrase", path.display().to_string()))
+        .because("nobody to ask here")
+        .next(format!("ssh-add {}", path.display()))
+}
+
 fn ask_passphrase(path: &Path, no_input: bool) -> Result<SecretString, Failure> {
     if no_input || !output::is_interactive() {
-        return Err(Failure::new(
-            Exit::NotReady,
-            "key",
-            format!("key {:?} needs a passphrase", path.display().to_string()),
-        )
-        .because("nobody to ask here")
-        .next(format!("ssh-add {}", path.display())));
+        return Err(nobody_to_ask(path));
     }
+    // The library asks first and silences the terminal then; what is typed, or pasted, in between would be seen.
+    let _silence = output::Silence::begin();
     rpassword::prompt_password(format!("passphrase of {}: ", output::escape(&path.display().to_string())))
         .map(SecretString::from)
         .map_err(|e| Failure::failed("cannot read the passphrase").because(e.to_string()))
 }
 
-/// The private half of a security key is in the device; `ssh-keygen` talks to it and asks for touch or PIN on the terminal.
+/// Signs with OpenSSH's own program: it talks to a security key's device and asks for touch, PIN or passphrase on the terminal.
 fn sign_by_ssh_keygen(path: &Path, (namespace, statement): (&str, &str)) -> Result<Signed, Failure> {
     let failed = |why: String| {
-        Failure::new(Exit::NotReady, "key", format!("security key {:?} did not sign", path.display().to_string()))
-            .because(why)
+        Failure::new(Exit::NotReady, "key", format!("key {:?} did not sign", path.display().to_string())).because(why)
     };
     let key = public_half(path).map_err(failed)?;
     let mut child = Command::new("ssh-keygen")

@@ -164,6 +164,31 @@ impl Terminal {
     }
 }
 
+/// The person's terminal shows nothing of what is typed while this lives.
+#[derive(Debug)]
+pub(crate) struct Silence(Option<(std::fs::File, rustix::termios::Termios)>);
+
+impl Silence {
+    /// Begins it, where there is a terminal.
+    pub(crate) fn begin() -> Self {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let Some(Terminal(tty)) = Terminal::open() else { return Self(None) };
+        let Ok(before) = tcgetattr(&tty) else { return Self(None) };
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        Self(tcsetattr(&tty, OptionalActions::Now, &silent).is_ok().then_some((tty, before)))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some((tty, before)) = &self.0 {
+            // There is nobody to tell, and nothing else to try.
+            let _lost = rustix::termios::tcsetattr(tty, rustix::termios::OptionalActions::Now, before);
+        }
+    }
+}
+
 /// What, the facts on one line, the first thing to do; nothing for what has been said.
 fn render_briefly(failure: &Failure) -> String {
     if failure.what.is_empty() {

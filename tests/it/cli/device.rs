@@ -54,6 +54,29 @@ fn a_security_keys_file_logs_in_through_ssh_keygen() {
     assert_eq!(status.field("person"), "alice@example.com");
 }
 
+#[test]
+fn a_p256_key_whose_number_is_short_logs_in() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new();
+    let vectors = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    for name in ["p256_short_scalar", "p256_short_scalar.pub"] {
+        let copy = stage.path(&format!("alice/{name}"));
+        std::fs::copy(vectors.join(name), &copy).unwrap();
+        std::fs::set_permissions(copy, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let key = stage.shown("alice/p256_short_scalar");
+    enrol(&stage, "alice", &std::fs::read_to_string(format!("{key}.pub")).unwrap());
+    let (url, pin) = (stage.url(), stage.pin());
+    let login = ["login", "--profile", "p", "--server", &url, "--pin", &pin, "--person", "alice@example.com", "--key"];
+    let ran = stage.as_person("alice", &[&login[..], &[&key]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let encrypted = Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "horse", "-f", &key]).status();
+    assert!(encrypted.unwrap().success());
+    let ran = stage.as_person("alice", &[&login[..], &[&key, "--no-input"]].concat());
+    assert_eq!(ran.code, 7, "{}", ran.err);
+    assert!(ran.err.contains("needs a passphrase"), "{}", ran.err);
+}
+
 /// Runs a command on a terminal of its own (`script` makes it), typing each answer when its question is there; all that
 /// the terminal showed, and the exit code.
 fn on_terminal(stage: &Stage, person: &str, arguments: &[&str], talk: &[(&str, &str)]) -> (String, i32) {
