@@ -84,8 +84,12 @@ impl Site {
         let mut prefix = Vec::new();
         if Self::has_accounts() {
             std::fs::create_dir_all("/run/sshd").unwrap();
-            let passwd = self.passwd();
-            let script = format!("mount --bind '{}' /etc/passwd && exec \"$@\"", passwd.display());
+            let (passwd, shadow) = (self.passwd(), self.shadow());
+            let script = format!(
+                "mount --bind '{}' /etc/passwd && mount --bind '{}' /etc/shadow && exec \"$@\"",
+                passwd.display(),
+                shadow.display()
+            );
             prefix.extend(["unshare", "-m", "--", "sh", "-c", &script, "sh"].map(str::to_owned));
         }
         if let Some(clock) = clock {
@@ -107,6 +111,13 @@ impl Site {
         let path = self.path("passwd");
         std::fs::write(&path, text).unwrap();
         open_to_all(&path);
+        path
+    }
+
+    /// Their entries for sshd, which takes a `!` for a locked account: the machine's own `deploy` may have one.
+    fn shadow(&self) -> PathBuf {
+        let path = self.path("shadow");
+        std::fs::write(&path, "root:*:1::::::\ndeploy:*:1::::::\ndebug:*:1::::::\n").unwrap();
         path
     }
 
