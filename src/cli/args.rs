@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, cert, change, decide, explain, init, list, login, operator, prepare, request, serve, setup, ssh, texts, wait,
+    audit, cert, change, decide, end, explain, hosts, init, list, login, operator, prepare, request, serve, setup, ssh,
+    status, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -48,6 +49,9 @@ pub(crate) struct Globals {
     /// Print one JSON document on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Print one JSON document per line, as things happen (`wait`, `status --watch`, `audit tail`)
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub(crate) jsonl: bool,
     /// Say nothing but the answer and failures
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -57,7 +61,7 @@ pub(crate) struct Globals {
     /// Never ask a question
     #[arg(long, global = true, env = "HALLPASS_NO_INPUT", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     pub(crate) no_input: bool,
-    /// Accepted for scripts; hallpass prints no colour
+    /// No colour (there is none) and no redrawing
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
     /// Configuration file of the service (`serve`)
@@ -79,7 +83,9 @@ pub(crate) enum Command {
     /// End this login
     Logout(login::LogoutArgs),
     /// Who am I, what do I hold, what waits
-    Status,
+    Status(status::StatusArgs),
+    /// Hosts that the service knows, and what I may do there
+    Hosts(hosts::HostsArgs),
     /// Ask for access to a host
     Request(request::RequestArgs),
     /// Go on waiting for a request and fetch its certificate
@@ -99,7 +105,7 @@ pub(crate) enum Command {
     /// Ask for more time
     Extend(change::ExtendArgs),
     /// Give access back before its end
-    End(change::EndArgs),
+    End(end::EndArgs),
     /// Connect: ask if needed, wait, then run ssh
     Ssh(ssh::SshArgs),
     /// Make plain ssh, scp, rsync and git use hallpass, or take that back

@@ -15,13 +15,18 @@ mod cert;
 mod change;
 mod decide;
 pub mod demo;
+mod end;
 mod explain;
 mod failure;
+mod follow;
+mod hosts;
 mod init;
 mod keys;
 mod list;
 mod local;
 mod login;
+mod masters;
+mod moment;
 mod operator;
 mod output;
 mod policy;
@@ -30,10 +35,12 @@ mod prepare;
 mod profile;
 mod render;
 mod request;
+mod screen;
 mod serve;
 mod setup;
 mod ssh;
 mod ssh_config;
+mod status;
 mod texts;
 mod wait;
 
@@ -73,11 +80,12 @@ pub fn run() -> ExitCode {
     let form = match &cli.command {
         Command::SshPrepare(_) => Form::Brief,
         _ if cli.globals.json => Form::Json,
+        _ if cli.globals.jsonl => Form::JsonLines,
         _ => Form::Text,
     };
     let out = Output::new(form, loudness);
     let context = Context { globals: cli.globals, out };
-    match dispatch(&context, cli.command) {
+    match check_form(form, &cli.command).and_then(|()| dispatch(&context, cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -89,7 +97,7 @@ pub fn run() -> ExitCode {
 /// Help and version are answers; anything else is wrong usage.
 fn not_parsed(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
-    let form = if std::env::args_os().any(|a| a == "--json") { Form::Json } else { Form::Text };
+    let form = if std::env::args_os().any(|a| a == "--json" || a == "--jsonl") { Form::Json } else { Form::Text };
     let out = Output::new(form, Loudness::Usual);
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -124,12 +132,31 @@ fn is_ssh() -> bool {
     first.is_some_and(|word| word == "ssh")
 }
 
+/// A stream is no single document, and what ends at once is no stream.
+fn check_form(form: Form, command: &Command) -> Result<(), Failure> {
+    let endless = match command {
+        Command::Status(args) => args.is_stream(),
+        Command::Audit(command) => command.is_endless(),
+        _ => false,
+    };
+    let is_stream = endless || matches!(command, Command::Wait(_) | Command::Audit(audit::AuditCommand::Tail { .. }));
+    match form {
+        Form::Json if endless => Err(Failure::usage("--json prints one document, and this goes on until Ctrl-C")
+            .next("--jsonl, which prints one document per line")),
+        Form::JsonLines if !is_stream => Err(Failure::usage("--jsonl is for what happens over time")
+            .because("it goes with `wait`, `status --watch` and `audit tail`")
+            .next("--json, which prints one document")),
+        Form::Json | Form::JsonLines | Form::Text | Form::Brief => Ok(()),
+    }
+}
+
 /// One line per command. A table.
 fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Login(args) => login::login(context, &args),
         Command::Logout(args) => login::logout(context, &args),
-        Command::Status => list::status(context),
+        Command::Status(args) => status::run(context, args),
+        Command::Hosts(args) => hosts::run(context, &args),
         Command::Request(args) => request::run(context, &args),
         Command::Wait(args) => wait::run(context, &args),
         Command::Show(args) => list::show(context, &args),
@@ -139,7 +166,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Deny(args) => decide::deny(context, &args),
         Command::Cancel(args) => change::cancel(context, &args),
         Command::Extend(args) => change::extend(context, &args),
-        Command::End(args) => change::end(context, &args),
+        Command::End(args) => end::run(context, &args),
         Command::Ssh(args) => ssh::run(context, &args),
         Command::Setup(args) => setup::run(context, &args),
         Command::SshPrepare(args) => prepare::run(context, &args),

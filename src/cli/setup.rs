@@ -301,7 +301,8 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-fn ssh_program() -> String {
+/// The ssh program to run.
+pub(crate) fn ssh_program() -> String {
     profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned())
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::args::Globals;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, profile, render};
+use super::{Context, list, profile, render};
 use crate::client::{Client, ClientError};
 use crate::name::RequestPrefix;
 use crate::time::Lifetime;
@@ -97,7 +97,7 @@ pub(crate) async fn until(
     };
     match looked {
         Ok(request) if is_done(&request) => return Ok(request),
-        Ok(request) => waiter.sees(request),
+        Ok(request) => waiter.sees(request)?,
         Err(error) => drop(waiter.away(error)?),
     }
     let mut pause = Duration::from_secs(1);
@@ -159,7 +159,7 @@ impl Waiter<'_> {
                     if is_done(&request) {
                         return Ok(Heard::Done(Box::new(request)));
                     }
-                    self.sees(request);
+                    self.sees(request)?;
                     heard = Heard::Something;
                 }
                 Ok(None) => return Ok(heard),
@@ -168,22 +168,25 @@ impl Waiter<'_> {
         }
     }
 
-    /// Remembers how the request stands; the first time it says who is waited for.
-    fn sees(&mut self, request: wire::Request) {
+    /// Remembers how the request stands; the first time it says who is waited for. In a stream each change is an event.
+    ///
+    /// # Errors
+    /// When standard output can't take the event.
+    fn sees(&mut self, request: wire::Request) -> Result<(), Failure> {
         if self.last.is_none() {
             self.context.out.note(&self.waiting_for(&request));
         }
+        let is_news = self.last.as_ref().is_none_or(|last| !list::is_same(last, &request));
+        if is_news && self.context.out.is_stream() && self.context.out.event(&request, "")?.is_break() {
+            return Err(interrupted(&request.id));
+        }
         self.last = Some(request);
+        Ok(())
     }
 
     /// A server that is away, or not ready yet, is waited for; anything else ends the waiting.
     fn away(&mut self, error: ClientError) -> Result<Heard, Failure> {
-        let is_transient = match &error {
-            ClientError::Unreachable { .. } => true,
-            ClientError::Problem(problem) => problem.retryable && problem.status >= 500 || problem.status == 429,
-            ClientError::Setup { .. } | ClientError::Pin { .. } | ClientError::Protocol(_) => false,
-        };
-        if !is_transient {
+        if !is_transient(&error) {
             return Err(error.into());
         }
         if !std::mem::replace(&mut self.is_away, true) {
@@ -236,6 +239,15 @@ fn interrupted(id: &str) -> Failure {
     Failure::new(Exit::Interrupted, "interrupted", "interrupted; the request stays open")
         .next(format!("hallpass wait {id}"))
         .next(format!("hallpass cancel {id}"))
+}
+
+/// Whether trying again can help: the server is away, or not ready yet.
+pub(crate) fn is_transient(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Problem(problem) => problem.retryable && problem.status >= 500 || problem.status == 429,
+        ClientError::Setup { .. } | ClientError::Pin { .. } | ClientError::Protocol(_) => false,
+    }
 }
 
 /// HP-203.
@@ -323,6 +335,20 @@ pub(crate) fn over(request: &wire::Request) -> Failure {
 /// # Errors
 /// When standard output can't take it.
 pub(crate) fn print(context: &Context, request: &wire::Request, held: Option<&Held>) -> Result<(), Failure> {
+    let next = request.hosts.first().map(|host| format!("hallpass ssh {host}"));
+    print_and_next(context, request, held, next.as_deref())
+}
+
+/// The same, with another thing to do next.
+///
+/// # Errors
+/// When standard output can't take it.
+pub(crate) fn print_and_next(
+    context: &Context,
+    request: &wire::Request,
+    held: Option<&Held>,
+    next: Option<&str>,
+) -> Result<(), Failure> {
     let mut document = document(request)?;
     let mut text = granted(request);
     if let Some(held) = held {
@@ -336,8 +362,8 @@ pub(crate) fn print(context: &Context, request: &wire::Request, held: Option<&He
         }
     }
     context.out.answer(&document, &text)?;
-    if let Some(host) = request.hosts.first().filter(|_| held.is_some()) {
-        context.out.note(&format!("next: hallpass ssh {host}"));
+    if let Some(next) = next.filter(|_| held.is_some()) {
+        context.out.note(&format!("next: {next}"));
     }
     Ok(())
 }

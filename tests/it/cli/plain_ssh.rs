@@ -12,15 +12,15 @@ use crate::openssh::site::Site;
 use hallpass::cli::demo::sshd;
 
 /// alice's laptop, the service, and two hosts.
-struct Plain {
-    stage: Stage,
+pub(super) struct Plain {
+    pub(super) stage: Stage,
     site: Site,
-    hosts: Vec<sshd::Host>,
+    pub(super) hosts: Vec<sshd::Host>,
 }
 
 impl Plain {
     /// Set up for plain ssh; `None` without root, because the accounts could not be had.
-    async fn new() -> Option<Self> {
+    pub(super) async fn new() -> Option<Self> {
         if !Site::has_accounts() {
             eprintln!("needs root: real accounts");
             return None;
@@ -53,7 +53,7 @@ impl Plain {
     }
 
     /// A program with alice's environment and no terminal.
-    fn program(&self, program: &str, arguments: &[&str]) -> Command {
+    pub(super) fn program(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         // Everything else as `hallpass` itself gets it.
         for (key, value) in self.stage.command("alice", &[]).get_envs() {
@@ -66,13 +66,13 @@ impl Plain {
         command
     }
 
-    fn ssh(&self, arguments: &[&str]) -> Ran {
+    pub(super) fn ssh(&self, arguments: &[&str]) -> Ran {
         let config = self.stage.shown("ssh_config");
         Ran::of(self.program("ssh", &[&["-F", &config], arguments].concat()).output().unwrap())
     }
 
     /// alice asks for these hosts and bob agrees; the certificate stays where it is.
-    fn granted(&mut self, hosts: &[&str]) -> String {
+    pub(super) fn granted(&mut self, hosts: &[&str]) -> String {
         let ask = [&["request"], hosts, &["--reason", REASON, "--for", "20m", "--no-wait", "--json"]].concat();
         let asked = self.stage.as_person("alice", &ask);
         assert_eq!(asked.code, 8, "{}", asked.err);
@@ -83,7 +83,7 @@ impl Plain {
     }
 
     /// How many certificates were signed so far.
-    fn certificates(&self) -> usize {
+    pub(super) fn certificates(&self) -> usize {
         let log = self.stage.as_person("omar", &["audit", "search", "kind:certificate_to_be_signed", "--json"]);
         log.json()["entries"].as_array().unwrap().len()
     }
@@ -93,14 +93,14 @@ impl Plain {
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A program on a terminal of its own, which somebody types at.
-struct Typed {
+pub(super) struct Typed {
     child: Child,
     heard: std::sync::mpsc::Receiver<Vec<u8>>,
     seen: String,
 }
 
 impl Typed {
-    fn start(plain: &Plain, line: &str) -> Self {
+    pub(super) fn start(plain: &Plain, line: &str) -> Self {
         let mut command = plain.program("script", &["-qefc", line, "/dev/null"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
@@ -115,7 +115,7 @@ impl Typed {
     }
 
     /// Reads on until `text` was seen.
-    fn sees(&mut self, text: &str) {
+    pub(super) fn sees(&mut self, text: &str) {
         while !self.seen.contains(text) {
             match self.heard.recv_timeout(SILENCE_MAX) {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
@@ -127,12 +127,12 @@ impl Typed {
         }
     }
 
-    fn types(&mut self, line: &str) {
+    pub(super) fn types(&mut self, line: &str) {
         self.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// Reads to its end.
-    fn ends(mut self) -> (i32, String) {
+    pub(super) fn ends(mut self) -> (i32, String) {
         while let Ok(bytes) = self.heard.recv_timeout(SILENCE_MAX) {
             self.seen.push_str(&String::from_utf8_lossy(&bytes));
         }

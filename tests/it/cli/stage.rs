@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 use regex::{Captures, Regex};
 
@@ -39,7 +39,9 @@ pub(super) struct Ran {
 /// A command that runs beside the test; its standard error is read line by line.
 pub(super) struct Running {
     child: Child,
+    out: BufReader<ChildStdout>,
     err: BufReader<ChildStderr>,
+    read: String,
     seen: String,
 }
 
@@ -228,8 +230,9 @@ impl Stage {
     /// Starts a command that goes on beside the test.
     pub(super) fn starts(&mut self, person: &str, arguments: &[&str]) -> Running {
         let mut child = self.command(person, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let err = BufReader::new(child.stderr.take().unwrap());
-        Running { child, err, seen: String::new() }
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (out, err) = (BufReader::new(out), BufReader::new(err));
+        Running { child, out, err, read: String::new(), seen: String::new() }
     }
 
     /// Writes down how a command ended.
@@ -306,6 +309,17 @@ impl Running {
         }
     }
 
+    /// Reads its standard output up to a line that holds `text`; returns that line.
+    pub(super) fn prints(&mut self, text: &str) -> String {
+        loop {
+            let from = self.read.len();
+            assert!(self.out.read_line(&mut self.read).unwrap() > 0, "ended without {text:?}:\n{}", self.read);
+            if self.read[from..].contains(text) {
+                return self.read[from..].to_owned();
+            }
+        }
+    }
+
     pub(super) fn signal(&self, name: &str) {
         signal(&self.child, name);
     }
@@ -313,8 +327,9 @@ impl Running {
     /// Waits for its end.
     pub(super) fn ends(mut self) -> Ran {
         std::io::Read::read_to_string(&mut self.err, &mut self.seen).unwrap();
+        std::io::Read::read_to_string(&mut self.out, &mut self.read).unwrap();
         let mut ran = Ran::of(self.child.wait_with_output().unwrap());
-        ran.err = self.seen;
+        (ran.out, ran.err) = (self.read, self.seen);
         ran
     }
 }
