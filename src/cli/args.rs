@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, cert, change, decide, end, explain, hosts, init, list, login, operator, prepare, request, serve, setup, ssh,
-    status, texts, wait,
+    audit, cert, change, completion, decide, end, explain, hosts, init, list, login, operator, prepare, request, serve,
+    setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -134,12 +134,12 @@ pub(crate) enum Command {
     /// Show the whole story on a real sshd with throw-away state
     Demo(DemoArgs),
     /// Print a shell's completion script
-    Completion(texts::CompletionArgs),
+    Completion(completion::CompletionArgs),
     /// Print or write the manual pages
     Man(texts::ManArgs),
     /// Print the version
     Version,
-    /// Help on a command, or on exit-codes, environment, files
+    /// Help on a command, or on exit-codes, environment, files, formatting
     Help(texts::HelpArgs),
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::local::Local;
+use super::profile::Profile;
 use super::request::WaitingArgs;
 use super::{Context, output, render, wait};
 use crate::audit::entry::Entry;
@@ -44,12 +45,15 @@ pub(crate) fn cancel(context: &Context, args: &CancelArgs) -> Result<(), Failure
         let id = resolve(&client, args.which.as_deref(), &["pending", "approved"]).await?;
         Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/withdraw"), &serde_json::json!({})).await?)
     })?;
-    closed(context, &profile.name, &request, "taken back")
+    closed(context, &profile, &request, "taken back")
 }
 
 /// Notes that a request is over, deletes its files, says so.
-fn closed(context: &Context, profile: &str, request: &wire::Request, what: &str) -> Result<(), Failure> {
-    let local = Local::new(&context.places()?, profile);
+fn closed(context: &Context, profile: &Profile, request: &wire::Request, what: &str) -> Result<(), Failure> {
+    if let Some(cache) = context.cache() {
+        cache.keep_requests(profile, std::slice::from_ref(request));
+    }
+    let local = Local::new(&context.places()?, &profile.name);
     local.save_request(request)?;
     local.sweep();
     context.out.answer(&wait::document(request)?, &format!("{} {what}", output::escape(&request.id)))

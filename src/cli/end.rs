@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::local::Local;
 use super::masters::{self, Master};
+use super::profile::Profile;
 use super::{Context, change, output, wait};
 use crate::client::Client;
 use crate::name::{Account, HostName};
@@ -36,12 +37,13 @@ pub(crate) fn run(context: &Context, args: &EndArgs) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     let local = Local::new(&context.places()?, &profile.name);
     if args.all {
-        return all(context, &client, &local, &args.reason);
+        return all(context, (&profile, &client), &local, &args.reason);
     }
     let ended = context.block_on(async {
         let id = change::resolve(&client, args.which.as_deref(), &["approved", "issued"]).await?;
         Ended::end(&client, &local, &id, &args.reason).await
     })?;
+    keep(context, &profile, std::slice::from_ref(&ended));
     local.sweep();
     context.out.answer(&ended.document()?, &ended.text())?;
     ended.say(context);
@@ -49,7 +51,7 @@ pub(crate) fn run(context: &Context, args: &EndArgs) -> Result<(), Failure> {
 }
 
 /// Ends one after the other; what can't be ended does not stop the others, and is the failure at the end.
-fn all(context: &Context, client: &Client, local: &Local, reason: &str) -> Result<(), Failure> {
+fn all(context: &Context, (profile, client): (&Profile, &Client), local: &Local, reason: &str) -> Result<(), Failure> {
     let (ended, failed) = context.block_on(async {
         let mine: wire::Requests = client.get("/v1/requests?mine=true&state=approved&state=issued&limit=1000").await?;
         let (mut ended, mut failed) = (Vec::new(), None);
@@ -61,6 +63,7 @@ fn all(context: &Context, client: &Client, local: &Local, reason: &str) -> Resul
         }
         Ok((ended, failed))
     })?;
+    keep(context, profile, &ended);
     local.sweep();
     let documents: Vec<Value> = ended.iter().map(Ended::document).collect::<Result<_, _>>()?;
     let lines: Vec<String> = ended.iter().map(Ended::text).collect();
@@ -68,6 +71,13 @@ fn all(context: &Context, client: &Client, local: &Local, reason: &str) -> Resul
     context.out.answer(&json!({ "schema": "hallpass.requests.v1", "requests": documents }), &text)?;
     ended.iter().for_each(|ended| ended.say(context));
     failed.map_or(Ok(()), Err)
+}
+
+/// Completion offers them no more.
+fn keep(context: &Context, profile: &Profile, ended: &[Ended]) {
+    if let Some(cache) = context.cache() {
+        cache.keep_requests(profile, &ended.iter().map(|ended| ended.request.clone()).collect::<Vec<_>>());
+    }
 }
 
 impl Ended {

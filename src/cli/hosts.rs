@@ -51,7 +51,7 @@ fn parse_tag(text: &str) -> Result<String, String> {
 
 /// `hallpass hosts`.
 pub(crate) fn run(context: &Context, args: &HostsArgs) -> Result<(), Failure> {
-    let (_, client) = context.connect()?;
+    let (profile, client) = context.connect()?;
     let mut path = "/v1/hosts?ways=true".to_owned();
     if let Some(query) = &args.query {
         path.push_str(&format!("&text={query}"));
@@ -64,6 +64,12 @@ pub(crate) fn run(context: &Context, args: &HostsArgs) -> Result<(), Failure> {
         let mine: wire::Requests = client.get("/v1/requests?mine=true&state=approved&state=issued&limit=1000").await?;
         Ok((list, mine))
     })?;
+    if let Some(cache) = context.cache() {
+        cache.keep_requests(&profile, &mine.requests);
+        if args.query.is_none() && args.tag.is_none() && !list.is_cut {
+            cache.keep_hosts(&list.hosts);
+        }
+    }
     let held = by_host(&mine.requests);
     let none = Vec::new();
     let mut rows: Vec<(&wire::Host, &Vec<&wire::Request>)> =

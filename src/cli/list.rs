@@ -15,6 +15,9 @@ use crate::wire;
 /// A clock that is off by more than this is worth a warning: certificates are backdated by 30 s unless the policy says otherwise.
 const CLOCK_TOLERANCE_S: u64 = 30;
 
+/// The query for what waits for the caller.
+const INBOX: &str = "inbox=true";
+
 /// Arguments of `hallpass show`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ShowArgs {
@@ -90,6 +93,9 @@ pub(crate) fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
         let history: wire::Entries = client.get(&format!("/v1/requests/{}/history", request.id)).await?;
         Ok((request, history))
     })?;
+    if let Some(cache) = context.cache() {
+        cache.keep_requests(&profile, std::slice::from_ref(&request));
+    }
     let entries: Vec<serde_json::Value> = history.entries.iter().filter_map(|e| serde_json::from_str(e).ok()).collect();
     let document = wait::document_with(&request, "history", json!(entries))?;
     let mut text = render::details(&request);
@@ -118,12 +124,19 @@ pub(crate) fn requests(context: &Context, args: &RequestsArgs) -> Result<(), Fai
 
 /// `hallpass inbox`.
 pub(crate) fn inbox(context: &Context) -> Result<(), Failure> {
-    print_list(context, "inbox=true", "nothing waits for you")
+    print_list(context, INBOX, "nothing waits for you")
 }
 
 fn print_list(context: &Context, query: &str, none: &str) -> Result<(), Failure> {
-    let (_, client) = context.connect()?;
+    let (profile, client) = context.connect()?;
     let list: wire::Requests = context.block_on(async { Ok(client.get(&format!("/v1/requests?{query}")).await?) })?;
+    if let Some(cache) = context.cache() {
+        if query == INBOX {
+            cache.keep_inbox(&profile, &list.requests);
+        } else {
+            cache.keep_requests(&profile, &list.requests);
+        }
+    }
     let document = json!({ "schema": "hallpass.requests.v1", "requests": list.requests });
     context.out.answer(&document, &render::table(&list.requests, none))
 }
@@ -206,6 +219,10 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     Local::new(&context.places()?, &profile.name).sweep();
     let standing = context.block_on(async { Ok(Standing::look(&client).await?) })?;
+    if let Some(cache) = context.cache() {
+        cache.keep_open(&profile, &standing.mine.requests);
+        cache.keep_inbox(&profile, &standing.inbox.requests);
+    }
     let (off, is_ahead) = standing.clock_off;
     if off > CLOCK_TOLERANCE_S {
         let which = if is_ahead { "ahead" } else { "behind" };

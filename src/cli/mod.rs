@@ -10,9 +10,11 @@
 
 mod args;
 mod audit;
+mod cache;
 mod caller;
 mod cert;
 mod change;
+mod completion;
 mod decide;
 pub mod demo;
 mod end;
@@ -68,6 +70,9 @@ pub(crate) struct Context {
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
+    if let Some(code) = completion::answer(Output::new(Form::Text, Loudness::Quiet)) {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
@@ -178,7 +183,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),
-        Command::Completion(args) => texts::completion(context, args),
+        Command::Completion(args) => completion::completion(context, args),
         Command::Man(args) => texts::man(context, &args),
         Command::Version => texts::version(context),
         Command::Help(args) => texts::help(context, &args),
@@ -202,6 +207,11 @@ impl Context {
     /// How long one call to the server may take.
     pub(crate) fn call_timeout(&self) -> std::time::Duration {
         self.globals.timeout.map_or(CALL_TIMEOUT, profile::seconds)
+    }
+
+    /// Where completion's names are kept; nowhere when the environment does not say.
+    pub(crate) fn cache(&self) -> Option<cache::Cache> {
+        Some(cache::Cache::new(&self.places().ok()?, &self.globals.profile))
     }
 
     /// The client's folders.

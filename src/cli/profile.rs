@@ -26,6 +26,7 @@ pub(crate) struct Places {
     config: PathBuf,
     state: PathBuf,
     runtime: PathBuf,
+    cache: Option<PathBuf>,
 }
 
 /// A profile's file.
@@ -135,12 +136,19 @@ impl Places {
             .map(PathBuf::from)
             .or_else(|| env("XDG_RUNTIME_DIR").map(|d| Path::new(&d).join("hallpass")))
             .unwrap_or_else(|| state.join("run"));
-        Ok(Self { config: pick("HALLPASS_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?, state, runtime })
+        // What is only convenient is done without when nobody says where it goes.
+        let cache = pick("HALLPASS_CACHE_DIR", "XDG_CACHE_HOME", ".cache").ok();
+        Ok(Self { config: pick("HALLPASS_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?, state, runtime, cache })
     }
 
     /// The folder of a profile's request folders.
     pub(crate) fn requests(&self, profile: &str) -> PathBuf {
         self.runtime.join(profile)
+    }
+
+    /// The folder of what completion offers for a profile.
+    pub(crate) fn cache(&self, profile: &str) -> Option<PathBuf> {
+        Some(self.cache.as_ref()?.join(profile))
     }
 
     /// The folder of the ssh fragments.
@@ -170,6 +178,16 @@ pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     crate::name::RuleName::parse(name)
         .map(|_| ())
         .map_err(|e| Failure::usage(format!("{:?} is not a profile name", e.given)).because(e.rule))
+}
+
+/// The names of all profiles that there are.
+pub(crate) fn names(places: &Places) -> Vec<String> {
+    let entries = std::fs::read_dir(places.config.join("profiles")).into_iter().flatten().filter_map(Result::ok);
+    let stem = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_suffix(".toml")?.to_owned());
+    let mut names: Vec<String> = entries.filter_map(|entry| stem(entry.path())).collect();
+    names.retain(|name| check_name(name).is_ok());
+    names.sort();
+    names
 }
 
 /// Loads the profile that the flags name; `None` when there is none yet.

@@ -154,6 +154,9 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
         };
         let wish = args.wish(context, like)?;
         let request = ask(&client, &local, &wish).await?;
+        if let Some(cache) = context.cache() {
+            cache.keep_requests(&profile, std::slice::from_ref(&request));
+        }
         if request.state == "pending" {
             announce(context, &request, limit.is_some());
         }
