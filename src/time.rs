@@ -85,6 +85,16 @@ impl Timestamp {
         u64::try_from(time.as_second()).ok().ok_or_else(wrong).and_then(|s| Self::from_unix(s).ok().ok_or_else(wrong))
     }
 
+    /// Parses the `Date` of an HTTP answer: `Mon, 05 Jan 2026 10:00:00 GMT` (RFC 9110 section 5.6.7, the form that is sent today).
+    ///
+    /// # Errors
+    /// [`TimeError::Timestamp`] for anything else.
+    pub fn parse_http_date(text: &str) -> Result<Self, TimeError> {
+        let wrong = || TimeError::Timestamp(text.chars().take(64).collect());
+        let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok().ok_or_else(wrong)?;
+        u64::try_from(time.as_second()).ok().and_then(|s| Self::from_unix(s).ok()).ok_or_else(wrong)
+    }
+
     /// This moment plus `span`.
     ///
     /// # Errors
@@ -327,6 +337,15 @@ impl Clock for ManualClock {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_date_of_an_http_answer_is_read() {
+        let parsed = Timestamp::parse_http_date("Mon, 05 Jan 2026 10:00:00 GMT").unwrap();
+        assert_eq!(parsed.to_string(), "2026-01-05T10:00:00Z");
+        for wrong in ["", "2026-01-05T10:00:00Z", "Mon, 05 Jan 1926 10:00:00 GMT", "Mon, 05 Jan 2026"] {
+            Timestamp::parse_http_date(wrong).unwrap_err();
+        }
+    }
 
     #[test]
     fn a_time_is_read_with_z_or_an_offset_and_printed_with_z() {

@@ -28,6 +28,7 @@ pub(crate) struct Caller {
 
 /// What an ssh was told on its command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that a command line says or does not")]
 pub(crate) struct Told {
     /// The host as typed.
     pub(crate) host: String,
@@ -37,6 +38,8 @@ pub(crate) struct Told {
     pub(crate) connects: bool,
     /// Whether it was told to ask nothing (`BatchMode`).
     pub(crate) is_batch: bool,
+    /// Whether a key is named on the command line.
+    pub(crate) names_key: bool,
 }
 
 impl Caller {
@@ -131,6 +134,7 @@ impl Told {
             match letter {
                 'l' => self.account = self.account.take().or(Some(value)),
                 'O' => self.connects = false,
+                'i' => self.names_key = true,
                 'o' => self.read_setting(&value),
                 _ => {}
             }
@@ -145,6 +149,7 @@ impl Told {
         if key.eq_ignore_ascii_case("batchmode") {
             self.is_batch = value.eq_ignore_ascii_case("yes") || value.eq_ignore_ascii_case("true");
         }
+        self.names_key |= key.eq_ignore_ascii_case("identityfile") || key.eq_ignore_ascii_case("identityagent");
         if key.eq_ignore_ascii_case("user") {
             self.account = self.account.take().or_else(|| Some(value.to_owned()));
         }
@@ -204,6 +209,16 @@ mod tests {
             if let Some((_, _, connects_is, batch_is)) = told(line) {
                 assert_eq!((connects_is, batch_is), (connects, is_batch), "{line}");
             }
+        }
+        for (line, names_key) in [
+            ("-i key web-1", true),
+            ("-oIdentityFile=key web-1", true),
+            ("web-1 -i key", true),
+            ("web-1 ls -i", false),
+            ("web-1", false),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(parse(&words).unwrap().names_key, names_key, "{line}");
         }
         let spaced = parse(&["-o".to_owned(), "BatchMode yes".to_owned(), "web-1".to_owned()]).unwrap();
         assert!(spaced.is_batch);

@@ -186,7 +186,7 @@ fn sign_by_ssh_keygen(path: &Path, statement: &str) -> Result<Signed, Failure> {
 
 fn sign_by_agent(socket: &Path, key: &PublicKey, statement: &str) -> Result<Signed, Failure> {
     let data = SshSignature::to_be_signed(LOGIN_NAMESPACE, statement.as_bytes());
-    let answer = exchange(socket, &agent::sign_request(key, &data))?;
+    let answer = exchange(socket, &agent::sign_request(key, &data), AGENT_TIMEOUT)?;
     let blob = agent::parse_signature(&answer).map_err(|e| agent_failed(&e.to_string()))?;
     let blob = blob.ok_or_else(|| agent_failed(&format!("it refused to sign with {}", key.fingerprint())))?;
     let signature = SshSignature::armour(key, LOGIN_NAMESPACE, &blob).map_err(|e| agent_failed(&e.to_string()))?;
@@ -194,7 +194,7 @@ fn sign_by_agent(socket: &Path, key: &PublicKey, statement: &str) -> Result<Sign
 }
 
 fn identities(socket: &Path) -> Result<Vec<PublicKey>, Failure> {
-    let answer = exchange(socket, &agent::request_identities())?;
+    let answer = exchange(socket, &agent::request_identities(), AGENT_TIMEOUT)?;
     let keys = agent::parse_identities(&answer).map_err(|e| agent_failed(&e.to_string()))?;
     Ok(keys.into_iter().map(|(key, _)| key).collect())
 }
@@ -206,11 +206,14 @@ fn agent_failed(why: &str) -> Failure {
 }
 
 /// One question to the agent and its answer, without its length; both within a deadline, the answer within OpenSSH's own limit.
-fn exchange(socket: &Path, question: &[u8]) -> Result<Vec<u8>, Failure> {
+///
+/// # Errors
+/// HP-301 when the agent can't be reached, or does not answer as agents do.
+pub(crate) fn exchange(socket: &Path, question: &[u8], timeout: Duration) -> Result<Vec<u8>, Failure> {
     let failed = |e: std::io::Error| agent_failed(&format!("{}: {e}", socket.display()));
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream.set_read_timeout(Some(AGENT_TIMEOUT)).map_err(failed)?;
-    stream.set_write_timeout(Some(AGENT_TIMEOUT)).map_err(failed)?;
+    stream.set_read_timeout(Some(timeout)).map_err(failed)?;
+    stream.set_write_timeout(Some(timeout)).map_err(failed)?;
     stream.write_all(question).map_err(failed)?;
     let mut length = [0_u8; 4];
     stream.read_exact(&mut length).map_err(failed)?;

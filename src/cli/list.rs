@@ -12,9 +12,6 @@ use crate::name::{HostName, PersonName, RequestPrefix};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 use crate::wire;
 
-/// A clock that is off by more than this is worth a warning: certificates are backdated by 30 s unless the policy says otherwise.
-const CLOCK_TOLERANCE_S: u64 = 30;
-
 /// The query for what waits for the caller.
 const INBOX: &str = "inbox=true";
 
@@ -149,8 +146,8 @@ pub(crate) struct Standing {
     pub(crate) mine: wire::Requests,
     /// What waits for them.
     pub(crate) inbox: wire::Requests,
-    /// How many seconds their clock is off, and whether it is ahead.
-    clock_off: (u64, bool),
+    /// How many seconds their clock is off.
+    clock_off_s: u64,
 }
 
 impl Standing {
@@ -165,16 +162,16 @@ impl Standing {
         let inbox: wire::Requests = client.get("/v1/requests?inbox=true").await?;
         let here = SystemClock.now();
         let there = Timestamp::parse(&me.now).unwrap_or(here);
-        let clock_off = (here.seconds_since(there).max(there.seconds_since(here)), here > there);
-        Ok(Self { me, mine, inbox, clock_off })
+        let clock_off_s = here.seconds_since(there).max(there.seconds_since(here));
+        Ok(Self { me, mine, inbox, clock_off_s })
     }
 
     /// As one JSON document.
     pub(crate) fn document(&self, profile: &Profile) -> serde_json::Value {
-        let Self { me, mine, inbox, clock_off: (off, _) } = self;
+        let Self { me, mine, inbox, clock_off_s } = self;
         json!({
             "schema": "hallpass.status.v1", "profile": profile.name, "server": profile.server.url, "person": me.person,
-            "groups": me.groups, "roles": me.roles, "expires": me.expires, "clock_off_s": off, "requests": mine.requests,
+            "groups": me.groups, "roles": me.roles, "expires": me.expires, "clock_off_s": clock_off_s, "requests": mine.requests,
             "inbox": inbox.requests,
         })
     }
@@ -222,13 +219,6 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
     if let Some(cache) = context.cache() {
         cache.keep_open(&profile, &standing.mine.requests);
         cache.keep_inbox(&profile, &standing.inbox.requests);
-    }
-    let (off, is_ahead) = standing.clock_off;
-    if off > CLOCK_TOLERANCE_S {
-        let which = if is_ahead { "ahead" } else { "behind" };
-        context.out.note(&format!(
-            "warning: your clock is {off} s {which} (HP-121); certificates may look expired or not yet valid here"
-        ));
     }
     context.out.answer(&standing.document(&profile), &standing.text(&profile))
 }

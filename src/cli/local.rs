@@ -16,15 +16,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::clock;
 use super::failure::{Exit, Failure};
 use super::profile::{self, Places, read_small, write};
+use super::session_key::{self, Holder};
 use super::ssh_config::{self, Way};
 use crate::durable;
 use crate::name::{Account, HostName, Principal, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::ssh::private::SessionKey;
-use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp, Window};
+use crate::time::{Lifetime, Timestamp, Window};
 use crate::wire;
 
 /// How many folders are looked at; a person has a handful.
@@ -43,6 +45,8 @@ const HOSTS: &str = "hosts";
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
     root: PathBuf,
+    /// Where the profile is that says what holds session keys.
+    profile: Option<(Places, String)>,
 }
 
 /// A request that this client asked for.
@@ -99,17 +103,34 @@ impl Lock {
 impl Local {
     /// The request folders of `profile`.
     pub(crate) fn new(places: &Places, profile: &str) -> Self {
-        Self { root: places.requests(profile) }
+        Self::at(places.requests(profile)).of(places, profile)
     }
 
-    /// The request folders in this folder.
+    /// The request folders in this folder; no session key can be made here yet.
     pub(crate) const fn at(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, profile: None }
+    }
+
+    /// The same, as those of a profile.
+    pub(crate) fn of(mut self, places: &Places, profile: &str) -> Self {
+        self.profile = Some((places.clone(), profile.to_owned()));
+        self
+    }
+
+    /// What holds session keys.
+    fn holder(&self) -> Result<Holder, Failure> {
+        let Some((places, name)) = &self.profile else { return Ok(Holder::File) };
+        Ok(profile::load(places, name)?.map(|profile| profile.session_key).unwrap_or_default())
     }
 
     /// Where they are.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The time as the server has it: the one that certificates go by.
+    pub(crate) fn now(&self) -> Timestamp {
+        clock::now(&self.root)
     }
 
     /// Takes a lock of this name, asking `go_on` every 20 ms while somebody else has it; `None` when it says no. It is told whether
@@ -140,24 +161,40 @@ impl Local {
     /// # Errors
     /// When the folders can't be read.
     pub(crate) fn live(&self, host: &HostName, account: Option<&Account>) -> Result<Option<Held>, Failure> {
-        let now = SystemClock.now();
+        let now = self.now();
         Ok(self.for_host(host, account)?.into_iter().find(|held| held.is_live(now)))
     }
 
-    /// Makes a session key and keeps it before anybody hears of it. Returns its folder and public half.
+    /// Whether the host's file names this certificate. Who has just fetched one is perhaps still about to write it.
     ///
     /// # Errors
-    /// When the folder is not safe or can't be written.
+    /// When the file can't be read.
+    pub(crate) fn is_pointed(&self, host: &HostName, held: &Held) -> Result<bool, Failure> {
+        let text = read_small(&host_path(&self.root.join(HOSTS), host))?;
+        Ok(text.is_some_and(|text| text.contains(&format!("\"{}\"", held.certificate_path().display()))))
+    }
+
+    /// Makes a session key, or takes the security key, and keeps it before anybody hears of it. Returns its folder and public half.
+    ///
+    /// # Errors
+    /// When the folder is not safe or can't be written, or the security key is not there.
     pub(crate) fn new_key(&self) -> Result<(PathBuf, PublicKey), Failure> {
         self.check_root()?;
-        let seed = random::<32>()?;
-        let key = SessionKey::generate(*seed);
         let folder = self.root.join(format!("new-{}", data_encoding::HEXLOWER.encode(random::<8>()?.as_slice())));
-        let pem = key
-            .to_openssh("hallpass")
-            .map_err(|e| Failure::failed("cannot make a session key").because(e.to_string()))?;
-        write(&folder.join("key"), pem.as_bytes())?;
-        let public = key.public_key().clone();
+        let key = folder.join("key");
+        let public = if let Holder::SecurityKey(path) = self.holder()? {
+            let public = session_key::security_key(&path)?;
+            durable::create_folder(&folder, 0o700).map_err(|e| Failure::file("make folder", &folder, &e))?;
+            std::os::unix::fs::symlink(&path, &key).map_err(|e| Failure::file("link", &key, &e))?;
+            public
+        } else {
+            let made = SessionKey::generate(*random::<32>()?);
+            let pem = made
+                .to_openssh("hallpass")
+                .map_err(|e| Failure::failed("cannot make a session key").because(e.to_string()))?;
+            write(&key, pem.as_bytes())?;
+            made.public_key().clone()
+        };
         write(&folder.join("key.pub"), format!("{}\n", public.to_openssh()).as_bytes())?;
         Ok((folder, public))
     }
@@ -216,10 +253,21 @@ impl Local {
             return Err(Failure::failed("the server's certificate is for something else than the request")
                 .because(format!("{} is for {} as {}", request.id, request.hosts.join(", "), request.account)));
         }
+        let before = Self::held_in(&folder)?;
         write(&folder.join("key-cert.pub"), format!("{}\n", line.trim()).as_bytes())?;
         self.save_request(request)?;
         self.point()?;
-        Ok(Held { folder, request: request.clone(), certificate: Some(certificate) })
+        let held = Held { folder, request: request.clone(), certificate: Some(certificate) };
+        if self.holder()? == Holder::Agent {
+            let profile = self.profile.as_ref().map_or("", |(_, name)| name);
+            let comment = format!("hallpass:{profile}:{}:{}", request.hosts.join(","), request.id);
+            // Of an extended request the earlier certificate ends first, and would be offered first.
+            if let Some(before) = before {
+                session_key::forget(&before);
+            }
+            session_key::lend(&held, &comment, self.now())?;
+        }
+        Ok(held)
     }
 
     /// The folder that holds the key of this request; `None` when it was asked elsewhere. A key whose request's answer was lost is
@@ -265,16 +313,18 @@ impl Local {
     fn matching(&self, fits: impl Fn(&wire::Request) -> bool) -> Result<Vec<Held>, Failure> {
         let mut all = Vec::new();
         for folder in self.folders()?.into_iter().filter(|f| !is_new(f)) {
-            let Some(text) = read_small(&folder.join("request.json"))? else { continue };
-            let Ok(request) = serde_json::from_str::<wire::Request>(&text) else { continue };
-            if !fits(&request) {
-                continue;
+            if let Some(request) = request_in(&folder)?.filter(&fits) {
+                let certificate = certificate_in(&folder)?;
+                all.push(Held { folder, request, certificate });
             }
-            let certificate =
-                read_small(&folder.join("key-cert.pub"))?.and_then(|line| Certificate::parse_openssh(line.trim()).ok());
-            all.push(Held { folder, request, certificate });
         }
         Ok(all)
+    }
+
+    /// What we hold of the request in this folder.
+    fn held_in(folder: &Path) -> Result<Option<Held>, Failure> {
+        let Some(request) = request_in(folder)? else { return Ok(None) };
+        Ok(Some(Held { folder: folder.to_owned(), request, certificate: certificate_in(folder)? }))
     }
 
     /// Brings the host files up to what is held now. Under a lock, so that two at once leave what is there after both.
@@ -283,7 +333,7 @@ impl Local {
     /// When they can't be read or written.
     pub(crate) fn point(&self) -> Result<(), Failure> {
         let _lock = self.lock(HOSTS, |_| true)?;
-        let now = SystemClock.now();
+        let now = self.now();
         let mut held = self.all()?;
         held.retain(|h| h.certificate.as_ref().is_some_and(|c| c.tbs().fields().window.end() > now));
         held.sort_by_key(|h| std::cmp::Reverse((ends(h), h.request.asked.clone())));
@@ -315,10 +365,11 @@ impl Local {
 
     /// Deletes what is over. Failing to is not worth failing a command for.
     pub(crate) fn sweep(&self) {
-        let now = SystemClock.now();
+        let now = self.now();
         let Ok(folders) = self.folders() else { return };
         let held = self.all().unwrap_or_default();
         let mut is_changed = false;
+        let is_lent = self.holder().is_ok_and(|holder| holder == Holder::Agent);
         for folder in folders {
             let over = match held.iter().find(|h| h.folder == folder) {
                 Some(held) => ends(held).is_none_or(|end| now >= end),
@@ -326,6 +377,9 @@ impl Local {
             };
             if over {
                 is_changed = true;
+                if let Some(held) = held.iter().find(|h| h.folder == folder).filter(|_| is_lent) {
+                    session_key::forget(held);
+                }
                 self.discard(&folder);
             }
         }
@@ -383,6 +437,15 @@ impl Local {
         }
         Ok(())
     }
+}
+
+fn request_in(folder: &Path) -> Result<Option<wire::Request>, Failure> {
+    Ok(read_small(&folder.join("request.json"))?.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+fn certificate_in(folder: &Path) -> Result<Option<Certificate>, Failure> {
+    let line = read_small(&folder.join("key-cert.pub"))?;
+    Ok(line.and_then(|line| Certificate::parse_openssh(line.trim()).ok()))
 }
 
 /// When a request's files may go; `None` when its state says it is over.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::profile::{self, Places, Profile, Session};
 use super::{Context, keys, output, setup};
-use crate::client::{Client, ClientError, Server};
+use crate::client::{ClientError, Server};
 use crate::identity::challenge::statement;
 use crate::name::PersonName;
 use crate::wire;
@@ -66,11 +66,11 @@ pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<(), Failure> 
         let session = prove(context, &server, &person, key.as_deref()).await?;
         Ok((server, session))
     })?;
-    let ssh = known.and_then(|known| known.ssh);
-    let profile = Profile { name: name.clone(), server, person: Some(person.to_string()), key, ssh };
+    let (ssh, session_key) = known.map(|known| (known.ssh, known.session_key)).unwrap_or_default();
+    let profile = Profile { name: name.clone(), server, person: Some(person.to_string()), key, ssh, session_key };
     finish(context, &places, &profile, &session)?;
     // Completion and plain ssh should know the hosts of today; that it could not be told is no reason not to be logged in.
-    let client = profile::client(&places, &profile, context.call_timeout())?;
+    let client = context.client(&places, &profile, context.call_timeout())?;
     let known: Result<wire::Hosts, Failure> = context.block_on(async { Ok(client.get("/v1/hosts").await?) });
     if let (Ok(known), Some(cache)) = (&known, context.cache()) {
         cache.keep_hosts(&known.hosts);
@@ -110,7 +110,7 @@ async fn recognise(context: &Context, server: Server) -> Result<Server, Failure>
         return Ok(server);
     }
     let by_roots = async {
-        let client = Client::new(server.clone(), None, context.call_timeout())?;
+        let client = context.anonymous(server.clone())?;
         client.text("/healthz").await
     };
     let Err(error) = by_roots.await else { return Ok(server) };
@@ -147,7 +147,7 @@ async fn prove(
     person: &PersonName,
     key: Option<&std::path::Path>,
 ) -> Result<Session, Failure> {
-    let client = Client::new(server.clone(), None, context.call_timeout())?;
+    let client = context.anonymous(server.clone())?;
     let candidates = keys::candidates(key)?;
     let mut tried = Vec::new();
     for candidate in &candidates {
@@ -196,7 +196,7 @@ pub(crate) fn logout(context: &Context, args: &LogoutArgs) -> Result<(), Failure
     let places = context.places()?;
     let profile = profile::need(&places, &context.globals)?;
     if profile::session(&places, &profile)?.is_some() {
-        let client = profile::client(&places, &profile, context.call_timeout())?;
+        let client = context.client(&places, &profile, context.call_timeout())?;
         let path = if args.everywhere { "/v1/session?everywhere=true" } else { "/v1/session" };
         let ended = context.block_on(async { Ok(client.delete(path).await?) });
         match ended {

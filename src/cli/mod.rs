@@ -14,6 +14,7 @@ mod cache;
 mod caller;
 mod cert;
 mod change;
+mod clock;
 mod completion;
 mod decide;
 pub mod demo;
@@ -39,6 +40,7 @@ mod render;
 mod request;
 mod screen;
 mod serve;
+mod session_key;
 mod setup;
 mod ssh;
 mod ssh_config;
@@ -55,6 +57,8 @@ use failure::{Exit, Failure};
 use output::{Form, Loudness, Output};
 use profile::{Places, Profile};
 
+use crate::client::{Client, ClientError, ClockOffset, Server};
+
 /// How long one call to the server may take, unless `--timeout` says otherwise. Our own choice.
 const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -65,6 +69,8 @@ pub(crate) struct Context {
     pub(crate) globals: Globals,
     /// Where and how to print.
     pub(crate) out: Output,
+    /// What the server's answers said about this machine's clock.
+    pub(crate) offset: ClockOffset,
 }
 
 /// Runs the program.
@@ -89,8 +95,14 @@ pub fn run() -> ExitCode {
         _ => Form::Text,
     };
     let out = Output::new(form, loudness);
-    let context = Context { globals: cli.globals, out };
-    match check_form(form, &cli.command).and_then(|()| dispatch(&context, cli.command)) {
+    let context = Context { globals: cli.globals, out, offset: ClockOffset::default() };
+    let outcome = check_form(form, &cli.command).and_then(|()| dispatch(&context, cli.command));
+    context.keep_clock();
+    // In front of what ssh says, three lines are enough.
+    if outcome.is_ok() || form != Form::Brief {
+        context.warn_of_clock();
+    }
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             out.failure(&failure);
@@ -226,11 +238,51 @@ impl Context {
     ///
     /// # Errors
     /// HP-111 when there is no login.
-    pub(crate) fn connect(&self) -> Result<(Profile, crate::client::Client), Failure> {
+    pub(crate) fn connect(&self) -> Result<(Profile, Client), Failure> {
         let places = self.places()?;
         let profile = profile::need(&places, &self.globals)?;
-        let client = profile::client(&places, &profile, self.call_timeout())?;
+        let client = self.client(&places, &profile, self.call_timeout())?;
         Ok((profile, client))
+    }
+
+    /// A logged-in client for a profile's server.
+    ///
+    /// # Errors
+    /// HP-111 when there is no login.
+    pub(crate) fn client(
+        &self,
+        places: &Places,
+        profile: &Profile,
+        timeout: std::time::Duration,
+    ) -> Result<Client, Failure> {
+        let Some(session) = profile::session(places, profile)? else {
+            return Err(Failure::not_logged_in(&profile.name));
+        };
+        Ok(Client::new(profile.server.clone(), Some(session.token), timeout)?.noting(&self.offset))
+    }
+
+    /// A client for a server where nobody is logged in yet.
+    ///
+    /// # Errors
+    /// When the server's URL, pin or proxy can't be used.
+    pub(crate) fn anonymous(&self, server: Server) -> Result<Client, ClientError> {
+        Ok(Client::new(server, None, self.call_timeout())?.noting(&self.offset))
+    }
+
+    /// Keeps what was learnt about this machine's clock.
+    pub(crate) fn keep_clock(&self) {
+        if self.offset.seconds().is_some()
+            && let Ok(places) = self.places()
+        {
+            clock::keep(&places.requests(&self.globals.profile), &self.offset);
+        }
+    }
+
+    /// Says what people should know about this machine's clock.
+    pub(crate) fn warn_of_clock(&self) {
+        if let Some(warning) = clock::warning(&self.offset) {
+            self.out.note(&warning);
+        }
     }
 
     /// Runs a client's asynchronous work to its end.

@@ -8,7 +8,6 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::output::{self, escape};
 use super::{Context, policy, render};
-use crate::client::Client;
 use crate::policy::TEXT_BYTES_MAX;
 use crate::wire;
 
@@ -131,7 +130,7 @@ pub(crate) fn ca(context: &Context, command: &CaCommand) -> Result<(), Failure> 
     let CaCommand::Export = command;
     let places = context.places()?;
     let profile = super::profile::need(&places, &context.globals)?;
-    let client = Client::new(profile.server, None, context.call_timeout())?;
+    let client = context.anonymous(profile.server)?;
     let bundle = context.block_on(async { Ok(client.text("/v1/ca/user-keys").await?) })?;
     context.out.answer(&json!({ "schema": "hallpass.trust-bundle.v1", "bundle": bundle }), &bundle)
 }

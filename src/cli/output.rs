@@ -191,14 +191,15 @@ impl Terminal {
     }
 }
 
-/// What, the first fact, the first thing to do; nothing for what has been said.
+/// What, the facts on one line, the first thing to do; nothing for what has been said.
 fn render_briefly(failure: &Failure) -> String {
     if failure.what.is_empty() {
         return String::new();
     }
     let mut text = format!("hallpass: {}\n", escape(&failure.what));
-    for (label, items) in [("why ", &failure.why), ("next", &failure.next)] {
-        if let Some(item) = items.first() {
+    let facts = failure.why.join("; ");
+    for (label, item) in [("why ", Some(&facts).filter(|facts| !facts.is_empty())), ("next", failure.next.first())] {
+        if let Some(item) = item {
             text.push_str(&format!("  {label}  {}\n", escape(item)));
         }
     }

@@ -20,6 +20,7 @@ use super::request::Wish;
 use super::{Context, output, profile, render, request, ssh, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
+use crate::time::{Clock as _, SystemClock};
 use crate::wire;
 
 /// How long an ssh without a person may be held up by the server.
@@ -27,6 +28,9 @@ const QUICK: Duration = Duration::from_millis(1_500);
 
 /// How long it waits for another ssh that is just fetching the same certificate.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For how long an ssh without a person believes another one that the server is away.
+const AWAY_S: u64 = 3;
 
 /// How often a person may improve a reason that policy does not take.
 const TRIES: usize = 3;
@@ -37,6 +41,9 @@ pub(crate) struct PrepareArgs {
     /// The folder of keys and host files, as the fragment names it
     #[arg(long, value_name = "DIR")]
     folder: PathBuf,
+    /// ssh refuses to connect if this fails
+    #[arg(long)]
+    strict: bool,
 }
 
 /// What is done when access is missing and a person sits there (`HALLPASS_ON_MISSING`).
@@ -76,7 +83,9 @@ pub(crate) fn run(context: &Context, args: &PrepareArgs) -> Result<(), Failure> 
         Some(Err(_)) => return Ok(()),
     };
     let local = Local::at(args.folder.clone());
-    if local.live(&host, account.as_ref())?.is_some() {
+    if let Some(held) = local.live(&host, account.as_ref())?
+        && local.is_pointed(&host, &held)?
+    {
         return Ok(());
     }
     // ssh runs us again for one connection when a system-wide `Match final` or CanonicalizeHostname makes it read everything twice.
@@ -90,7 +99,14 @@ pub(crate) fn run(context: &Context, args: &PrepareArgs) -> Result<(), Failure> 
         // If it can't be written, things are said twice.
         drop(profile::write(&told, this.as_bytes()));
     }
-    outcome
+    match outcome {
+        // Who names a key of their own has a way in that we know nothing of: perhaps because we are down.
+        Err(failure) if args.strict && caller.told.names_key => {
+            context.out.failure(&failure);
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 impl<'a> Wanted<'a> {
@@ -112,6 +128,7 @@ impl<'a> Wanted<'a> {
         };
         let may_ask = caller.has_terminal && !caller.told.is_batch && !context.globals.no_input;
         let person = if may_ask && on_missing == OnMissing::Ask { Terminal::open() } else { None };
+        let local = local.of(&context.places()?, &context.globals.profile);
         Ok(Self { context, local, host, account, on_missing, person })
     }
 
@@ -137,28 +154,46 @@ impl<'a> Wanted<'a> {
             )
             .next("hallpass status"));
         };
-        if self.local.live(&self.host, self.account.as_ref())?.is_some() {
-            return Ok(());
+        if let Some(held) = self.local.live(&self.host, self.account.as_ref())? {
+            return if self.local.is_pointed(&self.host, &held)? { Ok(()) } else { self.local.point() };
         }
         self.local.sweep();
         let places = self.context.places()?;
         let profile = profile::need(&places, &self.context.globals)?;
         let timeout = if self.person.is_some() { self.context.call_timeout() } else { QUICK };
-        let client = profile::client(&places, &profile, timeout)?;
+        let client = self.context.client(&places, &profile, timeout)?;
         let held = self.context.block_on(async {
             match &self.person {
                 Some(person) => self.with_person(&client, &lock, person).await,
-                None => match tokio::time::timeout(QUICK, self.without_person(&client)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(Failure::new(Exit::Unreachable, "HP-101", "cannot reach the access server")
-                        .because(format!("no answer from {} within {} s", profile.server.url, QUICK.as_secs_f32()))),
-                },
+                None => self.quickly(self.without_person(&client), &profile.server.url).await,
             }
         })?;
         if self.person.is_some() {
             self.context.out.note(&granted(&self.host, &held));
         }
         Ok(())
+    }
+
+    /// The outcome of `work`, if it comes soon. Of many at once the first finds out that the server is away; the others believe it, or
+    /// they would hang one after the other.
+    async fn quickly(&self, work: impl Future<Output = Result<Held, Failure>>, url: &str) -> Result<Held, Failure> {
+        let unreachable =
+            |why: String| Failure::new(Exit::Unreachable, "HP-101", "cannot reach the access server").because(why);
+        let away = self.local.root().join("away");
+        let now = SystemClock.steady();
+        let since = profile::read_small(&away)?.and_then(|then| now.checked_sub(then.trim().parse().ok()?));
+        if let Some(ago) = since.filter(|ago| *ago < AWAY_S) {
+            return Err(unreachable(format!("{url} did not answer another ssh {ago} s ago")));
+        }
+        let outcome = tokio::time::timeout(QUICK, work).await;
+        let outcome = outcome.unwrap_or_else(|_elapsed| {
+            Err(unreachable(format!("no answer from {url} within {} s", QUICK.as_secs_f32())))
+        });
+        if outcome.as_ref().is_err_and(|failure| failure.exit == Exit::Unreachable) {
+            // If it can't be written, the next one tries for itself.
+            drop(profile::write(&away, SystemClock.steady().to_string().as_bytes()));
+        }
+        outcome
     }
 
     /// What may be had at once; else what to type.
@@ -226,7 +261,8 @@ impl<'a> Wanted<'a> {
     }
 
     async fn open_request(&self, client: &Client) -> Result<Option<wire::Request>, Failure> {
-        ssh::open_request(client, &self.local.for_host(&self.host, self.account.as_ref())?).await
+        let ours = self.local.for_host(&self.host, self.account.as_ref())?;
+        ssh::open_request(client, &ours, self.local.now()).await
     }
 
     fn wish(&self, reason: String) -> Wish {

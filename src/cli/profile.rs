@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::args::Globals;
 use super::failure::Failure;
-use crate::client::{Client, Server};
+use super::session_key::Holder;
+use crate::client::Server;
 use crate::durable;
 use crate::time::Lifetime;
 
@@ -47,6 +48,13 @@ struct Spec {
     /// How plain ssh was set up; left out when it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ssh: Option<SshSetup>,
+    /// What holds session keys: `agent`, or the path of a security key's file; left out for files of ours.
+    #[serde(default, skip_serializing_if = "is_file")]
+    session_key: Holder,
+}
+
+fn is_file(holder: &Holder) -> bool {
+    *holder == Holder::File
 }
 
 /// How plain ssh was set up for a profile.
@@ -59,6 +67,9 @@ pub(crate) struct SshSetup {
     /// Whether the user's own keys are offered too.
     #[serde(default)]
     pub(crate) coexist: bool,
+    /// Whether ssh refuses to connect where there is no access, instead of trying.
+    #[serde(default)]
+    pub(crate) strict: bool,
 }
 
 /// A profile.
@@ -74,6 +85,8 @@ pub(crate) struct Profile {
     pub(crate) key: Option<PathBuf>,
     /// How plain ssh was set up, if it was.
     pub(crate) ssh: Option<SshSetup>,
+    /// What holds session keys.
+    pub(crate) session_key: Holder,
 }
 
 /// A login session's file.
@@ -201,8 +214,9 @@ pub(crate) fn load(places: &Places, name: &str) -> Result<Option<Profile>, Failu
     let spec: Spec = toml::from_str(&text).map_err(|e| {
         Failure::failed(format!("cannot read profile {:?}", path.display().to_string())).because(e.message().to_owned())
     })?;
-    let Spec { server, pin, person, key, ssh } = spec;
-    Ok(Some(Profile { name: name.to_owned(), server: Server { url: server, pin, proxy: proxy() }, person, key, ssh }))
+    let Spec { server, pin, person, key, ssh, session_key } = spec;
+    let server = Server { url: server, pin, proxy: proxy() };
+    Ok(Some(Profile { name: name.to_owned(), server, person, key, ssh, session_key }))
 }
 
 /// The profile that the flags name, which must be there; `--server` must fit it.
@@ -242,6 +256,7 @@ pub(crate) fn save(places: &Places, profile: &Profile) -> Result<(), Failure> {
         person: profile.person.clone(),
         key: profile.key.clone(),
         ssh: profile.ssh.clone(),
+        session_key: profile.session_key.clone(),
     };
     let text =
         toml::to_string(&spec).map_err(|e| Failure::failed("cannot write the profile").because(e.to_string()))?;
@@ -287,15 +302,6 @@ pub(crate) fn forget_session(places: &Places, profile: &Profile) -> Result<(), F
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::file("delete", &path, &e)),
         _ => Ok(()),
     }
-}
-
-/// A client for the profile's server, logged in.
-///
-/// # Errors
-/// HP-111 when there is no session.
-pub(crate) fn client(places: &Places, profile: &Profile, timeout: std::time::Duration) -> Result<Client, Failure> {
-    let Some(session) = session(places, profile)? else { return Err(Failure::not_logged_in(&profile.name)) };
-    Ok(Client::new(profile.server.clone(), Some(session.token), timeout)?)
 }
 
 /// A lifetime as the runtime's duration.

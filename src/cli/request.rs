@@ -8,7 +8,7 @@ use super::{Context, moment, output, render, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, RequestPrefix, Target};
 use crate::ssh::PublicKey;
-use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
+use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
 /// Arguments of `hallpass request`.
@@ -152,7 +152,7 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
             Some(id) => Some(Wish::like(&client, id).await?),
             None => None,
         };
-        let wish = args.wish(context, like)?;
+        let wish = args.wish(context, local.now(), like)?;
         let request = ask(&client, &local, &wish).await?;
         if let Some(cache) = context.cache() {
             cache.keep_requests(&profile, std::slice::from_ref(&request));
@@ -168,10 +168,9 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
 
 impl RequestArgs {
     /// What is asked for: as given, else as in the request that it should be like.
-    fn wish(&self, context: &Context, like: Option<Wish>) -> Result<Wish, Failure> {
+    fn wish(&self, context: &Context, now: Timestamp, like: Option<Wish>) -> Result<Wish, Failure> {
         let lifetime = match self.until {
             Some(until) => {
-                let now = SystemClock.now();
                 let from = self.start.map_or(now, |start| start.max(now));
                 let span = moment::span(from, until);
                 Some(span.map_err(|why| Failure::usage(format!("--until {}: {why}", output::local_time(until))))?)

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::local::Local;
 use super::profile::{self, Places, Profile, SshSetup};
+use super::session_key::Holder;
 use super::ssh_config::{self, Fragment, Pattern};
 use super::{Context, output};
 use crate::client::Client;
@@ -41,8 +42,14 @@ pub(crate) struct SetupArgs {
     /// Offer your own keys on these hosts, too, after ours
     #[arg(long)]
     coexist: bool,
+    /// Have ssh refuse at once where there is no access, instead of trying (OpenSSH 10.1 or newer)
+    #[arg(long)]
+    strict: bool,
+    /// What holds session keys: `file`, `agent` (the file, and your ssh-agent), or the file of a security key
+    #[arg(long, value_name = "file|agent|FILE")]
+    key: Option<Holder>,
     /// Take everything back
-    #[arg(long, conflicts_with_all = ["hosts", "coexist"])]
+    #[arg(long, conflicts_with_all = ["hosts", "coexist", "strict", "key"])]
     undo: bool,
     /// Only show what would be changed
     #[arg(long)]
@@ -69,17 +76,26 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
     if args.undo {
         return undo(context, &places, &mut profile, &config, args.dry_run);
     }
-    check_ssh()?;
-    let wanted = SshSetup { hosts: args.hosts.iter().map(|p| p.as_str().to_owned()).collect(), coexist: args.coexist };
+    check_ssh(args.strict)?;
+    let holder = match args.key.clone() {
+        Some(Holder::SecurityKey(path)) => {
+            Holder::SecurityKey(std::path::absolute(&path).map_err(|e| Failure::file("find", &path, &e))?)
+        }
+        Some(holder) => holder,
+        None => profile.session_key.clone(),
+    };
+    holder.check()?;
+    let given = args.hosts.iter().map(|p| p.as_str().to_owned()).collect();
+    let wanted = SshSetup { hosts: given, coexist: args.coexist, strict: args.strict };
     let hosts = match args.hosts.as_slice() {
         [] => {
-            let client = profile::client(&places, &profile, context.call_timeout())?;
+            let client = context.client(&places, &profile, context.call_timeout())?;
             context.block_on(known_hosts(&client))?
         }
         given => given.to_vec(),
     };
     check_overlap(&places, &profile.name, &hosts)?;
-    let mut changes = vec![fragment_change(&places, &profile, &hosts, args.coexist)?];
+    let mut changes = vec![fragment_change(&places, &profile, &hosts, &wanted)?];
     let before = read(&config)?;
     let text = before.clone().unwrap_or_default();
     let after = ssh_config::with_include(&text, &places.fragments());
@@ -88,6 +104,7 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
     if !args.dry_run {
         apply(&changes, Some((&config, &hosts)))?;
         profile.ssh = Some(wanted);
+        profile.session_key = holder;
         profile::save(&places, &profile)?;
     }
     report(context, &changes, args.dry_run, &hosts)
@@ -101,7 +118,7 @@ pub(crate) async fn refresh(places: &Places, profile: &Profile, client: &Client)
     let Some(setup) = profile.ssh.as_ref().filter(|setup| setup.hosts.is_empty()) else { return Ok(()) };
     let hosts = known_hosts(client).await?;
     check_overlap(places, &profile.name, &hosts)?;
-    let change = fragment_change(places, profile, &hosts, setup.coexist)?;
+    let change = fragment_change(places, profile, &hosts, setup)?;
     if change.before == change.after { Ok(()) } else { apply(&[change], None) }
 }
 
@@ -128,7 +145,7 @@ fn fragment_change(
     places: &Places,
     profile: &Profile,
     hosts: &[Pattern],
-    coexist: bool,
+    setup: &SshSetup,
 ) -> Result<FileChange, Failure> {
     let local = Local::new(places, &profile.name);
     local.check_root()?;
@@ -140,7 +157,8 @@ fn fragment_change(
                 .because(why)
         })?;
     }
-    let of = Fragment { profile: &profile.name, hosts, program: &program, folder: local.root(), coexist };
+    let SshSetup { hosts: _, coexist, strict } = *setup;
+    let of = Fragment { profile: &profile.name, hosts, program: &program, folder: local.root(), coexist, strict };
     let path = places.fragment(&profile.name);
     Ok(FileChange { before: read(&path)?, path, after: Some(ssh_config::fragment(&of)), mode: 0o600 })
 }
@@ -180,8 +198,9 @@ fn undo(
     let before = read(config)?;
     if let (Some(text), false) = (&before, others) {
         let after = ssh_config::without_include(text, &places.fragments());
-        // Ours alone: we made the file.
-        let after = (!after.is_empty() || !text.starts_with('#')).then_some(after);
+        // Nothing else in it, and no copy of what it was before: we made the file.
+        let is_ours = after.is_empty() && read(&copy_path(config, 1))?.is_none();
+        let after = (!is_ours).then_some(after);
         changes.push(FileChange { path: config.to_owned(), mode: mode_of(config, 0o600), before, after });
     }
     changes.push(FileChange { before: read(&fragment)?, path: fragment, after: None, mode: 0o600 });
@@ -246,10 +265,8 @@ fn put(path: &Path, text: Option<&str>, mode: u32) -> Result<(), Failure> {
 
 /// Keeps what the user's configuration was before we change it, beside it: `config.before-hallpass`, or with a number.
 fn keep_copy(path: &Path, text: &str) -> Result<(), Failure> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("config");
     for number in 1..=COPIES_MAX {
-        let suffix = if number == 1 { String::new() } else { format!("-{number}") };
-        let copy = path.with_file_name(format!("{name}.before-hallpass{suffix}"));
+        let copy = copy_path(path, number);
         match read(&copy)? {
             Some(kept) if kept == text => return Ok(()),
             Some(_) => {}
@@ -260,6 +277,12 @@ fn keep_copy(path: &Path, text: &str) -> Result<(), Failure> {
     }
     Err(Failure::failed(format!("there are {COPIES_MAX} copies of {:?} already", path.display().to_string()))
         .next("delete those you do not need"))
+}
+
+fn copy_path(path: &Path, number: usize) -> PathBuf {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("config");
+    let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+    path.with_file_name(format!("{name}.before-hallpass{suffix}"))
 }
 
 /// Has the real ssh read the configuration.
@@ -279,19 +302,24 @@ fn check_config(config: &Path, hosts: &[Pattern]) -> Result<(), Failure> {
     Err(Failure::failed("ssh does not take the new configuration; nothing was changed").because(said))
 }
 
-/// HP-304: ssh must be there, and know `Include`.
-fn check_ssh() -> Result<(), Failure> {
+/// HP-304: ssh must be there, and know `Include`; for a strict fragment also `RefuseConnection`.
+fn check_ssh(strict: bool) -> Result<(), Failure> {
     let ran = std::process::Command::new(ssh_program()).arg("-V").output().map_err(|e| no_ssh(&e))?;
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-    match version(&said) {
-        Some(version) if version < (7, 3) => {
-            Err(Failure::new(Exit::NotReady, "HP-304", format!("ssh {}.{} is too old for this", version.0, version.1))
-                .because("it takes OpenSSH 7.3 or newer")
-                .next("hallpass ssh HOST, which needs no set-up"))
-        }
-        Some(_) => Ok(()),
-        None => Err(Failure::new(Exit::NotReady, "HP-304", "this ssh is not OpenSSH").because(said.trim().to_owned())),
+    let Some(version) = version(&said) else {
+        return Err(Failure::new(Exit::NotReady, "HP-304", "this ssh is not OpenSSH").because(said.trim().to_owned()));
+    };
+    let too_old = |what: &str, least: &str| {
+        Failure::new(Exit::NotReady, "HP-304", format!("ssh {}.{} is too old for {what}", version.0, version.1))
+            .because(format!("it takes OpenSSH {least} or newer"))
+    };
+    if version < (7, 3) {
+        return Err(too_old("this", "7.3").next("hallpass ssh HOST, which needs no set-up"));
     }
+    if strict && version < (10, 1) {
+        return Err(too_old("--strict", "10.1").next("hallpass setup without --strict: ssh then tries, and fails"));
+    }
+    Ok(())
 }
 
 /// The version in `OpenSSH_9.2p1 Debian-2, …`.

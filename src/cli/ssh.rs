@@ -14,7 +14,7 @@ use super::request::{self, Wish};
 use super::{Context, output, profile};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
-use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp, Window};
+use crate::time::{Lifetime, Timestamp, Window};
 use crate::wire;
 
 /// Arguments of `hallpass ssh`.
@@ -55,6 +55,8 @@ fn parse_destination(text: &str) -> Result<(Option<Account>, HostName), String> 
 /// `hallpass ssh`.
 pub(crate) fn run(context: &Context, args: &SshArgs) -> Result<(), Failure> {
     let held = prepare(context, args).map_err(|f| f.with_exit(Exit::Ssh))?;
+    context.keep_clock();
+    context.warn_of_clock();
     Err(become_ssh(args, &held).with_exit(Exit::Ssh))
 }
 
@@ -72,7 +74,7 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     let local = Local::new(&places, &context.globals.profile);
     local.sweep();
     let mut ours = local.for_host(host, account)?;
-    let now = SystemClock.now();
+    let now = local.now();
     if let Some(index) = ours.iter().position(|held| held.is_live(now)) {
         let held = ours.swap_remove(index);
         if args.lifetime.is_some() || args.reason.is_some() || args.ticket.is_some() {
@@ -85,7 +87,7 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     }
     let (_, client) = context.connect()?;
     context.block_on(async {
-        let request = match open_request(&client, &ours).await? {
+        let request = match open_request(&client, &ours, now).await? {
             Some(request) => request,
             None => ask(context, &client, &local, args, account).await?,
         };
@@ -98,7 +100,11 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
 }
 
 /// The first of our requests for this host that is not closed, and not about to end.
-pub(crate) async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Request>, Failure> {
+pub(crate) async fn open_request(
+    client: &Client,
+    ours: &[Held],
+    now: Timestamp,
+) -> Result<Option<wire::Request>, Failure> {
     for held in ours {
         let request: wire::Request = match client.get(&format!("/v1/requests/{}", held.request.id)).await {
             Ok(request) => request,
@@ -109,7 +115,7 @@ pub(crate) async fn open_request(client: &Client, ours: &[Held]) -> Result<Optio
         let is_open = match request.state.as_str() {
             "pending" => true,
             "approved" | "issued" => {
-                request.window.as_ref().and_then(parse_window).is_some_and(|w| has_time_left(w, SystemClock.now()))
+                request.window.as_ref().and_then(parse_window).is_some_and(|w| has_time_left(w, now))
             }
             _ => false,
         };

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - the host list stands before `exec`, so that other hosts never run it, and `exec` stands alone: when it fails, a certificate that is
-//!   still valid is used all the same, and so is any other key that the user names;
+//!   still valid is used all the same, and so is any other key that the user names. Only a strict fragment has ssh refuse then (and
+//!   `prepare` does not fail where a key is named on the command line: that is somebody's emergency);
 //! - what the user types never reaches a shell: hosts come out of ssh's own command line (`caller`), not out of `%n`;
 //! - a path with characters that ssh or a shell would read differently is refused, not quoted.
 
@@ -18,6 +19,9 @@ use crate::name::{Account, HostName};
 /// Marks our line in the user's configuration.
 const INCLUDE_NOTE: &str =
     "# hallpass: certificates for the hosts it knows; `hallpass setup --undo` takes this line away";
+
+/// What a strict fragment says in place of ssh's own words; ours stand above it.
+const STRICT_REFUSAL: &str = "    RefuseConnection \"no access yet; hallpass has said why\"\n";
 
 /// Longest host pattern: that of a host name.
 const PATTERN_BYTES_MAX: usize = 253;
@@ -96,16 +100,19 @@ pub(crate) struct Fragment<'a> {
     pub(crate) folder: &'a Path,
     /// Whether keys of the user's own are offered too.
     pub(crate) coexist: bool,
+    /// Whether ssh is to refuse where we have no access to give. OpenSSH 10.1 or newer.
+    pub(crate) strict: bool,
 }
 
 /// The text of a profile's fragment.
 pub(crate) fn fragment(of: &Fragment<'_>) -> String {
-    let Fragment { profile, hosts, program, folder, coexist } = of;
+    let Fragment { profile, hosts, program, folder, coexist, strict } = of;
     let list = |separator: &str| hosts.iter().map(Pattern::as_str).collect::<Vec<_>>().join(separator);
     let (program, folder) = (program.display(), folder.display());
+    let (not, flag, refusal) = if *strict { ("!", " --strict", STRICT_REFUSAL) } else { ("", "", "") };
     let mut text = format!(
         "# Written by `hallpass setup` for profile {profile}. Change it with `hallpass setup`, not here.\n\
-         Match originalhost {} exec \"'{program}' --profile {profile} ssh-prepare --folder '{folder}'\"\n\
+         Match originalhost {} {not}exec \"'{program}' --profile {profile} ssh-prepare --folder '{folder}'{flag}\"\n{refusal}\
          Host {}\n    Include \"{folder}/hosts/*.conf\"\n",
         list(","),
         list(" ")
@@ -240,6 +247,7 @@ mod tests {
             program: Path::new("/usr/local/bin/hallpass"),
             folder: Path::new("/run/user/1000/hallpass/work"),
             coexist: false,
+            strict: false,
         };
         assert_eq!(
             fragment(&of),
@@ -249,6 +257,14 @@ mod tests {
              Host web-1 db-*\n    Include \"/run/user/1000/hallpass/work/hosts/*.conf\"\n    IdentitiesOnly yes\n"
         );
         assert!(!fragment(&Fragment { coexist: true, ..of }).contains("IdentitiesOnly"));
+        let strict = fragment(&Fragment { strict: true, ..of });
+        assert!(
+            strict.contains(
+                "Match originalhost web-1,db-* !exec \"'/usr/local/bin/hallpass' --profile work ssh-prepare --folder \
+                 '/run/user/1000/hallpass/work' --strict\"\n    RefuseConnection \"no access yet"
+            ),
+            "{strict}"
+        );
     }
 
     #[test]

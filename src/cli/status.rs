@@ -92,8 +92,8 @@ impl Grant {
 fn short(context: &Context) -> Result<(), Failure> {
     let name = &context.globals.profile;
     profile::check_name(name)?;
-    let now = SystemClock.now();
-    let held = Local::new(&context.places()?, name).all()?;
+    let local = Local::new(&context.places()?, name);
+    let (now, held) = (local.now(), local.all()?);
     let mut grants: Vec<Grant> = held.iter().filter_map(|held| Grant::of(held, now)).collect();
     grants.sort_by(|a, b| (a.end, &a.id).cmp(&(b.end, &b.id)));
     let documents: Vec<Value> = grants

@@ -45,6 +45,7 @@ Environment (a flag wins over the environment, the environment over the profile)
   HALLPASS_REASON       reason of `request` and `ssh`
   HALLPASS_TICKET       ticket of `request` and `ssh`
   HALLPASS_NO_INPUT     1: never ask a question
+  HALLPASS_ON_MISSING   what plain ssh does without access: ask (at a terminal), hint, request
   HALLPASS_CONFIG_DIR   folder of the profiles
   HALLPASS_STATE_DIR    folder of the login sessions
   HALLPASS_RUNTIME_DIR  folder of keys and certificates
@@ -82,6 +83,8 @@ Files
       key-cert.pub      its certificate, once approved
       request.json      the request as last seen
   $XDG_CACHE_HOME/hallpass/NAME/                 hosts and requests for completion; safe to delete (else ~/.cache)
+  $XDG_RUNTIME_DIR/hallpass/NAME/hosts/          what plain ssh includes for each host that a certificate opens
+  $XDG_CONFIG_HOME/hallpass/ssh/NAME.conf        the fragment that `hallpass setup` wrote for a profile
   What is over is deleted at the next run.
 ";
 

@@ -42,7 +42,7 @@ pub(crate) struct WaitArgs {
 pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<(), Failure> {
     // Here `--timeout` limits the whole waiting; each call has its usual deadline.
     let limit = context.globals.timeout;
-    let calls = Context { globals: Globals { timeout: None, ..context.globals.clone() }, ..*context };
+    let calls = Context { globals: Globals { timeout: None, ..context.globals.clone() }, ..context.clone() };
     let (profile, client) = calls.connect()?;
     let local = Local::new(&context.places()?, &profile.name);
     let (request, held) = context.block_on(async {

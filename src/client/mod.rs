@@ -4,7 +4,8 @@
 //! (the caller knows whether asking again is right), nothing is kept but the connection.
 //!
 //! What not: no environment (proxy and token are arguments), no files, no redirects, no cookies, no trust in the text of an
-//! answer: whoever prints it escapes it.
+//! answer: whoever prints it escapes it. Of the headers only type and `Date` are read: the latter tells how far this machine's clock is
+//! off ([`ClockOffset`]).
 //!
 //! Limits: [`ANSWER_BYTES_MAX`] a body, counted while it streams; a deadline over each whole exchange; event streams end when
 //! nothing, not even a heartbeat, came for [`HEARTBEAT_OVERDUE`].
@@ -16,12 +17,14 @@ mod sse;
 mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE};
 use reqwest::{Method, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::time::{Clock as _, SystemClock, Timestamp};
 use crate::wire;
 pub use sse::EventStream;
 
@@ -83,6 +86,35 @@ pub enum ClientError {
     Protocol(String),
 }
 
+/// By how many seconds this machine's clock is ahead of the server's, by the newest answer; negative when it is behind.
+///
+/// Right to a second and the time that the answer was on its way. A handle: clones show the same.
+#[derive(Clone, Debug)]
+pub struct ClockOffset(Arc<AtomicI64>);
+
+impl Default for ClockOffset {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(Self::UNKNOWN)))
+    }
+}
+
+impl ClockOffset {
+    const UNKNOWN: i64 = i64::MIN;
+
+    /// The seconds; `None` before an answer came.
+    #[must_use]
+    pub fn seconds(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|seconds| *seconds != Self::UNKNOWN)
+    }
+
+    fn note(&self, there: Timestamp) {
+        let here = SystemClock.now();
+        let ahead = i64::try_from(here.unix()).unwrap_or(i64::MAX);
+        let ahead = ahead.saturating_sub(i64::try_from(there.unix()).unwrap_or(i64::MAX));
+        self.0.store(ahead, Ordering::Relaxed);
+    }
+}
+
 /// A client for one server, perhaps logged in.
 #[derive(Debug)]
 pub struct Client {
@@ -91,6 +123,7 @@ pub struct Client {
     timeout: Duration,
     http: reqwest::Client,
     seen: Arc<tls::Seen>,
+    offset: ClockOffset,
 }
 
 impl Client {
@@ -136,7 +169,14 @@ impl Client {
         }
         let http = builder.build().map_err(|e| setup(e.to_string()))?;
         server.url = server.url.trim_end_matches('/').to_owned();
-        Ok(Self { server, token, timeout, http, seen })
+        Ok(Self { server, token, timeout, http, seen, offset: ClockOffset::default() })
+    }
+
+    /// The same, noting the clock's offset at each answer in `offset`.
+    #[must_use]
+    pub fn noting(mut self, offset: &ClockOffset) -> Self {
+        self.offset = offset.clone();
+        self
     }
 
     /// Where it calls.
@@ -205,6 +245,7 @@ impl Client {
             .await
             .map_err(|_elapsed| self.no_answer())?
             .map_err(|e| self.failure(&e))?;
+        self.note_date(&answer);
         if !answer.status().is_success() {
             return Err(self.refusal(answer).await);
         }
@@ -227,12 +268,20 @@ impl Client {
     async fn exchange(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>, ClientError> {
         let whole = async {
             let answer = self.request(method, path, body).send().await.map_err(|e| self.failure(&e))?;
+            self.note_date(&answer);
             if !answer.status().is_success() {
                 return Err(self.refusal(answer).await);
             }
             self.body(answer).await
         };
         tokio::time::timeout(self.timeout, whole).await.map_err(|_elapsed| self.no_answer())?
+    }
+
+    fn note_date(&self, answer: &reqwest::Response) {
+        let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
+        if let Some(there) = date.and_then(|text| Timestamp::parse_http_date(text).ok()) {
+            self.offset.note(there);
+        }
     }
 
     fn request(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> reqwest::RequestBuilder {

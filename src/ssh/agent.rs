@@ -1,22 +1,34 @@
 //! The ssh-agent protocol's frames (draft-miller-ssh-agent): encode requests, parse replies.
 //!
-//! What for: list an agent's keys and have one sign. What not: no sockets, no adding of keys; who calls does the I/O and
-//! must refuse a frame longer than [`FRAME_BYTES_MAX`] before reading it.
+//! What for: list an agent's keys, have one sign, lend it a session key with its certificate. What not: no sockets; who calls does the
+//! I/O and must refuse a frame longer than [`FRAME_BYTES_MAX`] before reading it. A bare key is never added: it would be offered before
+//! its certificate and use up an attempt (OPENSSH L9).
 //!
 //! An agent signs anything that it is asked to (SECURITY conclusion 12), so ask only for SSHSIG-framed data
 //! ([`super::sig::SshSignature::to_be_signed`]).
 
+use zeroize::Zeroizing;
+
+use super::cert::Certificate;
 use super::encoding::{Reader, put_string, put_u32};
+use super::private::SessionKey;
 use super::{KeyAlgorithm, KeyError, PublicKey};
 
 /// The longest frame accepted from an agent: 256 KiB, OpenSSH's own limit.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 
 const FAILURE: u8 = 5;
+const SUCCESS: u8 = 6;
 const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
 const SIGN_REQUEST: u8 = 13;
 const SIGN_RESPONSE: u8 = 14;
+
+const REMOVE_IDENTITY: u8 = 18;
+const ADD_ID_CONSTRAINED: u8 = 25;
+
+/// The constraint that ends an identity after so many seconds.
+const CONSTRAIN_LIFETIME: u8 = 1;
 
 /// Asks for `rsa-sha2-512`; without it an agent answers with SHA-1.
 const FLAG_RSA_SHA2_512: u32 = 4;
@@ -38,6 +50,51 @@ pub fn sign_request(key: &PublicKey, data: &[u8]) -> Vec<u8> {
     frame(&body)
 }
 
+/// The frame (length included) that lends an agent a session key, as its certificate alone, for so many seconds.
+#[must_use]
+pub fn add_certificate(key: &SessionKey, certificate: &Certificate, comment: &str, seconds: u32) -> Zeroizing<Vec<u8>> {
+    let public = key.public_ed25519();
+    let mut private = Zeroizing::new(Vec::with_capacity(64));
+    private.extend_from_slice(key.seed().as_slice());
+    private.extend_from_slice(&public);
+    // All at once, so that growing leaves no copy of the key behind.
+    let length = certificate.blob().len().saturating_add(comment.len()).saturating_add(256);
+    let mut body = Zeroizing::new(Vec::with_capacity(length));
+    body.push(ADD_ID_CONSTRAINED);
+    put_string(&mut body, b"ssh-ed25519-cert-v01@openssh.com");
+    put_string(&mut body, certificate.blob());
+    put_string(&mut body, &public);
+    put_string(&mut body, &private);
+    put_string(&mut body, comment.as_bytes());
+    body.push(CONSTRAIN_LIFETIME);
+    put_u32(&mut body, seconds);
+    let mut framed = Zeroizing::new(Vec::with_capacity(length.saturating_add(4)));
+    put_string(&mut framed, &body);
+    framed
+}
+
+/// The frame (length included) that has an agent forget a certificate.
+#[must_use]
+pub fn remove_certificate(certificate: &Certificate) -> Vec<u8> {
+    let mut body = vec![REMOVE_IDENTITY];
+    put_string(&mut body, certificate.blob());
+    frame(&body)
+}
+
+/// Whether an answer says that it was done. Anything else is a no: agents differ in how they refuse.
+#[must_use]
+pub fn is_done(body: &[u8]) -> bool {
+    body == [SUCCESS]
+}
+
+/// Whether an identities answer (frame body without its length) lists this certificate.
+///
+/// # Errors
+/// [`KeyError::Malformed`] when it is not such an answer.
+pub fn lists(body: &[u8], certificate: &Certificate) -> Result<bool, KeyError> {
+    Ok(entries(body)?.iter().any(|(blob, _)| *blob == certificate.blob()))
+}
+
 /// A frame is a `string`.
 fn frame(body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -55,18 +112,27 @@ pub type Identity = (PublicKey, String);
 /// # Errors
 /// [`KeyError::Malformed`] when it is not such an answer.
 pub fn parse_identities(body: &[u8]) -> Result<Vec<Identity>, KeyError> {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let known = |(blob, comment): Entry<'_>| {
+        let key = PublicKey::parse_blob(blob).ok()?;
+        Some((key, String::from_utf8_lossy(comment).chars().map(shown).collect()))
+    };
+    Ok(entries(body)?.into_iter().filter_map(known).collect())
+}
+
+/// A key blob and its comment.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+/// The entries of an identities answer.
+fn entries(body: &[u8]) -> Result<Vec<Entry<'_>>, KeyError> {
     let mut reader = opened(body, IDENTITIES_ANSWER)?;
     let count = reader.u32().ok_or(KeyError::Malformed)?;
-    let mut keys = Vec::new();
+    let mut entries = Vec::new();
     for _ in 0..count {
         // Each entry takes bytes from a frame of bounded length, so a large count ends here soon.
-        let (blob, comment) = reader.string().zip(reader.string()).ok_or(KeyError::Malformed)?;
-        if let Ok(key) = PublicKey::parse_blob(blob) {
-            let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-            keys.push((key, String::from_utf8_lossy(comment).chars().map(shown).collect()));
-        }
+        entries.push(reader.string().zip(reader.string()).ok_or(KeyError::Malformed)?);
     }
-    if reader.is_at_end() { Ok(keys) } else { Err(KeyError::Malformed) }
+    if reader.is_at_end() { Ok(entries) } else { Err(KeyError::Malformed) }
 }
 
 /// The signature blob in a sign response; `None` when the agent said failure.
@@ -96,8 +162,6 @@ mod tests {
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
-
-    type Entry<'a> = (&'a [u8], &'a [u8]);
 
     fn answer(entries: &[Entry<'_>]) -> Vec<u8> {
         let mut body = vec![IDENTITIES_ANSWER];

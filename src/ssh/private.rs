@@ -120,10 +120,28 @@ impl SessionKey {
         Self(Ed25519Key::from_seed(&Zeroizing::new(seed)))
     }
 
+    /// The key in the content of a file that [`Self::to_openssh`] made.
+    ///
+    /// # Errors
+    /// [`PrivateKeyError`] with the reason.
+    pub fn parse(pem: &[u8]) -> Result<Self, PrivateKeyError> {
+        Ed25519Key::parse(pem, None).map(Self)
+    }
+
     /// Its public half.
     #[must_use]
     pub const fn public_key(&self) -> &PublicKey {
         self.0.public_key()
+    }
+
+    /// The 32 bytes that it is made from, for an agent that is to hold it.
+    pub(super) fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.signing.to_bytes())
+    }
+
+    /// The 32 bytes of its public half.
+    pub(super) fn public_ed25519(&self) -> [u8; 32] {
+        self.0.signing.verifying_key().to_bytes()
     }
 
     /// The unencrypted private key file, for a file that nobody else can read.

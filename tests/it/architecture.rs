@@ -37,7 +37,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ),
     // 5 edges
     ("wire", 5, &[]),
-    ("client", 5, &["wire"]),
+    ("client", 5, &["time", "wire"]),
     ("http", 5, &["time", "name", "ssh", "identity", "audit", "policy", "access", "service", "wire"]),
     ("host", 5, &["time", "name", "ssh", "durable"]),
     // 6 root

@@ -6,7 +6,9 @@ mod everyday;
 mod hostile;
 mod masters;
 mod plain_ssh;
+mod plain_waiting;
 mod service;
+mod session_keys;
 mod stage;
 
 use stage::{Ran, Stage};

@@ -47,7 +47,7 @@ impl Plain {
         Some(plain)
     }
 
-    fn setup(&self, arguments: &[&str]) -> Ran {
+    pub(super) fn setup(&self, arguments: &[&str]) -> Ran {
         let config = self.stage.shown("ssh_config");
         self.stage.as_person("alice", &[&["setup", "--ssh-config", &config], arguments].concat())
     }
@@ -80,6 +80,12 @@ impl Plain {
         let approved = self.stage.as_person("bob", &["approve", &id, "--yes"]);
         assert_eq!(approved.code, 0, "{}", approved.err);
         id
+    }
+
+    /// How many certificates are on alice's machine; the service is not asked.
+    pub(super) fn certificates_known(&self) -> usize {
+        let listed = self.stage.as_person("alice", &["cert", "ls", "--json"]);
+        listed.json()["certificates"].as_array().unwrap().len()
     }
 
     /// How many certificates were signed so far.
@@ -410,6 +416,13 @@ async fn set_up_twice_and_taken_back_twice_leaves_no_trace() {
     assert!(refused.err.contains("ssh does not take the new configuration; nothing was changed"), "{}", refused.err);
     assert_eq!(read().unwrap(), "Nonsense yes\n");
     assert!(!stage.path("alice/config/ssh/default.conf").exists());
+    // An empty one stays an empty one.
+    write("");
+    std::fs::remove_file(stage.path("alice/.ssh/config.before-hallpass")).unwrap();
+    assert_eq!(stage.as_person("alice", &["setup", "--hosts", "web-*"]).code, 0);
+    assert_eq!(stage.as_person("alice", &["setup", "--undo"]).code, 0);
+    assert_eq!(read().unwrap(), "");
+    std::fs::remove_file(stage.path("alice/.ssh/config.before-hallpass")).unwrap();
     // None at all: made, and taken away again.
     std::fs::remove_file(stage.path("alice/.ssh/config")).unwrap();
     assert_eq!(stage.as_person("alice", &["setup", "--hosts", "web-*", "--coexist"]).code, 0);

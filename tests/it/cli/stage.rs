@@ -137,6 +137,13 @@ impl Stage {
         service.said.clone()
     }
 
+    /// Kills the service where it stands.
+    pub(super) fn kill(&mut self) {
+        let service = self.service.as_mut().unwrap();
+        service.child.kill().unwrap();
+        service.child.wait().unwrap();
+    }
+
     /// Waits for the service to end by itself; returns its exit code.
     #[cfg(feature = "failpoints")]
     pub(super) fn ended(&mut self) -> Option<i32> {

@@ -5,7 +5,7 @@ mod ca_file;
 mod certificates;
 mod keys;
 mod refused_certificates;
-mod security_keys;
+pub(crate) mod security_keys;
 mod signatures;
 
 use std::path::{Path, PathBuf};

@@ -13,17 +13,17 @@ use super::certificates::{ca, fields};
 use super::{Bench, list_certificate, string, try_run};
 
 const MESSAGE: &[u8] = b"a challenge";
-const TOUCHED: u8 = 0x01;
+pub(crate) const TOUCHED: u8 = 0x01;
 const VERIFIED: u8 = 0x05;
 
 /// What a security key does (PROTOCOL.u2f), without the key.
-enum Authenticator {
+pub(crate) enum Authenticator {
     Ed25519(ed25519_dalek::SigningKey),
     P256(p256::ecdsa::SigningKey),
 }
 
 impl Authenticator {
-    fn both() -> [Self; 2] {
+    pub(crate) fn both() -> [Self; 2] {
         let p256 = p256::ecdsa::SigningKey::from_slice(&[5; 32]).unwrap();
         [Self::Ed25519(ed25519_dalek::SigningKey::from_bytes(&[5; 32])), Self::P256(p256)]
     }
@@ -35,7 +35,7 @@ impl Authenticator {
         }
     }
 
-    fn public_key(&self) -> PublicKey {
+    pub(crate) fn public_key(&self) -> PublicKey {
         let numbers = match self {
             Self::Ed25519(key) => string(key.verifying_key().as_bytes()),
             Self::P256(key) => {
@@ -46,7 +46,7 @@ impl Authenticator {
         PublicKey::parse_blob(&[string(self.name()), numbers, string("ssh:")].concat()).unwrap()
     }
 
-    fn sign(&self, application: &str, flags: u8, counter: u32, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, application: &str, flags: u8, counter: u32, data: &[u8]) -> Vec<u8> {
         let tail = [&[flags], &counter.to_be_bytes()[..]].concat();
         let signed = [&Sha256::digest(application)[..], &tail, &Sha256::digest(data)].concat();
         let signature = match self {

@@ -84,11 +84,11 @@ impl Site {
         let mut prefix = Vec::new();
         if Self::has_accounts() {
             std::fs::create_dir_all("/run/sshd").unwrap();
-            let (passwd, shadow) = (self.passwd(), self.shadow());
+            let passwd = self.passwd();
             let script = format!(
                 "mount --bind '{}' /etc/passwd && mount --bind '{}' /etc/shadow && exec \"$@\"",
                 passwd.display(),
-                shadow.display()
+                self.shadow().display()
             );
             prefix.extend(["unshare", "-m", "--", "sh", "-c", &script, "sh"].map(str::to_owned));
         }
@@ -114,10 +114,10 @@ impl Site {
         path
     }
 
-    /// Their entries for sshd, which takes a `!` for a locked account: the machine's own `deploy` may have one.
+    /// Passwords that nobody has; the machine's own account of one of these names may be locked, which sshd minds.
     fn shadow(&self) -> PathBuf {
         let path = self.path("shadow");
-        std::fs::write(&path, "root:*:1::::::\ndeploy:*:1::::::\ndebug:*:1::::::\n").unwrap();
+        std::fs::write(&path, "deploy:*:20000:0:99999:7:::\ndebug:*:20000:0:99999:7:::\n").unwrap();
         path
     }
 
