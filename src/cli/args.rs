@@ -115,6 +115,8 @@ pub(crate) enum Command {
     SshPrepare(prepare::PrepareArgs),
     /// Why I may or may not have access, and who would have to agree
     Explain(explain::ExplainArgs),
+    /// Host CA keys that the service names, as lines for ssh's known hosts
+    KnownHosts,
     /// Look at certificates
     #[command(subcommand)]
     Cert(cert::CertCommand),

@@ -25,6 +25,7 @@ mod follow;
 mod hosts;
 mod init;
 mod keys;
+mod known_hosts;
 mod list;
 mod local;
 mod login;
@@ -188,6 +189,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Setup(args) => setup::run(context, &args),
         Command::SshPrepare(args) => prepare::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
+        Command::KnownHosts => known_hosts::run(context),
         Command::Cert(command) => cert::run(context, &command),
         Command::Ca(command) => operator::ca(context, &command),
         Command::Policy(command) => operator::policy(context, &command),

@@ -52,6 +52,7 @@ pub(crate) enum Loudness {
 /// A failure as `--json` prints it.
 #[derive(Serialize)]
 struct FailureDocument<'a> {
+    schema: &'static str,
     code: &'a str,
     what: &'a str,
     why: &'a [String],
@@ -147,6 +148,7 @@ impl Output {
     pub(crate) fn failure(self, failure: &Failure) {
         if self.is_json() {
             let document = FailureDocument {
+                schema: "hallpass.failure.v1",
                 code: &failure.code,
                 what: &failure.what,
                 why: &failure.why,
@@ -315,6 +317,19 @@ fn is_unsafe(c: char) -> bool {
             | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
             | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A value of the API as a document: with the name of its schema.
+///
+/// # Errors
+/// Never in practice.
+pub(crate) fn with_schema(schema: &str, value: &impl Serialize) -> Result<serde_json::Value, Failure> {
+    let value = serde_json::to_value(value);
+    let mut document = value.map_err(|e| Failure::failed("cannot write the JSON document").because(e.to_string()))?;
+    if let Some(members) = document.as_object_mut() {
+        members.insert("schema".to_owned(), schema.into());
+    }
+    Ok(document)
 }
 
 /// A document on one line.

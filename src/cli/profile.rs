@@ -174,6 +174,18 @@ impl Places {
         self.fragments().join(format!("{profile}.conf"))
     }
 
+    /// A profile's file of host CA keys.
+    pub(crate) fn known_hosts(&self, profile: &str) -> PathBuf {
+        self.fragments().join(format!("{profile}.known_hosts"))
+    }
+
+    /// All folders below one, for tests.
+    #[cfg(test)]
+    pub(crate) fn below(folder: &Path) -> Self {
+        let at = |name: &str| folder.join(name);
+        Self { config: at("config"), state: at("state"), runtime: at("run"), cache: None }
+    }
+
     fn profile(&self, name: &str) -> PathBuf {
         self.config.join("profiles").join(format!("{name}.toml"))
     }

@@ -203,7 +203,7 @@ impl RequestArgs {
     /// What to type with the certificate.
     fn next(&self, request: &wire::Request, is_set_up: bool) -> Option<String> {
         let is_jump = |host: &String| self.via.iter().any(|jump| jump.as_str() == host);
-        let host = request.hosts.iter().find(|host| !is_jump(host)).or(request.hosts.first())?;
+        let host = output::escape(request.hosts.iter().find(|host| !is_jump(host)).or(request.hosts.first())?);
         if self.via.is_empty() {
             return Some(format!("hallpass ssh {host}"));
         }

@@ -82,6 +82,7 @@ Files
       key, key.pub      the session key made for this request
       key-cert.pub      its certificate, once approved
       request.json      the request as last seen
+  $XDG_CONFIG_HOME/hallpass/ssh/NAME.known_hosts host CA keys that the service names, if it names any
   $XDG_CACHE_HOME/hallpass/NAME/                 hosts and requests for completion; safe to delete (else ~/.cache)
   $XDG_RUNTIME_DIR/hallpass/NAME/hosts/          what plain ssh includes for each host that a certificate opens
   $XDG_CONFIG_HOME/hallpass/ssh/NAME.conf        the fragment that `hallpass setup` wrote for a profile
@@ -116,7 +117,10 @@ pub(crate) fn man(context: &Context, args: &ManArgs) -> Result<(), Failure> {
     for (topic, text) in TOPICS {
         write_page(&folder.join("man7").join(format!("hallpass-{topic}.7")), &topic_page(topic, text), &mut written)?;
     }
-    context.out.answer(&serde_json::json!({ "written": written }), &format!("{}\n", written.join("\n")))
+    context.out.answer(
+        &serde_json::json!({ "schema": "hallpass.man.v1", "written": written }),
+        &format!("{}\n", written.join("\n")),
+    )
 }
 
 fn write_pages(
@@ -164,7 +168,10 @@ fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, Failure> {
 /// `hallpass version`.
 pub(crate) fn version(context: &Context) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
-    context.out.answer(&serde_json::json!({ "name": "hallpass", "version": version }), &format!("hallpass {version}"))
+    context.out.answer(
+        &serde_json::json!({ "schema": "hallpass.version.v1", "name": "hallpass", "version": version }),
+        &format!("hallpass {version}"),
+    )
 }
 
 /// `hallpass help`.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::args::Globals;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, list, profile, render};
+use super::{Context, list, output, profile, render};
 use crate::client::{Client, ClientError};
 use crate::name::RequestPrefix;
 use crate::time::Lifetime;
@@ -222,7 +222,7 @@ impl Waiter<'_> {
     }
 
     fn waiting_for(&self, request: &wire::Request) -> String {
-        format!("waiting for {} ({})", render::who_can(request), super::output::escape(&request.id))
+        format!("waiting for {} ({})", render::who_can(request), output::escape(&request.id))
     }
 
     fn undecided(&self, id: &str) -> Failure {
@@ -256,7 +256,7 @@ pub(crate) fn undecided(request: &wire::Request) -> Failure {
     let mut failure = Failure::new(Exit::Undecided, "HP-203", format!("{} is not decided yet", request.id))
         .because(format!("can approve: {}", render::who_can(request)));
     if let Some(by) = by {
-        failure = failure.because(format!("lapses at {}", super::output::local_text(by)));
+        failure = failure.because(format!("lapses at {}", output::local_text(by)));
     }
     failure.next(format!("hallpass wait {}", request.id))
 }
@@ -294,7 +294,7 @@ pub(crate) async fn settle(
 fn begins_later(request: &wire::Request, failure: Failure) -> Failure {
     let Some(window) = request.window.as_ref().filter(|_| failure.code == "not_yet") else { return failure };
     Failure::new(Exit::Undecided, "HP-210", format!("{} is granted, but begins later", request.id))
-        .because(format!("its window begins at {}", super::output::local_text(&window.not_before)))
+        .because(format!("its window begins at {}", output::local_text(&window.not_before)))
         .because("its certificate is made then, by the rules of that time; until then it can be taken back")
         .next(format!("hallpass wait {}", request.id))
 }
@@ -335,7 +335,7 @@ pub(crate) fn over(request: &wire::Request) -> Failure {
 /// # Errors
 /// When standard output can't take it.
 pub(crate) fn print(context: &Context, request: &wire::Request, held: Option<&Held>) -> Result<(), Failure> {
-    let next = request.hosts.first().map(|host| format!("hallpass ssh {host}"));
+    let next = request.hosts.first().map(|host| format!("hallpass ssh {}", output::escape(host)));
     print_and_next(context, request, held, next.as_deref())
 }
 
@@ -399,5 +399,5 @@ fn granted(request: &wire::Request) -> String {
     };
     let until = request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after)));
     let hosts = render::joined(&request.hosts);
-    format!("{} {by}\n  access       {hosts} as {}{until}", request.id, super::output::escape(&request.account))
+    format!("{} {by}\n  access       {hosts} as {}{until}", request.id, output::escape(&request.account))
 }

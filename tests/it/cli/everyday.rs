@@ -187,6 +187,20 @@ fn a_request_can_be_like_another_one_go_by_a_jump_host_and_end_at_a_time() {
 }
 
 #[test]
+fn without_a_host_ca_there_is_nothing_to_know_and_that_is_said() {
+    let mut stage = Stage::new();
+    let ran = stage.types("alice", &["known-hosts"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+    assert_eq!(stage.types("alice", &["known-hosts", "--json"]).code, 0);
+    assert_eq!(stage.as_person("alice", &["setup"]).code, 0);
+    // Nothing about known hosts is written for nothing.
+    let folder = stage.path("alice/config/ssh");
+    assert!(!folder.join("default.known_hosts").exists());
+    assert!(!std::fs::read_to_string(folder.join("default.conf")).unwrap().contains("KnownHosts"));
+    stage.check("known_hosts");
+}
+
+#[test]
 fn giving_everything_back_ends_all_that_is_held() {
     let mut stage = Stage::new();
     let ticket = ["request", "db-1", "--reason", "looking", "--ticket", "INC-9", "--no-wait"];

@@ -7,6 +7,7 @@ mod hostile;
 mod masters;
 mod plain_ssh;
 mod plain_waiting;
+pub(crate) mod schemas;
 mod service;
 mod session_keys;
 mod stage;

@@ -251,6 +251,10 @@ impl Stage {
             if word.contains([' ', '"', '\\']) { format!("'{word}'") } else { word }
         });
         self.transcript.push_str(&format!("{person}$ hallpass {}\n", quoted.collect::<Vec<_>>().join(" ")));
+        if arguments.iter().any(|argument| ["--json", "--jsonl"].contains(argument)) {
+            super::schemas::check_lines(&ran.out);
+            super::schemas::check_lines(&ran.err);
+        }
         for (sign, text) in [("", &ran.out), ("! ", &ran.err)] {
             for line in text.lines() {
                 self.transcript.push_str(&format!("{}\n", format!("{sign}{line}").trim_end()));
@@ -421,10 +425,12 @@ fn normal(text: &str, folder: &Path) -> String {
     let text = replace(&text, r"\b[0-9a-f]{32}\b", "HEX32");
     let text = replace(&text, r"\b1[789]\d{8}\b", "UNIX");
     // The client looks at its clock a moment after the server did.
-    let text = replace(&text, r#""clock_off_s":\d\b"#, "\"clock_off_s\":N");
+    let text = replace(&text, r#""clock_off_s":\d\b"#, "\"clock_off_s\":0");
     let text = replace(&text, r"SHA256:[A-Za-z0-9+/]{43}", "FINGERPRINT");
     let text = replace(&text, r#"trace(":"| )[0-9a-f]{16}"#, "trace${1}TRACE");
     let text = replace(&text, r"AAAA[A-Za-z0-9+/]{30,}=*", "KEY");
+    let text = replace(&text, r"\\n[A-Za-z0-9+/]{43}=\\n", r"\nROOT\n");
+    let text = replace(&text, r"/log [A-Za-z0-9+/]{60,}=*", "/log SIGNATURE");
     replace(&text, r"/log\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{40,}", "/log+LOGKEY")
 }
 
