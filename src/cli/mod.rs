@@ -114,7 +114,7 @@ pub fn run() -> ExitCode {
 
 /// Help and version are answers; anything else is wrong usage.
 fn not_parsed(error: &clap::Error) -> ExitCode {
-    use clap::error::ErrorKind;
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
     let form = if std::env::args_os().any(|a| a == "--json" || a == "--jsonl") { Form::Json } else { Form::Text };
     let out = Output::new(form, Loudness::Usual);
     let text = error.render().to_string();
@@ -131,8 +131,17 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     let first = lines.next().unwrap_or("wrong usage");
     let mut failure = Failure::usage(first.strip_prefix("error: ").unwrap_or(first));
+    // Of several that are similar the last is the most: one suggestion, and nothing is run for it.
+    let nearest = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(names)) => names.last(),
+        Some(ContextValue::String(name)) => Some(name),
+        _ => None,
+    };
     for line in lines.filter(|l| !l.starts_with("For more information")) {
-        failure = failure.because(line);
+        failure = match nearest.filter(|_| line.starts_with("tip:")) {
+            Some(nearest) => failure.because(format!("the nearest command is '{nearest}'")),
+            None => failure.because(line),
+        };
     }
     // `hallpass ssh` stands in for ssh, which also has 255 for what it does not understand.
     let exit = if is_ssh() { Exit::Ssh } else { Exit::Usage };

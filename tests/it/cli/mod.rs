@@ -28,6 +28,9 @@ fn wrong_usage_says_what_and_exits_2_and_help_is_an_answer() {
     let mut stage = Stage::empty();
     for arguments in [
         &["aprove"][..],
+        &["stauts"],
+        &["policy", "aply"],
+        &["xyzzy"],
         &["request"],
         &["request", "web-1", "--for", "soon"],
         &["request", "Web_1", "--json"],
