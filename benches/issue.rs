@@ -36,6 +36,7 @@ use hallpass::service::{FirstPolicy, Parts, Service, Settings, SystemRandom};
 use hallpass::signer::file::{self, FileSigner};
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::LOGIN_NAMESPACE;
+use hallpass::store::SEAL_PURPOSE;
 use hallpass::store::head_file::HeadFile;
 use hallpass::store::sqlite::{self, SqliteStore};
 use hallpass::time::{Lifetime, SystemClock};
@@ -113,11 +114,15 @@ async fn serve(folder: &std::path::Path, people: usize) -> Server {
     let url = format!("https://{address}");
     let ca = file::Settings { path: folder.join("ca"), passphrase_path: None };
     FileSigner::create(&ca.path, "bench", None).unwrap();
+    let log_key = LogKey::new("bench.example/log", &[1; 32]).unwrap();
     let parts = Parts {
-        store: Box::new(SqliteStore::open(&sqlite::Settings { path: folder.join("hallpass.sqlite") }).unwrap()),
+        store: Box::new(
+            SqliteStore::open(&sqlite::Settings { path: folder.join("hallpass.sqlite") }, log_key.derive(SEAL_PURPOSE))
+                .unwrap(),
+        ),
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         signer: Arc::new(FileSigner::open(&ca).unwrap()),
-        log_key: LogKey::new("bench.example/log", &[1; 32]).unwrap(),
+        log_key,
         clock: Arc::new(SystemClock),
         random: Box::new(SystemRandom),
         settings: Settings {

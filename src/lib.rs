@@ -45,7 +45,8 @@
 //!   never moves its end. [`access::step::step`] grants it, `access/permit.rs` copies it. `lifecycle`, `openssh` (a real `sshd` at both
 //!   ends of the window).
 //! - **P2** Nothing is signed before a durable log entry holds exactly the bytes to be signed. [`store::Save::Certify`] makes serial,
-//!   bytes and entry in one transaction; [`service::issue`] signs afterwards. `crash` (killed at each durable step), `story`.
+//!   bytes and entry in one transaction; [`service::issue`] signs afterwards, and only what the log bears out (`access/logged.rs`,
+//!   under the sealed [`store::Head`]). `crash` (killed at each durable step), `story` (a database that others wrote into).
 //! - **P3** One grant names one key and yields one certificate; fetching again signs the same bytes. Compare-and-swap on the row.
 //!   `story` (a hundred parallel fetches, one serial), `store`, `crash`.
 //! - **P4** What is issued is what was approved: approvals name [`access::digest`]. `lifecycle`; `access/parts.rs` compares stored

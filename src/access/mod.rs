@@ -33,6 +33,7 @@
 
 mod decide;
 pub mod digest;
+mod logged;
 mod parts;
 mod permit;
 mod question;
@@ -41,6 +42,7 @@ pub mod step;
 
 use std::collections::BTreeSet;
 
+use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::name::{Digest, HostName, PersonName, PolicyVersion, RequestId, Serial};
 use crate::policy::{Policy, Question, Quorum, Terms};
@@ -263,6 +265,14 @@ impl AccessRequest {
     pub fn from_parts(parts: Parts) -> Result<Self, &'static str> {
         parts::check(&parts)?;
         Ok(Self(parts))
+    }
+
+    /// Whether it is what the log says of it; `events` are all that are about it, in their order.
+    ///
+    /// # Errors
+    /// What the log says otherwise: somebody else wrote the row.
+    pub fn check_logged(&self, events: &[Event]) -> Result<(), &'static str> {
+        logged::check(&self.0, events)
     }
 
     /// Its id.

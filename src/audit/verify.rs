@@ -142,6 +142,9 @@ pub fn verify(
             break;
         };
         check.line(text);
+        if check.is_foreign {
+            return Err(check.findings);
+        }
     }
     check.finish()
 }
@@ -164,6 +167,7 @@ struct Verification<'a> {
     replay: Replay,
     checkpoint: Option<Checkpoint>,
     is_complete: bool,
+    is_foreign: bool,
 }
 
 impl Verification<'_> {
@@ -182,7 +186,11 @@ impl Verification<'_> {
             Some(Other::Header(_)) => self.find(None, FindingKind::Format, "a second first line".to_owned()),
             _ if self.line == 1 => {
                 self.find(None, FindingKind::Format, "the first line is not that of a hallpass log export".to_owned());
-                self.entry(bytes);
+                // Of a file that is something else altogether, one finding says enough.
+                match Entry::parse(bytes) {
+                    Ok(_) => self.entry(bytes),
+                    Err(_) => self.is_foreign = true,
+                }
             }
             Some(Other::Subtree) => self.subtree(bytes),
             Some(Other::Checkpoint(note)) => self.checkpoint(&note),

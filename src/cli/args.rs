@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, cert, change, completion, decide, end, explain, hosts, init, list, login, operator, prepare, request, serve,
-    setup, ssh, status, texts, wait,
+    audit, cert, change, completion, decide, doctor, end, explain, hosts, init, list, login, operator, prepare,
+    request, serve, setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -113,6 +113,8 @@ pub(crate) enum Command {
     /// Run by ssh itself, as `hallpass setup` has it
     #[command(hide = true)]
     SshPrepare(prepare::PrepareArgs),
+    /// What is wrong here, and why a host does not let me in
+    Doctor(doctor::DoctorArgs),
     /// Why I may or may not have access, and who would have to agree
     Explain(explain::ExplainArgs),
     /// Host CA keys that the service names, as lines for ssh's known hosts
@@ -141,7 +143,7 @@ pub(crate) enum Command {
     Man(texts::ManArgs),
     /// Print the version
     Version,
-    /// Help on a command, or on exit-codes, environment, files, formatting
+    /// Help on a command or a code, or on exit-codes, environment, files, formatting
     Help(texts::HelpArgs),
 }
 

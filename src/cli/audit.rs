@@ -121,8 +121,11 @@ fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     let report = if args.file.as_os_str() == "-" {
         check(&mut std::io::stdin().lock())?
     } else {
-        let file = std::fs::File::open(&args.file).map_err(|e| Failure::file("read export", &args.file, &e))?;
-        check(&mut std::io::BufReader::new(file))?
+        let unread = |e: std::io::Error| Failure::file("read export", &args.file, &e);
+        let mut file = std::io::BufReader::new(std::fs::File::open(&args.file).map_err(unread)?);
+        // A folder, say: what can't be read at all says nothing about the log.
+        file.fill_buf().map_err(unread)?;
+        check(&mut file)?
     };
     context.out.answer(&report.json, &report.text)?;
     if report.is_sound {

@@ -96,8 +96,10 @@ pub(crate) fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failure> {
 /// HP-209: a refusal to somebody who would decide.
 fn may_not(error: ClientError) -> Failure {
     let mut failure = Failure::from(error);
-    if failure.exit == Exit::Refused {
+    // What is over is a no to who would decide it, and the end of access only to its asker.
+    if failure.exit == Exit::Refused || failure.exit == Exit::Over {
         "HP-209".clone_into(&mut failure.code);
+        failure.exit = Exit::Refused;
     }
     failure
 }

@@ -155,7 +155,11 @@ impl Failure {
 
     /// HP-111: no session, or an old one.
     pub(crate) fn not_logged_in(profile: &str) -> Self {
-        Self::new(Exit::Login, "HP-111", format!("you are not logged in to `{profile}`")).next("hallpass login")
+        let failure = Self::new(Exit::Login, "HP-111", format!("you are not logged in to `{profile}`"));
+        match profile {
+            "default" => failure.next("hallpass login"),
+            other => failure.next(format!("hallpass login --profile {other}")),
+        }
     }
 }
 
@@ -167,7 +171,8 @@ impl From<ClientError> for Failure {
                 Self::new(Exit::Unreachable, "HP-101", "cannot reach the access server")
                     .because(format!("tried {url}"))
                     .because(why)
-                    .next("hallpass cert ls shows what you hold; it works without the server")
+                    .next("hallpass doctor --net")
+                    .next("hallpass cert ls")
             }
             ClientError::Pin { expected, got } => {
                 Self::new(Exit::Unreachable, "HP-102", "this is not the server you enrolled with")
@@ -177,7 +182,10 @@ impl From<ClientError> for Failure {
                     .not_retryable()
             }
             ClientError::Problem(problem) => Self::from_problem(*problem),
-            ClientError::Protocol(why) => Self::failed("the server's answer is not hallpass'").because(why),
+            ClientError::Protocol(why) => Self::new(Exit::Failed, "HP-104", "the server's answer is not hallpass'")
+                .because(why)
+                .because(concat!("this client is hallpass ", env!("CARGO_PKG_VERSION")))
+                .next("hallpass doctor"),
         }
     }
 }
@@ -214,6 +222,10 @@ fn exit_of(problem: &wire::Problem) -> (Exit, Option<&'static str>) {
         ("no_rule" | "refuse_rule" | "unknown_host", _) => (Exit::NoRule, Some("HP-201")),
         ("reason", _) => (Exit::NoRule, Some("HP-202")),
         ("window", _) => (Exit::NoRule, Some("HP-208")),
+        ("too_many", _) => (Exit::Failed, Some("HP-103")),
+        ("undecided", _) => (Exit::Undecided, Some("HP-203")),
+        ("over", _) => (Exit::Over, Some("HP-206")),
+        ("not_yet", _) => (Exit::Undecided, Some("HP-210")),
         (_, 403 | 409) => (Exit::Refused, None),
         (_, 400 | 413 | 415 | 422) => (Exit::Usage, None),
         (_, 502..=504) => (Exit::Unreachable, None),

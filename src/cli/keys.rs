@@ -81,7 +81,7 @@ impl Candidate {
 pub(crate) fn candidates(named: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
     let agent_keys = || {
         let Some(socket) = env("SSH_AUTH_SOCK").map(PathBuf::from) else { return Vec::new() };
-        let keys = identities(&socket).unwrap_or_default();
+        let keys = identities(&socket, AGENT_TIMEOUT).unwrap_or_default();
         keys.into_iter().map(|key| Candidate::Agent { socket: socket.clone(), key }).collect::<Vec<_>>()
     };
     if let Some(path) = named {
@@ -193,8 +193,12 @@ fn sign_by_agent(socket: &Path, key: &PublicKey, statement: &str) -> Result<Sign
     Ok(Signed { key: key.clone(), signature })
 }
 
-fn identities(socket: &Path) -> Result<Vec<PublicKey>, Failure> {
-    let answer = exchange(socket, &agent::request_identities(), AGENT_TIMEOUT)?;
+/// The keys of the agent at this socket.
+///
+/// # Errors
+/// HP-301 when it does not answer as agents do, or not in time.
+pub(crate) fn identities(socket: &Path, timeout: Duration) -> Result<Vec<PublicKey>, Failure> {
+    let answer = exchange(socket, &agent::request_identities(), timeout)?;
     let keys = agent::parse_identities(&answer).map_err(|e| agent_failed(&e.to_string()))?;
     Ok(keys.into_iter().map(|(key, _)| key).collect())
 }

@@ -71,10 +71,19 @@ impl Held {
         self.folder.join("key-cert.pub")
     }
 
+    /// Its certificate's window, if it has one.
+    pub(crate) fn window(&self) -> Option<Window> {
+        self.certificate.as_ref().map(|certificate| certificate.tbs().fields().window)
+    }
+
+    /// How many seconds its certificate has left.
+    pub(crate) fn left(&self, now: Timestamp) -> u64 {
+        self.window().map_or(0, |window| window.end().seconds_since(now))
+    }
+
     /// Whether its certificate is valid now and for a while yet.
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
-        let window = self.certificate.as_ref().map(|certificate| certificate.tbs().fields().window);
-        window.is_some_and(|window| window.contains(now) && has_time_left(window, now))
+        self.window().is_some_and(|window| window.contains(now) && has_time_left(window, now))
     }
 }
 
@@ -363,27 +372,32 @@ impl Local {
         Ok(())
     }
 
+    /// The folders of what is over.
+    ///
+    /// # Errors
+    /// When the folders can't be read.
+    pub(crate) fn over(&self) -> Result<Vec<PathBuf>, Failure> {
+        let now = self.now();
+        let held = self.all()?;
+        let is_over = |folder: &PathBuf| match held.iter().find(|h| h.folder == *folder) {
+            Some(held) => ends(held).is_none_or(|end| now >= end),
+            None => modified(folder).is_some_and(|at| now.seconds_since(at) > u64::from(KEEP.seconds())),
+        };
+        Ok(self.folders()?.into_iter().filter(is_over).collect())
+    }
+
     /// Deletes what is over. Failing to is not worth failing a command for.
     pub(crate) fn sweep(&self) {
-        let now = self.now();
-        let Ok(folders) = self.folders() else { return };
+        let over = self.over().unwrap_or_default();
         let held = self.all().unwrap_or_default();
-        let mut is_changed = false;
         let is_lent = self.holder().is_ok_and(|holder| holder == Holder::Agent);
-        for folder in folders {
-            let over = match held.iter().find(|h| h.folder == folder) {
-                Some(held) => ends(held).is_none_or(|end| now >= end),
-                None => modified(&folder).is_some_and(|at| now.seconds_since(at) > u64::from(KEEP.seconds())),
-            };
-            if over {
-                is_changed = true;
-                if let Some(held) = held.iter().find(|h| h.folder == folder).filter(|_| is_lent) {
-                    session_key::forget(held);
-                }
-                self.discard(&folder);
+        for folder in &over {
+            if let Some(held) = held.iter().find(|h| h.folder == *folder).filter(|_| is_lent) {
+                session_key::forget(held);
             }
+            self.discard(folder);
         }
-        if is_changed {
+        if !over.is_empty() {
             // The next one that changes something mends them.
             drop(self.point());
         }

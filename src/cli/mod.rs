@@ -2,7 +2,7 @@
 //!
 //! What for: [`run`] parses the command line, runs one command, prints its failure if there is one, and gives the exit code of DESIGN
 //! section 10. `args` holds the tree, `failure` what can go wrong, `output` all printing, `profile` and `local` the client's files, `keys`
-//! the signing of logins; the other modules are the commands.
+//! the signing of logins, `help` the pages on codes; the other modules are the commands.
 //! What not: no rule is decided here; the server, the policy and ssh decide.
 //!
 //! Invariants: standard output holds the answer alone; nothing is printed unescaped; no secret is an argument; no question is asked
@@ -18,10 +18,13 @@ mod clock;
 mod completion;
 mod decide;
 pub mod demo;
+mod doctor;
 mod end;
+mod ended;
 mod explain;
 mod failure;
 mod follow;
+mod help;
 mod hosts;
 mod init;
 mod keys;
@@ -197,6 +200,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Ssh(args) => ssh::run(context, &args),
         Command::Setup(args) => setup::run(context, &args),
         Command::SshPrepare(args) => prepare::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
         Command::KnownHosts => known_hosts::run(context),
         Command::Cert(command) => cert::run(context, &command),

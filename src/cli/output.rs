@@ -221,7 +221,7 @@ fn render_failure(failure: &Failure) -> String {
     lines("next", &failure.next);
     let mut more = Vec::new();
     if failure.code.starts_with("HP-") {
-        more.push(failure.code.clone());
+        more.push(format!("hallpass help {}", failure.code));
     }
     if let Some(trace) = &failure.trace {
         more.push(format!("trace {trace}"));
@@ -382,8 +382,8 @@ mod tests {
         let failure = Failure::not_logged_in("work\u{1b}").because("last login ended").because("12 h limit");
         assert_eq!(
             render_failure(&failure),
-            "hallpass: you are not logged in to `work\\u{1b}`\n  why   last login ended\n        12 h limit\n  next  hallpass login\n  \
-             more  HP-111\n"
+            "hallpass: you are not logged in to `work\\u{1b}`\n  why   last login ended\n        12 h limit\n  next  hallpass login --profile work\\u{1b}\n  \
+             more  hallpass help HP-111\n"
         );
     }
 }

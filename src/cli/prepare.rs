@@ -17,7 +17,7 @@ use super::failure::{Exit, Failure};
 use super::local::{Held, Local, Lock};
 use super::output::Terminal;
 use super::request::Wish;
-use super::{Context, output, profile, render, request, ssh, wait};
+use super::{Context, ended, output, profile, render, request, ssh, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
 use crate::time::{Clock as _, SystemClock};
@@ -177,8 +177,11 @@ impl<'a> Wanted<'a> {
     /// The outcome of `work`, if it comes soon. Of many at once the first finds out that the server is away; the others believe it, or
     /// they would hang one after the other.
     async fn quickly(&self, work: impl Future<Output = Result<Held, Failure>>, url: &str) -> Result<Held, Failure> {
-        let unreachable =
-            |why: String| Failure::new(Exit::Unreachable, "HP-101", "cannot reach the access server").because(why);
+        let unreachable = |why: String| {
+            Failure::new(Exit::Unreachable, "HP-101", "cannot reach the access server")
+                .because(why)
+                .next("hallpass doctor --net")
+        };
         let away = self.local.root().join("away");
         let now = SystemClock.steady();
         let since = profile::read_small(&away)?.and_then(|then| now.checked_sub(then.trim().parse().ok()?));
@@ -211,8 +214,11 @@ impl<'a> Wanted<'a> {
             "ask" if self.on_missing == OnMissing::Request => {
                 Err(wait::undecided(&request::ask(client, &self.local, &wish).await?))
             }
-            "ask" => Err(self.missing(&needs(&verdict))),
-            _ if is_about_words(&verdict) => Err(self.missing(verdict.refused.first().map_or("", String::as_str))),
+            "ask" => Err(self.over_or_missing(client, &needs(&verdict)).await?),
+            _ if is_about_words(&verdict) => {
+                let why = verdict.refused.first().map_or("", String::as_str);
+                Err(self.over_or_missing(client, why).await?)
+            }
             _ => Err(refused(&verdict)),
         }
     }
@@ -274,6 +280,12 @@ impl<'a> Wanted<'a> {
             reason,
             ticket: profile::env("HALLPASS_TICKET"),
         }
+    }
+
+    /// HP-206 when access has just ended, else HP-211.
+    async fn over_or_missing(&self, client: &Client, why: &str) -> Result<Failure, Failure> {
+        let over = ended::lately(client, &self.host, self.account.as_ref()).await?;
+        Ok(over.unwrap_or_else(|| self.missing(why)))
     }
 
     /// HP-211: there is no access, and nobody here to ask for a reason.

@@ -186,12 +186,17 @@ impl Places {
         Self { config: at("config"), state: at("state"), runtime: at("run"), cache: None }
     }
 
+    /// The folder of a profile's login session.
+    pub(crate) fn state_of(&self, profile: &str) -> PathBuf {
+        self.state.join(profile)
+    }
+
     fn profile(&self, name: &str) -> PathBuf {
         self.config.join("profiles").join(format!("{name}.toml"))
     }
 
     fn session(&self, name: &str) -> PathBuf {
-        self.state.join(name).join("session")
+        self.state_of(name).join("session")
     }
 }
 

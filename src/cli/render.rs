@@ -116,7 +116,7 @@ fn window(window: &wire::Window) -> String {
 }
 
 /// Seconds as people say them: `40 s`, `12 min`, `3 h 5 min`.
-fn span(seconds: u64) -> String {
+pub(crate) fn span(seconds: u64) -> String {
     match (seconds / 3600, seconds / 60 % 60) {
         (0, 0) => format!("{seconds} s"),
         (0, minutes) => format!("{minutes} min"),

@@ -27,9 +27,9 @@ use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::Signer as _;
 use crate::signer::file::FileSigner;
-use crate::store::Store as _;
 use crate::store::head_file::HeadFile;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{SEAL_PURPOSE, Store as _};
 use crate::time::{Clock as _, SystemClock};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -203,7 +203,7 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
     make_folder_of(&config.store.path)?;
-    let store = SqliteStore::open(&config.store).map_err(|e| {
+    let store = SqliteStore::open(&config.store, log_key.derive(SEAL_PURPOSE)).map_err(|e| {
         Failure::failed(format!("cannot open the database {:?}", config.store.path.display().to_string()))
             .because(e.to_string())
     })?;

@@ -129,6 +129,17 @@ pub(crate) fn lend(held: &Held, comment: &str, now: Timestamp) -> Result<(), Fai
     }
 }
 
+/// Whether the agent lists what `held` has.
+///
+/// # Errors
+/// HP-301 when the agent does not answer as agents do.
+pub(crate) fn is_lent(held: &Held) -> Result<bool, Failure> {
+    let Some(certificate) = &held.certificate else { return Ok(false) };
+    let answer = exchange(&socket()?, &agent::request_identities(), AGENT_TIMEOUT)?;
+    agent::lists(&answer, certificate)
+        .map_err(|why| Failure::new(Exit::NotReady, "HP-301", "your ssh agent did not do it").because(why.to_string()))
+}
+
 /// Has the agent forget what `held` has. It does so by itself later, so not being able to is no failure.
 pub(crate) fn forget(held: &Held) {
     if let (Some(certificate), Ok(socket)) = (&held.certificate, socket()) {

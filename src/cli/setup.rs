@@ -199,7 +199,10 @@ fn fragment_change(
 }
 
 /// Two profiles with a host in common would both be asked for it.
-fn check_overlap(places: &Places, profile: &str, hosts: &[Pattern]) -> Result<(), Failure> {
+///
+/// # Errors
+/// Names both, and the host.
+pub(crate) fn check_overlap(places: &Places, profile: &str, hosts: &[Pattern]) -> Result<(), Failure> {
     for path in fragments(&places.fragments())? {
         let other = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if other == profile {
@@ -247,6 +250,17 @@ fn undo(
         profile::save(places, profile)?;
     }
     report(context, &changes, dry_run, &[])
+}
+
+/// Puts our `Include` back on the first line of `config`, with a copy of what was there.
+///
+/// # Errors
+/// When ssh does not take the result (all is as before then), or a file can't be written.
+pub(crate) fn move_include(places: &Places, config: &Path) -> Result<(), Failure> {
+    let before = read(config)?;
+    let after = ssh_config::with_include(before.as_deref().unwrap_or_default(), &places.fragments());
+    let change = FileChange { path: config.to_owned(), mode: mode_of(config, 0o600), before, after: Some(after) };
+    apply(&[change], Some((&config.to_owned(), &Vec::new())))
 }
 
 /// Makes the changes in their order; if ssh then does not read its configuration, or one can't be made, takes all of them back.
@@ -338,12 +352,23 @@ fn check_config(config: &Path, hosts: &[Pattern]) -> Result<(), Failure> {
     Err(Failure::failed("ssh does not take the new configuration; nothing was changed").because(said))
 }
 
-/// HP-304: ssh must be there, and know `Include`; for a strict fragment also `RefuseConnection`.
-fn check_ssh(strict: bool) -> Result<(), Failure> {
+/// What `ssh -V` says.
+///
+/// # Errors
+/// HP-304 when it can't be run.
+pub(crate) fn ssh_says() -> Result<String, Failure> {
     let ran = std::process::Command::new(ssh_program()).arg("-V").output().map_err(|e| no_ssh(&e))?;
-    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    Ok(String::from_utf8_lossy(&ran.stderr).trim().to_owned())
+}
+
+/// ssh must be there, and know `Include`; for a strict fragment also `RefuseConnection`. Returns its version.
+///
+/// # Errors
+/// HP-304.
+pub(crate) fn check_ssh(strict: bool) -> Result<(u32, u32), Failure> {
+    let said = ssh_says()?;
     let Some(version) = version(&said) else {
-        return Err(Failure::new(Exit::NotReady, "HP-304", "this ssh is not OpenSSH").because(said.trim().to_owned()));
+        return Err(Failure::new(Exit::NotReady, "HP-304", "this ssh is not OpenSSH").because(said));
     };
     let too_old = |what: &str, least: &str| {
         Failure::new(Exit::NotReady, "HP-304", format!("ssh {}.{} is too old for {what}", version.0, version.1))
@@ -355,7 +380,7 @@ fn check_ssh(strict: bool) -> Result<(), Failure> {
     if strict && version < (10, 1) {
         return Err(too_old("--strict", "10.1").next("hallpass setup without --strict: ssh then tries, and fails"));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// The version in `OpenSSH_9.2p1 Debian-2, …`.
@@ -365,19 +390,23 @@ fn version(said: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The ssh program to run.
+/// The ssh that is run.
 pub(crate) fn ssh_program() -> String {
     profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned())
 }
 
-fn no_ssh(error: &std::io::Error) -> Failure {
+/// HP-304: ssh can't be run.
+pub(crate) fn no_ssh(error: &std::io::Error) -> Failure {
     Failure::new(Exit::NotReady, "HP-304", format!("cannot run {:?}", ssh_program()))
         .because(error.to_string())
         .next("install OpenSSH's client, or set HALLPASS_SSH to its path")
 }
 
 /// The user's configuration, through a link if it is one.
-fn user_config(given: &Path) -> Result<PathBuf, Failure> {
+///
+/// # Errors
+/// When there is no home folder to look in.
+pub(crate) fn user_config(given: &Path) -> Result<PathBuf, Failure> {
     let path = match given.strip_prefix("~") {
         Ok(rest) => {
             let home = profile::env("HOME")
@@ -394,7 +423,11 @@ fn mode_of(path: &Path, default: u32) -> u32 {
     std::fs::metadata(path).map_or(default, |metadata| metadata.permissions().mode() & 0o777)
 }
 
-fn read(path: &Path) -> Result<Option<String>, Failure> {
+/// A configuration's text; `None` when there is none.
+///
+/// # Errors
+/// When it can't be read, or is longer than any of ours.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
     match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Failure::file("read", path, &e)),

@@ -44,7 +44,10 @@ pub(crate) struct SshArgs {
 }
 
 /// `web-1` or `deploy@web-1`. Both parts are parsed names, so neither can be an option to ssh.
-fn parse_destination(text: &str) -> Result<(Option<Account>, HostName), String> {
+///
+/// # Errors
+/// What a name looks like.
+pub(crate) fn parse_destination(text: &str) -> Result<(Option<Account>, HostName), String> {
     let (account, host) = match text.split_once('@') {
         Some((account, host)) => (Some(Account::parse(account).map_err(|e| e.to_string())?), host),
         None => (None, text),

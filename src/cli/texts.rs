@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _};
 
-use super::Context;
 use super::args::Cli;
 use super::failure::Failure;
+use super::{Context, help};
 
 /// The two examples at the top of the help.
 pub(crate) const EXAMPLES: &str = "\
@@ -16,7 +16,8 @@ Examples:
 ";
 
 /// The end of the help.
-pub(crate) const AFTER_HELP: &str = "Topics: hallpass help exit-codes | environment | files | formatting";
+pub(crate) const AFTER_HELP: &str =
+    "Topics: hallpass help codes | HP-NNN | exit-codes | environment | files | formatting";
 
 /// The topics of `hallpass help`, each also a manual page.
 pub(crate) const TOPICS: &[(&str, &str)] =
@@ -178,6 +179,11 @@ pub(crate) fn version(context: &Context) -> Result<(), Failure> {
 pub(crate) fn help(context: &Context, args: &HelpArgs) -> Result<(), Failure> {
     if let Some((_, text)) = TOPICS.iter().find(|(topic, _)| args.words.first().is_some_and(|word| word == topic)) {
         return context.out.text(text);
+    }
+    match args.words.first().map(String::as_str) {
+        Some("codes") => return help::list(context),
+        Some(word) if help::is_code(word) => return help::page(context, word),
+        _ => {}
     }
     let mut command = Cli::command();
     command.build();

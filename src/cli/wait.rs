@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use super::args::Globals;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, list, output, profile, render};
+use super::{Context, ended, list, output, profile, render};
 use crate::client::{Client, ClientError};
 use crate::name::RequestPrefix;
-use crate::time::Lifetime;
+use crate::time::{Clock as _, Lifetime, SystemClock};
 use crate::wire;
 
 /// How often we say that we still wait.
@@ -222,7 +222,11 @@ impl Waiter<'_> {
     }
 
     fn waiting_for(&self, request: &wire::Request) -> String {
-        format!("waiting for {} ({})", render::who_can(request), output::escape(&request.id))
+        let id = output::escape(&request.id);
+        if request.eligible.is_empty() {
+            return format!("waiting ({id}), though nobody is known now who could approve it");
+        }
+        format!("waiting for {} ({id})", render::who_can(request))
     }
 
     fn undecided(&self, id: &str) -> Failure {
@@ -292,9 +296,14 @@ pub(crate) async fn settle(
 
 /// HP-210 in place of the server's `not_yet`: granted, but what begins later is certified then.
 fn begins_later(request: &wire::Request, failure: Failure) -> Failure {
-    let Some(window) = request.window.as_ref().filter(|_| failure.code == "not_yet") else { return failure };
+    if failure.code == "HP-210" { not_begun(request) } else { failure }
+}
+
+/// HP-210.
+pub(crate) fn not_begun(request: &wire::Request) -> Failure {
+    let begins = request.window.as_ref().map_or_else(String::new, |w| output::local_text(&w.not_before));
     Failure::new(Exit::Undecided, "HP-210", format!("{} is granted, but begins later", request.id))
-        .because(format!("its window begins at {}", output::local_text(&window.not_before)))
+        .because(format!("its window begins at {begins}"))
         .because("its certificate is made then, by the rules of that time; until then it can be taken back")
         .next(format!("hallpass wait {}", request.id))
 }
@@ -322,7 +331,7 @@ pub(crate) fn over(request: &wire::Request) -> Failure {
         "lapsed" => Failure::new(Exit::Over, "HP-205", format!("nobody decided {id} in time")).next(again),
         "withdrawn" => Failure::new(Exit::Over, "HP-206", format!("{id} was taken back")).next(again),
         "ended" => Failure::new(Exit::Over, "HP-206", format!("{by} ended {id}")).next(again),
-        _ => Failure::new(Exit::Over, "HP-206", format!("access by {id} is over")).next(again),
+        _ => ended::over(host, request, SystemClock.now()),
     };
     match request.closed.as_ref().filter(|c| !c.reason.is_empty()) {
         Some(closed) => failure.because(closed.reason.clone()),

@@ -1,5 +1,5 @@
-//! From an exchange to who is calling. A handler names one of two as its first argument, and so can't run without saying so:
-//! [`Caller`], a person with a live session, or [`Anyone`].
+//! From an exchange to who is calling. A handler names one of these as its first argument, and so can't run without saying so:
+//! [`Caller`], a person with a live session, [`Operator`], one who operates the service, or [`Anyone`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -22,6 +22,11 @@ pub(super) struct Caller {
     pub(super) expires: Timestamp,
     token: SecretString,
 }
+
+/// A caller who operates the service: where a body is taken that is too large to be taken from everybody. The service looks
+/// again when it acts.
+#[derive(Debug)]
+pub(super) struct Operator(pub(super) Caller);
 
 /// Whoever calls, within the rate of their address.
 #[derive(Debug)]
@@ -65,6 +70,16 @@ impl FromRequestParts<App> for Caller {
             // Guessing tokens is work for us and nothing for the guesser: it counts against their address.
             Err(problem) => Err(app.limits.address(address(parts)).err().unwrap_or(problem)),
         }
+    }
+}
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        app.service.check_may_apply(&caller.proven)?;
+        Ok(Self(caller))
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{Extension, Json as Answer};
 use utoipa_axum::router::{UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 
 use super::App;
-use super::caller::Caller;
+use super::caller::{Caller, Operator};
 use super::error::Problem;
 use super::extract::{BodyLimit, Json, NoQuery, Query};
 use super::openapi::Problems;
@@ -75,7 +75,7 @@ pub(super) async fn current(
 #[utoipa::path(put, path = "/v1/policy", tag = "policy", request_body = wire::PutPolicy,
     responses((status = 200, body = wire::PolicyApplied), Problems))]
 pub(super) async fn apply(
-    caller: Caller,
+    Operator(caller): Operator,
     _: NoQuery,
     State(app): State<App>,
     Json(body): Json<wire::PutPolicy>,

@@ -15,6 +15,9 @@
 //!
 //! as unpadded base64url, in its one canonical spelling (75 characters).
 //!
+//! A challenge that ends later than a new one would is refused like one that has ended: it was made on a clock that has been
+//! set back since, and whether it was used may be forgotten.
+//!
 //! Order of [`check`]: form and HMAC, expiry, signature, service keys, directory. The signature is verified before the
 //! directory is looked at, so that unknown people take as long as known ones (I-40); the challenge is checked before the
 //! signature, because it says nothing about anybody and spares us public-key arithmetic for strangers' garbage.
@@ -127,7 +130,7 @@ pub fn check(
     now: Timestamp,
 ) -> Result<(Proven, Redemption), LoginRefusal> {
     let redemption = parse(&answer.challenge, key)?;
-    if now >= redemption.expires {
+    if now >= redemption.expires || now.plus(CHALLENGE_LIFETIME).is_ok_and(|newest| newest < redemption.expires) {
         return Err(LoginRefusal::Expired);
     }
     let signed = statement(server, &answer.person, &answer.challenge);

@@ -1,4 +1,4 @@
-//! Keys by which the service knows again what it wrote itself: login challenges, stored sessions.
+//! Keys by which the service knows again what it wrote itself: login challenges, stored sessions, the log's head.
 //!
 //! What for: a challenge in a stranger's hands, and a row in a database that others can write, count only with a MAC
 //! that nobody else can make. The keys are derived from the log key, which every node has and no database holds.
@@ -28,6 +28,18 @@ impl MacKey {
     #[must_use]
     pub fn derive(&self, purpose: &str) -> Self {
         Self::new(self.mac(purpose.as_bytes()).finalize().into_bytes().into())
+    }
+
+    /// The MAC over `body`, to be stored beside it.
+    #[must_use]
+    pub fn seal(&self, body: &[u8]) -> [u8; 32] {
+        self.mac(body).finalize().into_bytes().into()
+    }
+
+    /// Whether `seal` is this key's MAC over `body`; in constant time.
+    #[must_use]
+    pub fn has_sealed(&self, body: &[u8], seal: &[u8]) -> bool {
+        self.mac(body).verify_slice(seal).is_ok()
     }
 
     /// HMAC-SHA256 over `body`, not yet finished.

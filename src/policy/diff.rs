@@ -24,6 +24,9 @@ const PLACES_MAX: usize = 500_000;
 /// The most hosts that one sentence names. Our choice.
 const HOSTS_MAX: usize = 32;
 
+/// What it means for the others when a host of scope "account" is one no more.
+const FREED: &str = "what its rules forbid and demand no longer counts for the other hosts of scope \"account\"";
+
 /// One difference, as a sentence: `alice@example.com loses deploy on web-1 (was: asks, up to 2h)`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Change {
@@ -103,6 +106,11 @@ fn access(old: &Policy, new: &Policy, changes: &mut Changes) {
             let (was, is) = (standing(old, &before), standing(new, &after));
             if was != is {
                 let gains = !is.is_at_most(&was);
+                if !gains && shares(old, new, name) {
+                    changes.gain(format!(
+                        "{person} as {account}: other hosts of scope \"account\" no longer share what {name} demanded"
+                    ));
+                }
                 let difference = Difference { person, account, gains, was: was.to_string(), is: is.to_string() };
                 found.entry(difference).or_default().push(name);
             }
@@ -119,6 +127,12 @@ fn access(old: &Policy, new: &Policy, changes: &mut Changes) {
             },
         );
     }
+}
+
+/// Whether what the rules demanded for this host counted for others too, and those are still there.
+fn shares(old: &Policy, new: &Policy, name: &HostName) -> bool {
+    let is_open = |host: &Host| host.scope == Scope::Account;
+    old.hosts.get(name).is_some_and(is_open) && new.hosts().any(|host| is_open(host) && host.name != *name)
 }
 
 fn standing<'p>(policy: &'p Policy, rules: &[usize], host: &HostName) -> Standing<'p> {
@@ -198,12 +212,17 @@ fn hosts(old: &Policy, new: &Policy, changes: &mut Changes) {
                 let wider = "takes plain account names now, like every other host of that scope";
                 changes.gain(format!("host {} {wider}", host.name));
             }
-            (Scope::Account, Scope::Host) => changes.lose(format!("host {} takes account@host now", host.name)),
+            (Scope::Account, Scope::Host) => {
+                changes.gain(format!("host {} takes account@host now: {FREED}", host.name));
+            }
             (Scope::Host, Scope::Host) | (Scope::Account, Scope::Account) => {}
         }
     }
     for host in old.hosts().filter(|host| !new.hosts.contains_key(&host.name)) {
-        changes.lose(format!("host {} is gone", host.name));
+        match host.scope {
+            Scope::Host => changes.lose(format!("host {} is gone", host.name)),
+            Scope::Account => changes.gain(format!("host {} is gone: {FREED}", host.name)),
+        }
     }
 }
 

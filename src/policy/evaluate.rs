@@ -6,14 +6,16 @@
 //! lax one means what it says.
 //!
 //! A host of scope "account" is opened by every certificate for that account on any such host; so a `refuse` rule for one
-//! of them refuses the account on all of them.
+//! of them refuses the account on all of them, and what a grant for one of them demands is demanded for each: otherwise one
+//! could ask for the host that needs nobody's approval, and reach the one that does.
 //!
 //! Several hosts: every one must be granted; the terms are what all grants have in common, the needs of all count.
 //!
 //! Monotonicity (I-14), as the property tests state it:
 //! - a further `refuse` rule, anywhere, leaves each outcome as it is or makes it a refusal;
 //! - without some grant, only the outcomes that this grant decided change, and without the last grant of the file
-//!   they become refusals;
+//!   they become refusals (where it decided for an asked host; one for a host of scope "account" that nobody asked for
+//!   takes only its demands with it, which a diff calls a gain);
 //! - a shorter `max` or `total` never makes a refusal anything else, nor a lifetime longer.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
@@ -93,11 +95,38 @@ fn outcome(asked: &Asked<'_>) -> Outcome {
             Err(no) => refused.push(no),
         }
     }
+    let beside = granted_beside(asked, &granted);
+    refused.extend(beside.iter().flat_map(|found| unmet_beside(asked, found)));
     if refused.is_empty() {
-        combined(asked, &granted).unwrap_or_else(Outcome::Refuse)
+        combined(asked, &granted, &beside).unwrap_or_else(Outcome::Refuse)
     } else {
         Outcome::Refuse(refused)
     }
+}
+
+/// The grants for hosts that nobody asked for, but that this certificate would open too (see [`opened_too`]): one for each
+/// rule that decides there.
+fn granted_beside<'p>(asked: &Asked<'p>, granted: &[Granted<'p>]) -> Vec<Granted<'p>> {
+    if granted.iter().all(|found| found.host.scope != Scope::Account) {
+        return Vec::new();
+    }
+    let mut rules: BTreeSet<usize> =
+        granted.iter().filter(|found| found.host.scope == Scope::Account).map(|found| found.number).collect();
+    let others = asked.policy.hosts.values().filter(|host| host.scope == Scope::Account);
+    let others = others.filter(|host| !asked.question.hosts.contains(&host.name));
+    others.filter_map(|host| decide(asked, host).ok()).filter(|found| rules.insert(found.number)).collect()
+}
+
+/// The demands of such a grant that the question does not meet.
+fn unmet_beside(asked: &Asked<'_>, found: &Granted<'_>) -> Vec<Refused> {
+    let name = &found.host.name;
+    let explained = |mut refused: Refused| {
+        refused.why.push_str(&format!(
+            "; the rule is for {name}, which this certificate would open too: both have scope \"account\""
+        ));
+        refused
+    };
+    unmet(asked, found).into_iter().map(explained).collect()
 }
 
 /// The rule that decides for one host.
@@ -222,17 +251,18 @@ fn left(grant: &Grant, held: Lifetime) -> Lifetime {
     Lifetime::from_seconds(seconds).unwrap_or(Lifetime::ZERO)
 }
 
-/// The outcome of several grants together: the narrowest of each.
-fn combined(asked: &Asked<'_>, granted: &[Granted<'_>]) -> Result<Outcome, Vec<Refused>> {
+/// The outcome of several grants together: the narrowest of each. `beside` are those for hosts that nobody asked for.
+fn combined(asked: &Asked<'_>, granted: &[Granted<'_>], beside: &[Granted<'_>]) -> Result<Outcome, Vec<Refused>> {
     let question = asked.question;
+    let all = || granted.iter().chain(beside);
     let most = |g: &Granted<'_>| g.grant.window.max.min(left(g.grant, question.held));
-    let lifetime_max = granted.iter().map(most).min().unwrap_or(Lifetime::ZERO);
-    let default = granted.iter().map(|g| g.grant.window.default).min().unwrap_or(Lifetime::ZERO);
+    let lifetime_max = all().map(most).min().unwrap_or(Lifetime::ZERO);
+    let default = all().map(|g| g.grant.window.default).min().unwrap_or(Lifetime::ZERO);
     let principal = |host: &Host| match host.scope {
         Scope::Host => Principal::on_host(&question.account, &host.name),
         Scope::Account => Principal::of_account(&question.account),
     };
-    let numbers: BTreeMap<usize, &Rule> = granted.iter().map(|g| (g.number, g.rule)).collect();
+    let numbers: BTreeMap<usize, &Rule> = all().map(|g| (g.number, g.rule)).collect();
     let terms = Terms {
         hosts: granted.iter().map(|g| (g.host.name.clone(), principal(g.host))).collect(),
         account: question.account.clone(),
@@ -240,10 +270,11 @@ fn combined(asked: &Asked<'_>, granted: &[Granted<'_>]) -> Result<Outcome, Vec<R
         lifetime_max,
         backdate: asked.policy.defaults.backdate,
         decide_by: asked.policy.defaults.decide_by,
-        options: options(granted)?,
+        options: options(granted.iter(), "ask for these hosts separately")
+            .and_then(|_| options(all(), "one certificate opens all hosts of scope \"account\""))?,
         rules: numbers.into_values().map(|rule| rule.name.clone()).collect(),
     };
-    let needs: BTreeSet<_> = granted.iter().flat_map(|g| &g.grant.approval).cloned().collect();
+    let needs: BTreeSet<_> = all().flat_map(|g| &g.grant.approval).cloned().collect();
     Ok(match Quorum::new(needs.into_iter().collect()) {
         Some(quorum) => Outcome::Ask(terms, quorum),
         None => Outcome::Allow(terms),
@@ -251,14 +282,14 @@ fn combined(asked: &Asked<'_>, granted: &[Granted<'_>]) -> Result<Outcome, Vec<R
 }
 
 /// What all grants permit. Restrictions that can't be joined in one certificate are refused rather than loosened.
-fn options(granted: &[Granted<'_>]) -> Result<Options, Vec<Refused>> {
+fn options<'g>(mut granted: impl Iterator<Item = &'g Granted<'g>>, so: &str) -> Result<Options, Vec<Refused>> {
     let apart = |what: &str, a: &Rule, b: &Rule| {
-        let why = format!("rules \"{}\" and \"{}\" {what}; ask for these hosts separately", a.name, b.name);
+        let why = format!("rules \"{}\" and \"{}\" {what}; {so}", a.name, b.name);
         vec![Refused { host: None, rule: None, kind: RefusedKind::NoRule, why }]
     };
-    let Some((first, others)) = granted.split_first() else { return Ok(Options::default()) };
+    let Some(first) = granted.next() else { return Ok(Options::default()) };
     let (mut joined, mut sources_from) = (first.grant.options.clone(), first.rule);
-    for other in others {
+    for other in granted {
         let options = &other.grant.options;
         if options.force_command != joined.force_command {
             return Err(apart("force different commands", first.rule, other.rule));

@@ -190,9 +190,9 @@ impl Service {
 
     /// Decides from what is there now and saves it; `None` when somebody else was faster.
     async fn try_once(&self, by: &Proven, id: &RequestPrefix, wish: Wish) -> Outcome<Option<View>> {
-        let (_guard, check) = self.hold_policy().await;
+        let (_guard, check) = self.hold_policy().await?;
         let policy = Arc::clone(&check.policy);
-        let stored = self.find(by, id, &policy).await?;
+        let stored = self.find_logged(by, id, &policy).await?;
         let now = self.clock.now();
         let taken = step(stored.request, wish.command(by.clone(), check), now)?;
         if !taken.events.is_empty() {

@@ -76,7 +76,7 @@ impl Service {
 
     /// Decides from what is there now and saves it; `None` when the drawn id is taken.
     async fn try_ask(&self, by: &Proven, ask: &Ask) -> Outcome<Option<View>> {
-        let (_guard, check) = self.hold_policy().await;
+        let (_guard, check) = self.hold_policy().await?;
         let policy = &check.policy;
         let now = self.clock.now();
         let question = Wanted::from(ask.clone()).question(by.person(), policy, now)?;

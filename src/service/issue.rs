@@ -78,9 +78,9 @@ impl Service {
     /// Asks the rules, and makes the intent durable if this is the grant's first fetch; `None` when somebody else was
     /// faster.
     async fn certify(&self, by: &Proven, id: &RequestPrefix) -> Outcome<Option<Intended>> {
-        let (_guard, check) = self.hold_policy().await;
+        let (_guard, check) = self.hold_policy().await?;
         let (version, policy) = (check.version, Arc::clone(&check.policy));
-        let stored = self.find(by, id, &policy).await?;
+        let stored = self.find_logged(by, id, &policy).await?;
         let (id, now) = (stored.request.id(), self.clock.now());
         let taken = match step(stored.request, Command::Certify { by: by.clone(), check }, now) {
             Ok(taken) => taken,

@@ -55,7 +55,7 @@ impl Service {
             tracing::info!(person = %answer.person, %address, %why, "login refused");
             Failure::LoginRefused
         };
-        let (guard, in_force) = self.hold_policy().await;
+        let (guard, in_force) = self.hold_policy().await?;
         let now = self.clock.now();
         let server = self.settings.public_url.as_str();
         let (proven, redemption) =

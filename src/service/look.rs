@@ -11,6 +11,7 @@ use super::tick::tick_step;
 use super::{Failure, Outcome, Service};
 use crate::access::{AccessRequest, State};
 use crate::audit::entry::Entry;
+use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::name::{PersonName, RequestId, RequestPrefix};
 use crate::policy::{Policy, Quorum};
@@ -97,6 +98,20 @@ impl Service {
             (Some(last), false, false) => {
                 let ids = found.iter().chain([&last]).map(|stored| stored.request.id());
                 Err(Failure::Ambiguous(ids.collect()))
+            }
+        }
+    }
+
+    /// The same, to be moved on: as it stands now, and only if the log bears it out.
+    pub(super) async fn find_logged(&self, by: &Proven, id: &RequestPrefix, policy: &Policy) -> Outcome<Stored> {
+        let id = self.find(by, id, policy).await?.request.id();
+        let (stored, entries) = self.store.logged(id).await?.ok_or(Failure::NotFound("request"))?;
+        let events: Vec<Event> = entries.into_iter().map(|entry| entry.event).collect();
+        match stored.request.check_logged(&events) {
+            Ok(()) => Ok(stored),
+            Err(why) => {
+                let why = format!("{id}: {why}; somebody else wrote into the database");
+                Err(Failure::internal("comparing a request with the log", why))
             }
         }
     }

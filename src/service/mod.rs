@@ -32,7 +32,7 @@ pub mod text;
 mod tick;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{OwnedRwLockReadGuard, Semaphore, broadcast};
@@ -154,6 +154,8 @@ pub struct Service {
     policy: RwLock<(PolicyVersion, Arc<Policy>)>,
     /// Read while a decision is made and saved, written while a policy is replaced.
     policy_in_use: Arc<tokio::sync::RwLock<()>>,
+    /// Whether the store failed while it was to keep a new policy: then it must say which one is in force.
+    policy_unsure: AtomicBool,
     challenge_key: MacKey,
     session_key: MacKey,
     /// Keys that sign for the service and so may neither log in nor be certified (I-20).
@@ -265,10 +267,11 @@ impl Service {
     }
 
     /// The policy in force, held in force until the guard is dropped.
-    async fn hold_policy(&self) -> (OwnedRwLockReadGuard<()>, Check) {
+    async fn hold_policy(&self) -> Outcome<(OwnedRwLockReadGuard<()>, Check)> {
+        self.settle_policy().await?;
         let guard = Arc::clone(&self.policy_in_use).read_owned().await;
         let (version, policy) = self.policy_now();
-        (guard, Check { version, policy })
+        Ok((guard, Check { version, policy }))
     }
 
     /// Commits, and tells who waits for the requests that changed. Not while the clock has leapt.

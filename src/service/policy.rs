@@ -4,6 +4,7 @@
 //! committed, and only then put in force, while no decision that rests on the old one is under way.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use sha2::Digest as _;
@@ -70,6 +71,14 @@ struct Proposal {
 }
 
 impl Service {
+    /// Whether this person may apply a policy; for the edge, before it takes a long text.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn check_may_apply(&self, by: &Proven) -> Outcome<()> {
+        self.check_operator(by, "change the policy")
+    }
+
     /// Checks, tests and applies a policy text; operators only. `base`: the version it was made from; `dry_run`
     /// writes nothing.
     ///
@@ -82,7 +91,7 @@ impl Service {
         base: Option<PolicyVersion>,
         dry_run: bool,
     ) -> Outcome<Applied> {
-        self.check_operator(by, "change the policy")?;
+        self.check_may_apply(by)?;
         let (this, by) = (Arc::clone(self), by.clone());
         let proposal = Proposal { actor: by.actor(), text, file: "policy.toml".to_owned(), base, dry_run };
         whole(async move { this.apply(proposal, Some(&by)).await }).await
@@ -121,6 +130,7 @@ impl Service {
 
     async fn apply(&self, proposal: Proposal, by: Option<&Proven>) -> Outcome<Applied> {
         let Proposal { actor, text, file, base, dry_run } = proposal;
+        self.settle_policy().await?;
         // Parsing, testing and comparing take their time; they go before the lock, and are done anew if the base has
         // moved.
         let (_, old) = self.policy_now();
@@ -132,7 +142,7 @@ impl Service {
         let (version, current) = self.policy_now();
         if let Some(by) = by {
             // Waiting for the lock may have outlasted the caller's own right.
-            self.check_operator(by, "change the policy")?;
+            self.check_may_apply(by)?;
         }
         if base.is_some_and(|base| base != version) || !Arc::ptr_eq(&old, &current) {
             return Err(Failure::Conflict(format!(
@@ -170,10 +180,36 @@ impl Service {
             Err(StoreError::Conflict) => {
                 return Err(Failure::Conflict("another policy version was applied at the same moment".to_owned()));
             }
-            Err(why) => return Err(why.into()),
+            Err(why) => {
+                // A commit that failed may be on the disk all the same.
+                self.policy_unsure.store(true, Ordering::Release);
+                return Err(why.into());
+            }
         }
         // A crash here is mended by the next start, which loads the newest version.
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = (version, Arc::new(policy));
+        Ok(())
+    }
+
+    /// Puts in force what the store has, if it failed while it was to keep a new policy. Until that is known nothing is decided.
+    ///
+    /// # Errors
+    /// When the store can't say it.
+    pub(super) async fn settle_policy(&self) -> Outcome<()> {
+        if !self.policy_unsure.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _guard = Arc::clone(&self.policy_in_use).write_owned().await;
+        let stored = self.store.policy(None).await?.ok_or(Failure::NotFound("policy version"))?;
+        let (version, _) = self.policy_now();
+        if stored.version != version {
+            super::start::check_hash(self.store.as_ref(), &stored).await?;
+            let file = format!("policy version {}", stored.version);
+            let checked = check_text(stored.text, file, self.service_keys.clone(), None).await?;
+            *self.policy.write().unwrap_or_else(PoisonError::into_inner) = (stored.version, Arc::new(checked.policy));
+            tracing::warn!(version = %stored.version, "the policy was stored although the store said that it failed");
+        }
+        self.policy_unsure.store(false, Ordering::Release);
         Ok(())
     }
 

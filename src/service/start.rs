@@ -6,7 +6,7 @@
 //! complete.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::{Semaphore, broadcast};
@@ -76,6 +76,7 @@ impl Service {
             settings,
             policy: RwLock::new((version, policy)),
             policy_in_use: Arc::default(),
+            policy_unsure: AtomicBool::new(false),
             challenge_key,
             session_key,
             service_keys,
@@ -116,7 +117,18 @@ async fn load_policy(
     first: Option<FirstPolicy>,
     service_keys: &BTreeSet<Fingerprint>,
 ) -> Outcome<(PolicyVersion, Arc<Policy>, Option<Event>)> {
-    if let Some(stored) = store.policy(None).await? {
+    let stored = store.policy(None).await?;
+    let (newest, logged) = (stored.as_ref().map(|stored| stored.version), store.head().await?.policy);
+    if newest != logged {
+        let shown = |version: Option<PolicyVersion>| version.map_or_else(|| "none".to_owned(), |v| v.to_string());
+        return Err(Failure::Unavailable(format!(
+            "the newest policy version in the log is {}, in the database {}; find out who changed it, and put the \
+             database back as it was",
+            shown(logged),
+            shown(newest)
+        )));
+    }
+    if let Some(stored) = stored {
         check_hash(store, &stored).await?;
         let file = format!("policy version {}", stored.version);
         // Its tests passed when it was applied; a policy in force is not put out of force by a test that looks at a

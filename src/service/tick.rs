@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::{Outcome, Service, whole};
 use crate::access::{Command, Step, step};
 use crate::store::{Change, Save, StoreError, Stored};
-use crate::time::Timestamp;
+use crate::time::{Lifetime, Timestamp};
 
 /// How many requests one tick reads at once.
 const TICK_BATCH: usize = 100;
@@ -19,6 +19,10 @@ const TICK_BATCHES: usize = 20;
 
 /// How often dead sessions and used challenges are deleted.
 const SWEEP_EVERY_S: u64 = 600;
+
+/// How long they are kept beyond their end: a day. A clock that is set back must not make a used challenge one that was never
+/// used; a row has some fifty bytes.
+const KEPT_BEYOND: Lifetime = Lifetime::minutes(24 * 60);
 
 impl Service {
     /// Lapses and expires what is due; called every second by the server, and by tests. Returns how many changed; none while
@@ -33,6 +37,7 @@ impl Service {
             if this.check_clock().is_err() {
                 return Ok(0);
             }
+            this.settle_policy().await?;
             let now = this.clock.now();
             let mut changed = 0_usize;
             for _ in 0..TICK_BATCHES {
@@ -82,7 +87,9 @@ impl Service {
     async fn sweep(&self, now: Timestamp) -> Outcome<()> {
         let last = self.swept.load(Ordering::Relaxed);
         if now.unix().abs_diff(last) >= SWEEP_EVERY_S {
-            self.store.sweep(now).await?;
+            if let Ok(over) = now.minus(KEPT_BEYOND) {
+                self.store.sweep(over).await?;
+            }
             self.swept.store(now.unix(), Ordering::Relaxed);
         }
         Ok(())

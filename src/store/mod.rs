@@ -25,6 +25,9 @@ use crate::time::Timestamp;
 /// The most that one call lists; a greater limit means this one. Our own choice: what one answer can hold.
 pub const LIST_MAX: usize = 1_000;
 
+/// What the key is for that seals the log's head (`identity::mac`), derived from the log key.
+pub const SEAL_PURPOSE: &str = "log head";
+
 /// A boxed future, so that the store can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
@@ -140,12 +143,17 @@ pub struct OpenRequests {
 }
 
 /// The log's head: its size and growing edge, and the last entry's time.
+///
+/// Sealed where it is stored: who can write the database but has not the service's keys neither adds an entry that counts,
+/// nor changes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The tree.
     pub frontier: Frontier,
     /// Time of the last entry.
     pub at: Timestamp,
+    /// The newest policy version that the log names.
+    pub policy: Option<PolicyVersion>,
 }
 
 /// Why the store did not do it.
@@ -199,6 +207,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// One request.
     fn request(&self, id: RequestId) -> Pending<'_, Option<Stored>>;
 
+    /// One request and the log's entries about it, oldest first, as of one moment; the entries proven to be in the log's tree.
+    fn logged(&self, id: RequestId) -> Pending<'_, Option<(Stored, Vec<Entry>)>>;
+
     /// Requests that match, newest first; at most [`LIST_MAX`]. A damaged row is reported and left out, but not when a prefix
     /// asks for it.
     fn requests(&self, filter: RequestFilter) -> Pending<'_, Vec<Stored>>;
@@ -220,7 +231,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The policy version, or the newest.
     fn policy(&self, version: Option<PolicyVersion>) -> Pending<'_, Option<StoredPolicy>>;
 
-    /// The log's `policy_applied` entry of this version, for comparing its hash with a text.
+    /// The log's `policy_applied` entry of this version, for comparing its hash with a text. Proven to be in the log's tree.
     fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>>;
 
     /// The newest policy version with exactly this text.
@@ -235,7 +246,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Canonical bytes of entries `[from, from + limit)`, as far as there are; at most [`LIST_MAX`].
     fn entries(&self, from: u64, limit: usize) -> Pending<'_, Vec<Vec<u8>>>;
 
-    /// Entries about one request, oldest first.
+    /// Entries about one request, oldest first; proven to be in the log's tree.
     fn entries_of(&self, request: RequestId) -> Pending<'_, Vec<Entry>>;
 
     /// These tree nodes; missing ones are left out.

@@ -404,10 +404,10 @@ impl Play {
         stage::run(command).await
     }
 
-    /// What the last connection's sshd said that starts like this.
-    fn logged(&self, start: &str) -> Vec<String> {
+    /// What the last connection's sshd said that holds this: newer ones name the certificate before the reason.
+    fn logged(&self, text: &str) -> Vec<String> {
         let log = self.host.last_log();
-        log.iter().filter(|l| l.starts_with(start)).map(|l| format!("sshd: {l}")).collect()
+        log.iter().filter(|l| l.contains(text)).map(|l| format!("sshd: {l}")).collect()
     }
 }
 

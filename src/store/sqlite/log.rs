@@ -2,15 +2,19 @@
 //!
 //! The head in memory and the head row change only with a commit. [`load_checked`] is run whenever the file is opened, so
 //! that a head that doesn't fit its entries (a restored or edited file) stops the service instead of forking the log.
+//!
+//! The head row carries a seal (`identity::mac`), and an entry on which something rests is first proven to be in the head's
+//! tree: what others wrote into the tables is damage, not history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{damaged, failed, from_sql, limit_to_sql, time_from_sql, time_to_sql, to_sql};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
-use crate::audit::tree::{Frontier, Hash, Node};
+use crate::audit::tree::{Frontier, Hash, Node, inclusion_nodes, inclusion_proof, verify_inclusion};
+use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId};
 use crate::store::{Head, StoreError};
 use crate::time::Timestamp;
@@ -37,6 +41,9 @@ pub(super) fn append(conn: &Connection, head: &mut Head, at: Timestamp, event: E
             .map_err(failed(APPENDING))?;
     }
     head.at = entry.at;
+    if let Event::PolicyApplied { version, .. } = &entry.event {
+        head.policy = Some(*version);
+    }
     note_certificate(conn, &entry.event)?;
     Ok(index)
 }
@@ -60,12 +67,22 @@ fn note_certificate(conn: &Connection, event: &Event) -> Result<(), StoreError> 
     if rows == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
+/// What the head's seal covers; the number of roots follows from the size.
+fn sealed_bytes(head: &Head) -> Vec<u8> {
+    let mut bytes = head.frontier.size().to_be_bytes().to_vec();
+    bytes.extend_from_slice(&head.at.unix().to_be_bytes());
+    bytes.extend_from_slice(&head.policy.map_or(0, |version| version.0).to_be_bytes());
+    bytes.extend_from_slice(&head.frontier.roots().concat());
+    bytes
+}
+
 /// Writes the head row, last in a transaction that appended.
-pub(super) fn save_head(conn: &Connection, head: &Head) -> Result<(), StoreError> {
+pub(super) fn save_head(conn: &Connection, key: &MacKey, head: &Head) -> Result<(), StoreError> {
     let size = to_sql(head.frontier.size())?;
     let at = time_to_sql(head.at)?;
-    conn.prepare_cached("UPDATE log_head SET size = ?1, frontier = ?2, at = ?3 WHERE one = 1")
-        .and_then(|mut update| update.execute(params![size, head.frontier.roots().concat(), at]))
+    let (policy, seal) = (head.policy.map_or(0, |version| version.0), key.seal(&sealed_bytes(head)));
+    conn.prepare_cached("UPDATE log_head SET size = ?1, frontier = ?2, at = ?3, policy = ?4, seal = ?5 WHERE one = 1")
+        .and_then(|mut update| update.execute(params![size, head.frontier.roots().concat(), at, policy, seal]))
         .map_err(failed(APPENDING))
         .and_then(|rows| if rows == 1 { Ok(()) } else { Err(damaged("the log's head", "its row is missing")) })
 }
@@ -78,24 +95,39 @@ pub(super) fn probe(conn: &Connection) -> Result<(), StoreError> {
         .map_err(failed("probing the database"))
 }
 
-/// The head row.
-pub(super) fn head(conn: &Connection) -> Result<Head, StoreError> {
+/// The head row as SQLite has it: size, roots, time, policy version, seal.
+type HeadRow = (i64, Vec<u8>, i64, u32, Vec<u8>);
+
+/// The head row, if its seal is ours. Only the head of an empty log has none.
+pub(super) fn head(conn: &Connection, key: &MacKey) -> Result<Head, StoreError> {
     let what = "the log's head";
-    let (size, roots, at): (i64, Vec<u8>, i64) = conn
-        .prepare_cached("SELECT size, frontier, at FROM log_head WHERE one = 1")
-        .and_then(|mut s| s.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional())
+    let (size, roots, at, policy, seal): HeadRow = conn
+        .prepare_cached("SELECT size, frontier, at, policy, seal FROM log_head WHERE one = 1")
+        .and_then(|mut s| {
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+            s.query_row([], row).optional()
+        })
         .map_err(failed(READING))?
         .ok_or_else(|| damaged(what, "its row is missing"))?;
     let (roots, rest) = roots.as_chunks::<32>();
     let frontier = Frontier::from_parts(from_sql(what, size)?, roots.to_vec()).filter(|_| rest.is_empty());
     let frontier = frontier.ok_or_else(|| damaged(what, "its roots don't fit its size"))?;
-    Ok(Head { frontier, at: time_from_sql(what, at)? })
+    let policy = Some(PolicyVersion(policy)).filter(|version| version.0 > 0);
+    let head = Head { frontier, at: time_from_sql(what, at)?, policy };
+    if head.frontier.size() == 0 || key.has_sealed(&sealed_bytes(&head), &seal) {
+        Ok(head)
+    } else {
+        Err(damaged(
+            what,
+            "its seal is not by the configured log key; put that key back, or find out who else wrote here",
+        ))
+    }
 }
 
 /// The head, if entries and tree nodes agree with it.
-pub(super) fn load_checked(conn: &Connection) -> Result<Head, StoreError> {
+pub(super) fn load_checked(conn: &Connection, key: &MacKey) -> Result<Head, StoreError> {
     let what = "the log";
-    let head = head(conn)?;
+    let head = head(conn, key)?;
     let size = head.frontier.size();
     let (first, last): (Option<i64>, Option<i64>) = conn
         .query_row("SELECT (SELECT min(number) FROM log_entry), (SELECT max(number) FROM log_entry)", [], |row| {
@@ -149,35 +181,64 @@ pub(super) fn entries(conn: &Connection, from: u64, limit: usize) -> Result<Vec<
         .collect()
 }
 
+/// An entry's number and bytes, as they stand in their row.
+type Found = (i64, Vec<u8>);
+
+fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
 /// Entries about one request.
-pub(super) fn entries_of(conn: &Connection, request: RequestId) -> Result<Vec<Entry>, StoreError> {
+pub(super) fn entries_of(conn: &Connection, key: &MacKey, request: RequestId) -> Result<Vec<Entry>, StoreError> {
     let mut select = conn
         .prepare_cached("SELECT number, bytes FROM log_entry WHERE request = ?1 ORDER BY number")
         .map_err(failed(READING))?;
-    let rows = select
-        .query_map([request.digits()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
-        .map_err(failed(READING))?;
-    rows.map(|row| {
-        let (number, bytes) = row.map_err(failed(READING))?;
-        Entry::parse(&bytes).map_err(|error| damaged(format!("log entry {number}"), error.to_string()))
-    })
-    .collect()
+    let rows = select.query_map([request.digits()], found).map_err(failed(READING))?;
+    let rows: Vec<Found> = rows.collect::<Result<_, _>>().map_err(failed(READING))?;
+    proven(conn, key, &rows)
 }
 
 /// The entry with which this policy version was applied. Few entries are of this kind, and they have their own index.
-pub(super) fn policy_entry(conn: &Connection, version: PolicyVersion) -> Result<Option<Entry>, StoreError> {
+pub(super) fn policy_entry(
+    conn: &Connection,
+    key: &MacKey,
+    version: PolicyVersion,
+) -> Result<Option<Entry>, StoreError> {
     let mut select = conn
-        .prepare_cached("SELECT bytes FROM log_entry WHERE kind = 'policy_applied' ORDER BY number DESC")
+        .prepare_cached("SELECT number, bytes FROM log_entry WHERE kind = 'policy_applied' ORDER BY number DESC")
         .map_err(failed(READING))?;
-    let rows = select.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(failed(READING))?;
+    let rows = select.query_map([], found).map_err(failed(READING))?;
     for row in rows {
-        let entry = Entry::parse(&row.map_err(failed(READING))?)
-            .map_err(|error| damaged("a policy's log entry", error.to_string()))?;
+        let row = row.map_err(failed(READING))?;
+        let entry = Entry::parse(&row.1).map_err(|error| damaged("a policy's log entry", error.to_string()))?;
         if matches!(&entry.event, Event::PolicyApplied { version: applied, .. } if *applied == version) {
-            return Ok(Some(entry));
+            return Ok(proven(conn, key, &[row])?.pop());
         }
     }
     Ok(None)
+}
+
+/// These entries, if the tree under the sealed head has each of them at its number.
+fn proven(conn: &Connection, key: &MacKey, rows: &[Found]) -> Result<Vec<Entry>, StoreError> {
+    let tree = head(conn, key)?.frontier;
+    let (size, root) = (tree.size(), tree.root());
+    let numbers: Vec<u64> =
+        rows.iter().map(|(number, _)| from_sql("a log entry", *number)).collect::<Result<_, _>>()?;
+    // Neighbours share most of the nodes that prove them.
+    let wanted: BTreeSet<Node> = numbers.iter().flat_map(|number| inclusion_nodes(*number, size)).collect();
+    let stored = nodes(conn, wanted.into_iter().collect())?;
+    let entry = |(number, (_, bytes)): (&u64, &Found)| {
+        let what = || format!("log entry {number}");
+        let entry = Entry::parse(bytes).map_err(|error| damaged(what(), error.to_string()))?;
+        let proof = inclusion_proof(*number, size, &stored);
+        let is_in = proof.is_some_and(|proof| verify_inclusion(&Entry::leaf_hash(bytes), *number, size, &proof, &root));
+        if is_in && entry.index == *number {
+            Ok(entry)
+        } else {
+            Err(damaged(what(), "it is not the one that the log's tree was made of"))
+        }
+    };
+    numbers.iter().zip(rows).map(entry).collect()
 }
 
 /// Tree nodes.

@@ -26,12 +26,14 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::{Change, Committed, Head, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy};
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
+use crate::identity::mac::MacKey;
 use crate::identity::session::{Session, TokenHash};
 use crate::name::{PersonName, PolicyVersion, RequestId};
 use crate::ssh::PublicKey;
@@ -53,23 +55,26 @@ pub struct SqliteStore {
     // that what lies there after a clean stop is whole; then the lock is given up.
     readers: Readers,
     writer: Writer,
+    key: Arc<MacKey>,
     _lock: std::fs::File,
 }
 
 impl SqliteStore {
-    /// Opens or creates it, migrates the schema, and checks that the log's head fits its entries. Blocks.
+    /// Opens or creates it, migrates the schema, and checks that the log's head fits its entries. `key` seals the head (see
+    /// `store::SEAL_PURPOSE`). Blocks.
     ///
     /// # Errors
     /// [`StoreError::Failed`] when it can't be opened, is in use by another process, readable by others, of another program
-    /// or of a newer schema; [`StoreError::Damaged`] when head, tree and entries disagree.
-    pub fn open(settings: &Settings) -> Result<Self, StoreError> {
+    /// or of a newer schema; [`StoreError::Damaged`] when head, tree and entries disagree, or the head has not this key's seal.
+    pub fn open(settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
+        let key = Arc::new(key);
         let lock = file::prepare(&settings.path)?;
         let mut conn = file::connect_writer(&settings.path)?;
         file::migrate(&mut conn)?;
-        let head = log::load_checked(&conn)?;
+        let head = log::load_checked(&conn, &key)?;
         let readers = Readers::start(&settings.path)?;
-        let writer = Writer::start(settings.path.clone(), conn, head)?;
-        Ok(Self { readers, writer, _lock: lock })
+        let writer = Writer::start(settings.path.clone(), Arc::clone(&key), conn, head)?;
+        Ok(Self { readers, writer, key, _lock: lock })
     }
 
     fn write<'a, T: Send + 'a>(
@@ -111,6 +116,11 @@ impl Store for SqliteStore {
         self.read(move |conn| request::one(conn, id))
     }
 
+    fn logged(&self, id: RequestId) -> Pending<'_, Option<(Stored, Vec<Entry>)>> {
+        let key = Arc::clone(&self.key);
+        self.read(move |conn| request::logged(conn, &key, id))
+    }
+
     fn requests(&self, filter: RequestFilter) -> Pending<'_, Vec<Stored>> {
         self.read(move |conn| request::matching(conn, &filter))
     }
@@ -136,7 +146,8 @@ impl Store for SqliteStore {
     }
 
     fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>> {
-        self.read(move |conn| log::policy_entry(conn, version))
+        let key = Arc::clone(&self.key);
+        self.read(move |conn| log::policy_entry(conn, &key, version))
     }
 
     fn policy_with_text(&self, text: String) -> Pending<'_, Option<PolicyVersion>> {
@@ -148,7 +159,8 @@ impl Store for SqliteStore {
     }
 
     fn head(&self) -> Pending<'_, Head> {
-        self.read(log::head)
+        let key = Arc::clone(&self.key);
+        self.read(move |conn| log::head(conn, &key))
     }
 
     fn entries(&self, from: u64, limit: usize) -> Pending<'_, Vec<Vec<u8>>> {
@@ -156,7 +168,8 @@ impl Store for SqliteStore {
     }
 
     fn entries_of(&self, request: RequestId) -> Pending<'_, Vec<Entry>> {
-        self.read(move |conn| log::entries_of(conn, request))
+        let key = Arc::clone(&self.key);
+        self.read(move |conn| log::entries_of(conn, &key, request))
     }
 
     fn nodes(&self, wanted: Vec<Node>) -> Pending<'_, BTreeMap<Node, Hash>> {

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params, params_from_iter};
 
-use super::{damaged, failed, from_sql, limit_to_sql, time_to_sql, to_sql};
+use super::{damaged, failed, from_sql, limit_to_sql, log, time_to_sql, to_sql};
 use crate::access::AccessRequest;
+use crate::audit::entry::Entry;
+use crate::identity::mac::MacKey;
 use crate::name::{PersonName, RequestId};
 use crate::ssh::PublicKey;
 use crate::store::{LIST_MAX, OpenRequests, RequestFilter, RowVersion, StoreError, Stored, rows};
@@ -88,6 +90,17 @@ pub(super) fn one(conn: &Connection, id: RequestId) -> Result<Option<Stored>, St
         .map_err(failed(READING))?
         .map(|row| stored(&row))
         .transpose()
+}
+
+/// One request and the log's entries about it: one transaction, so that no change comes between.
+pub(super) fn logged(
+    conn: &Connection,
+    key: &MacKey,
+    id: RequestId,
+) -> Result<Option<(Stored, Vec<Entry>)>, StoreError> {
+    let as_of_now = conn.unchecked_transaction().map_err(failed(READING))?;
+    let Some(stored) = one(&as_of_now, id)? else { return Ok(None) };
+    Ok(Some((stored, log::entries_of(&as_of_now, key, id)?)))
 }
 
 /// Requests that match, newest first.

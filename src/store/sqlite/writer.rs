@@ -10,6 +10,7 @@
 //! connection is opened anew before the next group, head and all: what the memory believed is not trusted any more.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::{change, failed, file, log, login, stopped};
 use crate::fail;
+use crate::identity::mac::MacKey;
 use crate::store::{Change, Committed, Head, StoreError};
 use crate::time::Timestamp;
 
@@ -36,7 +38,6 @@ pub(super) enum Job {
     Commit(Box<Change>, Reply<Committed>),
     /// Forget what is over.
     Sweep(Timestamp, Reply<()>),
-    /// A value made on first use.
     /// A write that means nothing.
     Ready(Reply<()>),
 }
@@ -52,11 +53,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(path: PathBuf, conn: Connection, head: Head) -> Result<Self, StoreError> {
+    pub(super) fn start(path: PathBuf, key: Arc<MacKey>, conn: Connection, head: Head) -> Result<Self, StoreError> {
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || Groups { path, open: Some((conn, head)) }.serve(&receiver))
+            .spawn(move || Groups { path, key, open: Some((conn, head)) }.serve(&receiver))
             .map_err(|error| StoreError::Failed { doing: "starting the writer", why: error.to_string() })?;
         Ok(Self { queue: Some(sender), thread: Some(thread) })
     }
@@ -88,6 +89,7 @@ impl Drop for Writer {
 /// The thread's state: `open` is `None` after a failure, until the file could be opened again.
 struct Groups {
     path: PathBuf,
+    key: Arc<MacKey>,
     open: Option<(Connection, Head)>,
 }
 
@@ -110,7 +112,7 @@ impl Groups {
             Err(error) => return jobs.into_iter().for_each(|job| job.refuse(error.clone())),
         };
         let mut answers = Vec::with_capacity(jobs.len());
-        let outcome = write_group(&conn, head, jobs, &mut answers);
+        let outcome = write_group(&conn, &self.key, head, jobs, &mut answers);
         let fate = match outcome {
             Ok(head) => {
                 self.open = Some((conn, head));
@@ -133,14 +135,20 @@ impl Groups {
             return Ok(open);
         }
         let conn = file::connect_writer(&self.path)?;
-        let head = log::load_checked(&conn)?;
+        let head = log::load_checked(&conn, &self.key)?;
         Ok((conn, head))
     }
 }
 
 /// Writes a group; returns the head that is durable now. On an error nothing of it is claimed, and the connection is not
 /// to be used again.
-fn write_group(conn: &Connection, head: Head, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<Head, StoreError> {
+fn write_group(
+    conn: &Connection,
+    key: &MacKey,
+    head: Head,
+    jobs: Vec<Job>,
+    answers: &mut Vec<Answer>,
+) -> Result<Head, StoreError> {
     let doing = "committing a group of changes";
     let mut jobs = jobs.into_iter();
     let mut appending = head.clone();
@@ -158,7 +166,7 @@ fn write_group(conn: &Connection, head: Head, jobs: Vec<Job>, answers: &mut Vec<
         sql(conn, "ROLLBACK", doing)?;
         return Ok(head);
     }
-    log::save_head(conn, &appending)?;
+    log::save_head(conn, key, &appending)?;
     fail::point("store.commit.before");
     sql(conn, "COMMIT", doing)?;
     fail::point("store.commit.after");

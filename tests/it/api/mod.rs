@@ -4,6 +4,7 @@
 
 pub(crate) mod document;
 mod matrix;
+mod proxy;
 pub(crate) mod site;
 
 use hallpass::audit::checkpoint::LogVerifier;

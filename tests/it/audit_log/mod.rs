@@ -261,3 +261,12 @@ proptest! {
     }
 
 }
+
+#[test]
+fn a_file_that_is_something_else_altogether_is_one_finding() {
+    let text = "root:x:0:0:root:/root:/bin/bash\n".repeat(30);
+    let findings = verify(text.as_bytes(), None, None).unwrap_err();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].kind, FindingKind::Format);
+    assert!(findings[0].what.contains("not that of a hallpass log export"), "{findings:?}");
+}

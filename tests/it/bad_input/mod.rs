@@ -122,14 +122,19 @@ async fn json_of_another_shape_is_refused() {
     for (route, broken) in [
         ("POST /v1/login/ssh", "{\"person\":\"alice@example.com\"}"),
         ("POST /v1/explain", "{\"targets\":[\"web-1\"],\"for\":30}"),
-        ("PUT /v1/policy", "{\"text\":\"version = 1\",\"base\":-1}"),
-        ("PUT /v1/policy", "{\"text\":\"version = 1\",\"base\":4294967296}"),
-        ("PUT /v1/policy", "{\"text\":\"version = 1\",\"dry_run\":\"no\"}"),
         ("POST /v1/requests/7K3F/approve", "{}"),
         ("POST /v1/requests/7K3F/deny", "{\"reason\":[]}"),
         ("POST /v1/requests/7K3F/extend", "{\"for\":null}"),
     ] {
         assert_eq!(attack.body(route, broken).await, is(400, "bad_json"), "{route} {broken}");
+    }
+    let attack = Attack::by("omar").await;
+    for broken in [
+        "{\"text\":\"version = 1\",\"base\":-1}",
+        "{\"text\":\"version = 1\",\"base\":4294967296}",
+        "{\"text\":\"version = 1\",\"dry_run\":\"no\"}",
+    ] {
+        assert_eq!(attack.body("PUT /v1/policy", broken).await, is(400, "bad_json"), "{broken}");
     }
 }
 
@@ -276,6 +281,15 @@ async fn a_policy_may_be_longer_than_other_bodies() {
     assert_eq!((refused.status, refused.code.as_str()), (422, "bad_policy"));
     let refused = attack.refused(put(17 << 20)).await;
     assert_eq!((refused.status, refused.code.as_str()), (413, "too_large"));
+}
+
+#[tokio::test]
+async fn who_may_not_apply_a_policy_has_no_long_text_read() {
+    let attack = Attack::by("eve").await;
+    // Longer than any body that is taken, so an answer about its length would show that it was looked at.
+    let text = "#\n".repeat(17 << 19);
+    let refused = attack.refused(attack.call("PUT /v1/policy").json(&json!({ "text": text, "dry_run": true }))).await;
+    assert_eq!((refused.status, refused.code.as_str()), (403, "forbidden"));
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 //! `tests/cli/*.txt` (`!` marks standard error, `[n]` the exit code). `UPDATE_GOLDEN=1` rewrites those; look at the diff.
 
 mod completion;
+mod device;
+mod doctor;
 mod everyday;
+mod help;
 mod hostile;
 mod masters;
 mod plain_ssh;

@@ -14,7 +14,7 @@ use hallpass::cli::demo::sshd;
 /// alice's laptop, the service, and two hosts.
 pub(super) struct Plain {
     pub(super) stage: Stage,
-    site: Site,
+    pub(super) site: Site,
     pub(super) hosts: Vec<sshd::Host>,
 }
 

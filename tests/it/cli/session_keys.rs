@@ -1,10 +1,12 @@
 //! What holds session keys, after `hallpass setup --key`: the person's ssh-agent, agents that will not, and a security key.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use super::doctor;
 use super::plain_ssh::Plain;
 use super::stage::Ran;
 use crate::formats::security_keys::{Authenticator, TOUCHED};
@@ -71,6 +73,9 @@ async fn an_agent_gets_the_certificate_alone_and_gives_it_back() {
     let login = [&alone[..], &["deploy@127.0.0.1", "id", "-un"]].concat();
     let ran = Ran::of(plain.program("ssh", &login).envs(env).output().unwrap());
     assert_eq!((ran.code, ran.out.as_str()), (0, "deploy\n"), "{}", ran.err);
+    let mut looking = plain.stage.command("alice", &["doctor", "--json"]);
+    let ran = Ran::of(looking.envs(env).output().unwrap());
+    assert_eq!(doctor::check(&ran, "agent")["state"], "ok", "{}", ran.out);
     // More time: the new certificate takes the old one's place.
     let mut extending = plain.stage.command("alice", &["extend", "--for", "10m", "--no-wait"]);
     assert_eq!(Ran::of(extending.envs(env).output().unwrap()).code, 8);
@@ -114,11 +119,15 @@ async fn agents_that_hold_no_certificates_are_named_and_ssh_works_all_the_same()
         let ran = Ran::of(plain.program("ssh", &["-F", &config, host, "true"]).envs(env).output().unwrap());
         assert_eq!(ran.code, 0, "{}", ran.err);
         let said = format!(
-            "hallpass: your ssh agent cannot hold certificates\n  why   {why}\n  next  hallpass setup --key file\n"
+            "hallpass: your ssh agent cannot hold certificates\n  why   {why}; the certificate is in its file, so ssh, scp, rsync and git work\n  next  hallpass setup --key file\n"
         );
         assert_eq!(ran.err, said);
         let again = Ran::of(plain.program("ssh", &["-F", &config, host, "true"]).envs(env).output().unwrap());
         assert_eq!((again.code, again.err.as_str()), (0, ""), "said once");
+        let mut looking = plain.stage.command("alice", &["doctor", "--json"]);
+        let ran = Ran::of(looking.envs(env).output().unwrap());
+        let check = doctor::check(&ran, "agent");
+        assert_eq!((check["state"].as_str(), check["code"].as_str()), (Some("bad"), Some("HP-301")), "{}", ran.out);
     }
 }
 
@@ -156,7 +165,15 @@ async fn a_security_key_is_certified_and_never_copied() {
         let ran = Ran::of(ssh.env("SSH_AUTH_SOCK", &socket).output().unwrap());
         assert_eq!((ran.code, ran.out.as_str()), (0, "deploy\n"), "{}", ran.err);
         let kept = plain.stage.path("alice/run/default").join(id.replace('-', "")).join("key");
-        assert_eq!(std::fs::read_link(kept).unwrap(), Path::new(&file));
+        assert_eq!(std::fs::read_link(&kept).unwrap(), Path::new(&file));
+        // The link is as it should be, what others can read behind it is not; and the host's word is had without a touch.
+        let look = || plain.stage.as_person("alice", &["doctor", "--json", "--ssh-config", &config, host]);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(doctor::check(&look(), "files")["code"], "HP-303");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let ran = look();
+        assert_eq!(ran.code, 0, "{}", ran.out);
+        assert_eq!(doctor::check(&ran, "login")["what"], format!("{host} takes our certificate as deploy"));
         assert_eq!(plain.stage.as_person("alice", &["end", host]).code, 0);
         assert!(Path::new(&file).exists());
     }

@@ -424,6 +424,11 @@ fn normal(text: &str, folder: &Path) -> String {
     let text = replace(&text, r"\b[0-9a-f]{64}\b", "HEX64");
     let text = replace(&text, r"\b[0-9a-f]{32}\b", "HEX32");
     let text = replace(&text, r"\b1[789]\d{8}\b", "UNIX");
+    let text = replace(&text, r"\(\d+ ms\)", "(N ms)");
+    let text = replace(&text, "this machine has (a|no) default route.*", "(route)");
+    let text = replace(&text, r"OpenSSH[ _]\d[^ \n,]*( Debian-[^ \n,]*| Ubuntu-[^ \n,]*)?( \(/[^ ]*ssh\))?", "OPENSSH");
+    // Whether the temporary folder is in memory differs from machine to machine.
+    let text = replace(&text, r"(?m)^(ok|warn) +runtime .*\n( {11}.*\n)*", "(runtime)\n");
     // The client looks at its clock a moment after the server did.
     let text = replace(&text, r#""clock_off_s":\d\b"#, "\"clock_off_s\":0");
     let text = replace(&text, r"SHA256:[A-Za-z0-9+/]{43}", "FINGERPRINT");

@@ -96,7 +96,7 @@ impl Ledger {
 
     /// Compares with the store itself, after the service is gone.
     pub(crate) async fn check_store(&self, site: &Site) {
-        let store = SqliteStore::open(&Settings { path: site.database() }).unwrap();
+        let store = SqliteStore::open(&Settings { path: site.database() }, site.seal_key()).unwrap();
         let all = RequestFilter { limit: LIST_MAX, ..RequestFilter::default() };
         let mut found = BTreeMap::new();
         for stored in store.requests(all).await.unwrap() {

@@ -8,12 +8,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use hallpass::audit::checkpoint::LogKey;
+use hallpass::identity::mac::MacKey;
 use hallpass::ssh::private::SessionKey;
+use hallpass::store::SEAL_PURPOSE;
 
 use crate::support::fixtures::House;
 
 /// What clients are told to call; the port differs from start to start and is no part of it.
 pub(crate) const PUBLIC_URL: &str = "https://localhost";
+
+/// The seed of the log key.
+const LOG_SEED: [u8; 32] = [201; 32];
 
 /// Everything the service keeps, and its settings.
 pub(crate) struct Site {
@@ -25,7 +30,7 @@ impl Site {
         let site = Self { folder: tempfile::tempdir().unwrap() };
         let ca = SessionKey::generate([200; 32]).to_openssh("user CA").unwrap();
         site.write("user-ca", &ca);
-        site.write("log.key", &LogKey::seed_text(&[201; 32]));
+        site.write("log.key", &LogKey::seed_text(&LOG_SEED));
         site.write("policy.toml", &House::text());
         site.write(
             "config.toml",
@@ -43,6 +48,11 @@ impl Site {
         let path = self.folder.path().join(name);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
         file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The key that seals the database's log head.
+    pub(crate) fn seal_key(&self) -> MacKey {
+        LogKey::new("any/log", &LOG_SEED).unwrap().derive(SEAL_PURPOSE)
     }
 
     pub(crate) fn database(&self) -> PathBuf {

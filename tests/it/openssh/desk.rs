@@ -17,6 +17,7 @@ use hallpass::signer::file::{self, FileSigner};
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
+use hallpass::store::SEAL_PURPOSE;
 use hallpass::store::head_file::HeadFile;
 use hallpass::store::sqlite::{self, SqliteStore};
 use hallpass::time::{Lifetime, ManualClock, Timestamp};
@@ -66,11 +67,14 @@ async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
     let ca = folder.join("ca");
     FileSigner::create(&ca, "test CA", None).unwrap();
     let signer = FileSigner::open(&file::Settings { path: ca, passphrase_path: None }).unwrap();
+    let log_key = LogKey::new("hallpass.test/log", &[7; 32]).unwrap();
     let parts = Parts {
-        store: Box::new(SqliteStore::open(&sqlite::Settings { path: folder.join("db") }).unwrap()),
+        store: Box::new(
+            SqliteStore::open(&sqlite::Settings { path: folder.join("db") }, log_key.derive(SEAL_PURPOSE)).unwrap(),
+        ),
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         signer: Arc::new(signer),
-        log_key: LogKey::new("hallpass.test/log", &[7; 32]).unwrap(),
+        log_key,
         clock: Arc::new(ManualClock::at(now)),
         random: Box::new(SystemRandom),
         settings: Settings {

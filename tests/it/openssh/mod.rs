@@ -3,7 +3,7 @@
 //!
 //! sshd runs under a frozen clock where the second matters, and with real accounts (see `site`).
 
-mod desk;
+pub(crate) mod desk;
 pub(crate) mod site;
 
 use std::collections::BTreeMap;

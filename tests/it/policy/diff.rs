@@ -149,3 +149,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_hosts_of_scope_account_no_longer_demand_for_each_other_is_a_gain() {
+    let text = |host: &str, rule: &str| {
+        format!(
+            "version = 1\n[roles]\noperator = [\"person:omar\"]\n[[person]]\nname = \"omar\"\nkeys = [\"ssh-ed25519 \
+             AAAAC3NzaC1lZDI1NTE5AAAAILasL2VM7oM2X06aM/W6FRWxOU6To1xFU83M5hUw+sIl\"]\n\
+             [[host]]\nname = \"web-1\"\nscope = \"account\"\n{host}\
+             [[rule]]\nname = \"web\"\nwho = [\"person:omar\"]\nhosts = [\"web-1\"]\naccounts = [\"ops\"]\n{rule}"
+        )
+    };
+    let host = "[[host]]\nname = \"db-1\"\nscope = \"account\"\n";
+    let rule = "[[rule]]\nname = \"db\"\nwho = [\"person:omar\"]\nhosts = [\"db-1\"]\naccounts = [\"ops\"]\n\
+                reason = { min_length = 20 }\n";
+    let parse = |text: &str| Policy::parse(text, "p").unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let old = parse(&text(host, rule));
+    let gains = |new: &str| diff(&old, &parse(new)).into_iter().filter(|change| change.gains).count();
+    assert_eq!(gains(&text(host, rule)), 0);
+    assert_eq!(gains(&text(host, "")), 1, "the rule is gone");
+    assert_eq!(gains(&text("", "")), 2, "the host is gone");
+}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hallpass::access::{AccessRequest, Step};
 use hallpass::audit::event::Event;
+use hallpass::identity::mac::MacKey;
 use hallpass::name::RequestId;
 use hallpass::store::sqlite::{Settings, SqliteStore};
 use hallpass::store::{Change, Committed, RowVersion, Save, Store, StoreError, Stored};
@@ -38,7 +39,7 @@ impl Sqlite {
     }
 
     pub(crate) fn try_open(&self) -> Result<SqliteStore, StoreError> {
-        SqliteStore::open(&self.settings())
+        SqliteStore::open(&self.settings(), MacKey::new([3; 32]))
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use hallpass::audit::entry::Entry;
+use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::name::RequestPrefix;
 use hallpass::store::{LIST_MAX, RequestFilter, Save, Store, StoreError};
@@ -147,7 +148,7 @@ async fn a_clean_stop_leaves_one_whole_file() {
 fn a_missing_folder_is_named() {
     let mut settings = Sqlite::new().settings();
     settings.path = settings.path.join("nowhere").join("hallpass.db");
-    let error = hallpass::store::sqlite::SqliteStore::open(&settings).unwrap_err().to_string();
+    let error = hallpass::store::sqlite::SqliteStore::open(&settings, MacKey::new([3; 32])).unwrap_err().to_string();
     assert!(error.contains("nowhere/hallpass.db"), "{error}");
 }
 
@@ -171,6 +172,9 @@ async fn a_log_whose_head_does_not_fit_its_entries_is_refused() {
         "UPDATE log_head SET frontier = zeroblob(63)",
         "UPDATE log_head SET at = at - 1",
         "UPDATE log_head SET at = -1",
+        "UPDATE log_head SET seal = zeroblob(32)",
+        "UPDATE log_head SET seal = x''",
+        "UPDATE log_head SET policy = 1",
         "DELETE FROM log_head",
     ];
     for sql in cases {

@@ -4,12 +4,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use hallpass::access::Refusal;
+use hallpass::audit::entry::Entry;
+use hallpass::audit::event::Event;
+use hallpass::audit::tree::Frontier;
+use hallpass::identity::Actor;
 use hallpass::identity::session::mint;
+use hallpass::name::{PolicyVersion, RequestId};
 use hallpass::service::Failure;
+use hallpass::ssh::cert::TbsCert;
+use hallpass::time::Timestamp;
 use rusqlite::Connection;
 use secrecy::ExposeSecret as _;
 
-use crate::support::{World, prefix};
+use crate::support::{World, person, prefix};
 
 fn raw(world: &World) -> Connection {
     Connection::open(world.database()).unwrap()
@@ -99,4 +106,163 @@ async fn a_kept_checkpoint_that_is_not_of_this_log_stops_the_start() {
     let started = world.try_start(None).await;
     let Err(Failure::Unavailable(why)) = started else { panic!("{started:?}") };
     assert!(why.contains("does not count"), "{why}");
+}
+
+/// A part of one request's row, by its path, and the columns that repeat the row's body.
+fn edit(world: &World, id: RequestId, path: &str, json: &str, columns: &str) {
+    let sql = format!("UPDATE request SET body = json_set(body, '{path}', json(?1)){columns} WHERE id = ?2");
+    assert_eq!(raw(world).execute(&sql, [json, id.digits()]).unwrap(), 1);
+}
+
+fn is_internal<T>(outcome: &Result<T, Failure>) -> bool {
+    matches!(outcome, Err(Failure::Internal { .. }))
+}
+
+#[tokio::test]
+async fn a_grant_that_was_written_into_the_database_opens_nothing() {
+    let world = World::new().await;
+    let (alice, bob) = (world.proven("alice").await, world.proven("bob").await);
+    let id = world.service().ask(&alice, world.ask(&["web-1"], "deploy")).await.unwrap().request.id();
+    let digest = world.shown(&bob, id).await.unwrap();
+    let now = world.now().unix();
+    let (start, end) = (now - 30, now + 1800);
+    let grant = format!(
+        r#"[{{"start":{start},"end":{end},"approved":{now},"approvers":["{}"],"digest":"{digest}","certificate":null}}]"#,
+        person("bob")
+    );
+    edit(&world, id, "$.grants", &grant, "");
+    edit(&world, id, "$.state", r#"{"approved":{}}"#, &format!(", state = 'approved', waits = 0, next_tick = {end}"));
+    assert_eq!(world.state(id).await, "approved");
+    let fetched = world.service().certificate(&alice, &prefix(id)).await;
+    assert!(is_internal(&fetched), "{fetched:?}");
+}
+
+#[tokio::test]
+async fn an_approval_that_was_written_into_the_database_counts_for_nothing() {
+    let world = World::new().await;
+    let (alice, dana) = (world.proven("alice").await, world.proven("dana").await);
+    let id = world.service().ask(&alice, world.ask(&["db-1"], "postgres")).await.unwrap().request.id();
+    let digest = world.shown(&dana, id).await.unwrap();
+    let approvals = format!(r#"["{}","{}"]"#, person("bob"), person("carol"));
+    edit(&world, id, "$.state.pending.approvals", &approvals, "");
+    let approved = world
+        .service()
+        .approve(&dana, &prefix(id), digest, hallpass::access::Narrowing::default(), String::new())
+        .await;
+    assert!(is_internal(&approved), "{approved:?}");
+}
+
+#[tokio::test]
+async fn bytes_to_be_signed_that_were_changed_in_the_database_are_not_signed() {
+    let world = World::new().await;
+    let alice = world.proven("alice").await;
+    let id = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap().request.id();
+    let first = world.fetch(&alice, id).await.unwrap();
+    let tbs = first.tbs();
+    let other = TbsCert::new(tbs.fields().clone(), tbs.subject(), tbs.ca(), [7; 32]).unwrap();
+    let json = format!("\"{}\"", data_encoding::BASE64.encode(other.bytes()));
+    edit(&world, id, "$.grants[0].certificate.tbs", &json, "");
+    let again = world.service().certificate(&alice, &prefix(id)).await;
+    assert!(is_internal(&again), "{again:?}");
+}
+
+#[tokio::test]
+async fn an_end_that_was_taken_out_of_the_database_is_still_an_end() {
+    let world = World::new().await;
+    let alice = world.proven("alice").await;
+    let id = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap().request.id();
+    world.fetch(&alice, id).await.unwrap();
+    let end = world.now().unix() + 1800;
+    world.service().end(&alice, &prefix(id), String::new()).await.unwrap();
+    edit(&world, id, "$.state", r#"{"issued":{}}"#, &format!(", state = 'issued', next_tick = {end}"));
+    assert_eq!(world.state(id).await, "issued");
+    let again = world.service().certificate(&alice, &prefix(id)).await;
+    assert!(is_internal(&again), "{again:?}");
+}
+
+/// Replaces the hash of the first policy in its log entry, as whoever forges its text must.
+fn forge_policy(world: &World) {
+    let raw = raw(world);
+    let text: String = raw.query_row("SELECT text FROM policy", [], |row| row.get(0)).unwrap();
+    let forged = text.replace("group:platform", "group:backend");
+    assert_ne!(text, forged);
+    raw.execute("UPDATE policy SET text = ?1", [&forged]).unwrap();
+    let sql =
+        "UPDATE log_entry SET bytes = CAST(replace(CAST(bytes AS TEXT), ?1, ?2) AS BLOB) WHERE kind = 'policy_applied'";
+    assert_eq!(raw.execute(sql, [sha256(&text), sha256(&forged)]).unwrap(), 1);
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest as _;
+    data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(text.as_bytes()))
+}
+
+#[tokio::test]
+async fn a_policy_that_was_forged_together_with_its_log_entry_stops_the_start() {
+    let mut world = World::new().await;
+    world.stop();
+    forge_policy(&world);
+    let started = world.try_start(None).await;
+    assert!(started.is_err(), "{started:?}");
+}
+
+/// Appends an event to the log as only the service may: entry, tree, head, all of it sound.
+fn forge_entry(world: &World, event: Event) {
+    let raw = raw(world);
+    let sql = "SELECT size, frontier, at FROM log_head";
+    let (size, roots, at): (i64, Vec<u8>, i64) =
+        raw.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    let roots = roots.chunks(32).map(|root| root.try_into().unwrap()).collect();
+    let mut tree = Frontier::from_parts(size.cast_unsigned(), roots).unwrap();
+    let kind = event.kind();
+    let entry = Entry { index: size.cast_unsigned(), at: Timestamp::from_unix(at.cast_unsigned()).unwrap(), event };
+    let bytes = entry.to_bytes();
+    raw.execute("INSERT INTO log_entry VALUES (?1, ?2, ?3, NULL, ?4)", rusqlite::params![size, at, kind, bytes])
+        .unwrap();
+    for (node, hash) in tree.push(Entry::leaf_hash(&bytes)) {
+        let node = rusqlite::params![node.level, node.position.cast_signed(), hash];
+        raw.execute("INSERT INTO log_node VALUES (?1, ?2, ?3)", node).unwrap();
+    }
+    raw.execute("UPDATE log_head SET size = size + 1, frontier = ?1", [tree.roots().concat()]).unwrap();
+}
+
+#[tokio::test]
+async fn an_entry_that_others_appended_to_the_log_stops_the_start() {
+    let mut world = World::new().await;
+    world.stop();
+    let text: String = raw(&world).query_row("SELECT text FROM policy", [], |row| row.get(0)).unwrap();
+    let text = text.replace("group:platform", "group:backend");
+    let (by, version) = (Actor::Person(person("omar")), PolicyVersion(2));
+    forge_entry(&world, Event::PolicyApplied { by, version, sha256: sha256(&text), tests: 1, changes: 1 });
+    raw(&world).execute("INSERT INTO policy SELECT 2, ?1, applied_by, at FROM policy", [&text]).unwrap();
+    let started = world.try_start(None).await;
+    assert!(started.is_err(), "{started:?}");
+}
+
+#[tokio::test]
+async fn an_entry_that_others_appended_while_the_service_runs_is_not_signed() {
+    let world = World::new().await;
+    let alice = world.proven("alice").await;
+    forge_entry(&world, Event::LoggedOut { person: person("bob") });
+    let signed = world.service().checkpoint().await;
+    assert!(signed.is_err(), "{signed:?}");
+    // Whatever the service would write next stands on a place that is taken.
+    let asked = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await;
+    assert!(asked.is_err(), "{asked:?}");
+    let again = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await;
+    assert!(again.is_err(), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_policy_version_that_was_taken_out_of_the_database_stops_the_start() {
+    let mut world = World::new().await;
+    let omar = world.proven("omar").await;
+    let text = format!("{}\n# the second\n", world.service().policy_now().1.text());
+    assert_eq!(world.service().apply_policy(&omar, text, None, false).await.unwrap().version, PolicyVersion(2));
+    world.stop();
+    let hidden = "DELETE FROM policy WHERE version = 2;
+         UPDATE log_entry SET kind = 'logged_out' WHERE kind = 'policy_applied' AND number > 1;";
+    raw(&world).execute_batch(hidden).unwrap();
+    let started = world.try_start(None).await;
+    assert!(started.is_err(), "{started:?}");
 }

@@ -3,6 +3,7 @@
 use hallpass::identity::challenge::Answer;
 use hallpass::service::Failure;
 use hallpass::ssh::private::{LoginKey, SessionKey};
+use hallpass::time::Lifetime;
 use secrecy::ExposeSecret as _;
 
 use crate::support::{World, answer_to, login_key, policy};
@@ -30,6 +31,28 @@ async fn an_answer_opens_one_session_and_no_second() {
     let swept = world.service().login(answer, "192.0.2.1:5".to_owned()).await;
     assert!(matches!(swept, Err(Failure::LoginRefused)), "{swept:?}");
     world.check().await;
+}
+
+#[tokio::test]
+async fn a_used_answer_stays_used_when_the_clock_goes_back() {
+    let mut world = World::new().await;
+    let start = world.now();
+    let answer = world.answer("alice");
+    world.service().login(copy(&answer), String::new()).await.unwrap();
+    world.pass(700);
+    world.service().tick().await.unwrap();
+    // The service may be started on another clock than it ran on.
+    world.clock.set(start.plus(Lifetime::from_seconds(100).unwrap()).unwrap());
+    world.restart().await;
+    let again = world.service().login(copy(&answer), String::new()).await;
+    assert!(matches!(again, Err(Failure::LoginRefused)), "{again:?}");
+    // So far back that the answer would be good for hours.
+    world.pass(3600 * 30);
+    world.service().tick().await.unwrap();
+    world.clock.set(start.minus(Lifetime::minutes(300)).unwrap());
+    world.restart().await;
+    let early = world.service().login(answer, String::new()).await;
+    assert!(matches!(early, Err(Failure::LoginRefused)), "{early:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

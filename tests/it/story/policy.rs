@@ -242,3 +242,21 @@ async fn the_trust_bundle_is_comments_and_the_one_key() {
     assert!(text.contains("state active") && text.contains(&ca.fingerprint().to_string()), "{text}");
     assert!(bundle.ends_with('\n'));
 }
+
+#[tokio::test]
+async fn a_policy_that_was_stored_although_the_store_said_that_it_failed_is_in_force() {
+    let world = World::new().await;
+    let (alice, omar) = (world.proven("alice").await, world.proven("omar").await);
+    let id = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap().request.id();
+    let tighter =
+        world.service().policy_now().1.text().replace("hosts = [\"tag:role=staging\"]", "hosts = [\"web-1\"]");
+    world.store_lies.store(true, std::sync::atomic::Ordering::SeqCst);
+    let failed = world.service().apply_policy(&omar, tighter.clone(), None, false).await;
+    assert!(matches!(failed, Err(Failure::Unavailable(_))), "{failed:?}");
+    // What the log says is in force is in force.
+    let fetched = world.fetch(&alice, id).await;
+    assert!(matches!(fetched, Err(Failure::Refused(_))), "{fetched:?}");
+    let again = world.service().apply_policy(&omar, tighter, None, false).await.unwrap();
+    assert!(again.unchanged && again.version == PolicyVersion(2), "{again:?}");
+    world.check().await;
+}

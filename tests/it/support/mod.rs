@@ -6,14 +6,16 @@
 //! entry, and the promises by replaying the log.
 
 pub(crate) mod check;
+mod doubtful;
 pub(crate) mod fixtures;
 pub(crate) mod signer;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use doubtful::Doubtful;
 use hallpass::audit::checkpoint::LogKey;
 use hallpass::identity::Proven;
 use hallpass::identity::challenge::{Answer, statement};
@@ -25,6 +27,7 @@ use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
+use hallpass::store::SEAL_PURPOSE;
 use hallpass::store::head_file::HeadFile;
 use hallpass::store::sqlite::{self, SqliteStore};
 use hallpass::time::{Clock as _, Lifetime, ManualClock, Timestamp};
@@ -45,6 +48,8 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) signer: Arc<Faulty>,
+    /// Set: the next commit is said to have failed, and has not.
+    pub(crate) store_lies: Arc<AtomicBool>,
     pub(crate) settings: Settings,
     /// The log key's seed.
     pub(crate) log_seed: [u8; 32],
@@ -131,6 +136,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             clock: Arc::new(ManualClock::at(Timestamp::parse(START).unwrap())),
             signer: Arc::new(Faulty::new([0xCA; 32])),
+            store_lies: Arc::default(),
             settings,
             log_seed: [0x10; 32],
             service: None,
@@ -150,11 +156,13 @@ impl World {
     pub(crate) async fn try_start(&mut self, policy: Option<&str>) -> Outcome<()> {
         drop(self.service.take());
         let first = policy.map(|text| FirstPolicy { text: text.to_owned(), file: "policy.toml".to_owned() });
+        let log_key = LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap();
+        let store = SqliteStore::open(&sqlite::Settings { path: self.database() }, log_key.derive(SEAL_PURPOSE))?;
         let parts = Parts {
-            store: Box::new(SqliteStore::open(&sqlite::Settings { path: self.database() })?),
+            store: Box::new(Doubtful { store, lies: Arc::clone(&self.store_lies) }),
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
-            log_key: LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap(),
+            log_key,
             clock: Arc::clone(&self.clock) as Arc<_>,
             random: Box::new(self.random.clone()),
             settings: self.settings.clone(),

@@ -1,0 +1,64 @@
+//! The real store, which can be told to say once that a commit failed although it is on the disk: what a database does whose
+//! answer is lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hallpass::audit::entry::Entry;
+use hallpass::audit::tree::{Hash, Node};
+use hallpass::identity::session::{Session, TokenHash};
+use hallpass::name::{PersonName, PolicyVersion, RequestId};
+use hallpass::ssh::PublicKey;
+use hallpass::store::sqlite::SqliteStore;
+use hallpass::store::{
+    Change, Committed, Head, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy,
+};
+use hallpass::time::Timestamp;
+
+/// See above; `lies` is taken back with the commit that it concerns.
+#[derive(Debug)]
+pub(crate) struct Doubtful {
+    pub(crate) store: SqliteStore,
+    pub(crate) lies: Arc<AtomicBool>,
+}
+
+/// Hands a call on as it is.
+macro_rules! same {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+) => {
+        $(fn $name(&self, $($argument: $type),*) -> Pending<'_, $answer> {
+            self.store.$name($($argument),*)
+        })+
+    };
+}
+
+impl Store for Doubtful {
+    fn commit(&self, change: Change) -> Pending<'_, Committed> {
+        Box::pin(async move {
+            let committed = self.store.commit(change).await?;
+            if self.lies.swap(false, Ordering::SeqCst) {
+                return Err(StoreError::Failed { doing: "committing", why: "the answer was lost".to_owned() });
+            }
+            Ok(committed)
+        })
+    }
+
+    same! {
+        request(id: RequestId) -> Option<Stored>;
+        logged(id: RequestId) -> Option<(Stored, Vec<Entry>)>;
+        requests(filter: RequestFilter) -> Vec<Stored>;
+        due(now: Timestamp, limit: usize) -> Vec<Stored>;
+        open_of(asker: PersonName, key: PublicKey) -> OpenRequests;
+        session(token: TokenHash) -> Option<Session>;
+        sweep(now: Timestamp) -> ();
+        policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;
+        policy_entry(version: PolicyVersion) -> Option<Entry>;
+        policy_with_text(text: String) -> Option<PolicyVersion>;
+        policies() -> Vec<StoredPolicy>;
+        head() -> Head;
+        entries(from: u64, limit: usize) -> Vec<Vec<u8>>;
+        entries_of(request: RequestId) -> Vec<Entry>;
+        nodes(wanted: Vec<Node>) -> BTreeMap<Node, Hash>;
+        ready() -> ();
+    }
+}
