@@ -4,6 +4,8 @@
 //! `hallpass ssh-prepare`. *true*: in place of it a program that does nothing, for what any `exec` costs. `ssh -G` only reads the
 //! configuration, so the difference there is all of ours. Contestants take turns, one run each; the service is stopped.
 //!
+//! Also what a prompt and a completion key cost: `hallpass status --short` and an answer to bash, beside *true*, a process that does nothing.
+//!
 //! Run: `cargo bench --bench plain_ssh`; a smoke run in seconds: `cargo bench --bench plain_ssh -- --short`.
 #![allow(
     clippy::unwrap_used,
@@ -128,6 +130,38 @@ fn main() {
         }
         print(what, &contestants, &times);
     }
+    local(&laptop, runs);
+}
+
+/// What answers from local files alone, at each prompt and each key.
+fn local(laptop: &Laptop, runs: usize) {
+    let contestants = ["true", "status --short", "completion"];
+    let commands = || {
+        let mut short = laptop.command(HALLPASS);
+        short.args(["status", "--short"]);
+        let mut completion = laptop.command(HALLPASS);
+        completion
+            .args(["--", "hallpass", "ssh", ""])
+            .env("HALLPASS_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", "2");
+        [laptop.command("true"), short, completion]
+    };
+    let mut times = vec![Vec::with_capacity(runs); contestants.len()];
+    for round in 0..=runs {
+        for ((mut command, times), wanted) in
+            commands().into_iter().zip(&mut times).zip(["", "default bench-1 ", "bench-1"])
+        {
+            let start = Instant::now();
+            let ran = command.output().unwrap();
+            let took = start.elapsed();
+            let said = String::from_utf8(ran.stdout).unwrap();
+            assert!(ran.status.success() && said.starts_with(wanted), "{command:?}: {said}");
+            if round > 0 {
+                times.push(took);
+            }
+        }
+    }
+    print("local answers", &contestants, &times);
 }
 
 fn print(what: &str, contestants: &[&str], times: &[Vec<Duration>]) {

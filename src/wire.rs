@@ -326,6 +326,24 @@ pub struct Host {
     pub name: String,
     /// `key=value`.
     pub tags: Vec<String>,
+    /// What the caller may ask for there now, if that was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ways: Option<Vec<Way>>,
+}
+
+/// A way into a host that somebody may ask for.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Way {
+    /// As which account.
+    pub account: String,
+    /// `allow` (at once) or `ask`.
+    pub verdict: String,
+    /// Who would have to agree.
+    pub needs: Vec<Need>,
+    /// The longest that could be asked for: `2h`.
+    pub longest: String,
+    /// The rule that decides.
+    pub rule: String,
 }
 
 /// `GET /v1/hosts`.
@@ -333,6 +351,9 @@ pub struct Host {
 pub struct Hosts {
     /// By name.
     pub hosts: Vec<Host>,
+    /// Whether there are more than one answer holds.
+    #[serde(default)]
+    pub is_cut: bool,
 }
 
 /// `PUT /v1/policy`.

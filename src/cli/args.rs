@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, cert, change, decide, doctor, explain, init, list, login, operator, prepare, request, serve, setup, ssh,
-    texts, wait,
+    audit, cert, change, completion, decide, doctor, end, explain, hosts, init, list, login, operator, prepare,
+    request, serve, setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -49,6 +49,9 @@ pub(crate) struct Globals {
     /// Print one JSON document on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Print one JSON document per line, as things happen (`wait`, `status --watch`, `audit tail`)
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub(crate) jsonl: bool,
     /// Say nothing but the answer and failures
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -58,7 +61,7 @@ pub(crate) struct Globals {
     /// Never ask a question
     #[arg(long, global = true, env = "HALLPASS_NO_INPUT", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     pub(crate) no_input: bool,
-    /// Accepted for scripts; hallpass prints no colour
+    /// No colour (there is none) and no redrawing
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
     /// Configuration file of the service (`serve`)
@@ -80,7 +83,9 @@ pub(crate) enum Command {
     /// End this login
     Logout(login::LogoutArgs),
     /// Who am I, what do I hold, what waits
-    Status,
+    Status(status::StatusArgs),
+    /// Hosts that the service knows, and what I may do there
+    Hosts(hosts::HostsArgs),
     /// Ask for access to a host
     Request(request::RequestArgs),
     /// Go on waiting for a request and fetch its certificate
@@ -100,7 +105,7 @@ pub(crate) enum Command {
     /// Ask for more time
     Extend(change::ExtendArgs),
     /// Give access back before its end
-    End(change::EndArgs),
+    End(end::EndArgs),
     /// Connect: ask if needed, wait, then run ssh
     Ssh(ssh::SshArgs),
     /// Make plain ssh, scp, rsync and git use hallpass, or take that back
@@ -112,6 +117,8 @@ pub(crate) enum Command {
     Doctor(doctor::DoctorArgs),
     /// Why I may or may not have access, and who would have to agree
     Explain(explain::ExplainArgs),
+    /// Host CA keys that the service names, as lines for ssh's known hosts
+    KnownHosts,
     /// Look at certificates
     #[command(subcommand)]
     Cert(cert::CertCommand),
@@ -131,12 +138,12 @@ pub(crate) enum Command {
     /// Show the whole story on a real sshd with throw-away state
     Demo(DemoArgs),
     /// Print a shell's completion script
-    Completion(texts::CompletionArgs),
+    Completion(completion::CompletionArgs),
     /// Print or write the manual pages
     Man(texts::ManArgs),
     /// Print the version
     Version,
-    /// Help on a command or a code, or on exit-codes, environment, files
+    /// Help on a command or a code, or on exit-codes, environment, files, formatting
     Help(texts::HelpArgs),
 }
 

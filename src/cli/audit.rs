@@ -11,9 +11,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::Context;
 use super::failure::{Exit, Failure};
 use super::output::escape;
+use super::{Context, follow};
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::export::Exporter;
@@ -46,6 +46,9 @@ pub(crate) enum AuditCommand {
         /// How many
         #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
         count: u64,
+        /// Go on with what is added, until Ctrl-C
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Print the entries for which all of these terms hold
     ///
@@ -92,10 +95,17 @@ pub(crate) struct VerifyArgs {
     signers: Option<PathBuf>,
 }
 
+impl AuditCommand {
+    /// Whether it goes on until Ctrl-C.
+    pub(crate) const fn is_endless(&self) -> bool {
+        matches!(self, Self::Tail { follow: true, .. })
+    }
+}
+
 /// Runs one of them.
 pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failure> {
     match command {
-        AuditCommand::Tail { count } => tail(context, *count),
+        AuditCommand::Tail { count, follow } => follow::tail(context, *count, *follow),
         AuditCommand::Search { terms } => search(context, terms),
         AuditCommand::Show { index } => show(context, *index),
         AuditCommand::Export { out } => export(context, out),
@@ -151,15 +161,6 @@ fn read_up_to(what: &str, path: &Path, most: u64) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn tail(context: &Context, count: u64) -> Result<(), Failure> {
-    let (_, client) = context.connect()?;
-    let entries = context.block_on(async {
-        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-        entries(&client, head.size.saturating_sub(count), head.size, |_| true).await
-    })?;
-    print(context, &entries, "no entries\n")
-}
-
 fn search(context: &Context, terms: &[String]) -> Result<(), Failure> {
     let search = Search::parse(&terms.join(" "), SystemClock.now()).map_err(|e| Failure::usage(e.to_string()))?;
     let fits = |text: &str| Entry::parse(text.as_bytes()).is_ok_and(|entry| search.matches(&entry));
@@ -171,7 +172,7 @@ fn search(context: &Context, terms: &[String]) -> Result<(), Failure> {
     print(context, &found, "no entry holds all of this\n")
 }
 
-fn print(context: &Context, entries: &[String], none: &str) -> Result<(), Failure> {
+pub(super) fn print(context: &Context, entries: &[String], none: &str) -> Result<(), Failure> {
     let lines: String = entries.iter().map(|entry| format!("{}\n", line(entry))).collect();
     let documents: Vec<Value> =
         entries.iter().filter_map(|entry| Entry::parse(entry.as_bytes()).ok()).map(|e| report::document(&e)).collect();
@@ -180,7 +181,12 @@ fn print(context: &Context, entries: &[String], none: &str) -> Result<(), Failur
 }
 
 /// Entries `[from, to)` that fit, page by page.
-async fn entries(client: &Client, from: u64, to: u64, fits: impl Fn(&str) -> bool) -> Result<Vec<String>, Failure> {
+pub(super) async fn entries(
+    client: &Client,
+    from: u64,
+    to: u64,
+    fits: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Failure> {
     let mut kept = Vec::new();
     let mut next = from;
     while next < to {

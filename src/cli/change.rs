@@ -1,9 +1,10 @@
-//! `hallpass cancel`, `extend`, `end`: what an asker does with a request of theirs afterwards.
+//! `hallpass cancel`, `extend`: what an asker does with a request of theirs afterwards.
 
 use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::local::Local;
+use super::profile::Profile;
 use super::request::WaitingArgs;
 use super::{Context, output, render, wait};
 use crate::audit::entry::Entry;
@@ -37,17 +38,6 @@ pub(crate) struct ExtendArgs {
     waiting: WaitingArgs,
 }
 
-/// Arguments of `hallpass end`.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct EndArgs {
-    /// The request or its host; the only live one, if left out
-    #[arg(value_name = "ID|HOST")]
-    which: Option<String>,
-    /// Why; needed when it is not your own
-    #[arg(long, default_value = "", hide_default_value = true)]
-    reason: String,
-}
-
 /// `hallpass cancel`.
 pub(crate) fn cancel(context: &Context, args: &CancelArgs) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
@@ -55,29 +45,15 @@ pub(crate) fn cancel(context: &Context, args: &CancelArgs) -> Result<(), Failure
         let id = resolve(&client, args.which.as_deref(), &["pending", "approved"]).await?;
         Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/withdraw"), &serde_json::json!({})).await?)
     })?;
-    closed(context, &profile.name, &request, "taken back")
-}
-
-/// `hallpass end`.
-pub(crate) fn end(context: &Context, args: &EndArgs) -> Result<(), Failure> {
-    let (profile, client) = context.connect()?;
-    let request = context.block_on(async {
-        let id = resolve(&client, args.which.as_deref(), &["approved", "issued"]).await?;
-        let body = wire::Why { reason: args.reason.clone() };
-        Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/end"), &body).await?)
-    })?;
-    closed(context, &profile.name, &request, "ended")?;
-    // Nothing takes a certificate back: what is deleted here may have been copied.
-    if let (Some(_), Some(window)) = (request.serial, &request.window) {
-        let until = output::local_text(&window.not_after);
-        context.out.note(&format!("no certificate is made for it any more; one fetched before is valid until {until}"));
-    }
-    Ok(())
+    closed(context, &profile, &request, "taken back")
 }
 
 /// Notes that a request is over, deletes its files, says so.
-fn closed(context: &Context, profile: &str, request: &wire::Request, what: &str) -> Result<(), Failure> {
-    let local = Local::new(&context.places()?, profile);
+fn closed(context: &Context, profile: &Profile, request: &wire::Request, what: &str) -> Result<(), Failure> {
+    if let Some(cache) = context.cache() {
+        cache.keep_requests(profile, std::slice::from_ref(request));
+    }
+    let local = Local::new(&context.places()?, &profile.name);
     local.save_request(request)?;
     local.sweep();
     context.out.answer(&wait::document(request)?, &format!("{} {what}", output::escape(&request.id)))
@@ -139,7 +115,7 @@ async fn not_extended(client: &Client, request: &wire::Request) -> Failure {
 ///
 /// # Errors
 /// When nothing or several fit.
-async fn resolve(client: &Client, which: Option<&str>, states: &[&str]) -> Result<String, Failure> {
+pub(crate) async fn resolve(client: &Client, which: Option<&str>, states: &[&str]) -> Result<String, Failure> {
     let query: String = states.iter().map(|s| format!("&state={s}")).collect();
     let mine: wire::Requests = client.get(&format!("/v1/requests?mine=true{query}")).await?;
     let fitting: Vec<&wire::Request> = match which {

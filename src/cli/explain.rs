@@ -5,7 +5,7 @@ use clap::Args;
 use super::failure::Failure;
 use super::output::escape;
 use super::request::Wish;
-use super::{Context, render};
+use super::{Context, output, render};
 use crate::name::{Account, PersonName, Target};
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> 
         ..wish.to_wire()
     };
     let verdict: wire::Verdict = context.block_on(async { Ok(client.post("/v1/explain", &question).await?) })?;
-    context.out.answer(&verdict, &text(&verdict))
+    context.out.answer(&output::with_schema("hallpass.verdict.v1", &verdict)?, &text(&verdict))
 }
 
 fn text(verdict: &wire::Verdict) -> String {

@@ -5,10 +5,15 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::local::Local;
+use super::profile::Profile;
 use super::{Context, audit, output, render, wait};
+use crate::client::{Client, ClientError};
 use crate::name::{HostName, PersonName, RequestPrefix};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 use crate::wire;
+
+/// The query for what waits for the caller.
+const INBOX: &str = "inbox=true";
 
 /// Arguments of `hallpass show`.
 #[derive(Clone, Debug, Args)]
@@ -85,6 +90,9 @@ pub(crate) fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
         let history: wire::Entries = client.get(&format!("/v1/requests/{}/history", request.id)).await?;
         Ok((request, history))
     })?;
+    if let Some(cache) = context.cache() {
+        cache.keep_requests(&profile, std::slice::from_ref(&request));
+    }
     let entries: Vec<serde_json::Value> = history.entries.iter().filter_map(|e| serde_json::from_str(e).ok()).collect();
     let document = wait::document_with(&request, "history", json!(entries))?;
     let mut text = render::details(&request);
@@ -113,47 +121,104 @@ pub(crate) fn requests(context: &Context, args: &RequestsArgs) -> Result<(), Fai
 
 /// `hallpass inbox`.
 pub(crate) fn inbox(context: &Context) -> Result<(), Failure> {
-    print_list(context, "inbox=true", "nothing waits for you")
+    print_list(context, INBOX, "nothing waits for you")
 }
 
 fn print_list(context: &Context, query: &str, none: &str) -> Result<(), Failure> {
-    let (_, client) = context.connect()?;
+    let (profile, client) = context.connect()?;
     let list: wire::Requests = context.block_on(async { Ok(client.get(&format!("/v1/requests?{query}")).await?) })?;
+    if let Some(cache) = context.cache() {
+        if query == INBOX {
+            cache.keep_inbox(&profile, &list.requests);
+        } else {
+            cache.keep_requests(&profile, &list.requests);
+        }
+    }
     let document = json!({ "schema": "hallpass.requests.v1", "requests": list.requests });
     context.out.answer(&document, &render::table(&list.requests, none))
+}
+
+/// How somebody stands: what `status` shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    me: wire::WhoAmI,
+    /// What they hold and ask for.
+    pub(crate) mine: wire::Requests,
+    /// What waits for them.
+    pub(crate) inbox: wire::Requests,
+    /// How many seconds their clock is off.
+    clock_off_s: u64,
+}
+
+impl Standing {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// What the calls fail with.
+    pub(crate) async fn look(client: &Client) -> Result<Self, ClientError> {
+        let me: wire::WhoAmI = client.get("/v1/session").await?;
+        let mine: wire::Requests =
+            client.get("/v1/requests?mine=true&state=pending&state=approved&state=issued").await?;
+        let inbox: wire::Requests = client.get("/v1/requests?inbox=true").await?;
+        let here = SystemClock.now();
+        let there = Timestamp::parse(&me.now).unwrap_or(here);
+        let clock_off_s = here.seconds_since(there).max(there.seconds_since(here));
+        Ok(Self { me, mine, inbox, clock_off_s })
+    }
+
+    /// As one JSON document.
+    pub(crate) fn document(&self, profile: &Profile) -> serde_json::Value {
+        let Self { me, mine, inbox, clock_off_s } = self;
+        json!({
+            "schema": "hallpass.status.v1", "profile": profile.name, "server": profile.server.url, "person": me.person,
+            "groups": me.groups, "roles": me.roles, "expires": me.expires, "clock_off_s": clock_off_s, "requests": mine.requests,
+            "inbox": inbox.requests,
+        })
+    }
+
+    /// As people read it.
+    pub(crate) fn text(&self, profile: &Profile) -> String {
+        let Self { me, mine, inbox, .. } = self;
+        let roles = if me.roles.is_empty() { String::new() } else { format!(" ({})", render::joined(&me.roles)) };
+        let mut text = format!(
+            "{} · {}{roles} · {} · logged in until {}\n",
+            profile.name,
+            output::escape(&me.person),
+            profile.server.url,
+            output::local_text(&me.expires),
+        );
+        text.push_str(&render::table(&mine.requests, "you hold no access and ask for none"));
+        if !inbox.requests.is_empty() {
+            text.push_str(&format!("waiting for you: {}\n", inbox.requests.len()));
+        }
+        text
+    }
+
+    /// Whether nothing has changed but the time.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let same = |a: &wire::Requests, b: &wire::Requests| {
+            a.requests.len() == b.requests.len() && a.requests.iter().zip(&b.requests).all(|(a, b)| is_same(a, b))
+        };
+        same(&self.mine, &other.mine)
+            && same(&self.inbox, &other.inbox)
+            && (&self.me.groups, &self.me.roles, &self.me.expires)
+                == (&other.me.groups, &other.me.roles, &other.me.expires)
+    }
+}
+
+/// Whether two looks at a request saw the same.
+pub(crate) fn is_same(a: &wire::Request, b: &wire::Request) -> bool {
+    matches!((serde_json::to_value(a), serde_json::to_value(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 /// `hallpass status`.
 pub(crate) fn status(context: &Context) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
-    let local = Local::new(&context.places()?, &profile.name);
-    local.sweep();
-    let (me, mine, inbox) = context.block_on(async {
-        let me: wire::WhoAmI = client.get("/v1/session").await?;
-        let mine: wire::Requests =
-            client.get("/v1/requests?mine=true&state=pending&state=approved&state=issued").await?;
-        let inbox: wire::Requests = client.get("/v1/requests?inbox=true").await?;
-        Ok((me, mine, inbox))
-    })?;
-    let here = SystemClock.now();
-    let there = Timestamp::parse(&me.now).unwrap_or(here);
-    let off = here.seconds_since(there).max(there.seconds_since(here));
-    let document = json!({
-        "schema": "hallpass.status.v1", "profile": profile.name, "server": profile.server.url, "person": me.person,
-        "groups": me.groups, "roles": me.roles, "expires": me.expires, "clock_off_s": off, "requests": mine.requests,
-        "inbox": inbox.requests,
-    });
-    let roles = if me.roles.is_empty() { String::new() } else { format!(" ({})", render::joined(&me.roles)) };
-    let mut text = format!(
-        "{} · {}{roles} · {} · logged in until {}\n",
-        profile.name,
-        output::escape(&me.person),
-        profile.server.url,
-        output::local_text(&me.expires),
-    );
-    text.push_str(&render::table(&mine.requests, "you hold no access and ask for none"));
-    if !inbox.requests.is_empty() {
-        text.push_str(&format!("waiting for you: {}\n", inbox.requests.len()));
+    Local::new(&context.places()?, &profile.name).sweep();
+    let standing = context.block_on(async { Ok(Standing::look(&client).await?) })?;
+    if let Some(cache) = context.cache() {
+        cache.keep_open(&profile, &standing.mine.requests);
+        cache.keep_inbox(&profile, &standing.inbox.requests);
     }
-    context.out.answer(&document, &text)
+    context.out.answer(&standing.document(&profile), &standing.text(&profile))
 }

@@ -70,8 +70,12 @@ pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<(), Failure> 
     let (ssh, session_key) = known.map(|known| (known.ssh, known.session_key)).unwrap_or_default();
     let profile = Profile { name: name.clone(), server, person: Some(person.to_string()), key, ssh, session_key };
     finish(context, &places, &profile, &session)?;
-    // Plain ssh should know the hosts of today; that it could not be told is no reason not to be logged in.
+    // Completion and plain ssh should know the hosts of today; that it could not be told is no reason not to be logged in.
     let client = context.client(&places, &profile, context.call_timeout())?;
+    let known: Result<wire::Hosts, Failure> = context.block_on(async { Ok(client.get("/v1/hosts").await?) });
+    if let (Ok(known), Some(cache)) = (&known, context.cache()) {
+        cache.keep_hosts(&known.hosts);
+    }
     if let Err(failure) = context.block_on(setup::refresh(&places, &profile, &client)) {
         context.out.note(&format!("the hosts of `hallpass setup` are those of before: {}", failure.what));
     }

@@ -10,22 +10,30 @@
 
 mod args;
 mod audit;
+mod cache;
 mod caller;
 mod cert;
 mod change;
 mod clock;
+mod completion;
 mod decide;
 pub mod demo;
 mod doctor;
+mod end;
 mod ended;
 mod explain;
 mod failure;
+mod follow;
 mod help;
+mod hosts;
 mod init;
 mod keys;
+mod known_hosts;
 mod list;
 mod local;
 mod login;
+mod masters;
+mod moment;
 mod operator;
 mod output;
 mod policy;
@@ -34,12 +42,14 @@ mod prepare;
 mod profile;
 mod render;
 mod request;
+mod screen;
 mod serve;
 mod session_key;
 mod setup;
 mod signing;
 mod ssh;
 mod ssh_config;
+mod status;
 mod texts;
 mod wait;
 
@@ -71,6 +81,9 @@ pub(crate) struct Context {
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
+    if let Some(code) = completion::answer(Output::new(Form::Text, Loudness::Quiet)) {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
@@ -83,11 +96,12 @@ pub fn run() -> ExitCode {
     let form = match &cli.command {
         Command::SshPrepare(_) => Form::Brief,
         _ if cli.globals.json => Form::Json,
+        _ if cli.globals.jsonl => Form::JsonLines,
         _ => Form::Text,
     };
     let out = Output::new(form, loudness);
     let context = Context { globals: cli.globals, out, offset: ClockOffset::default() };
-    let outcome = dispatch(&context, cli.command);
+    let outcome = check_form(form, &cli.command).and_then(|()| dispatch(&context, cli.command));
     context.keep_clock();
     // In front of what ssh says, three lines are enough.
     if outcome.is_ok() || form != Form::Brief {
@@ -104,8 +118,8 @@ pub fn run() -> ExitCode {
 
 /// Help and version are answers; anything else is wrong usage.
 fn not_parsed(error: &clap::Error) -> ExitCode {
-    use clap::error::ErrorKind;
-    let form = if std::env::args_os().any(|a| a == "--json") { Form::Json } else { Form::Text };
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let form = if std::env::args_os().any(|a| a == "--json" || a == "--jsonl") { Form::Json } else { Form::Text };
     let out = Output::new(form, Loudness::Usual);
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
@@ -121,8 +135,17 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     let first = lines.next().unwrap_or("wrong usage");
     let mut failure = Failure::usage(first.strip_prefix("error: ").unwrap_or(first));
+    // Of several that are similar the last is the most: one suggestion, and nothing is run for it.
+    let nearest = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(names)) => names.last(),
+        Some(ContextValue::String(name)) => Some(name),
+        _ => None,
+    };
     for line in lines.filter(|l| !l.starts_with("For more information")) {
-        failure = failure.because(line);
+        failure = match nearest.filter(|_| line.starts_with("tip:")) {
+            Some(nearest) => failure.because(format!("the nearest command is '{nearest}'")),
+            None => failure.because(line),
+        };
     }
     // `hallpass ssh` stands in for ssh, which also has 255 for what it does not understand.
     let exit = if is_ssh() { Exit::Ssh } else { Exit::Usage };
@@ -140,12 +163,31 @@ fn is_ssh() -> bool {
     first.is_some_and(|word| word == "ssh")
 }
 
+/// A stream is no single document, and what ends at once is no stream.
+fn check_form(form: Form, command: &Command) -> Result<(), Failure> {
+    let endless = match command {
+        Command::Status(args) => args.is_stream(),
+        Command::Audit(command) => command.is_endless(),
+        _ => false,
+    };
+    let is_stream = endless || matches!(command, Command::Wait(_) | Command::Audit(audit::AuditCommand::Tail { .. }));
+    match form {
+        Form::Json if endless => Err(Failure::usage("--json prints one document, and this goes on until Ctrl-C")
+            .next("--jsonl, which prints one document per line")),
+        Form::JsonLines if !is_stream => Err(Failure::usage("--jsonl is for what happens over time")
+            .because("it goes with `wait`, `status --watch` and `audit tail`")
+            .next("--json, which prints one document")),
+        Form::Json | Form::JsonLines | Form::Text | Form::Brief => Ok(()),
+    }
+}
+
 /// One line per command. A table.
 fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Login(args) => login::login(context, &args),
         Command::Logout(args) => login::logout(context, &args),
-        Command::Status => list::status(context),
+        Command::Status(args) => status::run(context, args),
+        Command::Hosts(args) => hosts::run(context, &args),
         Command::Request(args) => request::run(context, &args),
         Command::Wait(args) => wait::run(context, &args),
         Command::Show(args) => list::show(context, &args),
@@ -155,12 +197,13 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Deny(args) => decide::deny(context, &args),
         Command::Cancel(args) => change::cancel(context, &args),
         Command::Extend(args) => change::extend(context, &args),
-        Command::End(args) => change::end(context, &args),
+        Command::End(args) => end::run(context, &args),
         Command::Ssh(args) => ssh::run(context, &args),
         Command::Setup(args) => setup::run(context, &args),
         Command::SshPrepare(args) => prepare::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Explain(args) => explain::run(context, &args),
+        Command::KnownHosts => known_hosts::run(context),
         Command::Cert(command) => cert::run(context, &command),
         Command::Ca(command) => operator::ca(context, &command),
         Command::Policy(command) => operator::policy(context, &command),
@@ -168,7 +211,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),
-        Command::Completion(args) => texts::completion(context, args),
+        Command::Completion(args) => completion::completion(context, args),
         Command::Man(args) => texts::man(context, &args),
         Command::Version => texts::version(context),
         Command::Help(args) => texts::help(context, &args),
@@ -192,6 +235,11 @@ impl Context {
     /// How long one call to the server may take.
     pub(crate) fn call_timeout(&self) -> std::time::Duration {
         self.globals.timeout.map_or(CALL_TIMEOUT, profile::seconds)
+    }
+
+    /// Where completion's names are kept; nowhere when the environment does not say.
+    pub(crate) fn cache(&self) -> Option<cache::Cache> {
+        Some(cache::Cache::new(&self.places().ok()?, &self.globals.profile))
     }
 
     /// The client's folders.

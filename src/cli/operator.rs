@@ -91,7 +91,7 @@ fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<(), Failure> {
         }
         (false, false) => format!("version {} is in force ({} tests passed)", applied.version, applied.tests),
     };
-    context.out.answer(&applied, &sentence)
+    context.out.answer(&output::with_schema("hallpass.policy-applied.v1", &applied)?, &sentence)
 }
 
 /// The server knows the text, not the file's name.
@@ -114,7 +114,8 @@ fn show_policy(context: &Context, version: Option<u32>) -> Result<(), Failure> {
         escape(&policy.by),
         output::local_text(&policy.at)
     ));
-    context.out.answer(&policy, policy.text.as_deref().unwrap_or_default())
+    let document = output::with_schema("hallpass.policy-version.v1", &policy)?;
+    context.out.answer(&document, policy.text.as_deref().unwrap_or_default())
 }
 
 fn history(context: &Context) -> Result<(), Failure> {
@@ -122,7 +123,7 @@ fn history(context: &Context) -> Result<(), Failure> {
     let all: wire::PolicyVersions = context.block_on(async { Ok(client.get("/v1/policy/history").await?) })?;
     let rows: Vec<[String; 3]> =
         all.versions.iter().map(|v| [v.version.to_string(), output::local_text(&v.at), escape(&v.by)]).collect();
-    context.out.answer(&all, &render::columns(&rows))
+    context.out.answer(&output::with_schema("hallpass.policy-history.v1", &all)?, &render::columns(&rows))
 }
 
 /// `hallpass ca …`.

@@ -2,11 +2,13 @@
 //!
 //! What for: the one place where hallpass writes to a terminal. All text passes [`escape`] (or its JSON twin), so that nothing a server,
 //! file or person supplied can move the cursor, hide, or reorder what is read (CVE-2019-6109's class).
-//! What not: no colour and no redrawing, on a terminal or off it; so `--no-color`, `NO_COLOR` and `ACCESSIBLE` have nothing to change.
+//! What not: no colour, on a terminal or off it: every word says what it means by itself, so `--no-color`, `NO_COLOR` and `CLICOLOR_FORCE`
+//! have no colour to change. The one text that is drawn over itself is `status --watch` (`screen`).
 //!
 //! Times are local with their offset for people, RFC 3339 in UTC in JSON.
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
@@ -30,6 +32,8 @@ pub(crate) enum Form {
     Text,
     /// One JSON document.
     Json,
+    /// One JSON document per line, as things happen.
+    JsonLines,
     /// As text, but a failure has three lines at most: it stands in front of what ssh says.
     Brief,
 }
@@ -48,6 +52,7 @@ pub(crate) enum Loudness {
 /// A failure as `--json` prints it.
 #[derive(Serialize)]
 struct FailureDocument<'a> {
+    schema: &'static str,
     code: &'a str,
     what: &'a str,
     why: &'a [String],
@@ -64,9 +69,14 @@ impl Output {
         Self { form, loudness }
     }
 
-    /// Whether one JSON document is wanted.
+    /// Whether JSON is wanted: one document, or one per line.
     pub(crate) const fn is_json(self) -> bool {
-        matches!(self.form, Form::Json)
+        matches!(self.form, Form::Json | Form::JsonLines)
+    }
+
+    /// Whether one document per line is wanted.
+    pub(crate) const fn is_stream(self) -> bool {
+        matches!(self.form, Form::JsonLines)
     }
 
     /// Prints the answer: the JSON document when that is wanted, else the text.
@@ -77,9 +87,27 @@ impl Output {
         if !self.is_json() {
             return self.text(text);
         }
-        let json = serde_json::to_string(document)
-            .map_err(|e| Failure::failed("cannot write the JSON document").because(e.to_string()))?;
-        write_stdout(format!("{}\n", escape_json(&json)).as_bytes())
+        write_stdout(json_line(document)?.as_bytes()).map(drop)
+    }
+
+    /// Prints one event of a stream as [`Output::answer`] would. `Break` when nobody reads on.
+    ///
+    /// # Errors
+    /// When standard output can't take it.
+    pub(crate) fn event(self, document: &impl Serialize, text: &str) -> Result<ControlFlow<()>, Failure> {
+        if self.is_json() {
+            self.stream(json_line(document)?.as_bytes())
+        } else {
+            self.stream(escape_lines(text).as_bytes())
+        }
+    }
+
+    /// Writes a piece of a stream, as it is: escaped before. `Break` when nobody reads on.
+    ///
+    /// # Errors
+    /// When standard output can't take it.
+    pub(crate) fn stream(self, bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
+        write_stdout(bytes)
     }
 
     /// Prints text as the answer, also under `--json` (for what is text by nature: a trust bundle, a man page).
@@ -91,7 +119,7 @@ impl Output {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        write_stdout(text.as_bytes())
+        write_stdout(text.as_bytes()).map(drop)
     }
 
     /// Writes bytes as the answer, as they are: for what our own generators made (completion scripts, manual pages).
@@ -99,7 +127,7 @@ impl Output {
     /// # Errors
     /// When standard output can't take it.
     pub(crate) fn raw(self, bytes: &[u8]) -> Result<(), Failure> {
-        write_stdout(bytes)
+        write_stdout(bytes).map(drop)
     }
 
     /// Says something on standard error, unless `--quiet`.
@@ -120,6 +148,7 @@ impl Output {
     pub(crate) fn failure(self, failure: &Failure) {
         if self.is_json() {
             let document = FailureDocument {
+                schema: "hallpass.failure.v1",
                 code: &failure.code,
                 what: &failure.what,
                 why: &failure.why,
@@ -315,13 +344,33 @@ fn is_unsafe(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
+/// A value of the API as a document: with the name of its schema.
+///
+/// # Errors
+/// Never in practice.
+pub(crate) fn with_schema(schema: &str, value: &impl Serialize) -> Result<serde_json::Value, Failure> {
+    let value = serde_json::to_value(value);
+    let mut document = value.map_err(|e| Failure::failed("cannot write the JSON document").because(e.to_string()))?;
+    if let Some(members) = document.as_object_mut() {
+        members.insert("schema".to_owned(), schema.into());
+    }
+    Ok(document)
+}
+
+/// A document on one line.
+fn json_line(document: &impl Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(document)
+        .map_err(|e| Failure::failed("cannot write the JSON document").because(e.to_string()))?;
+    Ok(format!("{}\n", escape_json(&json)))
+}
+
+/// `Break` when nobody reads on.
+fn write_stdout(bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed("cannot write to standard output").because(e.to_string()))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(e) => Err(Failure::failed("cannot write to standard output").because(e.to_string())),
     }
 }
 

@@ -60,9 +60,13 @@ fn problems_json(problems: &[Problem]) -> Value {
 }
 
 /// The report about files that could not be read as policies.
-fn bad(problems: &[Problem]) -> Report {
+fn bad(schema: &str, problems: &[Problem]) -> Report {
     let text = problems.iter().map(|problem| format!("{problem}\n")).collect();
-    Report { text, document: json!({"ok": false, "problems": problems_json(problems)}), failure: failed(problems, 0) }
+    Report {
+        text,
+        document: json!({"schema": schema, "ok": false, "problems": problems_json(problems)}),
+        failure: failed(problems, 0),
+    }
 }
 
 /// The failure for so many problems and failed tests, if there are any.
@@ -98,7 +102,8 @@ pub(super) fn check<P: AsRef<Path>>(files: &[P]) -> Report {
         }
     }
     let is_good = all.is_empty();
-    let document = json!({"ok": is_good, "policies": good, "problems": problems_json(&all)});
+    let document =
+        json!({"schema": "hallpass.policy-check.v1", "ok": is_good, "policies": good, "problems": problems_json(&all)});
     Report { text, document, failure: failed(&all, 0) }
 }
 
@@ -130,7 +135,7 @@ pub(super) fn test<P: AsRef<Path>>(files: &[P]) -> Report {
         }
     }
     let is_good = problems.is_empty() && bad_tests == 0;
-    let document = json!({"ok": is_good, "failed": bad_tests, "tests": tests, "problems": problems_json(&problems)});
+    let document = json!({"schema": "hallpass.policy-test.v1", "ok": is_good, "failed": bad_tests, "tests": tests, "problems": problems_json(&problems)});
     Report { text, document, failure: failed(&problems, bad_tests) }
 }
 
@@ -139,7 +144,10 @@ pub(super) fn diff(old: &Path, new: &Path) -> Report {
     let (old, new) = match (load(old), load(new)) {
         (Ok(old), Ok(new)) => (old, new),
         (old, new) => {
-            return bad(&[old.err(), new.err()].into_iter().flatten().flatten().collect::<Vec<Problem>>());
+            return bad(
+                "hallpass.policy-diff.v1",
+                &[old.err(), new.err()].into_iter().flatten().flatten().collect::<Vec<Problem>>(),
+            );
         }
     };
     let changes = diff::diff(&old, &new);
@@ -151,7 +159,7 @@ pub(super) fn diff(old: &Path, new: &Path) -> Report {
         say(&mut text, format_args!("nobody gains or loses anything"));
     }
     let shown: Value = changes.iter().map(|change| json!({"gains": change.gains, "text": change.text})).collect();
-    Report { text, document: json!({"ok": true, "changes": shown}), failure: None }
+    Report { text, document: json!({"schema": "hallpass.policy-diff.v1", "ok": true, "changes": shown}), failure: None }
 }
 
 /// `hallpass policy explain FILE …`: the verdict on a question, and why, rule by rule. Exits 0 for allow and ask, 3 when a
@@ -162,7 +170,7 @@ pub(super) fn diff(old: &Path, new: &Path) -> Report {
 pub(super) fn explain(file: &Path, asked: Asked) -> Result<Report, Failure> {
     let policy = match load(file) {
         Ok(policy) => policy,
-        Err(problems) => return Ok(bad(&problems)),
+        Err(problems) => return Ok(bad("hallpass.policy-explain.v1", &problems)),
     };
     let Asked { person, targets, account, lifetime, start, reason, ticket, at } = asked;
     let hosts = hosts_of(&policy, targets)?;
@@ -204,7 +212,7 @@ pub(super) fn explain(file: &Path, asked: Asked) -> Result<Report, Failure> {
     }
     show_trace(&mut text, &verdict);
     let document = json!({
-        "verdict": word, "terms": terms_json, "eligible": eligible, "refused": refused_json,
+        "schema": "hallpass.policy-explain.v1", "verdict": word, "terms": terms_json, "eligible": eligible, "refused": refused_json,
         "hosts": trace_json(&verdict),
     });
     Ok(Report { text, document, failure })

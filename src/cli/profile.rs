@@ -27,6 +27,7 @@ pub(crate) struct Places {
     config: PathBuf,
     state: PathBuf,
     runtime: PathBuf,
+    cache: Option<PathBuf>,
 }
 
 /// A profile's file.
@@ -164,12 +165,19 @@ impl Places {
             .map(PathBuf::from)
             .or_else(|| env("XDG_RUNTIME_DIR").map(|d| Path::new(&d).join("hallpass")))
             .unwrap_or_else(|| state.join("run"));
-        Ok(Self { config: pick("HALLPASS_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?, state, runtime })
+        // What is only convenient is done without when nobody says where it goes.
+        let cache = pick("HALLPASS_CACHE_DIR", "XDG_CACHE_HOME", ".cache").ok();
+        Ok(Self { config: pick("HALLPASS_CONFIG_DIR", "XDG_CONFIG_HOME", ".config")?, state, runtime, cache })
     }
 
     /// The folder of a profile's request folders.
     pub(crate) fn requests(&self, profile: &str) -> PathBuf {
         self.runtime.join(profile)
+    }
+
+    /// The folder of what completion offers for a profile.
+    pub(crate) fn cache(&self, profile: &str) -> Option<PathBuf> {
+        Some(self.cache.as_ref()?.join(profile))
     }
 
     /// The folder of the ssh fragments.
@@ -180,6 +188,18 @@ impl Places {
     /// A profile's ssh fragment.
     pub(crate) fn fragment(&self, profile: &str) -> PathBuf {
         self.fragments().join(format!("{profile}.conf"))
+    }
+
+    /// A profile's file of host CA keys.
+    pub(crate) fn known_hosts(&self, profile: &str) -> PathBuf {
+        self.fragments().join(format!("{profile}.known_hosts"))
+    }
+
+    /// All folders below one, for tests.
+    #[cfg(test)]
+    pub(crate) fn below(folder: &Path) -> Self {
+        let at = |name: &str| folder.join(name);
+        Self { config: at("config"), state: at("state"), runtime: at("run"), cache: None }
     }
 
     /// The folder of a profile's login session.
@@ -204,6 +224,16 @@ pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     crate::name::RuleName::parse(name)
         .map(|_| ())
         .map_err(|e| Failure::usage(format!("{:?} is not a profile name", e.given)).because(e.rule))
+}
+
+/// The names of all profiles that there are.
+pub(crate) fn names(places: &Places) -> Vec<String> {
+    let entries = std::fs::read_dir(places.config.join("profiles")).into_iter().flatten().filter_map(Result::ok);
+    let stem = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_suffix(".toml")?.to_owned());
+    let mut names: Vec<String> = entries.filter_map(|entry| stem(entry.path())).collect();
+    names.retain(|name| check_name(name).is_ok());
+    names.sort();
+    names
 }
 
 /// Loads the profile that the flags name; `None` when there is none yet.

@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::local::{Held, Local};
-use super::{Context, output, render, wait};
+use super::{Context, moment, output, render, wait};
 use crate::client::{Client, ClientError};
-use crate::name::{Account, Target};
+use crate::name::{Account, HostName, RequestPrefix, Target};
 use crate::ssh::PublicKey;
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
@@ -15,7 +15,7 @@ use crate::wire;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RequestArgs {
     /// Hosts, or all hosts with a tag: `web-1`, `tag:role=web`
-    #[arg(required = true, value_name = "TARGET", num_args = 1..=16, value_parser = Target::parse)]
+    #[arg(required_unless_present = "like", value_name = "TARGET", num_args = 1..=16, value_parser = Target::parse)]
     targets: Vec<Target>,
     /// Why
     #[arg(long, env = "HALLPASS_REASON", hide_env_values = true)]
@@ -23,6 +23,9 @@ pub(crate) struct RequestArgs {
     /// For how long; the rule's default if left out
     #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
     lifetime: Option<Lifetime>,
+    /// As long as from now until then: a time of day here (`18:00`), or RFC 3339. The clock starts at approval
+    #[arg(long, value_name = "TIME", conflicts_with = "lifetime", value_parser = moment::parse)]
+    until: Option<Timestamp>,
     /// As which account; the only one the rules allow, if left out
     #[arg(long = "as", value_name = "ACCOUNT", value_parser = Account::parse)]
     account: Option<Account>,
@@ -32,6 +35,12 @@ pub(crate) struct RequestArgs {
     /// From when (RFC 3339); from approval if left out
     #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
     start: Option<Timestamp>,
+    /// Also for the jump host on the way there: one request, one certificate for both
+    #[arg(long, value_name = "HOST", num_args = 1, value_parser = HostName::parse)]
+    via: Vec<HostName>,
+    /// Like this request: its hosts, account, duration, reason and ticket, where not given here
+    #[arg(long, value_name = "ID", value_parser = RequestPrefix::parse)]
+    like: Option<RequestPrefix>,
     #[command(flatten)]
     waiting: WaitingArgs,
 }
@@ -76,6 +85,24 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
+    /// What a request asked for that I may see: somebody else's too.
+    ///
+    /// # Errors
+    /// When there is none, or the server's answer has no names in it.
+    async fn like(client: &Client, id: &RequestPrefix) -> Result<Self, Failure> {
+        let request: wire::Request = client.get(&format!("/v1/requests/{}", id.as_str())).await?;
+        let broken = |why: String| Failure::failed("the server's answer is not hallpass'").because(why);
+        let hosts: Result<Vec<HostName>, _> = request.hosts.iter().map(|host| HostName::parse(host)).collect();
+        Ok(Self {
+            targets: hosts.map_err(|e| broken(e.to_string()))?.into_iter().map(Target::Host).collect(),
+            account: Some(Account::parse(&request.account).map_err(|e| broken(e.to_string()))?),
+            lifetime: Some(Lifetime::parse(&request.lifetime).map_err(|e| broken(e.to_string()))?),
+            start: None,
+            reason: request.reason,
+            ticket: request.ticket,
+        })
+    }
+
     /// Whether the server's answer is to this wish: what it says becomes arguments of ssh, and the key is ours to lend.
     ///
     /// # Errors
@@ -119,23 +146,72 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
     let (profile, client) = context.connect()?;
     let local = Local::new(&context.places()?, &profile.name);
     local.sweep();
-    let wish = Wish {
-        targets: args.targets.clone(),
-        account: args.account.clone(),
-        lifetime: args.lifetime,
-        start: args.start,
-        reason: reason(context, args.reason.clone())?,
-        ticket: args.ticket.clone(),
-    };
     let limit = args.waiting.limit();
     let (request, held) = context.block_on(async {
+        let like = match &args.like {
+            Some(id) => Some(Wish::like(&client, id).await?),
+            None => None,
+        };
+        let wish = args.wish(context, local.now(), like)?;
         let request = ask(&client, &local, &wish).await?;
+        if let Some(cache) = context.cache() {
+            cache.keep_requests(&profile, std::slice::from_ref(&request));
+        }
         if request.state == "pending" {
             announce(context, &request, limit.is_some());
         }
         obtain(context, &client, &local, request, limit).await
     })?;
-    wait::print(context, &request, held.as_ref())
+    let next = args.next(&request, profile.ssh.is_some());
+    wait::print_and_next(context, &request, held.as_ref(), next.as_deref())
+}
+
+impl RequestArgs {
+    /// What is asked for: as given, else as in the request that it should be like.
+    fn wish(&self, context: &Context, now: Timestamp, like: Option<Wish>) -> Result<Wish, Failure> {
+        let lifetime = match self.until {
+            Some(until) => {
+                let from = self.start.map_or(now, |start| start.max(now));
+                let span = moment::span(from, until);
+                Some(span.map_err(|why| Failure::usage(format!("--until {}: {why}", output::local_time(until))))?)
+            }
+            None => self.lifetime,
+        };
+        let (targets, reason, others) = match like {
+            Some(Wish { targets, account, lifetime, reason, ticket, .. }) => {
+                (targets, Some(reason), (account, lifetime, ticket))
+            }
+            None => (Vec::new(), None, (None, None, None)),
+        };
+        let mut targets = if self.targets.is_empty() { targets } else { self.targets.clone() };
+        for jump in &self.via {
+            let jump = Target::Host(jump.clone());
+            if !targets.contains(&jump) {
+                targets.push(jump);
+            }
+        }
+        Ok(Wish {
+            targets,
+            account: self.account.clone().or(others.0),
+            lifetime: lifetime.or(others.1),
+            start: self.start,
+            reason: self::reason(context, self.reason.clone().or(reason))?,
+            ticket: self.ticket.clone().or(others.2),
+        })
+    }
+
+    /// What to type with the certificate.
+    fn next(&self, request: &wire::Request, is_set_up: bool) -> Option<String> {
+        let is_jump = |host: &String| self.via.iter().any(|jump| jump.as_str() == host);
+        let host = output::escape(request.hosts.iter().find(|host| !is_jump(host)).or(request.hosts.first())?);
+        if self.via.is_empty() {
+            return Some(format!("hallpass ssh {host}"));
+        }
+        // Both legs of a jump read ssh's own configuration.
+        let setup = if is_set_up { "" } else { "hallpass setup && " };
+        let jumps: Vec<&str> = self.via.iter().map(HostName::as_str).collect();
+        Some(format!("{setup}ssh -J {} {host}", jumps.join(",")))
+    }
 }
 
 /// The reason as given, else as typed.

@@ -13,6 +13,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::failure::{Exit, Failure};
+use super::known_hosts::KnownHosts;
 use super::local::Local;
 use super::profile::{self, Places, Profile, SshSetup};
 use super::session_key::Holder;
@@ -95,6 +96,13 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
         given => given.to_vec(),
     };
     check_overlap(&places, &profile.name, &hosts)?;
+    if !args.dry_run {
+        let client = context.anonymous(profile.server.clone())?;
+        // A service that is away, or one from before it had host CA keys, is no reason not to be set up; the next login asks again.
+        if let Ok(known) = context.block_on(async { Ok(KnownHosts::fetch(&client, &hosts).await?) }) {
+            known.keep(&places, &profile.name)?;
+        }
+    }
     let mut changes = vec![fragment_change(&places, &profile, &hosts, &wanted)?];
     let before = read(&config)?;
     let text = before.clone().unwrap_or_default();
@@ -115,10 +123,35 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
 /// # Errors
 /// When the service can't be asked, or the file can't be written.
 pub(crate) async fn refresh(places: &Places, profile: &Profile, client: &Client) -> Result<(), Failure> {
-    let Some(setup) = profile.ssh.as_ref().filter(|setup| setup.hosts.is_empty()) else { return Ok(()) };
-    let hosts = known_hosts(client).await?;
-    check_overlap(places, &profile.name, &hosts)?;
-    let change = fragment_change(places, profile, &hosts, setup)?;
+    if profile.ssh.is_none() {
+        return Ok(());
+    }
+    let hosts = patterns(profile, client).await?;
+    KnownHosts::fetch(client, &hosts).await?.keep(places, &profile.name)?;
+    rewrite(places, profile, &hosts)
+}
+
+/// The hosts of a profile: those it was set up for, else all that the service knows.
+///
+/// # Errors
+/// When the service can't be asked, or knows none.
+pub(crate) async fn patterns(profile: &Profile, client: &Client) -> Result<Vec<Pattern>, Failure> {
+    let given = profile.ssh.as_ref().map(|setup| setup.hosts.as_slice()).unwrap_or_default();
+    if given.is_empty() {
+        return known_hosts(client).await;
+    }
+    let wrong = |why: String| Failure::failed("the profile has a pattern that is none").because(why);
+    given.iter().map(|text| Pattern::parse(text).map_err(wrong)).collect()
+}
+
+/// Writes a profile's fragment anew for these hosts, if it was set up.
+///
+/// # Errors
+/// When its file can't be written, or another profile has one of the hosts.
+pub(crate) fn rewrite(places: &Places, profile: &Profile, hosts: &[Pattern]) -> Result<(), Failure> {
+    let Some(setup) = &profile.ssh else { return Ok(()) };
+    check_overlap(places, &profile.name, hosts)?;
+    let change = fragment_change(places, profile, hosts, setup)?;
     if change.before == change.after { Ok(()) } else { apply(&[change], None) }
 }
 
@@ -158,7 +191,9 @@ fn fragment_change(
         })?;
     }
     let SshSetup { hosts: _, coexist, strict } = *setup;
-    let of = Fragment { profile: &profile.name, hosts, program: &program, folder: local.root(), coexist, strict };
+    let known_hosts = Some(places.known_hosts(&profile.name)).filter(|path| path.exists());
+    let (folder, known_hosts) = (local.root(), known_hosts.as_deref());
+    let of = Fragment { profile: &profile.name, hosts, program: &program, folder, known_hosts, coexist, strict };
     let path = places.fragment(&profile.name);
     Ok(FileChange { before: read(&path)?, path, after: Some(ssh_config::fragment(&of)), mode: 0o600 })
 }
@@ -210,6 +245,7 @@ fn undo(
     changes.retain(|change| change.before != change.after);
     if !dry_run {
         apply(&changes, None)?;
+        KnownHosts::default().keep(places, &profile.name)?;
         profile.ssh = None;
         profile::save(places, profile)?;
     }

@@ -50,6 +50,12 @@ impl Pattern {
         &self.0
     }
 
+    /// Whether every host that fits is certainly one of `ours`: the same pattern, or a name that fits one.
+    pub(crate) fn is_within(&self, ours: &[Self]) -> bool {
+        let is_name = !self.0.contains(['*', '?']);
+        ours.iter().any(|pattern| pattern == self || is_name && pattern.overlaps(self))
+    }
+
     /// Whether some host fits both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         meet(self.0.as_bytes(), other.0.as_bytes())
@@ -98,6 +104,8 @@ pub(crate) struct Fragment<'a> {
     pub(crate) program: &'a Path,
     /// The folder of the profile's keys and host files.
     pub(crate) folder: &'a Path,
+    /// The file of the host CA keys, if the service named any.
+    pub(crate) known_hosts: Option<&'a Path>,
     /// Whether keys of the user's own are offered too.
     pub(crate) coexist: bool,
     /// Whether ssh is to refuse where we have no access to give. OpenSSH 10.1 or newer.
@@ -106,7 +114,7 @@ pub(crate) struct Fragment<'a> {
 
 /// The text of a profile's fragment.
 pub(crate) fn fragment(of: &Fragment<'_>) -> String {
-    let Fragment { profile, hosts, program, folder, coexist, strict } = of;
+    let Fragment { profile, hosts, program, folder, known_hosts, coexist, strict } = of;
     let list = |separator: &str| hosts.iter().map(Pattern::as_str).collect::<Vec<_>>().join(separator);
     let (program, folder) = (program.display(), folder.display());
     let (not, flag, refusal) = if *strict { ("!", " --strict", STRICT_REFUSAL) } else { ("", "", "") };
@@ -120,7 +128,16 @@ pub(crate) fn fragment(of: &Fragment<'_>) -> String {
     if !coexist {
         text.push_str("    IdentitiesOnly yes\n");
     }
+    if let Some(known_hosts) = known_hosts {
+        text.push_str(&global_known_hosts(known_hosts));
+    }
     text
+}
+
+/// The line by which ssh reads a file of known hosts beside the system's own. The user's `UserKnownHostsFile` stays what it is, and new
+/// keys go there as ever.
+pub(crate) fn global_known_hosts(file: &Path) -> String {
+    format!("    GlobalKnownHostsFile /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2 \"{}\"\n", file.display())
 }
 
 /// One way into a host.
@@ -246,6 +263,7 @@ mod tests {
             hosts: &hosts,
             program: Path::new("/usr/local/bin/hallpass"),
             folder: Path::new("/run/user/1000/hallpass/work"),
+            known_hosts: None,
             coexist: false,
             strict: false,
         };
@@ -257,6 +275,10 @@ mod tests {
              Host web-1 db-*\n    Include \"/run/user/1000/hallpass/work/hosts/*.conf\"\n    IdentitiesOnly yes\n"
         );
         assert!(!fragment(&Fragment { coexist: true, ..of }).contains("IdentitiesOnly"));
+        let known = fragment(&Fragment { known_hosts: Some(Path::new("/c/work.known_hosts")), ..of });
+        assert!(known.ends_with(
+            "    GlobalKnownHostsFile /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2 \"/c/work.known_hosts\"\n"
+        ));
         let strict = fragment(&Fragment { strict: true, ..of });
         assert!(
             strict.contains(

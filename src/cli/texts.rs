@@ -1,4 +1,4 @@
-//! What hallpass says about itself: examples, help topics, completion scripts, manual pages, version.
+//! What hallpass says about itself: examples, help topics, manual pages, version.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,12 @@ Examples:
 ";
 
 /// The end of the help.
-pub(crate) const AFTER_HELP: &str = "Topics: hallpass help codes | HP-NNN | exit-codes | environment | files";
+pub(crate) const AFTER_HELP: &str =
+    "Topics: hallpass help codes | HP-NNN | exit-codes | environment | files | formatting";
+
+/// The topics of `hallpass help`, each also a manual page.
+pub(crate) const TOPICS: &[(&str, &str)] =
+    &[("exit-codes", EXIT_CODES), ("environment", ENVIRONMENT), ("files", FILES), ("formatting", FORMATTING)];
 
 const EXIT_CODES: &str = "\
 Exit codes
@@ -45,8 +50,29 @@ Environment (a flag wins over the environment, the environment over the profile)
   HALLPASS_CONFIG_DIR   folder of the profiles
   HALLPASS_STATE_DIR    folder of the login sessions
   HALLPASS_RUNTIME_DIR  folder of keys and certificates
+  HALLPASS_CACHE_DIR    folder of what completion offers
   HALLPASS_SSH          the ssh program to run
+  HALLPASS_ON_MISSING   what plain ssh does without access: ask (default), hint or request
   SSH_AUTH_SOCK         the ssh-agent that holds the login key
+  HTTPS_PROXY           the proxy to the access server
+  TZ                    the time zone in which times are shown
+  NO_COLOR, ACCESSIBLE  set: text stands still (`status --watch`); TERM=dumb does the same
+  CLICOLOR_FORCE        without effect: there is no colour to force
+";
+
+const FORMATTING: &str = "\
+Formatting
+  Standard output holds the answer and nothing else; everything else goes to standard error.
+  (default)   text for people: local times with their offset, lists as columns
+  --json      one JSON document; each has a `schema` field, and a JSON schema of that name in
+              docs/schemas. Times are RFC 3339 in UTC. Fields are only ever added.
+  --jsonl     one JSON document per line, for what happens over time: `wait`, `status --watch`,
+              `audit tail` (with --follow: until Ctrl-C)
+  A failure with --json or --jsonl is one JSON line on standard error (hallpass.failure.v1).
+  -q          says nothing but the answer and failures; -v says more
+  There is no colour, and no redrawing but that of `status --watch` on a terminal; there,
+  --no-color, NO_COLOR, ACCESSIBLE=1 and TERM=dumb make the text stand still.
+  What a terminal would act on or hide is shown as \\u{...}, wherever it came from.
 ";
 
 const FILES: &str = "\
@@ -57,34 +83,17 @@ Files
       key, key.pub      the session key made for this request
       key-cert.pub      its certificate, once approved
       request.json      the request as last seen
+  $XDG_CONFIG_HOME/hallpass/ssh/NAME.known_hosts host CA keys that the service names, if it names any
+  $XDG_CACHE_HOME/hallpass/NAME/                 hosts and requests for completion; safe to delete (else ~/.cache)
   $XDG_RUNTIME_DIR/hallpass/NAME/hosts/          what plain ssh includes for each host that a certificate opens
   $XDG_CONFIG_HOME/hallpass/ssh/NAME.conf        the fragment that `hallpass setup` wrote for a profile
   What is over is deleted at the next run.
 ";
 
-/// Arguments of `hallpass completion`.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct CompletionArgs {
-    /// For which shell
-    #[arg(value_enum)]
-    shell: Shell,
-}
-
-/// Shells with a completion script.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Shell {
-    /// GNU bash
-    Bash,
-    /// Z shell
-    Zsh,
-    /// fish
-    Fish,
-}
-
 /// Arguments of `hallpass man`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ManArgs {
-    /// Write one page per command into this folder, instead of printing hallpass(1)
+    /// Write one page per command and topic below this folder (man1, man7), instead of printing hallpass(1)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -97,19 +106,6 @@ pub(crate) struct HelpArgs {
     words: Vec<String>,
 }
 
-/// `hallpass completion`.
-pub(crate) fn completion(context: &Context, args: CompletionArgs) -> Result<(), Failure> {
-    let mut command = Cli::command();
-    let mut script = Vec::new();
-    let shell = match args.shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    clap_complete::generate(shell, &mut command, "hallpass", &mut script);
-    context.out.raw(&script)
-}
-
 /// `hallpass man`.
 pub(crate) fn man(context: &Context, args: &ManArgs) -> Result<(), Failure> {
     let mut command = Cli::command();
@@ -117,10 +113,15 @@ pub(crate) fn man(context: &Context, args: &ManArgs) -> Result<(), Failure> {
     let Some(folder) = &args.out else {
         return context.out.raw(&page(&command, "hallpass")?);
     };
-    crate::durable::create_folder(folder, 0o755).map_err(|e| Failure::file("make folder", folder, &e))?;
     let mut written = Vec::new();
     write_pages(&command, "hallpass", folder, &mut written)?;
-    context.out.answer(&serde_json::json!({ "written": written }), &format!("{}\n", written.join("\n")))
+    for (topic, text) in TOPICS {
+        write_page(&folder.join("man7").join(format!("hallpass-{topic}.7")), &topic_page(topic, text), &mut written)?;
+    }
+    context.out.answer(
+        &serde_json::json!({ "schema": "hallpass.man.v1", "written": written }),
+        &format!("{}\n", written.join("\n")),
+    )
 }
 
 fn write_pages(
@@ -129,13 +130,32 @@ fn write_pages(
     folder: &std::path::Path,
     written: &mut Vec<String>,
 ) -> Result<(), Failure> {
-    let path = folder.join(format!("{name}.1"));
-    crate::durable::replace(&path, &page(command, name)?, 0o644).map_err(|e| Failure::file("write", &path, &e))?;
-    written.push(path.display().to_string());
+    write_page(&folder.join("man1").join(format!("{name}.1")), &page(command, name)?, written)?;
     for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
         write_pages(sub, &format!("{name}-{}", sub.get_name()), folder, written)?;
     }
     Ok(())
+}
+
+fn write_page(path: &std::path::Path, text: &[u8], written: &mut Vec<String>) -> Result<(), Failure> {
+    if let Some(folder) = path.parent() {
+        crate::durable::create_folder(folder, 0o755).map_err(|e| Failure::file("make folder", folder, &e))?;
+    }
+    crate::durable::replace(path, text, 0o644).map_err(|e| Failure::file("write", path, &e))?;
+    written.push(path.display().to_string());
+    Ok(())
+}
+
+/// A help topic as a page of section 7: its first line is the name, the others stand as they are.
+fn topic_page(topic: &str, text: &str) -> Vec<u8> {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    // In roff a line that begins with a dot or a quote is a request, a backslash an escape, a bare hyphen a typographic one.
+    let line = |line: &str| format!("\\&{}\n", line.replace('\\', "\\e").replace('-', "\\-"));
+    let body: String = rest.lines().map(line).collect();
+    let name = format!("hallpass\\-{}", topic.replace('-', "\\-"));
+    let head =
+        format!(".TH hallpass\\-{topic} 7\n.SH NAME\n{name} \\- {}\n.SH DESCRIPTION\n.nf\n", line(first).trim_end());
+    format!("{head}{body}.fi\n").into_bytes()
 }
 
 fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, Failure> {
@@ -149,15 +169,18 @@ fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, Failure> {
 /// `hallpass version`.
 pub(crate) fn version(context: &Context) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
-    context.out.answer(&serde_json::json!({ "name": "hallpass", "version": version }), &format!("hallpass {version}"))
+    context.out.answer(
+        &serde_json::json!({ "schema": "hallpass.version.v1", "name": "hallpass", "version": version }),
+        &format!("hallpass {version}"),
+    )
 }
 
 /// `hallpass help`.
 pub(crate) fn help(context: &Context, args: &HelpArgs) -> Result<(), Failure> {
+    if let Some((_, text)) = TOPICS.iter().find(|(topic, _)| args.words.first().is_some_and(|word| word == topic)) {
+        return context.out.text(text);
+    }
     match args.words.first().map(String::as_str) {
-        Some("exit-codes") => return context.out.text(EXIT_CODES),
-        Some("environment") => return context.out.text(ENVIRONMENT),
-        Some("files") => return context.out.text(FILES),
         Some("codes") => return help::list(context),
         Some(word) if help::is_code(word) => return help::page(context, word),
         _ => {}

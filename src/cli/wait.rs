@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::args::Globals;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, ended, profile, render};
+use super::{Context, ended, list, output, profile, render};
 use crate::client::{Client, ClientError};
 use crate::name::RequestPrefix;
 use crate::time::{Clock as _, Lifetime, SystemClock};
@@ -97,7 +97,7 @@ pub(crate) async fn until(
     };
     match looked {
         Ok(request) if is_done(&request) => return Ok(request),
-        Ok(request) => waiter.sees(request),
+        Ok(request) => waiter.sees(request)?,
         Err(error) => drop(waiter.away(error)?),
     }
     let mut pause = Duration::from_secs(1);
@@ -159,7 +159,7 @@ impl Waiter<'_> {
                     if is_done(&request) {
                         return Ok(Heard::Done(Box::new(request)));
                     }
-                    self.sees(request);
+                    self.sees(request)?;
                     heard = Heard::Something;
                 }
                 Ok(None) => return Ok(heard),
@@ -168,22 +168,25 @@ impl Waiter<'_> {
         }
     }
 
-    /// Remembers how the request stands; the first time it says who is waited for.
-    fn sees(&mut self, request: wire::Request) {
+    /// Remembers how the request stands; the first time it says who is waited for. In a stream each change is an event.
+    ///
+    /// # Errors
+    /// When standard output can't take the event.
+    fn sees(&mut self, request: wire::Request) -> Result<(), Failure> {
         if self.last.is_none() {
             self.context.out.note(&self.waiting_for(&request));
         }
+        let is_news = self.last.as_ref().is_none_or(|last| !list::is_same(last, &request));
+        if is_news && self.context.out.is_stream() && self.context.out.event(&request, "")?.is_break() {
+            return Err(interrupted(&request.id));
+        }
         self.last = Some(request);
+        Ok(())
     }
 
     /// A server that is away, or not ready yet, is waited for; anything else ends the waiting.
     fn away(&mut self, error: ClientError) -> Result<Heard, Failure> {
-        let is_transient = match &error {
-            ClientError::Unreachable { .. } => true,
-            ClientError::Problem(problem) => problem.retryable && problem.status >= 500 || problem.status == 429,
-            ClientError::Setup { .. } | ClientError::Pin { .. } | ClientError::Protocol(_) => false,
-        };
-        if !is_transient {
+        if !is_transient(&error) {
             return Err(error.into());
         }
         if !std::mem::replace(&mut self.is_away, true) {
@@ -219,7 +222,7 @@ impl Waiter<'_> {
     }
 
     fn waiting_for(&self, request: &wire::Request) -> String {
-        let id = super::output::escape(&request.id);
+        let id = output::escape(&request.id);
         if request.eligible.is_empty() {
             return format!("waiting ({id}), though nobody is known now who could approve it");
         }
@@ -242,13 +245,22 @@ fn interrupted(id: &str) -> Failure {
         .next(format!("hallpass cancel {id}"))
 }
 
+/// Whether trying again can help: the server is away, or not ready yet.
+pub(crate) fn is_transient(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. } => true,
+        ClientError::Problem(problem) => problem.retryable && problem.status >= 500 || problem.status == 429,
+        ClientError::Setup { .. } | ClientError::Pin { .. } | ClientError::Protocol(_) => false,
+    }
+}
+
 /// HP-203.
 pub(crate) fn undecided(request: &wire::Request) -> Failure {
     let by = request.extension.as_ref().map(|e| &e.decide_by).or(request.decide_by.as_ref());
     let mut failure = Failure::new(Exit::Undecided, "HP-203", format!("{} is not decided yet", request.id))
         .because(format!("can approve: {}", render::who_can(request)));
     if let Some(by) = by {
-        failure = failure.because(format!("lapses at {}", super::output::local_text(by)));
+        failure = failure.because(format!("lapses at {}", output::local_text(by)));
     }
     failure.next(format!("hallpass wait {}", request.id))
 }
@@ -289,7 +301,7 @@ fn begins_later(request: &wire::Request, failure: Failure) -> Failure {
 
 /// HP-210.
 pub(crate) fn not_begun(request: &wire::Request) -> Failure {
-    let begins = request.window.as_ref().map_or_else(String::new, |w| super::output::local_text(&w.not_before));
+    let begins = request.window.as_ref().map_or_else(String::new, |w| output::local_text(&w.not_before));
     Failure::new(Exit::Undecided, "HP-210", format!("{} is granted, but begins later", request.id))
         .because(format!("its window begins at {begins}"))
         .because("its certificate is made then, by the rules of that time; until then it can be taken back")
@@ -332,6 +344,20 @@ pub(crate) fn over(request: &wire::Request) -> Failure {
 /// # Errors
 /// When standard output can't take it.
 pub(crate) fn print(context: &Context, request: &wire::Request, held: Option<&Held>) -> Result<(), Failure> {
+    let next = request.hosts.first().map(|host| format!("hallpass ssh {}", output::escape(host)));
+    print_and_next(context, request, held, next.as_deref())
+}
+
+/// The same, with another thing to do next.
+///
+/// # Errors
+/// When standard output can't take it.
+pub(crate) fn print_and_next(
+    context: &Context,
+    request: &wire::Request,
+    held: Option<&Held>,
+    next: Option<&str>,
+) -> Result<(), Failure> {
     let mut document = document(request)?;
     let mut text = granted(request);
     if let Some(held) = held {
@@ -345,8 +371,8 @@ pub(crate) fn print(context: &Context, request: &wire::Request, held: Option<&He
         }
     }
     context.out.answer(&document, &text)?;
-    if let Some(host) = request.hosts.first().filter(|_| held.is_some()) {
-        context.out.note(&format!("next: hallpass ssh {host}"));
+    if let Some(next) = next.filter(|_| held.is_some()) {
+        context.out.note(&format!("next: {next}"));
     }
     Ok(())
 }
@@ -382,5 +408,5 @@ fn granted(request: &wire::Request) -> String {
     };
     let until = request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after)));
     let hosts = render::joined(&request.hosts);
-    format!("{} {by}\n  access       {hosts} as {}{until}", request.id, super::output::escape(&request.account))
+    format!("{} {by}\n  access       {hosts} as {}{until}", request.id, output::escape(&request.account))
 }

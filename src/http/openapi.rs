@@ -78,6 +78,7 @@ pub(super) fn api() -> OpenApiRouter<App> {
         .routes(routes!(log::list))
         .routes(routes!(log::proof))
         .routes(routes!(probes::user_keys))
+        .routes(routes!(probes::host_keys))
         .routes(routes!(probes::document))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))

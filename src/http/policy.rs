@@ -12,15 +12,40 @@ use super::error::Problem;
 use super::extract::{BodyLimit, Json, NoQuery, Query};
 use super::openapi::Problems;
 use super::show;
-use crate::name::PolicyVersion;
+use crate::name::{PolicyVersion, Target};
 use crate::policy::TEXT_BYTES_MAX;
+use crate::service::hosts::HostFilter;
 use crate::wire;
 
+/// The longest text that hosts are looked for by; no name or tag is longer.
+const TEXT_MAX: usize = 253;
+
 /// The hosts that policy knows, by name.
-#[utoipa::path(get, path = "/v1/hosts", tag = "policy", responses((status = 200, body = wire::Hosts), Problems))]
-pub(super) async fn hosts(_caller: Caller, _: NoQuery, State(app): State<App>) -> Answer<wire::Hosts> {
-    let (_, policy) = app.service.policy_now();
-    Answer(wire::Hosts { hosts: policy.hosts().map(show::host).collect() })
+#[utoipa::path(get, path = "/v1/hosts", tag = "policy",
+    params(
+        ("text" = Option<String>, Query, description = "only those with this in their name or in a tag"),
+        ("tag" = Option<String>, Query, description = "only those with this tag, `key=value`"),
+        ("ways" = Option<bool>, Query, description = "say what the caller may ask for; then at most 1000 hosts"),
+    ),
+    responses((status = 200, body = wire::Hosts), Problems))]
+pub(super) async fn hosts(
+    caller: Caller,
+    mut query: Query,
+    State(app): State<App>,
+) -> Result<Answer<wire::Hosts>, Problem> {
+    let text = |text: &str| match text.len() {
+        0 => Err("it is empty".to_owned()),
+        1..=TEXT_MAX => Ok(text.to_owned()),
+        _ => Err(format!("it is longer than {TEXT_MAX} bytes")),
+    };
+    let tag = |text: &str| match Target::parse(&format!("tag:{text}")) {
+        Ok(Target::Tag(key, value)) => Ok((key, value)),
+        Ok(Target::Host(_)) | Err(_) => Err(format!("{text:?} is not key=value")),
+    };
+    let filter = HostFilter { text: query.one("text", text)?, tag: query.one("tag", tag)?, ways: query.flag("ways")? };
+    query.end()?;
+    let list = app.service.hosts(&caller.proven, filter).await?;
+    Ok(Answer(wire::Hosts { hosts: list.hosts.iter().map(show::host).collect(), is_cut: list.is_cut }))
 }
 
 /// The policy in force, or another version, with its text. Operators and auditors.

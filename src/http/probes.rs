@@ -23,6 +23,13 @@ pub(super) async fn user_keys(_: Anyone, _: NoQuery, State(app): State<App>) -> 
     app.service.trust_bundle()
 }
 
+/// The host CA keys, as `@cert-authority` lines for a `known_hosts` file; empty as long as there is no host CA. Public keys only.
+#[utoipa::path(get, path = "/v1/ca/host-keys", tag = "ca", security(()),
+    responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
+pub(super) async fn host_keys(_: Anyone, _: NoQuery) -> &'static str {
+    ""
+}
+
 /// This document.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "probes", security(()),
     responses((status = 200, body = String, content_type = "application/json"), ProblemsOpen))]

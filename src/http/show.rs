@@ -2,8 +2,9 @@
 
 use crate::access::{Grant, State};
 use crate::name::PersonName;
-use crate::policy::{Host, Outcome, Quorum, Refused, Verdict};
+use crate::policy::{Outcome, Quorum, Refused, Verdict, Way};
 use crate::service::access::View;
+use crate::service::hosts::HostView;
 use crate::service::policy::Applied;
 use crate::ssh::cert::{Certificate, Extension};
 use crate::time::Window;
@@ -153,11 +154,23 @@ pub(super) fn refused(refused: &Refused) -> String {
     text + &refused.why
 }
 
-/// A host that policy knows.
-pub(super) fn host(host: &Host) -> wire::Host {
+/// A host that policy knows, and what may be asked for there.
+pub(super) fn host(view: &HostView) -> wire::Host {
+    let HostView { host, ways } = view;
     wire::Host {
         name: host.name.to_string(),
         tags: host.tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        ways: ways.as_ref().map(|ways| ways.iter().map(way).collect()),
+    }
+}
+
+fn way(way: &Way) -> wire::Way {
+    wire::Way {
+        account: way.account.to_string(),
+        verdict: if way.quorum.is_some() { "ask" } else { "allow" }.to_owned(),
+        needs: way.quorum.as_ref().map(needs).unwrap_or_default(),
+        longest: way.longest.to_string(),
+        rule: way.rule.to_string(),
     }
 }
 

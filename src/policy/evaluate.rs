@@ -41,11 +41,11 @@ pub(super) enum Detail {
 }
 
 /// A host, and the grant that decided for it.
-struct Granted<'p> {
+pub(super) struct Granted<'p> {
     host: &'p Host,
     number: usize,
-    rule: &'p Rule,
-    grant: &'p Grant,
+    pub(super) rule: &'p Rule,
+    pub(super) grant: &'p Grant,
 }
 
 /// What is needed to look at each host.
@@ -59,11 +59,17 @@ pub(super) struct Asked<'p> {
     pub(super) moment: Timestamp,
 }
 
+impl<'p> Asked<'p> {
+    pub(super) fn new(policy: &'p Policy, question: &'p Question) -> Self {
+        let person = policy.directory.person(&question.person);
+        let candidates = policy.index.for_account(person, &question.account);
+        let moment = question.start.unwrap_or(question.at).max(question.at);
+        Self { policy, question, person, candidates, moment }
+    }
+}
+
 pub(super) fn evaluate(policy: &Policy, question: &Question, detail: Detail) -> Verdict {
-    let person = policy.directory.person(&question.person);
-    let candidates = policy.index.for_account(person, &question.account);
-    let moment = question.start.unwrap_or(question.at).max(question.at);
-    let asked = Asked { policy, question, person, candidates, moment };
+    let asked = Asked::new(policy, question);
     Verdict { outcome: outcome(&asked), trace: trace::trace(&asked, detail) }
 }
 
@@ -124,7 +130,7 @@ fn unmet_beside(asked: &Asked<'_>, found: &Granted<'_>) -> Vec<Refused> {
 }
 
 /// The rule that decides for one host.
-fn decide<'p>(asked: &Asked<'p>, host: &'p Host) -> Result<Granted<'p>, Refused> {
+pub(super) fn decide<'p>(asked: &Asked<'p>, host: &'p Host) -> Result<Granted<'p>, Refused> {
     let mut first = None;
     for number in asked.candidates.iter().copied() {
         let Some(rule) = asked.policy.rules.get(number) else { continue };
@@ -149,18 +155,23 @@ fn decide<'p>(asked: &Asked<'p>, host: &'p Host) -> Result<Granted<'p>, Refused>
     })
 }
 
+/// The rule that forbids the account on a host of scope "account", and so on all of them.
+pub(super) fn forbidden_by_scope<'p>(asked: &Asked<'p>) -> Option<(&'p Rule, &'p Host)> {
+    let rules = asked.candidates.iter().filter_map(|number| asked.policy.rules.get(*number));
+    let mut refusals = rules.filter(|rule| rule.grant().is_none() && rule.is_time(asked.moment));
+    refusals.find_map(|rule| {
+        let mut others = asked.policy.hosts.values().filter(|host| host.scope == Scope::Account);
+        others.find(|host| rule.has_host(host)).map(|host| (rule, host))
+    })
+}
+
 /// A refusal for a host that this certificate would open although nobody asked for it: the principal of a host of scope
 /// "account" is the bare account, which every such host accepts. What a rule forbids on one of them is so forbidden on all.
 fn opened_too(asked: &Asked<'_>, granted: &Granted<'_>) -> Option<Refused> {
     if granted.host.scope != Scope::Account {
         return None;
     }
-    let rules = asked.candidates.iter().filter_map(|number| asked.policy.rules.get(*number));
-    let refusals: Vec<&Rule> = rules.filter(|rule| rule.grant().is_none() && rule.is_time(asked.moment)).collect();
-    let (rule, host) = refusals.iter().find_map(|rule| {
-        let others = asked.policy.hosts.values().filter(|host| host.scope == Scope::Account);
-        others.into_iter().find(|host| rule.has_host(host)).map(|host| (rule, host))
-    })?;
+    let (rule, host) = forbidden_by_scope(asked)?;
     let account = &asked.question.account;
     let why = format!(
         "rule \"{}\" forbids {account} on {}, which a certificate for {} would open too: both have scope \"account\"",

@@ -15,6 +15,7 @@
 //! | `rule.rs`, `when.rs` | one rule's conditions, and how they match |
 //! | `index.rs` | which rules can concern a person and account |
 //! | `evaluate.rs`, `trace.rs` | the verdict, and why |
+//! | `ways.rs` | what a person may ask for, host by host |
 //! | `quorum.rs` | who must agree, and whether they have |
 //! | `test.rs` | a policy's own tests |
 //! | `diff.rs`, `standing.rs` | who gains and loses what between two policies |
@@ -29,6 +30,7 @@ mod spec;
 mod standing;
 pub mod test;
 mod trace;
+mod ways;
 mod when;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +43,7 @@ use crate::ssh::cert::Options;
 use crate::time::{Lifetime, Timestamp};
 pub use quorum::{Approvals, Need, Quorum, Who};
 pub use spec::TEXT_BYTES_MAX;
+pub use ways::Way;
 
 /// The most hosts of one request. Our choice: a certificate stays small, and an approver can read them all.
 pub const HOSTS_MAX: usize = 16;

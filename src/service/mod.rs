@@ -21,6 +21,7 @@ mod ask;
 pub mod clock;
 pub mod failure;
 mod head;
+pub mod hosts;
 pub mod issue;
 pub mod log;
 pub mod login;

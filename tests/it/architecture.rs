@@ -95,7 +95,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("strsim", &["document/"]),
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
-    ("jiff", &["time.rs", "policy/", "cli/output.rs"]),
+    ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),
     ("serde", &["wire.rs", "client/", "http/", "store/rows.rs", "cli/"]),
     // storage
     ("rusqlite", &["store/"]),

@@ -30,6 +30,7 @@ const STEPS: [&str; 12] = [
 #[track_caller]
 fn check(story: &serde_json::Value) {
     assert_eq!(story["schema"], "hallpass.demo.v1");
+    crate::cli::schemas::check_lines(&story.to_string());
     assert_eq!(story["held"], true, "{story:#}");
     let steps = story["steps"].as_array().unwrap();
     for wanted in STEPS {

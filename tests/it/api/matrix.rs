@@ -63,6 +63,7 @@ async fn input(site: &Site, route: &str, request: &wire::Request) -> (String, Op
         | "GET /healthz"
         | "GET /metrics"
         | "GET /readyz"
+        | "GET /v1/ca/host-keys"
         | "GET /v1/ca/user-keys"
         | "GET /v1/hosts"
         | "GET /v1/log/checkpoint"

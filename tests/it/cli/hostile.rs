@@ -71,7 +71,10 @@ fn evil_answers(path: &str) -> (u16, Value) {
         "/v1/log/entries" => json!({ "entries": [EVIL] }),
         "/v1/log/proof" => json!({ "proof": [EVIL] }),
         "/v1/requests/7K3F-9QX2/history" => json!({ "entries": [EVIL] }),
-        "/v1/ca/user-keys" => json!(EVIL),
+        "/v1/ca/user-keys" | "/v1/ca/host-keys" => json!(EVIL),
+        "/v1/hosts" => json!({ "is_cut": true, "hosts": [{ "name": EVIL, "tags": [EVIL], "ways": [
+            { "account": EVIL, "verdict": EVIL, "needs": [{ "need": 1, "from": [EVIL] }], "longest": EVIL, "rule": EVIL }
+        ] }, { "name": "web-1", "tags": [], "ways": null }] }),
         _ if path.ends_with("/deny") || path.ends_with("/approve") || path.starts_with("/v1/requests/") => {
             evil_request()
         }
@@ -101,6 +104,10 @@ fn stage_at(url: &str) -> Stage {
 fn commands() -> Vec<Vec<&'static str>> {
     let all = [
         "status",
+        "hosts",
+        "known-hosts",
+        "request --like 7K3F --no-wait",
+        "end --all",
         "requests",
         "inbox",
         "show 7K3F",

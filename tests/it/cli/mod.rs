@@ -1,12 +1,16 @@
 //! The command line as people and scripts meet it: the real program against a real server, every word and exit code pinned in
 //! `tests/cli/*.txt` (`!` marks standard error, `[n]` the exit code). `UPDATE_GOLDEN=1` rewrites those; look at the diff.
 
+mod completion;
 mod device;
 mod doctor;
+mod everyday;
 mod help;
 mod hostile;
+mod masters;
 mod plain_ssh;
 mod plain_waiting;
+pub(crate) mod schemas;
 mod service;
 mod session_keys;
 mod stage;
@@ -27,6 +31,9 @@ fn wrong_usage_says_what_and_exits_2_and_help_is_an_answer() {
     let mut stage = Stage::empty();
     for arguments in [
         &["aprove"][..],
+        &["stauts"],
+        &["policy", "aply"],
+        &["xyzzy"],
         &["request"],
         &["request", "web-1", "--for", "soon"],
         &["request", "Web_1", "--json"],
@@ -55,6 +62,7 @@ fn wrong_usage_says_what_and_exits_2_and_help_is_an_answer() {
         &["help", "exit-codes"],
         &["help", "environment"],
         &["help", "files"],
+        &["help", "formatting"],
         &["help", "approve"],
         &["help", "audit", "search"],
     ] {
@@ -65,20 +73,26 @@ fn wrong_usage_says_what_and_exits_2_and_help_is_an_answer() {
 }
 
 #[test]
-fn completion_scripts_and_manual_pages_come_from_the_command_tree() {
+fn manual_pages_come_from_the_command_tree() {
     let stage = Stage::empty();
-    for (shell, word) in
-        [("bash", "complete -F _hallpass"), ("zsh", "#compdef hallpass"), ("fish", "complete -c hallpass")]
-    {
-        let ran = stage.as_person("alice", &["completion", shell]);
-        assert!(ran.code == 0 && ran.out.contains(word) && ran.out.contains("approve"), "{shell}");
-    }
     let ran = stage.as_person("alice", &["man"]);
     assert!(ran.code == 0 && ran.out.contains(".TH hallpass 1"), "{}", ran.out);
     let ran = stage.as_person("alice", &["man", "--out", &stage.shown("man"), "--json"]);
     let written = ran.json()["written"].as_array().unwrap().len();
     assert!(written > 25, "{}", ran.out);
-    assert!(std::fs::read_to_string(stage.path("man/hallpass-policy-apply.1")).unwrap().contains("dry\\-run"));
+    assert!(std::fs::read_to_string(stage.path("man/man1/hallpass-policy-apply.1")).unwrap().contains("dry\\-run"));
+    for topic in ["exit-codes", "environment", "files", "formatting"] {
+        let page = std::fs::read_to_string(stage.path(&format!("man/man7/hallpass-{topic}.7"))).unwrap();
+        let said = stage.as_person("alice", &["help", topic]).out;
+        let body: String = page
+            .lines()
+            .skip_while(|line| *line != ".nf")
+            .skip(1)
+            .take_while(|line| *line != ".fi")
+            .fold(String::new(), |text, line| text + line.trim_start_matches("\\&") + "\n");
+        let said = said.split_once('\n').unwrap().1.to_owned();
+        assert_eq!(body.replace("\\-", "-").replace("\\e", "\\"), said);
+    }
 }
 
 #[test]

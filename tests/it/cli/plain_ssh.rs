@@ -107,7 +107,11 @@ pub(super) struct Typed {
 
 impl Typed {
     pub(super) fn start(plain: &Plain, line: &str) -> Self {
-        let mut command = plain.program("script", &["-qefc", line, "/dev/null"]);
+        Self::run(plain.program("script", &["-qefc", line, "/dev/null"]))
+    }
+
+    /// The same for a command that makes its own terminal.
+    pub(super) fn run(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
         let (sender, heard) = std::sync::mpsc::channel();
@@ -134,7 +138,12 @@ impl Typed {
     }
 
     pub(super) fn types(&mut self, line: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.keys(&format!("{line}\n"));
+    }
+
+    /// Types without an end of line.
+    pub(super) fn keys(&mut self, keys: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
     /// Reads to its end.

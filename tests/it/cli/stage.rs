@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 use regex::{Captures, Regex};
 
@@ -39,7 +39,9 @@ pub(super) struct Ran {
 /// A command that runs beside the test; its standard error is read line by line.
 pub(super) struct Running {
     child: Child,
+    out: BufReader<ChildStdout>,
     err: BufReader<ChildStderr>,
+    read: String,
     seen: String,
 }
 
@@ -235,8 +237,9 @@ impl Stage {
     /// Starts a command that goes on beside the test.
     pub(super) fn starts(&mut self, person: &str, arguments: &[&str]) -> Running {
         let mut child = self.command(person, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let err = BufReader::new(child.stderr.take().unwrap());
-        Running { child, err, seen: String::new() }
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (out, err) = (BufReader::new(out), BufReader::new(err));
+        Running { child, out, err, read: String::new(), seen: String::new() }
     }
 
     /// Writes down how a command ended.
@@ -248,6 +251,10 @@ impl Stage {
             if word.contains([' ', '"', '\\']) { format!("'{word}'") } else { word }
         });
         self.transcript.push_str(&format!("{person}$ hallpass {}\n", quoted.collect::<Vec<_>>().join(" ")));
+        if arguments.iter().any(|argument| ["--json", "--jsonl"].contains(argument)) {
+            super::schemas::check_lines(&ran.out);
+            super::schemas::check_lines(&ran.err);
+        }
         for (sign, text) in [("", &ran.out), ("! ", &ran.err)] {
             for line in text.lines() {
                 self.transcript.push_str(&format!("{}\n", format!("{sign}{line}").trim_end()));
@@ -313,6 +320,17 @@ impl Running {
         }
     }
 
+    /// Reads its standard output up to a line that holds `text`; returns that line.
+    pub(super) fn prints(&mut self, text: &str) -> String {
+        loop {
+            let from = self.read.len();
+            assert!(self.out.read_line(&mut self.read).unwrap() > 0, "ended without {text:?}:\n{}", self.read);
+            if self.read[from..].contains(text) {
+                return self.read[from..].to_owned();
+            }
+        }
+    }
+
     pub(super) fn signal(&self, name: &str) {
         signal(&self.child, name);
     }
@@ -320,8 +338,9 @@ impl Running {
     /// Waits for its end.
     pub(super) fn ends(mut self) -> Ran {
         std::io::Read::read_to_string(&mut self.err, &mut self.seen).unwrap();
+        std::io::Read::read_to_string(&mut self.out, &mut self.read).unwrap();
         let mut ran = Ran::of(self.child.wait_with_output().unwrap());
-        ran.err = self.seen;
+        (ran.out, ran.err) = (self.read, self.seen);
         ran
     }
 }
@@ -411,10 +430,12 @@ fn normal(text: &str, folder: &Path) -> String {
     // Whether the temporary folder is in memory differs from machine to machine.
     let text = replace(&text, r"(?m)^(ok|warn) +runtime .*\n( {11}.*\n)*", "(runtime)\n");
     // The client looks at its clock a moment after the server did.
-    let text = replace(&text, r#""clock_off_s":\d\b"#, "\"clock_off_s\":N");
+    let text = replace(&text, r#""clock_off_s":\d\b"#, "\"clock_off_s\":0");
     let text = replace(&text, r"SHA256:[A-Za-z0-9+/]{43}", "FINGERPRINT");
     let text = replace(&text, r#"trace(":"| )[0-9a-f]{16}"#, "trace${1}TRACE");
     let text = replace(&text, r"AAAA[A-Za-z0-9+/]{30,}=*", "KEY");
+    let text = replace(&text, r"\\n[A-Za-z0-9+/]{43}=\\n", r"\nROOT\n");
+    let text = replace(&text, r"/log [A-Za-z0-9+/]{60,}=*", "/log SIGNATURE");
     replace(&text, r"/log\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{40,}", "/log+LOGKEY")
 }
 

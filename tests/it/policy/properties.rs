@@ -292,3 +292,37 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// What the list of hosts says may be asked for is what a question would not be refused for by a rule, or for want of one.
+    #[test]
+    fn the_ways_into_a_host_are_those_that_a_question_may_take(rules in any_rules(), question in any_question(1)) {
+        let policy = policy(&numbered(&rules));
+        let hosts: Vec<_> = policy.hosts().collect();
+        let ways = policy.ways(&question.person, &hosts, question.at);
+        for (host, ways) in hosts.iter().zip(&ways) {
+            for account in ACCOUNTS.map(|name| Account::parse(name).unwrap()) {
+                let hosts = BTreeSet::from([host.name.clone()]);
+                let asked = Question { hosts, account: account.clone(), start: None, held: Lifetime::ZERO, ..question.clone() };
+                let way = ways.iter().find(|way| way.account == account);
+                let says_no = match &policy.evaluate(&asked).outcome {
+                    Outcome::Refuse(refused) => {
+                        refused.iter().any(|no| matches!(no.kind, RefusedKind::NoRule | RefusedKind::Rule | RefusedKind::Unknown))
+                    }
+                    Outcome::Allow(terms) => {
+                        let way = way.expect("allowed, so listed");
+                        prop_assert_eq!((&way.quorum, way.longest), (&None, terms.lifetime_max));
+                        false
+                    }
+                    Outcome::Ask(terms, quorum) => {
+                        let way = way.expect("may be asked, so listed");
+                        prop_assert_eq!((way.quorum.as_ref(), way.longest), (Some(quorum), terms.lifetime_max));
+                        prop_assert_eq!(&terms.rules, &vec![way.rule.clone()]);
+                        false
+                    }
+                };
+                prop_assert_eq!(way.is_none(), says_no, "{} as {}", host.name, account);
+            }
+        }
+    }
+}

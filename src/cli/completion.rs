@@ -1,0 +1,196 @@
+//! Completion: `hallpass completion SHELL` prints what a shell reads once; the shell then runs us at each key with `HALLPASS_COMPLETE`.
+//!
+//! Hosts, requests and profiles come from this machine's files alone (`cache`): no network, no runtime, nothing but an answer. What each
+//! argument is completed with is one table ([`WITH`]).
+//!
+//! Invariant: only parsed names are offered, so nothing that a server said can act in a shell.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+
+use super::args::Cli;
+use super::cache::{Cache, Known};
+use super::failure::{Exit, Failure};
+use super::output::Output;
+use super::profile::{self, Places};
+use super::{Context, texts};
+
+/// The variable by which a shell asks.
+const VARIABLE: &str = "HALLPASS_COMPLETE";
+
+/// Arguments of `hallpass completion`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// For which shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Shells with completion.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Shell {
+    /// GNU bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
+impl Shell {
+    const fn completer(self) -> &'static dyn EnvCompleter {
+        match self {
+            Self::Bash => &Bash,
+            Self::Zsh => &Zsh,
+            Self::Fish => &Fish,
+        }
+    }
+}
+
+/// What an argument is completed with.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Hosts.
+    Hosts,
+    /// Requests of anybody, in any state.
+    Requests,
+    /// Requests that wait for this person.
+    ToDecide,
+    /// This person's requests in these states.
+    Mine(&'static [&'static str]),
+    /// The same, or their hosts.
+    MineOrHosts(&'static [&'static str]),
+    /// Commands and topics.
+    Help,
+}
+
+/// Command, argument, and what it is completed with.
+const WITH: &[(&str, &str, Kind)] = &[
+    ("approve", "id", Kind::ToDecide),
+    ("approve", "only", Kind::Hosts),
+    ("cancel", "which", Kind::MineOrHosts(&["pending", "approved"])),
+    ("deny", "id", Kind::ToDecide),
+    ("end", "which", Kind::MineOrHosts(&["approved", "issued"])),
+    ("explain", "targets", Kind::Hosts),
+    ("extend", "which", Kind::MineOrHosts(&["issued"])),
+    ("help", "words", Kind::Help),
+    ("hosts", "query", Kind::Hosts),
+    ("request", "like", Kind::Requests),
+    ("request", "targets", Kind::Hosts),
+    ("request", "via", Kind::Hosts),
+    ("requests", "host", Kind::Hosts),
+    ("show", "id", Kind::Requests),
+    ("ssh", "host", Kind::Hosts),
+    ("wait", "id", Kind::Mine(&["pending", "approved"])),
+];
+
+/// `hallpass completion`.
+pub(crate) fn completion(context: &Context, args: CompletionArgs) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    args.shell
+        .completer()
+        .write_registration(VARIABLE, "hallpass", "hallpass", "hallpass", &mut script)
+        .map_err(|e| Failure::failed("cannot write the completion script").because(e.to_string()))?;
+    context.out.raw(&script)
+}
+
+/// Answers a shell that asks; `None` when none does.
+pub(crate) fn answer(out: Output) -> Option<ExitCode> {
+    let name = profile::env(VARIABLE)?;
+    // A shell has nowhere to show why there is no answer.
+    let Ok(shell) = <Shell as clap::ValueEnum>::from_str(&name, false) else {
+        return Some(ExitCode::from(Exit::Usage.code()));
+    };
+    let words: Vec<OsString> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
+    let mut command = command(&words);
+    let mut answer = Vec::new();
+    let here = std::env::current_dir().ok();
+    let completed =
+        words.is_empty() || shell.completer().write_complete(&mut command, words, here.as_deref(), &mut answer).is_ok();
+    let is_written = completed && out.raw(&answer).is_ok();
+    Some(if is_written { ExitCode::SUCCESS } else { ExitCode::from(Exit::Failed.code()) })
+}
+
+/// The command tree with what its arguments are completed with.
+fn command(words: &[OsString]) -> clap::Command {
+    let places = Places::from_env().ok();
+    let cache = places.as_ref().map(|places| Cache::new(places, &profile_in(words)));
+    let mut command = Cli::command();
+    if let Some(places) = places {
+        let names = move || profile::names(&places).into_iter().map(CompletionCandidate::new).collect();
+        command = command.mut_arg("profile", |argument| argument.add(ArgValueCandidates::new(names)));
+    }
+    for &(name, argument, kind) in WITH {
+        let cache = cache.clone();
+        let offered = move || cache.as_ref().map_or_else(Vec::new, |cache| kind.candidates(cache));
+        // Not `mut_arg`, which would put the argument behind the others.
+        let add = |it: clap::Arg| {
+            let is_it = it.get_id() == argument;
+            if is_it { it.add(ArgValueCandidates::new(offered.clone())) } else { it }
+        };
+        command = command.mut_subcommand(name, |sub| sub.mut_args(add));
+    }
+    command
+}
+
+/// The profile that the line names so far, else the environment, else the default.
+fn profile_in(words: &[OsString]) -> String {
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    let apart = words.windows(2).find_map(|pair| match pair {
+        ["--profile", name] => Some((*name).to_owned()),
+        _ => None,
+    });
+    let joined = || words.iter().find_map(|word| word.strip_prefix("--profile=")).map(str::to_owned);
+    apart.or_else(joined).or_else(|| profile::env("HALLPASS_PROFILE")).unwrap_or_else(|| "default".to_owned())
+}
+
+impl Kind {
+    fn candidates(self, cache: &Cache) -> Vec<CompletionCandidate> {
+        let of = |known: Known| CompletionCandidate::new(known.id.clone()).help(Some(known.says().into()));
+        let mine = |states: &'static [&'static str]| {
+            cache.requests().into_iter().filter(move |known| known.mine && states.contains(&known.state.as_str()))
+        };
+        match self {
+            Self::Hosts => cache.hosts().into_iter().map(CompletionCandidate::new).collect(),
+            Self::Requests => cache.requests().into_iter().map(of).collect(),
+            Self::ToDecide => cache.requests().into_iter().filter(|known| known.may_decide).map(of).collect(),
+            Self::Mine(states) => mine(states).map(of).collect(),
+            Self::MineOrHosts(states) => {
+                let hosts = mine(states).flat_map(|known| known.hosts).map(CompletionCandidate::new);
+                mine(states).map(of).chain(hosts).collect()
+            }
+            Self::Help => {
+                let command = Cli::command();
+                let commands =
+                    command.get_subcommands().filter(|sub| !sub.is_hide_set()).map(|sub| sub.get_name().to_owned());
+                let topics = texts::TOPICS.iter().map(|(topic, _)| (*topic).to_owned());
+                commands.chain(topics).map(CompletionCandidate::new).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table_names_an_argument_that_there_is() {
+        let tree = Cli::command();
+        for (name, argument, _) in WITH {
+            let sub = tree.find_subcommand(name).unwrap_or_else(|| panic!("{name}"));
+            assert!(sub.get_arguments().any(|a| a.get_id() == argument), "{name} {argument}");
+        }
+        command(&[]).debug_assert();
+    }
+
+    #[test]
+    fn the_profile_of_the_line_counts() {
+        let of = |line: &str| profile_in(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!([of("x --profile work y"), of("x --profile=home")], ["work", "home"]);
+    }
+}

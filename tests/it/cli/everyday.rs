@@ -1,0 +1,217 @@
+//! The rest of an engineer's day: what a prompt shows, what a window that stays open shows, hosts, further forms of asking, giving back.
+
+use super::stage::Stage;
+use super::{REASON, asked};
+
+#[test]
+fn a_prompt_shows_what_is_held_from_local_files_alone() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.types("alice", &["status", "--short"]).out, "");
+    let id = asked(&mut stage);
+    stage.types("bob", &["approve", &id, "-y"]);
+    assert_eq!(stage.types("alice", &["status", "--short"]).out, "", "granted, but nothing is held yet");
+    assert_eq!(stage.as_person("alice", &["wait", &id]).code, 0);
+    stage.stop();
+    std::fs::remove_file(stage.path("alice/state/default/session")).unwrap();
+    let ran = stage.as_person("alice", &["status", "--short"]);
+    assert!(ran.code == 0 && ["default web-1 19m\n", "default web-1 20m\n"].contains(&ran.out.as_str()), "{}", ran.out);
+    let held = stage.as_person("alice", &["status", "--short", "--json"]).json();
+    assert_eq!((held["profile"].as_str(), held["held"][0]["id"].as_str()), (Some("default"), Some(id.as_str())));
+    assert!((1_100..=1_200).contains(&held["held"][0]["left_s"].as_u64().unwrap()), "{held}");
+    assert_eq!(stage.as_person("alice", &["status", "--short", "--profile", "work"]).out, "");
+    assert_eq!(stage.types("alice", &["status", "--short", "--json", "--profile", "work"]).code, 0);
+    stage.check("short");
+}
+
+#[test]
+fn a_status_that_stays_says_what_changes_and_ends_cleanly() {
+    let mut stage = Stage::new();
+    let mut watching = stage.starts("alice", &["status", "--watch"]);
+    watching.prints("you hold no access");
+    let id = asked(&mut stage);
+    watching.prints("pending");
+    stage.types("bob", &["approve", &id, "-y"]);
+    watching.prints("approved");
+    stage.stop();
+    watching.hears("cannot be reached");
+    stage.start();
+    watching.hears("connected again");
+    stage.types("alice", &["end", &id]);
+    watching.prints("ended");
+    watching.signal("INT");
+    let ran = watching.ends();
+    assert_eq!(ran.code, 0);
+    assert!(!ran.out.contains('\u{1b}'), "no terminal, no codes");
+    stage.note("alice", &["status", "--watch"], &ran);
+    stage.check("watch");
+}
+
+#[test]
+fn streams_are_one_document_per_line_and_only_where_things_happen_over_time() {
+    let mut stage = Stage::new();
+    for arguments in [
+        &["requests", "--jsonl"][..],
+        &["status", "--jsonl"],
+        &["request", "web-1", "--reason", REASON, "--jsonl"],
+        &["status", "--watch", "--json"],
+        &["audit", "tail", "--follow", "--json"],
+        &["wait", "--json", "--jsonl"],
+        &["status", "--short", "--watch"],
+    ] {
+        let ran = stage.types("alice", arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}");
+    }
+    let documents = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let mut watching = stage.starts("alice", &["status", "--watch", "--jsonl"]);
+    watching.prints("\"requests\":[]");
+    let id = asked(&mut stage);
+    watching.prints(&id);
+    let mut waiting = stage.starts("alice", &["wait", &id, "--jsonl"]);
+    waiting.prints("\"state\":\"pending\"");
+    stage.types("bob", &["approve", &id, "-y"]);
+    let ran = waiting.ends();
+    let events = documents(&ran.out);
+    let states: Vec<_> = events.iter().map(|event| event["state"].as_str().unwrap()).collect();
+    assert_eq!((ran.code, states), (0, vec!["pending", "issued"]), "{}", ran.out);
+    assert!(events[1]["certificate"]["serial"].as_u64().is_some());
+    stage.note("alice", &["wait", &id, "--jsonl"], &ran);
+    watching.prints("\"state\":\"issued\"");
+    watching.signal("INT");
+    let ran = watching.ends();
+    assert_eq!(ran.code, 0);
+    let schemas: Vec<_> =
+        documents(&ran.out).iter().map(|event| event["schema"].as_str().unwrap().to_owned()).collect();
+    assert!(schemas.len() >= 3 && schemas.iter().all(|schema| schema == "hallpass.status.v1"), "{}", ran.out);
+    // A failure is a line of JSON on standard error.
+    assert_eq!(stage.types("alice", &["wait", "0000-0000", "--jsonl"]).code, 1);
+    stage.check("streams");
+}
+
+#[test]
+fn a_log_that_is_followed_prints_each_entry_once() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.types("omar", &["audit", "tail", "-n", "1", "--jsonl"]).code, 0);
+    let mut following = stage.starts("omar", &["audit", "tail", "-n", "1", "--follow", "--jsonl"]);
+    following.prints("\"index\":");
+    let id = asked(&mut stage);
+    following.prints(&id);
+    stage.stop();
+    following.hears("cannot be reached");
+    stage.start();
+    following.hears("connected again");
+    stage.types("alice", &["cancel", &id]);
+    following.prints("withdrawn");
+    following.signal("INT");
+    let ran = following.ends();
+    assert_eq!(ran.code, 0);
+    let indexes: Vec<u64> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["index"].as_u64().unwrap())
+        .collect();
+    let first = indexes[0];
+    let last = first + u64::try_from(indexes.len()).unwrap();
+    assert_eq!(indexes, (first..last).collect::<Vec<_>>(), "each once, none left out");
+    assert_eq!(stage.as_person("alice", &["audit", "tail", "--follow"]).code, 3);
+}
+
+#[test]
+fn hosts_say_what_is_held_and_what_may_be_asked_for() {
+    let mut stage = Stage::new();
+    stage.types("alice", &["hosts"]);
+    stage.types("alice", &["hosts", "--json"]);
+    stage.types("alice", &["hosts", "web", "--tag", "role=web"]);
+    stage.types("alice", &["hosts", "role=db"]);
+    stage.types("alice", &["hosts", "--mine"]);
+    let id = asked(&mut stage);
+    stage.types("bob", &["approve", &id, "-y"]);
+    assert_eq!(stage.as_person("alice", &["wait", &id]).code, 0);
+    stage.types("alice", &["hosts", "--mine"]);
+    stage.types("alice", &["hosts", "web-1", "--json"]);
+    // Nobody lets bob ask for anything.
+    stage.types("bob", &["hosts", "--requestable"]);
+    stage.types("bob", &["hosts", "web-2"]);
+    for arguments in [&["hosts", "a b"][..], &["hosts", "--tag", "role"], &["hosts", "--mine", "--requestable"]] {
+        assert_eq!(stage.types("alice", arguments).code, 2);
+    }
+    stage.check("hosts");
+}
+
+#[test]
+fn a_request_can_be_like_another_one_go_by_a_jump_host_and_end_at_a_time() {
+    let mut stage = Stage::new();
+    let id = asked(&mut stage);
+    stage.log_in("eve");
+    assert_eq!(stage.types("eve", &["request", "--like", &id]).code, 1, "who may not see it can't copy it");
+    // Hosts, account, duration and reason are the same; what is given here wins.
+    stage.types("bob", &["deny", &id, "--reason", "ask again with more time"]);
+    let ran = stage.types("alice", &["request", "--like", &id, "--no-wait", "--json"]);
+    assert_eq!((ran.code, ran.field("for"), ran.field("reason")), (8, "20m".to_owned(), REASON.to_owned()));
+    let like = ["request", "web-2", "--like", &id, "--for", "40m", "--ticket", "INC-8", "--no-wait", "--json"];
+    let ran = stage.types("alice", &like);
+    assert_eq!((ran.code, ran.field("for"), ran.field("ticket")), (8, "40m".to_owned(), "INC-8".to_owned()));
+    assert_eq!(ran.json()["hosts"], serde_json::json!(["web-2"]));
+    stage.types("alice", &["cancel", "web-1"]);
+    stage.types("alice", &["cancel", "web-2"]);
+    // One request for both; whoever approves sees both.
+    let via = ["request", "web-1", "--via", "web-2", "--reason", REASON, "--wait"];
+    let mut asking = stage.starts("alice", &via);
+    asking.hears("waiting for");
+    let waiting = stage.as_person("bob", &["inbox", "--json"]).json();
+    let id = waiting["requests"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(waiting["requests"][0]["hosts"], serde_json::json!(["web-1", "web-2"]));
+    stage.types("bob", &["show", &id]);
+    stage.types("bob", &["approve", &id, "-y"]);
+    let ran = asking.ends();
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    stage.note("alice", &via, &ran);
+    assert_eq!(stage.types("alice", &["end", "--all"]).code, 0);
+    assert_eq!(stage.types("alice", &["end", "--all"]).code, 0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let at = |s: u64| hallpass::time::Timestamp::from_unix(now + s).unwrap().to_string();
+    let (start, until) = (at(86_400), at(86_400 + 25 * 60));
+    let until = ["request", "web-1", "--start", &start, "--until", &until, "--reason", REASON, "--no-wait", "--json"];
+    let ran = stage.types("alice", &until);
+    assert_eq!((ran.code, ran.field("for")), (8, "25m".to_owned()));
+    for arguments in [
+        &["request", "web-1", "--until", "2026-01-05T10:00:00Z", "--reason", REASON][..],
+        &["request", "web-1", "--until", "six", "--reason", REASON],
+        &["request", "web-1", "--until", "18:00", "--for", "1h", "--reason", REASON],
+        &["request", "--reason", REASON],
+    ] {
+        assert_eq!(stage.types("alice", arguments).code, 2);
+    }
+    stage.check("forms");
+}
+
+#[test]
+fn without_a_host_ca_there_is_nothing_to_know_and_that_is_said() {
+    let mut stage = Stage::new();
+    let ran = stage.types("alice", &["known-hosts"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+    assert_eq!(stage.types("alice", &["known-hosts", "--json"]).code, 0);
+    assert_eq!(stage.as_person("alice", &["setup"]).code, 0);
+    // Nothing about known hosts is written for nothing.
+    let folder = stage.path("alice/config/ssh");
+    assert!(!folder.join("default.known_hosts").exists());
+    assert!(!std::fs::read_to_string(folder.join("default.conf")).unwrap().contains("KnownHosts"));
+    stage.check("known_hosts");
+}
+
+#[test]
+fn giving_everything_back_ends_all_that_is_held() {
+    let mut stage = Stage::new();
+    let ticket = ["request", "db-1", "--reason", "looking", "--ticket", "INC-9", "--no-wait"];
+    assert_eq!(stage.types("alice", &ticket).code, 0);
+    let id = asked(&mut stage);
+    stage.types("bob", &["approve", &id, "-y"]);
+    assert_eq!(stage.types("alice", &["end"]).code, 2, "several fit");
+    assert_eq!(stage.types("alice", &["end", "web-1", "--all"]).code, 2);
+    let ran = stage.types("alice", &["end", "--all", "--json"]);
+    assert_eq!(ran.json()["requests"].as_array().unwrap().len(), 2);
+    stage.types("alice", &["status"]);
+    assert_eq!(stage.types("alice", &["end", "--all"]).out, "you hold no access\n");
+    stage.check("end_all");
+}
