@@ -433,6 +433,7 @@ fn normal(text: &str, folder: &Path) -> String {
     let text = replace(&text, r#""clock_off_s":\d\b"#, "\"clock_off_s\":0");
     let text = replace(&text, r"SHA256:[A-Za-z0-9+/]{43}", "FINGERPRINT");
     let text = replace(&text, r#"trace(":"| )[0-9a-f]{16}"#, "trace${1}TRACE");
+    let text = replace(&text, r"-----BEGIN SSH SIGNATURE-----[^-]*-----END SSH SIGNATURE-----", "SSHSIG");
     let text = replace(&text, r"AAAA[A-Za-z0-9+/]{30,}=*", "KEY");
     let text = replace(&text, r"\\n[A-Za-z0-9+/]{43}=\\n", r"\nROOT\n");
     let text = replace(&text, r"/log [A-Za-z0-9+/]{60,}=*", "/log SIGNATURE");
