@@ -106,7 +106,7 @@ pub(super) const PAGES: &[Page] = &[
             "you asked for it yourself",
             "the rule names others, or the quorum that you belong to is met",
             "it is decided, taken back or over already",
-            "the policy wants your signature, and none came that counts (another key, your clock, --unsigned)",
+            "the policy wants your signature: another key, your clock, or --unsigned",
         ],
         steps: &[
             "see how it stands, who can, and whether they must sign:",

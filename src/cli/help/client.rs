@@ -12,7 +12,7 @@ pub(super) const PAGES: &[Page] = &[
             "SSH_AUTH_SOCK names no agent that runs",
             "the agent refused to sign: locked, or it asked and nobody answered",
             "some agents (older gnome-keyring, gpg-agent) take no certificates",
-            "the key that you logged in with is not where it was, so it can't sign an approval",
+            "the key that you logged in with is gone, so it can't sign an approval",
         ],
         steps: &[
             "see what the agent holds:",
