@@ -115,12 +115,13 @@ impl Stage {
     }
 
     /// The environment that makes our command line a person's own.
-    pub(super) fn environment(&self, person: &str) -> [(&'static str, PathBuf); 3] {
+    pub(super) fn environment(&self, person: &str) -> [(&'static str, PathBuf); 4] {
         let at = |what: &str| self.path(&format!("{person}/{what}"));
         [
             ("HALLPASS_CONFIG_DIR", at("config")),
             ("HALLPASS_STATE_DIR", at("state")),
             ("HALLPASS_RUNTIME_DIR", at("run")),
+            ("HALLPASS_CACHE_DIR", at("cache")),
         ]
     }
 
