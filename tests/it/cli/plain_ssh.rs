@@ -106,8 +106,9 @@ pub(super) struct Typed {
 }
 
 impl Typed {
+    /// Types this line. Whatever shell there is becomes the command: one that stayed would itself die of a Ctrl-C.
     pub(super) fn start(plain: &Plain, line: &str) -> Self {
-        Self::run(plain.program("script", &["-qefc", line, "/dev/null"]))
+        Self::run(plain.program("script", &["-qefc", &format!("exec {line}"), "/dev/null"]))
     }
 
     /// The same for a command that makes its own terminal.
