@@ -110,7 +110,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
     ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),
-    ("serde", &["wire/", "client/", "http/", "store/rows.rs", "cli/"]),
+    ("serde", &["wire/", "client/", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
     // storage
     ("rusqlite", &["store/"]),
     // async, HTTP, TLS
