@@ -50,8 +50,9 @@ pub(super) fn check(fields: &Fields, subject: &PublicKey, ca: &PublicKey) -> Res
     }
 }
 
-/// Those of the design. A security key as CA would need a touch per certificate.
-const fn is_ca_algorithm(algorithm: KeyAlgorithm) -> bool {
+/// Whether a CA key may have this algorithm: those of the design. A security key as CA would need a touch per certificate.
+#[must_use]
+pub const fn is_ca_algorithm(algorithm: KeyAlgorithm) -> bool {
     match algorithm {
         KeyAlgorithm::Ed25519 | KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::Rsa => true,
         KeyAlgorithm::EcdsaP521 | KeyAlgorithm::SkEd25519 | KeyAlgorithm::SkEcdsaP256 => false,

@@ -24,6 +24,7 @@ use std::fmt;
 use data_encoding::BASE64;
 use thiserror::Error;
 
+pub use self::lint::is_ca_algorithm;
 use self::options::put_section;
 pub use self::options::{Extension, ForceCommand, Options};
 use super::encoding::{Reader, put_string, put_u32, put_u64};
@@ -58,6 +59,41 @@ pub struct Fields {
     pub window: Window,
     /// Critical options and extensions.
     pub options: Options,
+}
+
+/// What a CA key is for. A key for one purpose signs nothing of the other (I-20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Certificates with which people log in, trusted by hosts.
+    User,
+    /// Certificates with which hosts show who they are, trusted by clients.
+    Host,
+}
+
+impl Purpose {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::User, Self::Host];
+
+    /// `user` or `host`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Host => "host",
+        }
+    }
+
+    /// The purpose of this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|purpose| purpose.word() == word)
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
 }
 
 /// A user certificate without its signature, linted: the only thing a CA key signs.
@@ -158,6 +194,12 @@ impl TbsCert {
     #[must_use]
     pub const fn subject(&self) -> &PublicKey {
         &self.subject
+    }
+
+    /// What the CA key that signs it must be for.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        Purpose::User
     }
 
     /// The CA key that is to sign it.
