@@ -211,6 +211,8 @@ pub struct Head {
     pub policy: Option<PolicyVersion>,
     /// How many entries the inventory of hosts is made of.
     pub inventory: u64,
+    /// The newest entry that says which CA keys there are.
+    pub keys: Option<u64>,
 }
 
 /// Why the store did not do it.
@@ -309,6 +311,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The newest certificates of a host's keys; their signatures are verified, not by whom they are.
     fn host_certificates(&self, host: HostName) -> Pending<'_, Vec<Certificate>>;
+
+    /// The newest log entry that says which CA keys there are. Proven to be in the log's tree, and to be the newest.
+    fn keys_entry(&self) -> Pending<'_, Option<Entry>>;
 
     /// The newest policy version with exactly this text.
     fn policy_with_text(&self, text: String) -> Pending<'_, Option<PolicyVersion>>;

@@ -62,6 +62,7 @@ impl Store for Doubtful {
         seen() -> BTreeMap<HostName, Seen>;
         known_reports(host: HostName, reports: Vec<ReportId>) -> BTreeSet<ReportId>;
         host_certificates(host: HostName) -> Vec<Certificate>;
+        keys_entry() -> Option<Entry>;
         policy_with_text(text: String) -> Option<PolicyVersion>;
         policies() -> Vec<StoredPolicy>;
         head() -> Head;
