@@ -296,7 +296,10 @@ impl Service {
         }
         // A crash here is mended by the next start, which reads the log.
         self.refresh_inventory().await?;
-        self.tell_hosts(event.host().map_or(HostChange::All, |host| HostChange::One(host.clone())));
+        // A join token concerns no host that there is.
+        if let Some(host) = event.host() {
+            self.tell_hosts(HostChange::One(host.clone()));
+        }
         Ok(Some(outcome))
     }
 
