@@ -112,5 +112,6 @@ fn text(found: &Reconciled) -> String {
         1 => "1 finding".to_owned(),
         count => format!("{count} findings"),
     };
-    format!("{}{} logins looked at: {sum}\n", render::columns(&rows), found.sessions)
+    let logins = if found.sessions == 1 { "login" } else { "logins" };
+    format!("{}{} {logins} looked at: {sum}\n", render::columns(&rows), found.sessions)
 }

@@ -7,6 +7,7 @@ mod doctor;
 mod everyday;
 mod help;
 mod hostile;
+mod inventory;
 mod masters;
 mod plain_ssh;
 mod plain_waiting;
