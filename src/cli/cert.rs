@@ -128,7 +128,7 @@ fn ls(context: &Context) -> Result<(), Failure> {
         rows.push([
             output::escape(&held.request.id),
             format!("{} as {}", render::joined(&held.request.hosts), output::escape(&held.request.account)),
-            format!("until {}", render::until(&end)),
+            format!("until {}", render::until(&end, context.now())),
             held.certificate_path().display().to_string(),
         ]);
     }

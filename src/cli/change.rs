@@ -11,7 +11,7 @@ use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::client::{Client, ClientError};
 use crate::name::RequestPrefix;
-use crate::time::Lifetime;
+use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
 /// Arguments of `hallpass cancel`.
@@ -67,6 +67,10 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
     let (request, held) = context.block_on(async {
         let id = resolve(&client, args.which.as_deref(), &["issued"]).await?;
         let before: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
+        if wait::is_behind(&local.all()?, &before) {
+            // The server takes no further extension before the last one's certificate is made.
+            wait::fetch(&client, &local, &id).await?;
+        }
         let reason = if args.reason.is_empty() { before.reason.clone() } else { args.reason.clone() };
         let body = wire::Extend { lifetime: args.lifetime.to_string(), reason };
         let asked: wire::Request = client.post(&format!("/v1/requests/{id}/extend"), &body).await?;
@@ -74,14 +78,14 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
         let decided = match (asked.extension.is_some(), limit) {
             (true, Some(limit)) => wait::until(context, &client, &asked.id, limit, |r| r.extension.is_none()).await?,
             (true, None) => {
-                context.out.answer(&wait::document(&asked)?, &render::details(&asked))?;
+                context.out.answer(&wait::document(&asked)?, &render::details(&asked, context.now()))?;
                 return Err(wait::undecided(&asked));
             }
             (false, _) => asked,
         };
         let end = |r: &wire::Request| r.window.as_ref().map(|w| w.not_after.clone());
         if end(&decided) == end(&before) && matches!(decided.state.as_str(), "approved" | "issued") {
-            return Err(not_extended(&client, &decided).await);
+            return Err(not_extended(&client, &decided, context.now()).await);
         }
         wait::settle(context, &client, &local, decided).await
     })?;
@@ -89,7 +93,7 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
 }
 
 /// Why an extension is gone without the window having moved: its log says it.
-async fn not_extended(client: &Client, request: &wire::Request) -> Failure {
+async fn not_extended(client: &Client, request: &wire::Request, now: Timestamp) -> Failure {
     let id = &request.id;
     let history = client.get::<wire::Entries>(&format!("/v1/requests/{id}/history")).await;
     let last = history.into_iter().flat_map(|h| h.entries).rev().find_map(|text| match Entry::parse(text.as_bytes()) {
@@ -107,7 +111,7 @@ async fn not_extended(client: &Client, request: &wire::Request) -> Failure {
         request
             .window
             .as_ref()
-            .map_or_else(String::new, |w| format!("access goes on until {}", render::until(&w.not_after))),
+            .map_or_else(String::new, |w| format!("access goes on until {}", render::until(&w.not_after, now))),
     )
 }
 

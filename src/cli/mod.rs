@@ -34,6 +34,7 @@ mod local;
 mod login;
 mod masters;
 mod moment;
+mod openssh;
 mod operator;
 mod output;
 mod policy;
@@ -63,6 +64,7 @@ use output::{Form, Loudness, Output};
 use profile::{Places, Profile};
 
 use crate::client::{Client, ClientError, ClockOffset, Server};
+use crate::time::Timestamp;
 
 /// How long one call to the server may take, unless `--timeout` says otherwise. Our own choice.
 const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -292,6 +294,12 @@ impl Context {
         {
             clock::keep(&places.requests(&self.globals.profile), &self.offset);
         }
+    }
+
+    /// The server's time, as far as this run or an earlier one knows it: the one that access goes by.
+    pub(crate) fn now(&self) -> Timestamp {
+        let folder = self.places().ok().map(|places| places.requests(&self.globals.profile));
+        clock::measured(&self.offset, folder.as_deref())
     }
 
     /// Says what people should know about this machine's clock.

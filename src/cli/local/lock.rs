@@ -39,14 +39,22 @@ impl Local {
         let path = self.root.join(format!("{name}.lock"));
         let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let lock = Lock(open.map_err(|e| Failure::file("open lock", &path, &e))?);
+        let mut was_long = false;
         loop {
             match flock(&lock.0, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
                     lock.takes_long(false);
                     return Ok(Some(lock));
                 }
-                Err(rustix::io::Errno::WOULDBLOCK) if !go_on(lock.is_long()) => return Ok(None),
-                Err(rustix::io::Errno::WOULDBLOCK) => nap(),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    // What a killed one left in the file is there for a moment after the next one has the lock.
+                    let is_long = lock.is_long();
+                    if !go_on(is_long && was_long) {
+                        return Ok(None);
+                    }
+                    was_long = is_long;
+                    nap();
+                }
                 Err(e) => return Err(Failure::file("lock", &path, &e.into())),
             }
         }
@@ -57,4 +65,29 @@ impl Local {
 #[expect(clippy::disallowed_methods, reason = "there is nothing to wait on; see above")]
 fn nap() {
     std::thread::sleep(std::time::Duration::from_millis(20));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_one_left_in_the_file_is_not_believed_at_first_sight() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::at(folder.path().join("run"));
+        let first = local.lock("host-web-1", |_| true).unwrap().unwrap();
+        // As it is between the moment a next one has the lock and the moment it clears what was left.
+        first.takes_long(true);
+        let mut heard = Vec::new();
+        let second = local.lock("host-web-1", |takes_long| {
+            heard.push(takes_long);
+            first.takes_long(false);
+            heard.len() < 3
+        });
+        assert!(second.unwrap().is_none());
+        assert_eq!(heard, [false, false, false]);
+        first.takes_long(true);
+        assert!(local.lock("host-web-1", |takes_long| !takes_long).unwrap().is_none());
+        assert!(local.lock("host-logs@web-1", |_| false).unwrap().is_some());
+    }
 }

@@ -181,7 +181,11 @@ impl Local {
         let Some(folder) = self.folder_of(request)? else { return Ok(()) };
         let json = serde_json::to_string(request)
             .map_err(|e| Failure::failed("cannot write the request").because(e.to_string()))?;
-        write(&folder.join("request.json"), json.as_bytes())
+        match write(&folder.join("request.json"), json.as_bytes()) {
+            // Another hallpass has just deleted it, because it is over.
+            Err(_) if !folder.join("key").exists() => Ok(()),
+            written => written,
+        }
     }
 
     /// Keeps a request's certificate beside its key; returns what is held now.
@@ -192,7 +196,7 @@ impl Local {
         let folder = self.folder_of(request)?.ok_or_else(|| {
             Failure::new(Exit::NotReady, "no_key", format!("the key of {} is not on this machine", request.id))
                 .because("a request's certificate is for the key that asked; it was asked elsewhere or its files were deleted")
-                .next("hallpass request … to ask again from here")
+                .next(format!("hallpass request --like {}", request.id))
         })?;
         let certificate = Certificate::parse_openssh(line.trim())
             .map_err(|e| Failure::failed("the server's certificate is not one we accept").because(e.to_string()))?;
@@ -348,18 +352,20 @@ impl Local {
         ssh_config::check_path(&self.root).map_err(|why| {
             Failure::failed(format!("keys cannot be kept in {shown:?}"))
                 .because(why)
-                .next("export HALLPASS_RUNTIME_DIR=DIR")
+                .next("export HALLPASS_RUNTIME_DIR=/dev/shm/hallpass-$(id -u)")
         })?;
         durable::create_folder(&self.root, 0o700).map_err(|e| Failure::file("make folder", &self.root, &e))?;
         let meta = std::fs::symlink_metadata(&self.root).map_err(|e| Failure::file("look at", &self.root, &e))?;
-        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        // A link is nobody's: where it leads to can change.
+        let is_ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw();
+        if !is_ours || meta.mode() & 0o077 != 0 {
             return Err(Failure::new(Exit::NotReady, "HP-303", format!("others can reach the key folder {shown:?}"))
                 .because(format!(
                     "it must be a folder of yours with mode 0700; it has owner {} and mode {:04o}",
                     meta.uid(),
                     meta.mode() & 0o7777
                 ))
-                .next(format!("chmod 700 {shown}")));
+                .next(if is_ours { format!("chmod 700 {shown}") } else { format!("ls -ld {shown}") }));
         }
         Ok(())
     }
