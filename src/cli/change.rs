@@ -42,7 +42,9 @@ pub(crate) struct ExtendArgs {
 pub(crate) fn cancel(context: &Context, args: &CancelArgs) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     let request = context.block_on(async {
-        let id = resolve(&client, args.which.as_deref(), &["pending", "approved"]).await?;
+        let id =
+            resolve(&client, args.which.as_deref(), &["pending", "approved"], |id| format!("hallpass cancel {id}"))
+                .await?;
         Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/withdraw"), &serde_json::json!({})).await?)
     })?;
     closed(context, &profile, &request, "taken back")
@@ -65,7 +67,10 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
     let local = Local::new(&context.places()?, &profile.name);
     let limit = args.waiting.limit();
     let (request, held) = context.block_on(async {
-        let id = resolve(&client, args.which.as_deref(), &["issued"]).await?;
+        let id = resolve(&client, args.which.as_deref(), &["issued"], |id| {
+            format!("hallpass extend {id} --for {}", args.lifetime)
+        })
+        .await?;
         let before: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
         if wait::is_behind(&local.all()?, &before) {
             // The server takes no further extension before the last one's certificate is made.
@@ -115,11 +120,17 @@ async fn not_extended(client: &Client, request: &wire::Request, now: Timestamp) 
     )
 }
 
-/// The id of the request meant: a host of a live request of mine, an id or its start, or the only one in these states.
+/// The id of the request meant: a host of a live request of mine, an id or its start, or the only one in these states. `line` is what
+/// could have been typed for one.
 ///
 /// # Errors
 /// When nothing or several fit.
-pub(crate) async fn resolve(client: &Client, which: Option<&str>, states: &[&str]) -> Result<String, Failure> {
+pub(crate) async fn resolve(
+    client: &Client,
+    which: Option<&str>,
+    states: &[&str],
+    line: impl Fn(&str) -> String,
+) -> Result<String, Failure> {
     let query: String = states.iter().map(|s| format!("&state={s}")).collect();
     let mine: wire::Requests = client.get(&format!("/v1/requests?mine=true{query}")).await?;
     let fitting: Vec<&wire::Request> = match which {
@@ -131,9 +142,10 @@ pub(crate) async fn resolve(client: &Client, which: Option<&str>, states: &[&str
         ([], Some(text)) => by_prefix(client, text).await,
         ([], None) => Err(Failure::failed(format!("you have no request that is {}", states.join(" or ")))
             .next("hallpass requests --mine")),
-        (several, _) => Err(Failure::usage("several of your requests fit")
-            .because(several.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "))
-            .next("name one by its id")),
+        (several, _) => {
+            let each = several.iter().map(|request| line(&request.id));
+            Err(each.fold(Failure::usage("several of your requests fit"), Failure::next))
+        }
     }
 }
 

@@ -175,10 +175,10 @@ fn check_form(form: Form, command: &Command) -> Result<(), Failure> {
     let is_stream = endless || matches!(command, Command::Wait(_) | Command::Audit(audit::AuditCommand::Tail { .. }));
     match form {
         Form::Json if endless => Err(Failure::usage("--json prints one document, and this goes on until Ctrl-C")
-            .next("--jsonl, which prints one document per line")),
+            .because("--jsonl prints one per line")),
         Form::JsonLines if !is_stream => Err(Failure::usage("--jsonl is for what happens over time")
             .because("it goes with `wait`, `status --watch` and `audit tail`")
-            .next("--json, which prints one document")),
+            .because("--json prints one document")),
         Form::Json | Form::JsonLines | Form::Text | Form::Brief => Ok(()),
     }
 }

@@ -26,10 +26,10 @@ pub(crate) fn check_ssh(strict: bool) -> Result<(u32, u32), Failure> {
             .because(format!("it takes OpenSSH {least} or newer"))
     };
     if version < (7, 3) {
-        return Err(too_old("this", "7.3").next("hallpass ssh HOST, which needs no set-up"));
+        return Err(too_old("this", "7.3").because("`hallpass ssh HOST` needs no set-up"));
     }
     if strict && version < (10, 1) {
-        return Err(too_old("--strict", "10.1").next("hallpass setup without --strict: ssh then tries, and fails"));
+        return Err(too_old("--strict", "10.1").because("without it ssh tries, and fails").next("hallpass setup"));
     }
     Ok(version)
 }

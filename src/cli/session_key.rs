@@ -82,7 +82,7 @@ pub(crate) fn security_key(path: &Path) -> Result<PublicKey, Failure> {
     let wrong = |why: String| {
         Failure::new(Exit::NotReady, "HP-301", format!("{shown:?} is not the file of a security key"))
             .because(why)
-            .next("ssh-keygen -t ed25519-sk makes one")
+            .next("ssh-keygen -t ed25519-sk")
             .next("hallpass setup --key file")
     };
     if !path.is_file() {
