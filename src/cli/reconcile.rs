@@ -46,7 +46,7 @@ pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> Result<(), Failure
     }
     Err(Failure::new(Exit::Failed, "not_reconciled", "not everything fits what was granted")
         .because(format!("findings: {}", found.findings.len()))
-        .next("hallpass audit show ENTRY, and hallpass audit search request:ID"))
+        .next("hallpass audit search kind:session_flagged"))
 }
 
 fn take(reconciler: &mut Reconciler, line: &str) -> Result<(), Failure> {
