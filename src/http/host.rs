@@ -205,6 +205,7 @@ pub(super) async fn check_in(
         risky: set("risky", &risky, |text| plain_text(text).map(|()| text.to_owned()))?,
         sessions: u64::try_from(sessions.len()).unwrap_or(u64::MAX),
     };
+    app.limits.check_in(caller.proven.host())?;
     app.service.check_in(&caller.proven, check_in).await?;
     Ok(Answer(wire::Nothing {}))
 }
@@ -218,7 +219,8 @@ pub(super) async fn sessions(
     State(app): State<App>,
     Json(body): Json<wire::SessionEvents>,
 ) -> Result<Answer<wire::Taken>, Problem> {
-    let reports = body.events.into_iter().map(report).collect::<Result<_, _>>()?;
+    let reports: Vec<Report> = body.events.into_iter().map(report).collect::<Result<_, _>>()?;
+    app.limits.reports(caller.proven.host(), reports.len())?;
     let taken = app.service.take_reports(&caller.proven, reports).await?;
     Ok(Answer(wire::Taken { taken: taken.iter().map(ToString::to_string).collect() }))
 }

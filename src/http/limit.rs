@@ -31,6 +31,15 @@ const HOST_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 const CHECKS_PER_HOUR: NonZeroU32 = NonZeroU32::MIN.saturating_add(11);
 const CHECKS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(11);
 
+/// How many reports of sessions a host may send: what it kept while it could not reach us, and then what people do. Our own choice: root
+/// on one host must not be able to fill the log.
+const REPORTS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
+const REPORTS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(4095);
+
+/// How often a host may tell of itself: every few minutes, and when something changes. Our own choice.
+const CHECK_INS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+const CHECK_INS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
+
 /// Most event streams of one host: the daemon's, and one that has not noticed yet that it is dead. Our own choice.
 const STREAMS_PER_HOST_MAX: usize = 4;
 
@@ -45,6 +54,8 @@ pub(super) struct Limits {
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     hosts: DefaultKeyedRateLimiter<HostName>,
     checks: DefaultKeyedRateLimiter<HostName>,
+    check_ins: DefaultKeyedRateLimiter<HostName>,
+    reports: DefaultKeyedRateLimiter<HostName>,
     streams: Places<PersonName>,
     host_streams: Places<HostName>,
     connections: Places<IpAddr>,
@@ -113,6 +124,10 @@ impl Limits {
             addresses: DefaultKeyedRateLimiter::keyed(quota),
             hosts: DefaultKeyedRateLimiter::keyed(Quota::per_second(HOST_PER_S).allow_burst(HOST_BURST)),
             checks: DefaultKeyedRateLimiter::keyed(Quota::per_hour(CHECKS_PER_HOUR).allow_burst(CHECKS_BURST)),
+            check_ins: DefaultKeyedRateLimiter::keyed(
+                Quota::per_minute(CHECK_INS_PER_MINUTE).allow_burst(CHECK_INS_BURST),
+            ),
+            reports: DefaultKeyedRateLimiter::keyed(Quota::per_minute(REPORTS_PER_MINUTE).allow_burst(REPORTS_BURST)),
             streams: Places::new(STREAMS_PER_PERSON_MAX),
             host_streams: Places::new(STREAMS_PER_HOST_MAX),
             // Half of all: an office may sit behind one address, but no address may lock all others out.
@@ -139,6 +154,21 @@ impl Limits {
     /// Counts a check certificate of this host.
     pub(super) fn check(&self, host: &HostName) -> Result<(), Problem> {
         self.checks.check_key(host).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    }
+
+    /// Counts a check-in of this host.
+    pub(super) fn check_in(&self, host: &HostName) -> Result<(), Problem> {
+        self.check_ins.check_key(host).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    }
+
+    /// Counts so many reports of this host.
+    pub(super) fn reports(&self, host: &HostName, count: usize) -> Result<(), Problem> {
+        let Some(count) = u32::try_from(count).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        match self.reports.check_key_n(host, count) {
+            Ok(counted) => counted.map_err(|until| too_often(until.wait_time_from(self.clock.now()))),
+            // More than there can ever be at once; the service says how many it takes.
+            Err(_) => Ok(()),
+        }
     }
 
     /// One more event stream for this host.
@@ -228,6 +258,23 @@ mod tests {
         assert!(refused.body.retryable);
         limits.person(&person("bob")).unwrap();
         limits.address("10.0.0.1".parse().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_host_can_send_what_it_kept_but_not_fill_the_log() {
+        let limits = Limits::new(1, 1, 5);
+        let (busy, quiet) = (HostName::parse("web-1").unwrap(), HostName::parse("web-2").unwrap());
+        for _ in 0..16 {
+            limits.reports(&busy, 256).unwrap();
+        }
+        assert!(limits.reports(&busy, 256).unwrap_err().body.retryable);
+        limits.reports(&busy, 0).unwrap();
+        limits.reports(&quiet, 256).unwrap();
+        for _ in 0..30 {
+            limits.check_in(&busy).unwrap();
+        }
+        limits.check_in(&busy).unwrap_err();
+        limits.check_in(&quiet).unwrap();
     }
 
     #[test]

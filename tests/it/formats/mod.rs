@@ -3,6 +3,7 @@
 mod agent;
 mod ca_file;
 mod certificates;
+mod hosts;
 mod keys;
 mod refused_certificates;
 pub(crate) mod security_keys;

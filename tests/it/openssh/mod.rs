@@ -4,6 +4,7 @@
 //! sshd runs under a frozen clock where the second matters, and with real accounts (see `site`).
 
 pub(crate) mod desk;
+mod hosts;
 pub(crate) mod site;
 
 use std::collections::BTreeMap;
