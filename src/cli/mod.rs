@@ -18,6 +18,7 @@ mod decide;
 pub mod demo;
 mod explain;
 mod failure;
+mod host;
 mod init;
 mod keys;
 mod list;
@@ -160,6 +161,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Ca(command) => operator::ca(context, &command),
         Command::Policy(command) => operator::policy(context, &command),
         Command::Audit(command) => audit::run(context, &command),
+        Command::Host(command) => host::run(context, &command),
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),

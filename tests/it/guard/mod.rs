@@ -1,0 +1,4 @@
+//! The guard on a host: a real sshd with real PAM, whose sessions end with their windows, and nothing else's do.
+
+mod kinds;
+pub(crate) mod site;
