@@ -20,16 +20,19 @@ const GUARD_HELP: &str = "\
 In /etc/pam.d/sshd, directly below the line with pam_loginuid:
   session required pam_exec.so quiet type=open_session /usr/local/bin/hallpass host guard
 
-A login by our CA goes on once its end is certain. What can't be read is refused. All other logins go on, unless
-/etc/hallpass/host.toml (or the file that --config names) says otherwise.";
+In no other file: logins that do not come from sshd would be refused.
+
+A login by our CA goes on once its end is certain. What can't be read is refused. All other
+logins go on, unless /etc/hallpass/host.toml (or the file that --config names) says otherwise.";
 
 const PRINCIPALS_HELP: &str = "\
-In sshd_config:
-  AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals --user=%u --serial=%s --key-id=%i --cert=%k
+In sshd_config, the first on one line:
+  AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals
+      --user=%u --serial=%s --key-id=%i --cert=%k
   AuthorizedPrincipalsCommandUser nobody
 
-Prints the principals of this host for the account, one on each line, or nothing. The host's name and tags are in
-/etc/hallpass/host.toml (or the file that --config names).";
+Prints the principals of this host for the account, one on each line, or nothing. The host's
+name and tags are in /etc/hallpass/host.toml (or the file that --config names).";
 
 /// `hallpass host …`
 #[derive(Debug, Subcommand)]

@@ -59,34 +59,32 @@ impl AuthInfo {
     }
 }
 
-/// The certificates of one line.
+/// The certificates of one line: what begins like one and is named as one. Either without the other is an error.
 fn certificates_in(line: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
-    let mut words = line.split(' ');
-    let method = words.next().unwrap_or_default();
-    if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphanumeric() || b"-/_.@".contains(&b)) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let method = words.first().copied().unwrap_or_default();
+    if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphanumeric() || b"-/_.".contains(&b)) {
         return Err(Unreadable("a line does not begin with a method"));
     }
     let mut found = Vec::new();
-    let mut is_first = true;
-    while let Some(word) = words.next() {
-        // The first word behind `publickey` is a type; elsewhere one that looks like a certificate's counts as one.
-        let is_key = is_first && method == "publickey";
-        is_first = false;
-        if is_key || is_certificate_type(word) {
-            let blob = decode(word, words.next())?;
-            found.extend(is_certificate_type(word).then_some(blob));
+    for (word, next) in words.iter().zip(words.iter().skip(1).map(Some).chain([None])) {
+        let blob = next.and_then(|next| BASE64.decode(next.as_bytes()).ok()).unwrap_or_default();
+        match wire_type(&blob).filter(|name| is_certificate_type(name)) {
+            Some(name) if name == *word => found.push(blob),
+            None if !is_certificate_type(word) => {}
+            Some(_) | None => return Err(Unreadable("a certificate is not of the type that it says")),
         }
     }
-    if is_first && method == "publickey" {
-        return Err(Unreadable("a publickey line has no key"));
+    if method == "publickey" && !has_key(&words) {
+        return Err(Unreadable("a publickey line has no key of the type that it says"));
     }
     Ok(found)
 }
 
-/// The wire form, which must be of the type that the line names.
-fn decode(named: &str, base64: Option<&str>) -> Result<Vec<u8>, Unreadable> {
-    let blob = base64.and_then(|text| BASE64.decode(text.as_bytes()).ok()).ok_or(Unreadable("a key is not base64"))?;
-    if wire_type(&blob) == Some(named) { Ok(blob) } else { Err(Unreadable("a key is not of the type that it says")) }
+/// Whether the two words behind the method are a type and a key or certificate of that type.
+fn has_key(words: &[&str]) -> bool {
+    let [_, name, base64, ..] = words else { return false };
+    BASE64.decode(base64.as_bytes()).is_ok_and(|blob| wire_type(&blob) == Some(name))
 }
 
 impl fmt::Display for Unreadable {
@@ -141,6 +139,8 @@ mod tests {
             "publickey ssh-ed25519",
             "publickey ssh-ed25519 !!",
             &format!("publickey {CERT_TYPE}"),
+            &format!("publickey-{text}"),
+            &format!("password {}", text.replace(' ', " x ")),
             &format!("publickey  {text}"),
             &format!("publickey {other}"),
             &format!("publickey {hidden}"),

@@ -67,6 +67,9 @@ pub enum Denial {
     /// Not as sshd writes it.
     #[error("what sshd said of the login can't be understood: {0}")]
     Unreadable(String),
+    /// sshd's question about a certificate does not fit the certificate.
+    #[error("{0}")]
+    Odd(&'static str),
     /// Something that decides about certificates can't be read.
     #[error("{0}")]
     Unsettled(String),

@@ -34,13 +34,12 @@ pub struct Question<'a> {
 /// # Errors
 /// In words; sshd must then be told nothing.
 pub fn answer(rules: &Rules, question: &Question<'_>) -> Result<BTreeSet<Principal>, Denial> {
-    let odd = |what: &str| Denial::Unreadable(what.to_owned());
-    let blob =
-        BASE64.decode(question.certificate.as_bytes()).ok().ok_or_else(|| odd("the certificate is not base64"))?;
-    let certificate = rules.read(&blob)?.ok_or_else(|| odd("the certificate is by another CA"))?;
+    let blob = BASE64.decode(question.certificate.as_bytes()).ok();
+    let blob = blob.ok_or(Denial::Odd("the certificate is not base64"))?;
+    let certificate = rules.read(&blob)?.ok_or(Denial::Odd("the certificate is by another CA"))?;
     let fields = certificate.tbs().fields();
     if fields.serial.to_string() != question.serial || fields.key_id.as_str() != question.key_id {
-        return Err(odd("serial or key id are not those of the certificate"));
+        return Err(Denial::Odd("serial or key id are not those of the certificate"));
     }
     let account = rules.check(fields, question.user)?;
     Ok(rules.settings.principals(&account))

@@ -11,14 +11,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hallpass::cli::demo::sshd;
-use hallpass::name::{Principal, RequestId, Serial};
-use hallpass::signer::Signer as _;
-use hallpass::signer::file::{self, FileSigner};
-use hallpass::ssh::cert::{Certificate, Extension, Fields, KeyId, Options, TbsCert};
 use hallpass::ssh::private::SessionKey;
 use hallpass::time::{Clock as _, Lifetime, Moment, SystemClock, Timestamp, Window};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
+
+use super::maker::Maker;
 
 const HALLPASS: &str = env!("CARGO_BIN_EXE_hallpass");
 
@@ -32,7 +30,7 @@ pub(crate) const NAME: &str = "web-1";
 pub(crate) struct GuardedHost {
     folder: tempfile::TempDir,
     host: sshd::Host,
-    ca: FileSigner,
+    maker: Maker,
     uid: u32,
     serial: AtomicU32,
 }
@@ -44,20 +42,24 @@ pub(crate) struct Pass {
     pub(crate) key: PathBuf,
     /// The certificate's, if there is one.
     pub(crate) certificate: Option<PathBuf>,
+    /// Its serial.
+    pub(crate) serial: Option<u32>,
 }
 
 /// An `ssh` that runs.
 pub(crate) struct Client {
     pub(crate) child: Child,
-    pub(crate) output: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
-/// Lines that a test adds.
+/// What is different about a test's host.
 #[derive(Default)]
 pub(crate) struct More<'a> {
-    /// To sshd's configuration, in front.
-    pub(crate) sshd: &'a str,
-    /// To `host.toml`.
+    /// sshd goes by files of its own, `both` and `principals`, so that more reaches the guard.
+    pub(crate) is_open: bool,
+    /// No guard; for comparison.
+    pub(crate) is_bare: bool,
+    /// Lines for `host.toml`.
     pub(crate) settings: &'a str,
 }
 
@@ -77,18 +79,17 @@ impl GuardedHost {
         let folder = tempfile::tempdir().unwrap();
         open_to_all(folder.path());
         let path = folder.path();
-        FileSigner::create(&path.join("ca"), "test CA", None).unwrap();
-        let ca = FileSigner::open(&file::Settings { path: path.join("ca"), passphrase_path: None }).unwrap();
+        let maker = Maker::new(path);
         for name in ["bin", "keys", "home"] {
             std::fs::create_dir(path.join(name)).unwrap();
             open_to_all(&path.join(name));
         }
         std::fs::create_dir_all("/run/sshd").unwrap();
         write(&path.join("bin/hallpass"), "");
-        write(&path.join("trust"), &format!("{}\n", ca.public_key().to_openssh()));
+        write(&path.join("trust"), &format!("{}\n", maker.key().to_openssh()));
         write(&path.join("host.toml"), &settings(path, more.settings));
-        write(&path.join("sshd_config"), &config(path, more.sshd));
-        write(&path.join("pam"), &pam(path));
+        write(&path.join("sshd_config"), &config(path, more));
+        write(&path.join("pam"), &pam(path, more.is_bare));
         let home = path.join("home");
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
         write(&path.join("passwd"), &format!("deploy:x:{uid}:{uid}::{}:/bin/sh\n{passwd}", home.display()));
@@ -104,16 +105,11 @@ impl GuardedHost {
         let prefix = ["unshare", "-m", "--", "sh", "-c", &mounts(path), "sh"].map(str::to_owned).to_vec();
         let host = sshd::Sshd { program, config: path.join("sshd_config"), prefix };
         let host = sshd::Host::listen(host).await.unwrap();
-        Self { folder, host, ca, uid, serial: AtomicU32::new(1) }
+        Self { folder, host, maker, uid, serial: AtomicU32::new(1) }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    /// The CA's public half, as in a trust bundle.
-    pub(crate) fn ca_line(&self) -> String {
-        self.ca.public_key().to_openssh()
     }
 
     /// A key with a certificate for `deploy` until `end`, which permits everything.
@@ -125,32 +121,30 @@ impl GuardedHost {
     /// A key with a certificate.
     pub(crate) fn pass_for(&self, window: Window, principals: &[&str]) -> Pass {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let key = SessionKey::generate([u8::try_from(serial % 200).unwrap(); 32]);
-        let fields = Fields {
-            serial: Serial::new(u64::from(serial)).unwrap(),
-            key_id: KeyId::new(
-                &RequestId::from_random([0, 0, 0, 0, u8::try_from(serial % 200).unwrap()]),
-                &hallpass::name::PersonName::parse("alice@example.com").unwrap(),
-            )
-            .unwrap(),
-            principals: principals.iter().map(|p| Principal::parse(p).unwrap()).collect(),
-            window,
-            options: Options { permits: Extension::ALL.into(), ..Options::default() },
-        };
-        let tbs = TbsCert::new(fields, key.public_key(), self.ca.public_key(), [7; 32]).unwrap();
-        let signature = self.ca.sign(&tbs).unwrap();
-        let certificate = Certificate::assemble(tbs, &signature).unwrap();
+        let certificate = self.maker.certificate(u64::from(serial), window, principals);
+        let key = Maker::subject(u64::from(serial));
         let pass = self.plain(&format!("key-{serial}"), &key);
         let path = self.path(&format!("key-{serial}-cert.pub"));
         write(&path, &certificate.to_openssh());
-        Pass { certificate: Some(path), ..pass }
+        Pass { certificate: Some(path), serial: Some(serial), ..pass }
+    }
+
+    /// A certificate by this CA that `ssh-keygen` makes, so one that hallpass would not issue.
+    pub(crate) fn keygen_pass(&self, name: &str, ca: &str, arguments: &[&str]) -> Pass {
+        let key = SessionKey::generate([251; 32]);
+        let pass = self.plain(name, &key);
+        write(&self.path(&format!("{name}.pub")), &key.public_key().to_openssh());
+        let mut keygen = std::process::Command::new("ssh-keygen");
+        keygen.arg("-q").arg("-s").arg(self.path(ca)).args(arguments).arg(self.path(&format!("{name}.pub")));
+        assert!(keygen.status().unwrap().success());
+        Pass { certificate: Some(self.path(&format!("{name}-cert.pub"))), ..pass }
     }
 
     /// A key's file.
     fn plain(&self, name: &str, key: &SessionKey) -> Pass {
         let path = self.path(name);
         hallpass::durable::replace(&path, key.to_openssh("test").unwrap().as_bytes(), 0o600).unwrap();
-        Pass { key: path, certificate: None }
+        Pass { key: path, certificate: None, serial: None }
     }
 
     /// A plain key that `deploy` lists in its own file.
@@ -225,6 +219,31 @@ impl GuardedHost {
         files
     }
 
+    /// How many watchers run for this host.
+    pub(crate) fn watchers(&self) -> usize {
+        self.watcher_folders().len()
+    }
+
+    /// Memory of each watcher that nobody shares with it.
+    #[cfg(not(test))]
+    pub(crate) fn watchers_memory_kib(&self) -> Vec<f64> {
+        let of = |folder: PathBuf| {
+            let status = std::fs::read_to_string(folder.join("status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?.trim();
+            line.strip_suffix(" kB")?.parse().ok()
+        };
+        self.watcher_folders().into_iter().filter_map(of).collect()
+    }
+
+    fn watcher_folders(&self) -> Vec<PathBuf> {
+        let state = self.path("state").display().to_string();
+        let is_ours = |folder: &PathBuf| {
+            let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+            line.starts_with(b"/usr/local/bin/hallpass") && String::from_utf8_lossy(&line).contains(&state)
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().map(|folder| folder.path()).filter(is_ours).collect()
+    }
+
     /// What the guard said (it says only why it refuses), and sshd's logs.
     pub(crate) fn logs(&self) -> String {
         let guard = std::fs::read_to_string(self.path("guard.log")).unwrap_or_default();
@@ -292,22 +311,31 @@ fn settings(path: &Path, more: &str) -> String {
     )
 }
 
-fn config(path: &Path, more: &str) -> String {
-    format!(
-        "{more}\nHostKey {0}/host_key\nTrustedUserCAKeys {0}/trust\nAuthorizedKeysFile {0}/keys/%u\nStrictModes no\n\
-         AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals --config {0}/host.toml --user=%u --serial=%s --key-id=%i --cert=%k\n\
-         AuthorizedPrincipalsCommandUser nobody\nUsePAM yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-         PidFile none\nPrintMotd no\nLogLevel VERBOSE\nMaxSessions 20\nSubsystem sftp internal-sftp\n",
+fn config(path: &Path, more: &More<'_>) -> String {
+    // sshd keeps the first value that it reads.
+    let own = format!("TrustedUserCAKeys {0}/both\nAuthorizedPrincipalsFile {0}/principals\n", path.display());
+    let command = format!(
+        "AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals --config {0}/host.toml \
+         --user=%u --serial=%s --key-id=%i --cert=%k\nAuthorizedPrincipalsCommandUser nobody\n",
         path.display()
+    );
+    format!(
+        "{1}{2}HostKey {0}/host_key\nTrustedUserCAKeys {0}/trust\nAuthorizedKeysFile {0}/keys/%u\nStrictModes no\n\
+         UsePAM yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+         PidFile none\nPrintMotd no\nLogLevel VERBOSE\nMaxSessions 20\nSubsystem sftp internal-sftp\n",
+        path.display(),
+        if more.is_open { own } else { String::new() },
+        if more.is_bare { String::new() } else { command }
     )
 }
 
-fn pam(path: &Path) -> String {
-    format!(
-        "auth required pam_deny.so\naccount required pam_permit.so\nsession required pam_loginuid.so\n\
-         session required pam_exec.so quiet type=open_session log={0}/guard.log /usr/local/bin/hallpass host guard --config {0}/host.toml\n",
+fn pam(path: &Path, is_bare: bool) -> String {
+    let guard = format!(
+        "session required pam_exec.so quiet type=open_session log={0}/guard.log /usr/local/bin/hallpass host guard --config {0}/host.toml\n",
         path.display()
-    )
+    );
+    let session = if is_bare { String::new() } else { guard };
+    format!("auth required pam_deny.so\naccount required pam_permit.so\nsession required pam_loginuid.so\n{session}")
 }
 
 fn mounts(path: &Path) -> String {
