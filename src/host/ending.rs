@@ -8,7 +8,8 @@
 //!
 //! Invariants: only processes of the given sessions are signalled, each by pid and start time (I-35). The set is scanned again
 //! after each round of signals, because a process may fork while it is being ended; a session counts as ended after two empty
-//! scans in a row, because reading `/proc` takes time, and what is born behind the reader is not seen.
+//! scans in a row, because reading `/proc` takes time, and what is born behind the reader is not seen. A process that changes
+//! its pid faster than a scan takes is looked for by glances, and struck as soon as it is seen.
 //!
 //! Why not only the connection's own process? Ending sshd leaves commands without a terminal, and everything that called
 //! `setsid`, alive (OPENSSH facts 3.10). Killing it without asking first leaves the connection open.
@@ -21,11 +22,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
-use super::process::{Process, Processes, SessionId};
+use super::process::{self, Process, Processes, SessionId};
 
 /// How long processes may end by themselves before they are killed: enough for sshd to close its connection and for an
 /// editor to write its recovery file. Our own choice, well inside P8's two seconds.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// After this time something may be escaping the scans: it is looked for in another way as well.
+const STUBBORN: Duration = Duration::from_millis(700);
 
 /// How long [`end`] tries in all: promise P8's two seconds.
 const TRY_FOR: Duration = Duration::from_secs(2);
@@ -96,12 +100,21 @@ impl Ending {
     /// When `/proc` can't be read.
     pub fn round(&mut self) -> io::Result<Vec<Ended>> {
         let now = Processes::scan()?;
-        let own = rustix::process::getpid().as_raw_pid();
+        let (mut there, mut unsure) = (BTreeSet::new(), BTreeSet::new());
+        for (session, one) in &mut self.underway {
+            let left = one.target.left(&now);
+            if left.is_empty() || one.began.elapsed() > STUBBORN {
+                unsure.insert(*session);
+            }
+            if !left.is_empty() {
+                there.insert(*session);
+                one.signal(&left);
+            }
+        }
+        there.extend(self.glance(&now, &unsure));
         let mut ended = Vec::new();
         self.underway.retain(|session, one| {
-            let mut left = now.of_session(*session, one.target.connection);
-            left.retain(|process| process.pid != own && Some(*process) != one.target.watcher);
-            one.signal(&left);
+            one.empty_scans = if there.contains(session) { 0 } else { one.empty_scans.saturating_add(1) };
             let is_over = one.empty_scans >= EMPTY_SCANS;
             if is_over {
                 ended.push(Ended { target: one.target, processes: one.asked.len() });
@@ -111,16 +124,50 @@ impl Ending {
         Ok(ended)
     }
 
+    /// Which of these sessions something is there of after all; it is killed where its time to end by itself is over.
+    fn glance(&self, since: &Processes, unsure: &BTreeSet<SessionId>) -> BTreeSet<SessionId> {
+        if unsure.is_empty() {
+            return BTreeSet::new();
+        }
+        let watchers = self.underway.values().filter_map(|one| one.target.watcher).map(|watcher| watcher.pid);
+        let spared = watchers.chain([rustix::process::getpid().as_raw_pid()]).collect();
+        let is_late = |session| self.underway.get(&session).is_some_and(|one| one.began.elapsed() > GRACE);
+        process::glance(since, unsure, &spared, |session| is_late(session).then_some(Signal::KILL))
+    }
+
     /// Waits a little before the next round.
     pub fn pause() {
         wait(&[], PAUSE);
     }
 }
 
+impl Target {
+    /// What is there of it apart from its watcher and us.
+    fn left(&self, now: &Processes) -> BTreeSet<Process> {
+        let mut left = now.of_session(self.session, self.connection);
+        let own = rustix::process::getpid().as_raw_pid();
+        left.retain(|process| process.pid != own && Some(*process) != self.watcher);
+        left
+    }
+
+    /// Whether anything is there of it apart from its watcher and us.
+    ///
+    /// # Errors
+    /// When `/proc` can't be read.
+    pub fn is_there(&self) -> io::Result<bool> {
+        let now = Processes::scan()?;
+        if !self.left(&now).is_empty() {
+            return Ok(true);
+        }
+        let watcher = self.watcher.map(|watcher| watcher.pid);
+        let spared = watcher.into_iter().chain([rustix::process::getpid().as_raw_pid()]).collect();
+        Ok(!process::glance(&now, &BTreeSet::from([self.session]), &spared, |_| None).is_empty())
+    }
+}
+
 impl Underway {
     /// Asks the connection first: it then closes in an orderly way.
     fn signal(&mut self, left: &BTreeSet<Process>) {
-        self.empty_scans = if left.is_empty() { self.empty_scans.saturating_add(1) } else { 0 };
         let first = left.get(&self.target.connection);
         let others = left.iter().filter(|process| **process != self.target.connection);
         ask(first.into_iter().chain(others), &mut self.asked, self.began.elapsed());

@@ -28,21 +28,24 @@ const LOCK_LOOK: Duration = Duration::from_millis(50);
 
 /// What takes longer than P8's two seconds is worth a line in the log, and slower rounds from then on.
 const SLOW: Duration = Duration::from_secs(2);
-const SLOW_PAUSE: Duration = Duration::from_secs(1);
+const SLOW_PAUSE: Duration = Duration::from_millis(200);
 
 /// Ends the caller's own session, and all others that are due until then. Returns when nothing of any is left.
 pub fn end_due(folder: &Folder, own: Target, boot_id: &str) {
     let lock = lock(folder);
     let mut ending = Ending::default();
     ending.add(own);
-    let mut has_complained = false;
+    let (mut has_complained, mut is_blind) = (false, false);
     while !ending.is_done() {
         for target in due(folder, boot_id, SystemClock.moment()) {
             ending.add(target);
         }
         match ending.round() {
             Ok(ended) => ended.into_iter().for_each(|session| forget(folder, session, own.session)),
-            Err(error) => journal::note(&format!("cannot look for what is left of sessions: {error}")),
+            Err(error) if !std::mem::replace(&mut is_blind, true) => {
+                journal::note(&format!("cannot look for what is left of sessions, going on: {error}"));
+            }
+            Err(_) => {}
         }
         if ending.longest() < SLOW {
             Ending::pause();

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::deadline::{Notice, Pace};
-use super::process::{Process, Processes};
+use super::process::Process;
 use super::record::{Folder, Key, Record};
 use super::{ending, journal, sweep, terminal};
 use crate::time::SystemClock;
@@ -55,6 +55,7 @@ pub fn run(path: &Path) -> Result<(), String> {
     }
     rustix::process::setsid().map_err(|error| format!("cannot leave the session: {error}"))?;
     survive();
+    leave_group();
     let mut watcher = Watcher::open(path)?;
     std::io::stdout().write_all(ARMED.as_bytes()).map_err(told("cannot report"))?;
     std::io::stdout().flush().map_err(told("cannot report"))?;
@@ -68,6 +69,24 @@ fn survive() {
     // Where it is not allowed, we are no worse off than others.
     let file = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
     drop(file.and_then(|mut file| file.write_all(b"-1000")));
+}
+
+/// Leaves the control group of the connection, which a service manager may empty when the connection ends, for the root's. Where
+/// that can't be done, we are where everybody else is.
+fn leave_group() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for folder in mounts.lines().filter_map(manager_group) {
+        let file = std::fs::OpenOptions::new().write(true).open(Path::new(folder).join("cgroup.procs"));
+        // "0" is whoever writes.
+        drop(file.and_then(|mut file| file.write_all(b"0")));
+    }
+}
+
+/// Where the control groups are mounted by which service managers keep processes: the one of version 2, or systemd's own of version 1.
+fn manager_group(mount: &str) -> Option<&str> {
+    let mut fields = mount.split(' ');
+    let (folder, kind, options) = (fields.nth(1)?, fields.next()?, fields.next()?);
+    (kind == "cgroup2" || options.split(',').any(|option| option == "name=systemd")).then_some(folder)
 }
 
 /// Lets go of the guard's pipes, so that nobody waits for us.
@@ -149,8 +168,25 @@ impl Watcher {
             return false;
         }
         self.look_at = now.saturating_add(LEFT_BEHIND);
-        let Ok(processes) = Processes::scan() else { return false };
-        let own = rustix::process::getpid().as_raw_pid();
-        processes.of_session(self.record.key.session, self.record.key.connection).iter().all(|left| left.pid == own)
+        // What can't be looked for counts as there.
+        self.record.target().is_there().is_ok_and(|is_there| !is_there)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_managers_groups_are_found_among_the_mounts() {
+        for (mount, folder) in [
+            ("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0", Some("/sys/fs/cgroup")),
+            ("cgroup /sys/fs/cgroup/systemd cgroup rw,xattr,name=systemd 0 0", Some("/sys/fs/cgroup/systemd")),
+            ("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0", None),
+            ("tmpfs /run tmpfs rw 0 0", None),
+            ("", None),
+        ] {
+            assert_eq!(manager_group(mount), folder, "{mount}");
+        }
     }
 }

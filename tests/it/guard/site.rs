@@ -224,18 +224,8 @@ impl GuardedHost {
         self.watcher_folders().len()
     }
 
-    /// Memory of each watcher that nobody shares with it.
-    #[cfg(not(test))]
-    pub(crate) fn watchers_memory_kib(&self) -> Vec<f64> {
-        let of = |folder: PathBuf| {
-            let status = std::fs::read_to_string(folder.join("status")).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?.trim();
-            line.strip_suffix(" kB")?.parse().ok()
-        };
-        self.watcher_folders().into_iter().filter_map(of).collect()
-    }
-
-    fn watcher_folders(&self) -> Vec<PathBuf> {
+    /// The `/proc` folder of each.
+    pub(crate) fn watcher_folders(&self) -> Vec<PathBuf> {
         let state = self.path("state").display().to_string();
         let is_ours = |folder: &PathBuf| {
             let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
@@ -244,11 +234,24 @@ impl GuardedHost {
         std::fs::read_dir("/proc").unwrap().flatten().map(|folder| folder.path()).filter(is_ours).collect()
     }
 
+    /// Ends everything in the control group of the host's connections, as a service manager does when its unit is over. Whether
+    /// there is one.
+    pub(crate) fn end_group(&self) -> bool {
+        group(self.folder.path()).is_some_and(|group| std::fs::write(group.join("cgroup.kill"), "1").is_ok())
+    }
+
     /// What the guard said (it says only why it refuses), and sshd's logs.
     pub(crate) fn logs(&self) -> String {
         let guard = std::fs::read_to_string(self.path("guard.log")).unwrap_or_default();
         let sshd: Vec<String> = self.host.connections().into_values().flat_map(|connection| connection.log).collect();
         format!("{guard}\n{}", sshd.join("\n"))
+    }
+}
+
+impl Drop for GuardedHost {
+    fn drop(&mut self) {
+        // Can't be removed while something of it runs; it is empty then, and in nobody's way.
+        let _removed = group(self.folder.path()).map(std::fs::remove_dir);
     }
 }
 
@@ -348,7 +351,19 @@ fn mounts(path: &Path) -> String {
         script.push_str(&own(name, to));
     }
     script.push_str(&bind(HALLPASS, "/usr/local/bin/hallpass"));
+    if let Some(group) = group(path) {
+        script.push_str(&format!("echo $$ > '{}/cgroup.procs' && ", group.display()));
+    }
     script + "exec \"$@\""
+}
+
+/// A control group for all connections of a host, as a service manager has it, where this machine lets us make one.
+fn group(path: &Path) -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let root = mounts.lines().find_map(|line| line.split(' ').nth(1).filter(|_| line.contains(" cgroup2 rw")))?;
+    let group = Path::new(root).join(format!("hallpass-test{}", path.file_name().unwrap().display()));
+    std::fs::create_dir_all(&group).ok()?;
+    std::fs::read_to_string(group.join("cgroup.procs")).ok().map(|_| group)
 }
 
 pub(crate) fn write(path: &Path, text: &str) {

@@ -22,6 +22,8 @@ async fn a_session_ends_when_its_record_says_and_in_time_whatever_happens_to_the
         a_session_whose_record_makes_no_sense_is_ended_at_once(),
         what_a_closed_connection_leaves_behind_ends_with_the_window_and_the_watcher_with_what_is_left(),
         sessions_that_are_due_are_ended_by_one_and_other_sessions_are_left_alone(),
+        a_watcher_outlives_the_control_group_of_its_connection(),
+        a_process_that_changes_its_number_all_the_time_is_ended_too(),
     );
 }
 
@@ -139,4 +141,35 @@ async fn sessions_that_are_due_are_ended_by_one_and_other_sessions_are_left_alon
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(untouched.is_subset(&host.processes()) && plain.is_running() && longer.is_running());
+}
+
+async fn a_watcher_outlives_the_control_group_of_its_connection() {
+    let host = GuardedHost::start(&More::default()).await;
+    let session = host.session(&host.pass(soon(12)), &[], "sleep 600").await;
+    assert_eq!(host.watchers(), 1);
+    if !host.end_group() {
+        println!("not shown here: control groups can't be made");
+        return;
+    }
+    assert_eq!(session.finish().await.0, 255, "the connection's own group is gone");
+    assert!(host.processes().is_empty());
+    // Nothing is left to watch over; it goes by itself and takes the record with it. Killed, it would have left that.
+    gone(&host, soon(0)).await;
+    assert!(host.records().is_empty());
+}
+
+/// Forks, ends and goes on in its child, in a session and process group of its own each time.
+const HOPPER: &str = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)\n    os.setsid()\n";
+
+async fn a_process_that_changes_its_number_all_the_time_is_ended_too() {
+    let host = GuardedHost::start(&More::default()).await;
+    super::site::write(&host.path("home/hopper"), HOPPER);
+    let end = soon(10);
+    let script = host.path("home/hopper").display().to_string();
+    let hop = format!("python3 {script} >/dev/null 2>&1 </dev/null & sleep 600");
+    let _session = host.session(&host.pass(end), &[], &hop).await;
+    wait_until(end, -400).await;
+    assert_eq!(host.watchers(), 1);
+    let late = gone(&host, end).await;
+    assert!((0..2_000).contains(&late), "{late} ms after the end");
 }
