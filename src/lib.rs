@@ -30,7 +30,7 @@
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
 //! | | [`http`] | the API server: one service call for each handler |
 //! | | [`client`] | the API client, with a pinned or publicly trusted server |
-//! | | [`host`] | what runs beside `sshd`; nothing of the authority, no network in the guard |
+//! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
 //! | 6 root | [`config`] | the service's file, into each module's own settings |
 //! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
 //!
@@ -57,8 +57,9 @@
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
 //! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made in one place.
 //!   `architecture`, `story` (CA keys that lie, fail and hang). Rotation, the promise's other half, needs enrolled hosts.
-//! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] ends what is left of a connection;
-//!   `demo` shows it on a real `sshd`. Hosts are not enrolled yet: see below.
+//! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
+//!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
+//!   on a real `sshd` with PAM, lost and nonsensical records), `demo`. A daemon that brings extensions to it comes with enrolment.
 //! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates only. `ssh/cert/lint.rs`. `formats`, `openssh`.
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
 //!   [`wire`]. `policy`, `examples`, `bad_input`, `store`.
@@ -106,9 +107,11 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: enrolled hosts (and with them the guard at each login, CA rotation, host certificates),
+//! The design names more than there is: enrolled hosts (and with them CA rotation, host certificates and the daemon beside the guard),
 //! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
-//! a session that is open when its window ends stays open on that host; `hallpass demo` shows a first cut of what will end it.
+//! its guard is set up by hand, and an extension does not reach a session that is open. Sessions are found by audit session id alone, not
+//! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`. Approvals
+//! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]
 //! and [`ssh`] as they are; the whole policy text lives in the store, its hash in the log.

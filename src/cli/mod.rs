@@ -25,6 +25,7 @@ mod explain;
 mod failure;
 mod follow;
 mod help;
+mod host;
 mod hosts;
 mod init;
 mod keys;
@@ -208,6 +209,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Ca(command) => operator::ca(context, &command),
         Command::Policy(command) => operator::policy(context, &command),
         Command::Audit(command) => audit::run(context, &command),
+        Command::Host(command) => host::run(context, &command),
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),

@@ -17,6 +17,7 @@
 mod independent;
 mod lint;
 mod options;
+pub mod skim;
 
 use std::collections::BTreeSet;
 use std::fmt;

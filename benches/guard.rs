@@ -1,0 +1,132 @@
+//! What the guard costs a login, and how punctually it ends sessions: real ssh and sshd with PAM on loopback, as root.
+//!
+//! *bare*: sshd with PAM and a principals file. *guarded*: the same with `hallpass host principals` (run twice by sshd) and `hallpass host
+//! guard`. Logins take turns, one each. Then many sessions whose windows end in the same second: when each client was gone,
+//! when everything was, and what a watcher holds in memory.
+//!
+//! Run: `cargo bench --bench guard`; a smoke run in seconds: `cargo bench --bench guard -- --short`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::float_arithmetic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::allow_attributes,
+    dead_code,
+    missing_docs,
+    reason = "a benchmark prints, and stops at what it did not expect; the tests' site has more than it needs"
+)]
+
+#[path = "../tests/it/guard/maker.rs"]
+mod maker;
+#[path = "../tests/it/guard/site.rs"]
+mod site;
+
+use std::time::{Duration, Instant};
+
+use site::{GuardedHost, More, since, soon};
+
+/// Logins of each contestant.
+const LOGINS: usize = 100;
+const LOGINS_SHORT: usize = 3;
+
+/// Sessions that end together, and the seconds until then: enough for all of them to begin.
+const SESSIONS: (usize, u32) = (200, 150);
+const SESSIONS_SHORT: (usize, u32) = (5, 12);
+
+fn main() {
+    let short = std::env::args().any(|argument| argument == "--short");
+    if !GuardedHost::can_be_had() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        logins(if short { LOGINS_SHORT } else { LOGINS }).await;
+        let (count, seconds) = if short { SESSIONS_SHORT } else { SESSIONS };
+        endings(count, seconds).await;
+    });
+}
+
+/// What a login takes with and without us.
+async fn logins(count: usize) {
+    let bare = GuardedHost::start(&More { is_open: true, is_bare: true, settings: "" }).await;
+    std::fs::copy(bare.path("trust"), bare.path("both")).unwrap();
+    site::write(&bare.path("principals"), "deploy@web-1\n");
+    let guarded = GuardedHost::start(&More::default()).await;
+    let hosts = [("bare", &bare), ("guarded", &guarded)];
+    let passes = hosts.map(|(_, host)| host.pass(soon(3_600)));
+    let mut times = [Vec::new(), Vec::new()];
+    // The first round is the warm-up.
+    for round in 0..=count {
+        for ((host, pass), times) in hosts.iter().map(|(_, host)| host).zip(&passes).zip(&mut times) {
+            let start = Instant::now();
+            let (code, _) = host.ssh(pass, "true").await;
+            let took = start.elapsed();
+            assert_eq!(code, 0, "{}", host.logs());
+            if round > 0 {
+                times.push(took.as_secs_f64() * 1_000.0);
+            }
+        }
+    }
+    let mut added: Vec<f64> = times[1].iter().zip(&times[0]).map(|(with, without)| with - without).collect();
+    println!("{:<28} {:>10} {:>10} {:>10}", "ssh web-1 true, ms", "median", "p95", "p99");
+    for ((name, _), times) in hosts.iter().zip(&mut times) {
+        show(name, times);
+    }
+    show("added, pair by pair", &mut added);
+}
+
+/// How long after the end of their window sessions are there.
+async fn endings(count: usize, seconds: u32) {
+    let host = GuardedHost::start(&More::default()).await;
+    let end = soon(seconds);
+    let pass = host.pass(end);
+    let mut sessions = Vec::new();
+    for index in 0..count {
+        // Every other one with a detached process that ignores TERM.
+        let command = if index % 2 == 0 { "sleep 600" } else { "trap '' TERM; setsid sleep 600 & sleep 600" };
+        sessions.push(host.session(&pass, &[], command).await);
+    }
+    println!("\n{count} sessions began, {} s before their end", -since(end) / 1_000);
+    let mut memory: Vec<f64> = host.watcher_folders().iter().filter_map(|folder| own_kib(folder)).collect();
+    let ended = sessions.into_iter().map(|session| {
+        tokio::spawn(async move {
+            let mut session = session;
+            let _status = session.child.wait().await;
+            since(end) as f64
+        })
+    });
+    let ended: Vec<_> = ended.collect();
+    let all_gone = async {
+        while !host.processes().is_empty() || host.watchers() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        since(end)
+    };
+    let all_gone = all_gone.await;
+    let mut times = Vec::new();
+    for one in ended {
+        times.push(one.await.unwrap());
+    }
+    println!("{:<28} {:>10} {:>10} {:>10}", "after the end, ms", "median", "p95", "p99");
+    show("a client is gone", &mut times);
+    println!("{:<28} {all_gone:>10}", "nothing is left");
+    println!("{:<28} {:>10} {:>10} {:>10}", "a watcher holds, KiB", "median", "p95", "p99");
+    show("of its own", &mut memory);
+}
+
+/// Memory of a process that it shares with nobody.
+fn own_kib(folder: &std::path::Path) -> Option<f64> {
+    let status = std::fs::read_to_string(folder.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?.trim();
+    line.strip_suffix(" kB")?.parse().ok()
+}
+
+fn show(name: &str, numbers: &mut [f64]) {
+    numbers.sort_by(f64::total_cmp);
+    let at = |share: f64| numbers[((numbers.len() - 1) as f64 * share).round() as usize];
+    println!("{name:<28} {:>10.2} {:>10.2} {:>10.2}", at(0.5), at(0.95), at(0.99));
+}

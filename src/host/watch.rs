@@ -1,0 +1,192 @@
+//! The watcher: one small process for each session, which ends it when its time has come.
+//!
+//! What for: it is started at login, detached from everything, and needs nobody: no daemon, no network, no service, no sshd but the
+//! connection's own. It says the warnings, sees an extension or an early end in the session's record, and ends the session.
+//!
+//! Invariants: it reports itself armed only once nothing but its own death can keep it from ending the session. The deadline it
+//! knows holds whatever happens to the record; a record that makes no sense ends the session (I-34). It holds no lock and no
+//! file while it waits.
+//!
+//! *Why a process for each session and not one for all?* Nothing has to be running for a login to be safe, and one that dies takes
+//! no other session's deadline with it.
+
+use std::io::{BufRead as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use super::deadline::{Notice, Pace};
+use super::process::Process;
+use super::record::{Folder, Key, Record};
+use super::{ending, journal, sweep, terminal};
+use crate::time::SystemClock;
+
+/// What the guard says when the record is written, and what it is told when the watcher is ready.
+pub const GO: &str = "go\n";
+/// See [`GO`].
+pub const ARMED: &str = "armed\n";
+
+/// How often to look whether anything is left of a session whose connection has ended.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
+
+/// A watcher at work.
+struct Watcher {
+    folder: Folder,
+    record: Record,
+    /// The record's text as it was read last.
+    text: String,
+    /// Readable once the connection has ended; `None` afterwards.
+    connection: Option<OwnedFd>,
+    /// By the clock that nobody sets: when to look for what the connection left behind.
+    look_at: Duration,
+}
+
+/// Watches over the session that the record at `path` is about, until it is over. Waits for [`GO`] on standard input first, and
+/// says [`ARMED`] on standard output.
+///
+/// # Errors
+/// When it can't be armed; nothing is watched then, and the login must not go on.
+pub fn run(path: &Path) -> Result<(), String> {
+    let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(told("cannot read standard input"))?;
+    if line != GO {
+        return Err("it is the guard that starts this".to_owned());
+    }
+    rustix::process::setsid().map_err(|error| format!("cannot leave the session: {error}"))?;
+    survive();
+    leave_group();
+    let mut watcher = Watcher::open(path)?;
+    std::io::stdout().write_all(ARMED.as_bytes()).map_err(told("cannot report"))?;
+    std::io::stdout().flush().map_err(told("cannot report"))?;
+    silence();
+    watcher.watch();
+    Ok(())
+}
+
+/// The kernel's last resort when memory is short must not be us: we are small, and a session would be immortal.
+fn survive() {
+    // Where it is not allowed, we are no worse off than others.
+    let file = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
+    drop(file.and_then(|mut file| file.write_all(b"-1000")));
+}
+
+/// Leaves the control group of the connection, which a service manager may empty when the connection ends, for the root's. Where
+/// that can't be done, we are where everybody else is.
+fn leave_group() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for folder in mounts.lines().filter_map(manager_group) {
+        let file = std::fs::OpenOptions::new().write(true).open(Path::new(folder).join("cgroup.procs"));
+        // "0" is whoever writes.
+        drop(file.and_then(|mut file| file.write_all(b"0")));
+    }
+}
+
+/// Where the control groups are mounted by which service managers keep processes: the one of version 2, or systemd's own of version 1.
+fn manager_group(mount: &str) -> Option<&str> {
+    let mut fields = mount.split(' ');
+    let (folder, kind, options) = (fields.nth(1)?, fields.next()?, fields.next()?);
+    (kind == "cgroup2" || options.split(',').any(|option| option == "name=systemd")).then_some(folder)
+}
+
+/// Lets go of the guard's pipes, so that nobody waits for us.
+fn silence() {
+    if let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        // They end with the guard anyway.
+        let _input = rustix::stdio::dup2_stdin(&null);
+        let _output = rustix::stdio::dup2_stdout(&null);
+        let _errors = rustix::stdio::dup2_stderr(&null);
+    }
+}
+
+impl Watcher {
+    fn open(path: &Path) -> Result<Self, String> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let key = name.and_then(Key::parse).ok_or("the record's name is not that of a session")?;
+        let folder = Folder::of(path).ok_or("the record is in no folder")?;
+        let text = folder.text(key)?.ok_or("there is no record")?;
+        let record = Record::parse(&text)?;
+        let own = Process::own().map_err(|error| error.to_string())?;
+        if record.key != key || record.watcher != own {
+            return Err("the record is not about this session and this process".to_owned());
+        }
+        let connection = key.connection.open();
+        Ok(Self { folder, record, text, connection, look_at: Duration::ZERO })
+    }
+
+    fn watch(&mut self) {
+        let mut pace = Pace::starting(self.record.deadline.left(SystemClock.moment()));
+        loop {
+            let makes_sense = self.refresh();
+            let now = SystemClock.moment();
+            let left = self.record.deadline.left(now);
+            if let Some(notice) = pace.due(left) {
+                terminal::say(&self.record, notice);
+            }
+            if !makes_sense || left.is_zero() {
+                sweep::end_due(&self.folder, self.record.target(), &self.record.boot_id);
+                return;
+            }
+            if self.is_over(now.boot) {
+                self.folder.remove(self.record.key);
+                return;
+            }
+            ending::wait(&self.connection.iter().collect::<Vec<_>>(), pace.wait());
+        }
+    }
+
+    /// Reads the record again. Whether it makes sense; one that is gone or out of reach changes nothing.
+    fn refresh(&mut self) -> bool {
+        let text = match self.folder.text(self.record.key) {
+            Ok(Some(text)) if text != self.text => text,
+            Ok(_) => return true,
+            Err(why) => return self.nonsense(&why),
+        };
+        match Record::parse(&text) {
+            Ok(record) if (record.key, record.watcher) == (self.record.key, self.record.watcher) => {
+                (self.record, self.text) = (record, text);
+                true
+            }
+            Ok(_) => self.nonsense("it is about another session"),
+            Err(why) => self.nonsense(&why),
+        }
+    }
+
+    fn nonsense(&self, why: &str) -> bool {
+        journal::note(&format!("session {}: its record makes no sense, so it is ended: {why}", self.record.key));
+        terminal::say(&self.record, Notice::Over);
+        false
+    }
+
+    /// Whether the connection has ended and left nothing behind.
+    fn is_over(&mut self, now: Duration) -> bool {
+        if self.connection.is_some() && self.record.key.connection.is_running() {
+            return false;
+        }
+        self.connection = None;
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now.saturating_add(LEFT_BEHIND);
+        // What can't be looked for counts as there.
+        self.record.target().is_there().is_ok_and(|is_there| !is_there)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_managers_groups_are_found_among_the_mounts() {
+        for (mount, folder) in [
+            ("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0", Some("/sys/fs/cgroup")),
+            ("cgroup /sys/fs/cgroup/systemd cgroup rw,xattr,name=systemd 0 0", Some("/sys/fs/cgroup/systemd")),
+            ("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0", None),
+            ("tmpfs /run tmpfs rw 0 0", None),
+            ("", None),
+        ] {
+            assert_eq!(manager_group(mount), folder, "{mount}");
+        }
+    }
+}

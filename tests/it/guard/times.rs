@@ -1,0 +1,175 @@
+//! When a session ends: later or earlier than its certificate if its record says so, and in time whatever happens to the record.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hallpass::host::deadline::Deadline;
+use hallpass::host::record::Record;
+use hallpass::time::{SystemClock, Timestamp};
+use tokio::io::AsyncWriteExt as _;
+
+use super::site::{Client, GuardedHost, More, since, soon, wait_until};
+
+/// Side by side, because all of them wait: each has a host of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_when_its_record_says_and_in_time_whatever_happens_to_the_record() {
+    if !GuardedHost::can_be_had() {
+        return;
+    }
+    tokio::join!(
+        an_extended_session_goes_on_is_warned_and_ends_when_its_record_says(),
+        a_session_whose_record_is_gone_with_all_state_ends_in_time(),
+        a_session_whose_record_makes_no_sense_is_ended_at_once(),
+        what_a_closed_connection_leaves_behind_ends_with_the_window_and_the_watcher_with_what_is_left(),
+        sessions_that_are_due_are_ended_by_one_and_other_sessions_are_left_alone(),
+        a_watcher_outlives_the_control_group_of_its_connection(),
+        a_process_that_changes_its_number_all_the_time_is_ended_too(),
+    );
+}
+
+/// Gives the host's only session another end, as a daemon does after an approved extension.
+fn set_end(host: &GuardedHost, end: Timestamp) {
+    let path = host.records().pop().unwrap();
+    let mut record = Record::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    record.deadline = Deadline::new(end, SystemClock.moment());
+    hallpass::durable::replace(&path, record.to_string().as_bytes(), 0o600).unwrap();
+}
+
+/// Waits until so many processes run as the host's account.
+async fn settled(host: &GuardedHost, count: usize) -> BTreeSet<i32> {
+    while host.processes().len() != count {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    host.processes()
+}
+
+/// Waits until nothing of the host's sessions is left; how long after `end` that was, in milliseconds.
+async fn gone(host: &GuardedHost, end: Timestamp) -> i64 {
+    while !host.processes().is_empty() || host.watchers() > 0 {
+        assert!(since(end) < 20_000, "{:?}\n{}", host.processes(), host.logs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    since(end)
+}
+
+async fn an_extended_session_goes_on_is_warned_and_ends_when_its_record_says() {
+    let host = GuardedHost::start(&More::default()).await;
+    let first = soon(12);
+    let pass = host.pass(first);
+    let mut shell = host.client("ssh", &pass, &["-tt"], &[]);
+    let mut typed = shell.child.stdin.take().unwrap();
+    typed.write_all(b"echo re''ady\n").await.unwrap();
+    shell.wait_for("ready", &host).await;
+    // Extended beyond its certificate, by a little more than a minute.
+    set_end(&host, soon(63));
+    wait_until(first, 2_500).await;
+    assert!(shell.is_running(), "the shell stays");
+    shell.wait_for("[hallpass] access to web-1 ends in 1 minute", &host).await;
+    typed.write_all(b"echo st''ill\n").await.unwrap();
+    shell.wait_for("still", &host).await;
+    // And ended early.
+    let end = soon(3);
+    set_end(&host, end);
+    let (code, said) = shell.finish().await;
+    assert!(code == 255 && said.contains("[hallpass] access to web-1 ended "), "{code} {said:?}");
+    let late = gone(&host, end).await;
+    assert!((0..2_000).contains(&late), "{late} ms after the new end");
+}
+
+async fn a_session_whose_record_is_gone_with_all_state_ends_in_time() {
+    let host = GuardedHost::start(&More::default()).await;
+    let end = soon(12);
+    let _session = host.session(&host.pass(end), &[], "nohup setsid sleep 600 >/dev/null 2>&1 & sleep 600").await;
+    std::fs::remove_dir_all(host.path("state")).unwrap();
+    wait_until(end, -400).await;
+    assert!(host.processes().len() >= 3);
+    let late = gone(&host, end).await;
+    assert!((0..2_000).contains(&late), "{late} ms after the end");
+}
+
+async fn a_session_whose_record_makes_no_sense_is_ended_at_once() {
+    let host = GuardedHost::start(&More::default()).await;
+    let pass = host.pass(soon(600));
+    for nonsense in ["", "end = \"9999-12-30T22:00:00Z\"\n"] {
+        let session = host.session(&pass, &[], "sleep 600").await;
+        let path = host.records().pop().unwrap();
+        hallpass::durable::replace(&path, nonsense.as_bytes(), 0o600).unwrap();
+        assert_eq!(session.finish().await.0, 255, "{nonsense:?}");
+        gone(&host, soon(0)).await;
+    }
+    // What somebody else could have written is nonsense too.
+    let session = host.session(&pass, &[], "sleep 600").await;
+    let path = host.records().pop().unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    hallpass::durable::replace(&path, text.as_bytes(), 0o666).unwrap();
+    assert_eq!(session.finish().await.0, 255);
+}
+
+async fn what_a_closed_connection_leaves_behind_ends_with_the_window_and_the_watcher_with_what_is_left() {
+    let host = GuardedHost::start(&More::default()).await;
+    let end = soon(14);
+    let pass = host.pass(end);
+    let (code, _) = host.ssh(&pass, "true").await;
+    assert_eq!(code, 0);
+    gone(&host, soon(0)).await;
+    assert!(host.records().is_empty(), "nothing was left, so nothing is watched");
+    let (code, _) = host.ssh(&pass, "nohup setsid sleep 600 </dev/null >/dev/null 2>&1 &").await;
+    assert_eq!(code, 0);
+    wait_until(end, -400).await;
+    assert_eq!((host.processes().len(), host.watchers()), (1, 1), "inside the window it may stay");
+    let late = gone(&host, end).await;
+    assert!((0..2_000).contains(&late), "{late} ms after the end");
+}
+
+async fn sessions_that_are_due_are_ended_by_one_and_other_sessions_are_left_alone() {
+    let host = GuardedHost::start(&More::default()).await;
+    // The same account: by a plain key, by a certificate that goes on, by certificates that end together.
+    let mut plain = host.session(&host.plain_key(), &[], "nohup setsid sleep 600 >/dev/null 2>&1 & sleep 600").await;
+    let untouched = settled(&host, 4).await;
+    let mut longer = host.session(&host.pass(soon(600)), &[], "sleep 600").await;
+    let kept = settled(&host, 7).await;
+    let end = soon(15);
+    let pass = host.pass(end);
+    let mut sessions: Vec<Client> = Vec::new();
+    for _ in 0..6 {
+        sessions.push(host.session(&pass, &[], "trap '' TERM; sleep 600; sleep 600").await);
+    }
+    wait_until(end, -400).await;
+    assert!(sessions.iter_mut().all(Client::is_running));
+    while host.processes() != kept || host.watchers() > 1 || host.records().len() > 1 {
+        assert!(since(end) < 2_000, "{:?} instead of {kept:?}", host.processes());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(untouched.is_subset(&host.processes()) && plain.is_running() && longer.is_running());
+}
+
+async fn a_watcher_outlives_the_control_group_of_its_connection() {
+    let host = GuardedHost::start(&More::default()).await;
+    let session = host.session(&host.pass(soon(12)), &[], "sleep 600").await;
+    assert_eq!(host.watchers(), 1);
+    if !host.end_group() {
+        println!("not shown here: control groups can't be made");
+        return;
+    }
+    assert_eq!(session.finish().await.0, 255, "the connection's own group is gone");
+    assert!(host.processes().is_empty());
+    // Nothing is left to watch over; it goes by itself and takes the record with it. Killed, it would have left that.
+    gone(&host, soon(0)).await;
+    assert!(host.records().is_empty());
+}
+
+/// Forks, ends and goes on in its child, in a session and process group of its own each time.
+const HOPPER: &str = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)\n    os.setsid()\n";
+
+async fn a_process_that_changes_its_number_all_the_time_is_ended_too() {
+    let host = GuardedHost::start(&More::default()).await;
+    super::site::write(&host.path("home/hopper"), HOPPER);
+    let end = soon(10);
+    let script = host.path("home/hopper").display().to_string();
+    let hop = format!("python3 {script} >/dev/null 2>&1 </dev/null & sleep 600");
+    let _session = host.session(&host.pass(end), &[], &hop).await;
+    wait_until(end, -400).await;
+    assert_eq!(host.watchers(), 1);
+    let late = gone(&host, end).await;
+    assert!((0..2_000).contains(&late), "{late} ms after the end");
+}
