@@ -242,7 +242,7 @@ async fn a_watcher_outlives_the_control_group_of_its_connection() {
         return;
     }
     assert_eq!(session.finish().await.0, 255, "the connection's own group is gone");
-    assert!(host.processes().is_empty());
+    settled(&host, 0).await;
     // Nothing is left to watch over; it goes by itself and takes the record with it. Killed, it would have left that.
     gone(&host, soon(0)).await;
     assert!(host.records().is_empty());
