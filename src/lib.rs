@@ -33,7 +33,7 @@
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
 //! | | [`http`] | the API server: one service call for each handler |
 //! | | [`client`] | the API client, with a pinned or publicly trusted server |
-//! | | [`host`] | what runs beside `sshd`; nothing of the authority, no network in the guard |
+//! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
 //! | 6 root | [`config`] | the service's file, into each module's own settings |
 //! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
 //!
@@ -60,8 +60,9 @@
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
 //! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for people in one place
 //!   ([`access`]) and for hosts in one ([`inventory::permit`]). `architecture`, `story` (CA keys that lie, fail and hang), `hosts`.
-//! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] ends what is left of a connection;
-//!   `demo` shows it on a real `sshd`. The service tells enrolled hosts of grants, extensions and early ends ([`service::host_state`]).
+//! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
+//!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
+//!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] is how a daemon brings extensions.
 //! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates for people, host certificates for hosts.
 //!   `ssh/cert/lint.rs`. `formats`, `hosts`, `openssh`.
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
@@ -113,9 +114,11 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: the host's own side of enrolment (and with it the guard at each login), CA rotation,
+//! The design names more than there is: the host's own side of enrolment (and with it the daemon beside the guard), CA rotation,
 //! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
-//! a session that is open when its window ends stays open on that host; `hallpass demo` shows a first cut of what will end it.
+//! its guard is set up by hand, and an extension does not reach a session that is open. Of a session whose watcher root has killed *and*
+//! whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id alone, not
+//! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]
 //! and [`ssh`] as they are; the whole policy text lives in the store, its hash in the log.

@@ -296,6 +296,26 @@ impl Clock for SystemClock {
     }
 }
 
+/// What both clocks of the machine show at one moment, for what waits for a time: one that is set, one that nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Time since 1970. Jumps when the clock is set.
+    pub wall: std::time::Duration,
+    /// Time since the machine started, suspended or not.
+    pub boot: std::time::Duration,
+}
+
+impl SystemClock {
+    /// This moment.
+    #[must_use]
+    pub fn moment(self) -> Moment {
+        use rustix::time::{ClockId, clock_gettime};
+        // A clock before 1970 shows 1970.
+        let read = |clock| std::time::Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+        Moment { wall: read(ClockId::Realtime), boot: read(ClockId::Boottime) }
+    }
+}
+
 /// A clock that stands still until it is set, for tests and for `policy test`.
 #[derive(Debug)]
 pub struct ManualClock {

@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    admin, audit, cert, change, completion, decide, doctor, end, explain, hosts, init, list, login, operator, prepare,
-    request, serve, setup, ssh, status, texts, wait,
+    admin, audit, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
+    prepare, request, serve, setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -64,7 +64,7 @@ pub(crate) struct Globals {
     /// No colour (there is none) and no redrawing
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
-    /// Configuration file of the service (`serve`)
+    /// Configuration file of the service (`serve`) or of the host (`host`)
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<std::path::PathBuf>,
     /// How long one call to the server may take (10s); for `wait`, how long to wait
@@ -134,6 +134,9 @@ pub(crate) enum Command {
     /// Join tokens and enrolled hosts, for operators
     #[command(subcommand)]
     Admin(admin::AdminCommand),
+    /// What PAM and sshd run on a host
+    #[command(subcommand)]
+    Host(host::HostCommand),
     /// Write a first configuration
     Init(init::InitArgs),
     /// Run the service

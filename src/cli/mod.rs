@@ -26,6 +26,7 @@ mod explain;
 mod failure;
 mod follow;
 mod help;
+mod host;
 mod hosts;
 mod init;
 mod keys;
@@ -213,6 +214,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Policy(command) => operator::policy(context, &command),
         Command::Audit(command) => audit::run(context, &command),
         Command::Admin(command) => admin::run(context, &command),
+        Command::Host(command) => host::run(context, &command),
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),

@@ -87,6 +87,11 @@ Files
   $XDG_RUNTIME_DIR/hallpass/NAME/hosts/          what plain ssh includes for each host that a certificate opens
   $XDG_CONFIG_HOME/hallpass/ssh/NAME.conf        the fragment that `hallpass setup` wrote for a profile
   What is over is deleted at the next run.
+On a host
+  /etc/hallpass/host.toml                        the host's name, tags and trust bundle, for `hallpass host`
+  /etc/ssh/hallpass/user_ca_keys                 the trust bundle: CA keys of hallpass
+  /etc/ssh/hallpass/ended                        serials that are over before their time, one on each line
+  /run/hallpass/sessions/                        one file per session by certificate, mode 0700
 ";
 
 /// Arguments of `hallpass man`.

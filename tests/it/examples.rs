@@ -16,6 +16,7 @@ const POLICY: &str = include_str!("../../policy.toml.example");
 const BUNDLE: &str = include_str!("../../ca-keys.example");
 const CA_KEYS_GUIDE: &str = include_str!("../../docs/ca-keys.md");
 const CONFIG: &str = include_str!("../../config.toml.example");
+const HOST: &str = include_str!("../../deploy/host.toml.example");
 
 fn policy() -> Policy {
     Policy::parse(POLICY, "policy.toml.example").unwrap_or_else(|problems| panic!("{problems:#?}"))
@@ -133,9 +134,9 @@ fn keys_with_comments(text: &str) -> Vec<(String, String)> {
 
 #[test]
 fn each_key_of_an_example_has_a_comment_that_tells_its_default_or_that_it_is_required() {
-    for text in [POLICY, CONFIG] {
+    for (text, count) in [(POLICY, 21), (CONFIG, 21), (HOST, 8)] {
         let keys = keys_with_comments(text);
-        assert!(keys.len() > 20, "{keys:?}");
+        assert!(keys.len() >= count, "{keys:?}");
         for (key, comment) in keys {
             assert!(comment.contains("default") || comment.contains("required"), "{key}: {comment:?}");
         }
@@ -156,4 +157,24 @@ fn the_guides_commands_check_the_example_of_a_trust_bundle_offline() {
     assert!(run());
     std::fs::write(folder.path().join("ca-keys.example"), BUNDLE.replace("# version 1204", "# version 1205")).unwrap();
     assert!(!run());
+}
+
+#[test]
+fn the_host_example_means_what_it_says_and_the_same_lines_stand_everywhere() {
+    let host = hallpass::host::settings::Settings::parse(HOST, "host.toml").unwrap();
+    assert_eq!((host.name.as_str(), host.trust.as_path()), ("web-1", Path::new("/etc/ssh/hallpass/user_ca_keys")));
+    let read = |path: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    // sshd and PAM are told the same in the files to install, in the guide and in the help.
+    let line = |text: &str, with: &str| {
+        let found = text.lines().find(|line| line.contains(with)).unwrap_or_else(|| panic!("no {with:?}"));
+        found.trim_start_matches('#').split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let (pam, guide, help) = (read("deploy/pam-sshd"), read("docs/hosts.md"), read("tests/cli/host.txt"));
+    let guard = line(&pam, "pam_exec.so");
+    assert_eq!((line(&guide, "pam_exec.so"), line(&help, "pam_exec.so")), (guard.clone(), guard));
+    let sshd = read("deploy/00-hallpass.conf");
+    let command = line(&sshd, "AuthorizedPrincipalsCommand /usr");
+    assert_eq!(line(&guide, "AuthorizedPrincipalsCommand /usr"), command);
+    let folded = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(folded.contains(&command), "{command}");
 }

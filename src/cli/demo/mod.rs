@@ -91,7 +91,7 @@ impl Play {
             crate::durable::create_folder(Path::new("/run/sshd"), 0o755)
                 .map_err(|e| format!("cannot create /run/sshd, which sshd needs: {e}"))?;
         }
-        crate::host::guard::adopt_orphans().map_err(|e| format!("cannot look after orphaned processes: {e}"))?;
+        crate::host::ending::adopt_orphans().map_err(|e| format!("cannot look after orphaned processes: {e}"))?;
         let mut stage = Stage::new(random.random())?;
         let alice = stage.make_key("alice/login_key", random.random(), "alice's laptop")?;
         let bob = stage.make_key("bob/login_key", random.random(), "bob's laptop")?;

@@ -20,7 +20,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::host::guard::{Process, Processes};
+use crate::host::process::Process;
 
 /// What to run and under which configuration.
 #[derive(Clone, Debug)]
@@ -165,9 +165,7 @@ fn start(sshd: &Sshd, stream: tokio::net::TcpStream) -> io::Result<tokio::proces
 
 /// The start time of a child of ours, so that its pid can't be mistaken later.
 fn own_child(pid: u32) -> Option<Process> {
-    let pid = i32::try_from(pid).ok()?;
-    let own = i32::try_from(std::process::id()).ok()?;
-    Processes::scan().ok()?.children(own).into_iter().find(|p| p.pid == pid)
+    Process::running(i32::try_from(pid).ok()?).ok()?
 }
 
 /// What a host's sshd is told.

@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::sshd::{Connection, Host};
-use crate::host::guard::{self, Process, Processes};
+use crate::host::ending;
+use crate::host::process::{Process, Processes};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// What became of one connection.
@@ -42,7 +43,8 @@ pub(super) fn watch_over(
                 let over = serial(&connection.log).and_then(|s| windows.borrow().get(&s).copied());
                 if over.is_some_and(|end| now >= end) {
                     done.insert(number);
-                    let outcome = end(process, &connection).await.map_err(|e| e.to_string());
+                    let outcome = tokio::task::spawn_blocking(move || end(process, &connection)).await;
+                    let outcome = outcome.map_err(|e| e.to_string()).and_then(|ended| ended.map_err(|e| e.to_string()));
                     said.send_modify(|all| all.push(Ended { connection: number, outcome }));
                 }
             }
@@ -62,7 +64,7 @@ fn serial(log: &[String]) -> Option<u64> {
 
 /// Ends the connection's processes, and those that have left its tree: as subreaper they became ours, and their environment
 /// still names the connection.
-async fn end(process: Process, connection: &Connection) -> std::io::Result<usize> {
+fn end(process: Process, connection: &Connection) -> std::io::Result<usize> {
     let mark = format!("SSH_CONNECTION={} {} ", connection.peer.ip(), connection.peer.port());
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let orphans = |all: &Processes| {
@@ -72,7 +74,7 @@ async fn end(process: Process, connection: &Connection) -> std::io::Result<usize
         };
         all.children(own).into_iter().filter(of_session).collect()
     };
-    guard::end(&BTreeSet::from([process]), orphans).await
+    ending::end(&BTreeSet::from([process]), orphans)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod independent;
 mod key_id;
 mod lint;
 mod options;
+pub mod skim;
 
 use std::collections::BTreeSet;
 use std::fmt;

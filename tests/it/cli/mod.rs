@@ -6,6 +6,7 @@ mod device;
 mod doctor;
 mod everyday;
 mod help;
+mod host;
 mod hostile;
 mod inventory;
 mod masters;

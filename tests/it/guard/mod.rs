@@ -1,0 +1,8 @@
+//! The guard on a host: a real sshd with real PAM, whose sessions end with their windows, and nothing else's do.
+
+mod judging;
+mod kinds;
+pub(crate) mod maker;
+mod rules;
+mod site;
+mod times;
