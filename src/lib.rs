@@ -57,8 +57,8 @@
 //!   [`policy::quorum`]. `lifecycle`, `policy`; [`audit::export`] finds a log that says otherwise.
 //! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
-//! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made in one place.
-//!   `architecture`, `story` (CA keys that lie, fail and hang). Rotation, the promise's other half, needs enrolled hosts.
+//! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made in one place, and of its own
+//!   purpose. `architecture`, `story` and `formats` (CA keys that lie, fail and hang). Rotation, the promise's other half, needs enrolled hosts.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] ends what is left of a connection;
 //!   `demo` shows it on a real `sshd`. Hosts are not enrolled yet: see below.
 //! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates only. `ssh/cert/lint.rs`. `formats`, `openssh`.
@@ -109,7 +109,7 @@
 //! # Where the code differs from the plan
 //!
 //! The design names more than there is: enrolled hosts (and with them the guard at each login, CA rotation, host certificates),
-//! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
+//! PostgreSQL, OIDC and workloads, notifications, web pages and break-glass are not built. Until a host is enrolled,
 //! a session that is open when its window ends stays open on that host; `hallpass demo` shows a first cut of what will end it.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]

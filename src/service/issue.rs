@@ -24,7 +24,7 @@ use crate::audit::event::Event;
 use crate::fail;
 use crate::identity::Proven;
 use crate::name::{PolicyVersion, RequestId, RequestPrefix, Serial};
-use crate::ssh::cert::Certificate;
+use crate::ssh::cert::{Certificate, Purpose};
 use crate::store::{Change, Save, StoreError};
 
 /// What is to be signed for which request: its entry is durable.
@@ -146,7 +146,10 @@ impl Service {
             };
             tokio::task::spawn_blocking(sign).await.map_err(|error| error.to_string())?
         };
-        match tokio::time::timeout(self.settings.sign_timeout, work).await {
+        let signed = tokio::time::timeout(self.settings.sign_timeout, work).await;
+        let is_signed = matches!(&signed, Ok(Ok(certificate)) if *certificate.tbs() == certified.tbs);
+        self.tally.count(Purpose::User, is_signed);
+        match signed {
             Ok(Ok(certificate)) if *certificate.tbs() == certified.tbs => Ok(certificate),
             Ok(Ok(_)) => Err(unavailable("the certificate holds other bytes")),
             Ok(Err(why)) => Err(unavailable(&why)),

@@ -23,7 +23,7 @@ pub mod failure;
 mod head;
 pub mod hosts;
 pub mod issue;
-mod keys;
+pub mod keys;
 pub mod log;
 pub mod login;
 mod look;
@@ -151,6 +151,7 @@ pub struct Service {
     ca: Fingerprint,
     host_signer: Option<Arc<dyn Signer>>,
     bundle: TrustBundle,
+    tally: keys::Tally,
     log_key: LogKey,
     clock: Arc<dyn Clock>,
     watch: clock::Watch,
@@ -246,6 +247,7 @@ impl Service {
     pub async fn ready(&self) -> Outcome<()> {
         self.store.ready().await?;
         self.check_issuing().await?;
+        self.check_signer()?;
         match tokio::time::timeout(self.settings.sign_timeout, self.sign_slots.acquire()).await {
             Ok(Ok(_slot)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Failure::Unavailable("the CA key's backend does not answer".to_owned())),

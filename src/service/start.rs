@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::clock::Watch;
 use super::head::Head;
-use super::keys::Known;
+use super::keys::{Known, Tally};
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::audit::checkpoint::LogVerifier;
@@ -76,6 +76,7 @@ impl Service {
             ca,
             host_signer,
             bundle,
+            tally: Tally::default(),
             log_key,
             watch: Watch::new(clock.as_ref()),
             clock,

@@ -20,6 +20,7 @@ pub mod cert;
 mod encoding;
 pub mod private;
 pub mod sig;
+pub mod token;
 
 use std::fmt;
 
