@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, cert, change, completion, decide, doctor, end, explain, hosts, init, list, login, operator, prepare,
+    admin, audit, cert, change, completion, decide, doctor, end, explain, hosts, init, list, login, operator, prepare,
     request, serve, setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
@@ -131,6 +131,9 @@ pub(crate) enum Command {
     /// Read, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Join tokens and enrolled hosts, for operators
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Write a first configuration
     Init(init::InitArgs),
     /// Run the service

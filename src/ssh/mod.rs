@@ -18,6 +18,7 @@ pub mod agent;
 pub mod bundle;
 pub mod cert;
 mod encoding;
+pub mod host;
 pub mod private;
 pub mod sig;
 pub mod token;

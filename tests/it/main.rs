@@ -24,6 +24,7 @@ mod crash;
 mod demo;
 mod examples;
 mod formats;
+mod hosts;
 mod lifecycle;
 mod openssh;
 mod policy;
