@@ -80,12 +80,10 @@ impl Service {
     pub(super) fn check_signer(&self) -> Outcome<()> {
         match self.signer.health() {
             Health::Up => Ok(()),
-            Health::Down(why) => {
-                tracing::error!(why, "the user CA key can't be used");
-                Err(Failure::Unavailable(
-                    "the user CA key's backend can't be used; the service's own log says why".to_owned(),
-                ))
-            }
+            // Why not, its own thread has said once.
+            Health::Down(_) => Err(Failure::Unavailable(
+                "the user CA key's backend can't be used; the service's own log says why".to_owned(),
+            )),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::worker::{Backend, Device, Trouble};
+use crate::secret;
 use crate::ssh::PublicKey;
 use crate::ssh::agent::{FRAME_BYTES_MAX, parse_identities, parse_signature, request_identities, sign_request};
 
@@ -38,6 +39,7 @@ impl Backend for Agent {
     }
 
     fn connect(&mut self, key: &PublicKey, until: Instant) -> Result<Box<dyn Device>, Trouble> {
+        secret::is_ours_to_ask(&self.socket).map_err(Trouble::new)?;
         let stream = UnixStream::connect(&self.socket).map_err(failed)?;
         let mut connection = Connection { stream, key: key.clone() };
         let answer = connection.ask(&request_identities(), until)?;

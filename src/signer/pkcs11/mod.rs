@@ -24,6 +24,7 @@ use secrecy::SecretString;
 
 use self::library::Use;
 use super::worker::{Backend, Device, Trouble, check};
+use crate::secret;
 use crate::ssh::{KeyAlgorithm, PublicKey, token};
 
 /// The most keys with one label that are tried. Our own choice.
@@ -66,6 +67,7 @@ impl Backend for Token {
     }
 
     fn connect(&mut self, key: &PublicKey, until: Instant) -> Result<Box<dyn Device>, Trouble> {
+        secret::is_ours_to_run(&self.settings.library).map_err(|why| Trouble::new(format!("its library: {why}")))?;
         let library = Use::begin(&self.settings.library).map_err(failed("loading the library"))?;
         let context = library.context();
         let slot = self.slot(context)?;

@@ -1,6 +1,7 @@
 //! CA keys in an ssh-agent: a real one that is killed and hangs, and a fake at the agent protocol that lies.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,6 +85,9 @@ fn an_agent_without_the_key_a_bad_public_key_and_no_agent_are_refused_at_start()
     assert!(refused(&agent.socket, bench.path("ca.pub")).contains("does not hold SHA256:"));
     assert!(refused(&bench.path("nobody"), bench.path("ca.pub")).contains("No such file"));
     assert!(refused(&agent.socket, bench.path("nothing.pub")).contains("No such file"));
+    agent.add(&bench, "ca");
+    std::fs::set_permissions(&agent.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(refused(&agent.socket, bench.path("ca.pub")).contains("others can connect to it (mode 0666)"));
     bench.keygen("large", &["-t", "ecdsa", "-b", "521"]);
     assert!(refused(&agent.socket, bench.path("large.pub")).contains("is not for CA keys"));
     bench.keygen("small", &["-t", "rsa", "-b", "2048"]);
@@ -189,6 +193,7 @@ impl Fake {
     fn start(bench: &Bench) -> Self {
         let fake = Self { socket: bench.path("fake"), lie: Arc::new(Mutex::new(Lie::None)), asked: Arc::default() };
         let listener = UnixListener::bind(&fake.socket).unwrap();
+        std::fs::set_permissions(&fake.socket, std::fs::Permissions::from_mode(0o600)).unwrap();
         let (lie, asked) = (Arc::clone(&fake.lie), Arc::clone(&fake.asked));
         std::thread::spawn(move || {
             let last = Arc::new(Mutex::new(vec![0; 64]));
