@@ -198,6 +198,11 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
 async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, LastRead), Failure> {
     let patience = config.service.sign_timeout;
+    let trusted: Result<Vec<_>, Failure> = config
+        .trusted_cas
+        .iter()
+        .map(|path| signer::public_key(path).map_err(|error| Failure::failed(error.to_string())))
+        .collect();
     let signer = ca_key(&config.user_ca, Purpose::User, patience)?;
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
@@ -215,6 +220,7 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
         signer,
         host_signer,
+        trusted: trusted?,
         log_key,
         clock: Arc::new(SystemClock),
         random: Box::new(SystemRandom),

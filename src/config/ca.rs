@@ -3,6 +3,8 @@
 //! A key is in one of three places; what belongs to another one is an error, so that nobody believes a key to be in a token while
 //! a file is used.
 
+use std::path::PathBuf;
+
 use super::{Places, quoted, section};
 use crate::document::Table;
 use crate::signer;
@@ -10,15 +12,27 @@ use crate::signer;
 /// The longest label of a token (PKCS#11: 32) or of a key in it (our choice).
 const LABEL_BYTES_MAX: usize = 64;
 
-/// The user CA key, and the host CA key if there is one.
-pub(super) type CaKeys = (signer::Settings, Option<signer::Settings>);
+/// The most further keys for hosts to trust: a bundle holds sixteen.
+const TRUSTED_MAX: usize = 8;
+
+/// The user CA key, further ones that hosts trust, and the host CA key if there is one.
+pub(super) struct CaKeys {
+    pub(super) user: signer::Settings,
+    pub(super) host: Option<signer::Settings>,
+    pub(super) trusted: Vec<PathBuf>,
+}
 
 pub(super) fn keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
     let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
     section(root, "ca", example, |ca| {
-        let user = section(ca, "user", example, |table| ca_key(table, places));
+        let mut trusted = Vec::new();
+        let user = section(ca, "user", example, |table| {
+            let listed = table.list("trusted", TRUSTED_MAX, |text| places.plain(text));
+            trusted = listed.map_or_else(Vec::new, |found| found.value.into_iter().map(|path| path.value).collect());
+            ca_key(table, places)
+        });
         let host = ca.table("host").map(|table| ca_key(&table, places));
-        Some((user?, host.map_or(Some(None), |host| host.map(Some))?))
+        Some(CaKeys { user: user?, host: host.map_or(Some(None), |host| host.map(Some))?, trusted })
     })
 }
 

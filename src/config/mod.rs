@@ -54,6 +54,8 @@ pub struct Config {
     pub user_ca: signer::Settings,
     /// The host CA key. Without one there are no host certificates.
     pub host_ca: Option<signer::Settings>,
+    /// Public halves of further keys that hosts must trust for user certificates.
+    pub trusted_cas: Vec<PathBuf>,
     /// The log key's file (32-byte seed in base64, 0600).
     pub log_key_path: PathBuf,
     /// The log's name in its checkpoints; `None` if it is that of a public URL whose port is not known yet.
@@ -132,7 +134,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
-    let (user_ca, host_ca) = cas?;
+    let ca::CaKeys { user: user_ca, host: host_ca, trusted: trusted_cas } = cas?;
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
@@ -157,6 +159,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         store,
         user_ca,
         host_ca,
+        trusted_cas,
         log_key_path,
         log_origin: origin.map(|origin| origin.value).or(usual_origin),
         policy_path,
@@ -515,10 +518,10 @@ mod tests {
                  \"https://hallpass.example.com:7722\": https, host, port",
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
-                "config.toml:77:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:103:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:109:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:121:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:81:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
+                "config.toml:107:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:113:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:125:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

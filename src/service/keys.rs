@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Failure, Outcome, Service, TrustBundle};
 use crate::audit::checkpoint::LogKey;
 use crate::audit::event::Event;
-use crate::keyring::Ring;
+use crate::keyring::{Configured, Ring};
 use crate::signer::{Health, Signer};
-use crate::ssh::bundle::Bundle;
+use crate::ssh::PublicKey;
+use crate::ssh::bundle::{Bundle, KeyState};
 use crate::ssh::cert::Purpose;
 use crate::store::Store;
 use crate::time::Timestamp;
@@ -111,13 +112,32 @@ impl Known {
     ///
     /// # Errors
     /// `Unavailable` when the keys don't go together.
-    pub(super) fn with(&self, user: &dyn Signer, host: Option<&dyn Signer>, now: Timestamp) -> Outcome<Option<Ring>> {
+    pub(super) fn with(
+        &self,
+        user: &dyn Signer,
+        host: Option<&dyn Signer>,
+        trusted: &[PublicKey],
+        now: Timestamp,
+    ) -> Outcome<Option<Ring>> {
         if user.purpose() != Purpose::User || host.is_some_and(|host| host.purpose() != Purpose::Host) {
             return Err(Failure::internal("opening the CA keys", "a key was opened for the other purpose"));
         }
-        let ring = self.ring.configured(user.public_key(), host.map(Signer::public_key), now);
+        let configured = Configured { user: user.public_key(), host: host.map(Signer::public_key), trusted };
+        let ring = self.ring.configured(&configured, now);
         let ring = ring.map_err(|why| Failure::Unavailable(format!("the configured CA keys can't be used: {why}")))?;
+        self.warn_of_gone(&ring);
         Ok((ring != self.ring).then_some(ring))
+    }
+
+    /// A key that is taken out while its certificates run is either stolen or a mistake.
+    fn warn_of_gone(&self, next: &Ring) {
+        let trusted = self.ring.trusted_by_hosts();
+        let is_gone = |key: &PublicKey| next.keys().iter().any(|k| k.key == *key && k.state == KeyState::Retired);
+        for gone in trusted.iter().filter(|known| is_gone(&known.key)) {
+            let ca = gone.key.fingerprint();
+            tracing::warn!(%ca, "a CA key is configured no longer, and hosts will refuse its certificates; if it was not \
+                stolen, list it as trusted in [ca.user] until they have ended");
+        }
     }
 
     /// The trust bundle of this ring.

@@ -131,6 +131,8 @@ pub struct Parts {
     pub signer: Arc<dyn Signer>,
     /// The active host CA key, if there is one.
     pub host_signer: Option<Arc<dyn Signer>>,
+    /// Further keys that hosts must trust for user certificates; none of them signs here.
+    pub trusted: Vec<PublicKey>,
     /// The log key.
     pub log_key: LogKey,
     /// The clock.

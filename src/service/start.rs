@@ -34,7 +34,7 @@ impl Service {
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, kept_head, signer, host_signer, log_key, clock, random, settings } = parts;
+        let Parts { store, kept_head, signer, host_signer, trusted, log_key, clock, random, settings } = parts;
         let mut service_id = [0_u8; 16];
         random.fill(&mut service_id)?;
 
@@ -42,6 +42,7 @@ impl Service {
         let ca = signer.public_key().fingerprint();
         let mut service_keys = BTreeSet::from([ca]);
         service_keys.extend(host_signer.iter().map(|signer| signer.public_key().fingerprint()));
+        service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
         let is_new = check_log(store.as_ref(), &verifier).await?;
@@ -65,7 +66,7 @@ impl Service {
             change.events.push(event);
         }
         let known = Known::read(store.as_ref()).await?;
-        let keys = known.with(signer.as_ref(), host_signer.as_deref(), now)?;
+        let keys = known.with(signer.as_ref(), host_signer.as_deref(), &trusted, now)?;
         change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
         store.commit(change).await?;
         let bundle = Known::read(store.as_ref()).await?.bundle(&settings.public_url, &log_key)?;

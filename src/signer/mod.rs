@@ -18,7 +18,7 @@ mod worker;
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +74,10 @@ pub fn open(settings: &Settings, purpose: Purpose, patience: Duration) -> Result
 }
 
 /// The public half of a CA key, from a file as `id_ed25519.pub`.
-fn public_key(path: &PathBuf) -> Result<PublicKey, SignError> {
+///
+/// # Errors
+/// [`SignError::Open`].
+pub fn public_key(path: &Path) -> Result<PublicKey, SignError> {
     let mut text = String::new();
     File::open(path)
         .and_then(|file| file.take(PUBLIC_KEY_BYTES_MAX).read_to_string(&mut text))

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hallpass::ssh::bundle::Bundle;
+
 use super::plain_ssh::Plain;
 use super::stage::Stage;
 
@@ -146,6 +148,51 @@ async fn a_ca_key_in_an_agent_opens_a_real_host_and_its_loss_is_a_503_that_passe
     opens_again(&plain);
     assert_eq!(plain.certificates(), before + 1, "the intent is in the log once, whenever it was signed");
     assert_eq!(plain.stage.as_person("alice", &["end", &id]).code, 0);
+    let export = plain.stage.shown("log.jsonl");
+    assert_eq!(plain.stage.as_person("omar", &["audit", "export", "--out", &export]).code, 0);
+    assert_eq!(plain.stage.as_person("omar", &["audit", "verify", &export]).code, 0);
+}
+
+/// The states in the service's trust bundle, in its order.
+fn states(plain: &Plain) -> Vec<String> {
+    let bundle = Bundle::claimed(&plain.stage.as_person("alice", &["ca", "export"]).out).unwrap();
+    bundle.keys().iter().map(|key| key.state.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_learn_a_key_before_it_signs_and_trust_the_old_one_until_somebody_says_otherwise() {
+    let Some(mut plain) = Plain::new().await else { return };
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(plain.stage.path("service/next_ca"))
+        .status();
+    assert!(made.unwrap().success());
+    // Each start is with these keys; hosts then get the bundle, or don't.
+    let starts = |plain: &mut Plain, key: &str, trusted: &str, is_fetched: bool| {
+        plain.stage.stop();
+        configure(&plain.stage, &format!("key = {key:?}\ntrusted = [{trusted}]\n"));
+        plain.stage.start();
+        let bundle = plain.stage.as_person("alice", &["ca", "export"]).out;
+        for host in (2..=4).filter(|_| is_fetched) {
+            std::fs::write(plain.site.path(&format!("host-{host}/user_ca_keys")), &bundle).unwrap();
+        }
+    };
+    let enters = |plain: &Plain, host: &str| plain.ssh(&[&format!("deploy@{host}"), "true"]).code == 0;
+    plain.granted(&["web-1"]);
+    assert!(enters(&plain, "web-1"));
+
+    starts(&mut plain, "user_ca", "\"next_ca.pub\"", true);
+    assert_eq!(states(&plain), ["active", "staged"]);
+    assert!(enters(&plain, "web-1"));
+    starts(&mut plain, "next_ca", "\"user_ca.pub\"", false);
+    assert_eq!(states(&plain), ["draining", "active"]);
+    plain.granted(&["web-2"]);
+    assert!(enters(&plain, "web-1"), "by the old key");
+    assert!(enters(&plain, "web-2"), "by the new key, with the bundle from before it signed");
+    starts(&mut plain, "next_ca", "", true);
+    assert_eq!(states(&plain), ["active"]);
+    assert!(!enters(&plain, "web-1"), "the old key opens nothing any more");
+    assert!(enters(&plain, "web-2"));
     let export = plain.stage.shown("log.jsonl");
     assert_eq!(plain.stage.as_person("omar", &["audit", "export", "--out", &export]).code, 0);
     assert_eq!(plain.stage.as_person("omar", &["audit", "verify", &export]).code, 0);
