@@ -18,6 +18,12 @@ pub const POINTS: &[&str] = &[
     "issue.signed",
     // The outcome entry is durable, the certificate has not been handed out.
     "issue.outcome.durable",
+    // service/enrol.rs: a host, its token spent and its session are durable, the host has not been told.
+    "enrol.durable",
+    // service/host_issue.rs: the to-be-signed bytes are durable in the log, the signer has not been called.
+    "host.intent.durable",
+    // The signature exists and is verified, its outcome entry is not written.
+    "host.signed",
 ];
 
 /// Passes the fail point `name`.

@@ -58,11 +58,13 @@
 //!   [`policy::quorum`]. `lifecycle`, `policy`; [`audit::export`] finds a log that says otherwise.
 //! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
-//! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made in one place, and of its own
-//!   purpose. `architecture`, `story` and `formats` (CA keys that lie, fail and hang). Rotation, the promise's other half, needs enrolled hosts.
+//! - **P7** A CA key signs only what a permit yielded, and of its own purpose: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for
+//!   people in one place ([`access`]) and for hosts in one ([`inventory::permit`]). `architecture`, `story` and `formats` (CA keys that lie,
+//!   fail and hang), `hosts`.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] ends what is left of a connection;
-//!   `demo` shows it on a real `sshd`. Hosts are not enrolled yet: see below.
-//! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates only. `ssh/cert/lint.rs`. `formats`, `openssh`.
+//!   `demo` shows it on a real `sshd`. The service tells enrolled hosts of grants, extensions and early ends ([`service::host_state`]).
+//! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates for people, host certificates for hosts.
+//!   `ssh/cert/lint.rs`. `formats`, `hosts`, `openssh`.
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
 //!   [`wire`]. `policy`, `examples`, `bad_input`, `store`.
 //! - **P11** Private keys stay where they were made; secrets are never printed, logged or compared in variable time. [`ssh::private`],
@@ -99,6 +101,9 @@
 //! *Why is the log a tree and not a chain?* One entry can be proven with a dozen hashes, and an old checkpoint against a new one, without
 //! reading the log.
 //!
+//! *Why is there no table of enrolled hosts?* Which hosts there are decides who can be let in where, and a row can be changed without a trace.
+//! The log's entries can't, and the sealed head counts them: an inventory is read from there, whole, or not at all.
+//!
 //! *Why replay a log that is signed?* The signature says that nobody changed it afterwards; not that it made sense when it was written.
 //!
 //! *Why does an approver sign facts and not only the digest?* Whoever could show one request and take the approval of another would be the
@@ -109,7 +114,7 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: enrolled hosts (and with them the guard at each login, CA rotation, host certificates),
+//! The design names more than there is: the host's own side of enrolment (and with it the guard at each login), CA rotation by command,
 //! PostgreSQL, OIDC and workloads, notifications, web pages and break-glass are not built. Until a host is enrolled,
 //! a session that is open when its window ends stays open on that host; `hallpass demo` shows a first cut of what will end it.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that

@@ -46,7 +46,7 @@ pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> Result<(), Failure
     }
     Err(Failure::new(Exit::Failed, "not_reconciled", "not everything fits what was granted")
         .because(format!("findings: {}", found.findings.len()))
-        .next("hallpass audit show ENTRY, and hallpass audit search request:ID"))
+        .next("hallpass audit search kind:session_flagged"))
 }
 
 fn take(reconciler: &mut Reconciler, line: &str) -> Result<(), Failure> {
@@ -112,5 +112,6 @@ fn text(found: &Reconciled) -> String {
         1 => "1 finding".to_owned(),
         count => format!("{count} findings"),
     };
-    format!("{}{} logins looked at: {sum}\n", render::columns(&rows), found.sessions)
+    let logins = if found.sessions == 1 { "login" } else { "logins" };
+    format!("{}{} {logins} looked at: {sum}\n", render::columns(&rows), found.sessions)
 }

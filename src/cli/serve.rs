@@ -114,8 +114,7 @@ fn limit_connections(http: &mut crate::http::Settings) {
 fn read_config(path: &Path) -> Result<Config, Failure> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
-        Failure::file("read configuration", path, &e)
-            .next("hallpass init writes a first one; or: hallpass serve --config FILE")
+        Failure::file("read configuration", path, &e).next("hallpass init").next("hallpass serve --config FILE")
     })?;
     // Relative paths in it are relative to its folder, wherever we were started.
     let folder = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
@@ -239,9 +238,11 @@ fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> 
         match (&error, settings) {
             // Not to be tried again by a supervisor: the unit does not restart after this code.
             (SignError::Pin { .. }, _) => Failure::new(Exit::Usage, "pin", error.to_string())
-                .next("mend the PIN file; then start the service once"),
-            (_, signer::Settings::File(_)) => failure.next("hallpass init makes CA keys"),
-            (_, signer::Settings::Agent(_) | signer::Settings::Pkcs11(_)) => failure.next("see docs/ca-keys.md"),
+                .because("a wrong PIN is tried once for each start, since tokens lock themselves: mend its file first"),
+            (_, signer::Settings::File(_)) => failure.next("hallpass init"),
+            (_, signer::Settings::Agent(_) | signer::Settings::Pkcs11(_)) => {
+                failure.because("docs/ca-keys.md says how to make and find one")
+            }
         }
     })?;
     tracing::info!(%purpose, ca = %signer.public_key().fingerprint(), "CA key opened");
@@ -289,7 +290,7 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
     let unusable = |why: String| {
         let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
-        if path.exists() { failure } else { failure.next("hallpass init makes one") }
+        if path.exists() { failure } else { failure.next("hallpass init") }
     };
     let bytes = secret::read(path, LOG_KEY_BYTES_MAX).map_err(unusable)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| unusable(e.to_string()))?;

@@ -19,6 +19,7 @@ use crate::wire;
 
 /// All stable codes of problems, each with one status (`docs/errors.md`). Scripts rely on them: they are only ever added to.
 pub const CODES: &[&str] = &[
+    "account",
     "already_approved",
     "ambiguous",
     "bad_json",
@@ -144,28 +145,25 @@ impl Problem {
     fn enrol(refusal: &EnrolRefusal) -> Self {
         let (status, code, next) = match refusal {
             EnrolRefusal::Token | EnrolRefusal::Over(..) => {
-                (StatusCode::FORBIDDEN, "join_refused", "hallpass admin join create, on an operator's machine")
+                (StatusCode::FORBIDDEN, "join_refused", "hallpass admin join create NAME")
             }
             EnrolRefusal::Name { .. } => (
                 StatusCode::FORBIDDEN,
                 "join_refused",
                 "take a name that the token gives, or ask an operator for a token that gives this one",
             ),
-            EnrolRefusal::Known { .. } => (
-                StatusCode::CONFLICT,
-                "host_known",
-                "if it is the same machine with a new key or name: hallpass admin host retire NAME, then enrol again",
-            ),
-            EnrolRefusal::NameTaken { .. } => (
-                StatusCode::CONFLICT,
-                "name_taken",
-                "leave this name out, or retire the host that has it: hallpass admin host show NAME",
-            ),
+            EnrolRefusal::Known { .. } => (StatusCode::CONFLICT, "host_known", "hallpass admin host retire NAME"),
+            EnrolRefusal::NameTaken { .. } => {
+                (StatusCode::CONFLICT, "name_taken", "leave this name out, or retire the host that has it")
+            }
             EnrolRefusal::Tag { .. } | EnrolRefusal::Invalid(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "change what the host asks for; nothing was changed")
             }
         };
-        Self::new(status, code, &refusal.to_string()).next(next)
+        let problem = Self::new(status, code, &refusal.to_string());
+        let same = "if it is the same machine with a new key or name, an operator retires it, and it enrols again";
+        let is_known = matches!(refusal, EnrolRefusal::Known { .. });
+        problem.why(is_known.then(|| same.to_owned())).next(next)
     }
 
     /// Something in path, query or body is no such value: `what` names where.
@@ -215,6 +213,8 @@ impl Problem {
     fn policy(title: Option<&str>, verdict: &Verdict) -> Self {
         let refused = super::show::refusals(verdict);
         let kind = refused.first().map_or(RefusedKind::NoRule, |first| first.kind);
+        let host =
+            refused.iter().find_map(|one| one.host.as_ref()).map_or_else(|| "--help".to_owned(), ToString::to_string);
         let what = match kind {
             RefusedKind::NoRule => "no rule of the policy lets you ask for this",
             RefusedKind::Rule => "a rule of the policy refuses this",
@@ -224,7 +224,7 @@ impl Problem {
         };
         Self::new(StatusCode::FORBIDDEN, refused_code(kind), title.unwrap_or(what))
             .why(refused.iter().map(super::show::refused))
-            .next("hallpass explain TARGET shows what each rule says")
+            .next(&format!("hallpass explain {host}"))
     }
 }
 
@@ -247,21 +247,19 @@ impl From<Failure> for Problem {
             Failure::LoginRefused => {
                 let mut problem = Self::new(StatusCode::UNAUTHORIZED, "login_refused", "login refused")
                     .why(["the person, key, challenge or signature does not fit".to_owned()])
-                    .next("hallpass login, with a key that the policy lists for you");
+                    .next("hallpass login");
                 problem.header = Some(Header::Authenticate);
                 problem
             }
             Failure::NotFound(what) => {
                 let problem = Self::new(StatusCode::NOT_FOUND, "not_found", &text)
                     .why(["it does not exist, or you may not see it".to_owned()]);
-                if what == "request" {
-                    problem.next("hallpass inbox and hallpass requests list what you may see")
-                } else {
-                    problem
-                }
+                if what == "request" { problem.next("hallpass inbox").next("hallpass requests") } else { problem }
             }
             Failure::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, "forbidden", &text),
             Failure::Invalid(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", &text),
+            Failure::Account(accounts) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "account", &text)
+                .why(accounts.iter().map(ToString::to_string)),
             Failure::Ambiguous(ids) => Self::new(StatusCode::CONFLICT, "ambiguous", &text)
                 .why(ids.iter().map(ToString::to_string))
                 .next("use more digits of the id"),

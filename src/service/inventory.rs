@@ -187,7 +187,7 @@ impl Service {
     pub fn joins(&self, by: &Proven) -> Outcome<Vec<Join>> {
         self.check_reader(by, "read join tokens")?;
         let mut joins: Vec<Join> = self.inventory().joins().cloned().collect();
-        joins.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        joins.sort_by_key(|join| std::cmp::Reverse(join.number));
         Ok(joins)
     }
 

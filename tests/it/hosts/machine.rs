@@ -33,8 +33,12 @@ impl Machine {
     }
 
     pub(crate) async fn challenge(&self, site: &Site, purpose: &str) -> wire::HostChallenge {
+        self.challenge_by(&site.client(None), purpose).await.unwrap()
+    }
+
+    async fn challenge_by(&self, client: &Client, purpose: &str) -> Result<wire::HostChallenge, ClientError> {
         let body = wire::ChallengeFor { name: self.name.clone(), purpose: purpose.to_owned() };
-        site.client(None).post("/v1/hosts/challenge", &body).await.unwrap()
+        client.post("/v1/hosts/challenge", &body).await
     }
 
     pub(crate) fn proof(
@@ -53,9 +57,14 @@ impl Machine {
 
     /// The body with which it joins.
     pub(crate) async fn enrolment(&self, site: &Site, token: &str) -> wire::Enrol {
-        let challenge = self.challenge(site, "enrol").await;
+        self.enrolment_by(&site.client(None), token).await.unwrap()
+    }
+
+    /// The same, with a client of one's own.
+    pub(crate) async fn enrolment_by(&self, client: &Client, token: &str) -> Result<wire::Enrol, ClientError> {
+        let challenge = self.challenge_by(client, "enrol").await?;
         let keys = self.keys.iter().map(|key| self.proof(key, &challenge, HostPurpose::Enrol)).collect();
-        wire::Enrol {
+        Ok(wire::Enrol {
             token: token.to_owned(),
             name: self.name.clone(),
             tags: self.tags.clone(),
@@ -63,7 +72,7 @@ impl Machine {
             challenge: challenge.challenge,
             keys,
             about: wire::About { program: "0.1.0".into(), sshd: "OpenSSH_9.2p1".into(), os: "Debian 12".into() },
-        }
+        })
     }
 
     pub(crate) async fn enrol(&self, site: &Site, token: &str) -> Result<wire::Enrolled, ClientError> {
