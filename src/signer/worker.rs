@@ -46,8 +46,8 @@ pub(super) trait Device: Send {
     /// The signature's wire form over `data`.
     fn sign(&mut self, data: &[u8], until: Instant) -> Result<Vec<u8>, Trouble>;
 
-    /// Whether something has happened since this was asked last that calls for a check.
-    fn is_suspect(&self) -> bool {
+    /// Whether it must be let go and connected anew, although it may still work.
+    fn is_unwanted(&self) -> bool {
         false
     }
 }
@@ -266,7 +266,7 @@ impl Thread {
 
     fn needs_a_look(&self) -> bool {
         let Some(device) = &self.device else { return true };
-        device.is_suspect() || self.checked.elapsed() >= CHECK_EVERY
+        device.is_unwanted() || self.checked.elapsed() >= CHECK_EVERY
     }
 
     /// Runs one call, whatever the backend's library does, and writes down what came of it.
@@ -317,7 +317,7 @@ impl Thread {
     /// Checks an idle device, or looks for a lost one.
     fn look(&mut self, until: Instant) -> Result<(), Trouble> {
         if let Some(device) = self.device.as_mut() {
-            if check(device.as_mut(), &self.key, until).is_ok() {
+            if !device.is_unwanted() && check(device.as_mut(), &self.key, until).is_ok() {
                 return Ok(());
             }
             self.device = None;

@@ -5,8 +5,8 @@
 //!
 //! What not: making keys and writing into tokens (the token's own tools do, `docs/ca-keys.md`); no session is ever opened for writing.
 //!
-//! Invariants: the PIN is a file's, is wiped, and is in no message. A token that says that the next wrong PIN is the last, or that has
-//! refused ours, is asked no more until the next start.
+//! Invariants: the PIN is a file's, is wiped, and is in no message. It is not given to a token that says that the next wrong PIN is the
+//! last; and one that has refused it is asked no more until the next start.
 
 mod library;
 
@@ -69,26 +69,16 @@ impl Backend for Token {
     fn connect(&mut self, key: &PublicKey, until: Instant) -> Result<Box<dyn Device>, Trouble> {
         secret::is_ours_to_run(&self.settings.library).map_err(|why| Trouble::new(format!("its library: {why}")))?;
         let library = Use::begin(&self.settings.library).map_err(failed("loading the library"))?;
-        let context = library.context();
-        let slot = self.slot(context)?;
-        let session = context.open_ro_session(slot).map_err(failed("opening a session"))?;
-        self.login(context, slot, &session)?;
-        let template = [
-            Attribute::Class(ObjectClass::PRIVATE_KEY),
-            Attribute::KeyType(key_type(key.algorithm())?),
-            Attribute::Label(self.settings.label.clone().into_bytes()),
-        ];
-        let found = session.find_objects(&template).map_err(failed("looking for the key"))?;
-        let mut open = Open { session, library, key: *first(&found)?, algorithm: key.algorithm() };
-        let mut trouble = Trouble::new("no key with this label is the one that is configured");
-        for candidate in found.into_iter().take(CANDIDATES_MAX) {
-            open.key = candidate;
-            match check(&mut open, key, until) {
-                Ok(()) => return Ok(Box::new(open)),
-                Err(why) => trouble = why,
+        match self.session(library.context(), key) {
+            Ok((session, found)) => Self::chosen(session, library, &found, key, until),
+            Err(trouble) => {
+                // A refused PIN is not the library's fault.
+                if !trouble.is_final {
+                    library.blame();
+                }
+                Err(trouble)
             }
         }
-        Err(trouble)
     }
 }
 
@@ -97,6 +87,44 @@ fn first(found: &[ObjectHandle]) -> Result<&ObjectHandle, Trouble> {
 }
 
 impl Token {
+    /// A session that is logged in, and the keys with our label.
+    fn session(&self, library: &Pkcs11, key: &PublicKey) -> Result<(Session, Vec<ObjectHandle>), Trouble> {
+        let slot = self.slot(library)?;
+        let session = library.open_ro_session(slot).map_err(failed("opening a session"))?;
+        self.login(library, slot, &session)?;
+        let template = [
+            Attribute::Class(ObjectClass::PRIVATE_KEY),
+            Attribute::KeyType(key_type(key.algorithm())?),
+            Attribute::Label(self.settings.label.clone().into_bytes()),
+        ];
+        let found = session.find_objects(&template).map_err(failed("looking for the key"))?;
+        first(&found)?;
+        Ok((session, found))
+    }
+
+    /// The one of these keys that is the configured one.
+    fn chosen(
+        session: Session,
+        library: Use,
+        found: &[ObjectHandle],
+        key: &PublicKey,
+        until: Instant,
+    ) -> Result<Box<dyn Device>, Trouble> {
+        let mut open = Open { session, library, key: *first(found)?, algorithm: key.algorithm() };
+        let mut trouble = Trouble::new("no key with this label is the one that is configured");
+        for candidate in found.iter().take(CANDIDATES_MAX) {
+            open.key = *candidate;
+            match check(&mut open, key, until) {
+                Ok(()) => return Ok(Box::new(open)),
+                Err(why) => trouble = why,
+            }
+        }
+        let Open { session, library, .. } = open;
+        drop(session);
+        library.blame();
+        Err(trouble)
+    }
+
     /// The one slot whose token has the label.
     fn slot(&self, library: &Pkcs11) -> Result<Slot, Trouble> {
         let slots = library.get_slots_with_token().map_err(failed("looking for the token"))?;
@@ -112,8 +140,9 @@ impl Token {
     /// Logs in, unless another session of ours has done so: a login counts for the whole token.
     fn login(&self, library: &Pkcs11, slot: Slot, session: &Session) -> Result<(), Trouble> {
         let info = library.get_token_info(slot).map_err(failed("looking at the token"))?;
+        // Nothing was tried, so to look again does no harm; a token that is just being taken away may say this, too.
         if let Some(why) = pin_at_risk(&info) {
-            return Err(Trouble::last(why));
+            return Err(Trouble::new(why));
         }
         match session.login(UserType::User, Some(&self.pin)) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
@@ -142,18 +171,13 @@ fn pin_at_risk(info: &TokenInfo) -> Option<&'static str> {
 const fn is_about_the_pin(error: RvError) -> bool {
     matches!(
         error,
-        RvError::PinIncorrect
-            | RvError::PinInvalid
-            | RvError::PinLenRange
-            | RvError::PinExpired
-            | RvError::PinLocked
-            | RvError::UserPinNotInitialized
+        RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinExpired | RvError::PinLocked
     )
 }
 
 impl Device for Open {
-    fn is_suspect(&self) -> bool {
-        self.library.was_left()
+    fn is_unwanted(&self) -> bool {
+        self.library.is_unwanted()
     }
 
     fn sign(&mut self, data: &[u8], _until: Instant) -> Result<Vec<u8>, Trouble> {
