@@ -3,7 +3,7 @@
 //! What for: the service signs through [`Signer`], whatever holds the key. A backend can't be asked to sign anything but a
 //! [`TbsCert`], and only a permit can be made into one, so whoever calls, a CA key is no oracle (P7).
 //!
-//! Backends: a key file ([`file`]), an ssh-agent ([`agent`]), a PKCS#11 token ([`pkcs11`]). Another kind is another file here, two
+//! Backends: a key file ([`mod@file`]), an ssh-agent ([`agent`]), a PKCS#11 token ([`pkcs11`]). Another kind is another file here, two
 //! functions long for the thread in `worker` that keeps deadlines, and an arm in [`open`]; nothing outside `signer` changes.
 //!
 //! What not: no policy, no requests, no log, and no judgement of its own signature: `ssh::cert::Certificate::assemble`
