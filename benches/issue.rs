@@ -123,6 +123,7 @@ async fn serve(folder: &std::path::Path, people: usize) -> Server {
         ),
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         host_signer: None,
+        trusted: Vec::new(),
         signer: Arc::new(FileSigner::open(&ca, Purpose::User).unwrap()),
         log_key,
         clock: Arc::new(SystemClock),

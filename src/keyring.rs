@@ -40,6 +40,17 @@ pub struct RingKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring(Vec<RingKey>);
 
+/// What is configured.
+#[derive(Clone, Copy, Debug)]
+pub struct Configured<'k> {
+    /// The key that signs user certificates.
+    pub user: &'k PublicKey,
+    /// The key that signs host certificates, if there is one.
+    pub host: Option<&'k PublicKey>,
+    /// Further keys that hosts trust for user certificates.
+    pub trusted: &'k [PublicKey],
+}
+
 /// Why a list of keys is no ring.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RingError {
@@ -47,7 +58,7 @@ pub enum RingError {
     #[error("two CA keys are active for one purpose")]
     TwoActive,
     /// A key twice, perhaps for both purposes.
-    #[error("one key stands for two CA keys; user and host certificates need a key each")]
+    #[error("one key stands there twice; user and host certificates need a key each")]
     Twice,
     /// More keys than a trust bundle can hold.
     #[error("there are more than 16 CA keys")]
@@ -91,31 +102,44 @@ impl Ring {
 
     /// The ring in which exactly the configured keys are active: what a start of the service makes of the one before.
     ///
-    /// A key that is configured no longer is retired at once: whoever took it out of the configuration may have done so because it was
-    /// stolen. Retired keys are forgotten, oldest first, where a bundle could not hold them.
+    /// A key of `trusted` signs nothing here, and hosts trust it: `staged` before it has ever signed, `draining` after. A key that is
+    /// configured no longer is retired at once: whoever took it out of the configuration may have done so because it was stolen. Retired
+    /// keys are forgotten, oldest first, where a bundle could not hold them.
     ///
     /// # Errors
     /// [`RingError`] when the configured keys don't go together.
-    pub fn configured(&self, user: &PublicKey, host: Option<&PublicKey>, now: Timestamp) -> Result<Self, RingError> {
-        let wanted: Vec<(Purpose, &PublicKey)> =
-            std::iter::once((Purpose::User, user)).chain(host.map(|key| (Purpose::Host, key))).collect();
-        let is_wanted = |key: &RingKey| wanted.contains(&(key.purpose, &key.key));
-        let into = |state: KeyState, key: &RingKey| {
-            let since = if key.state == state { key.since } else { now };
-            RingKey { state, since, ..key.clone() }
+    pub fn configured(&self, keys: &Configured<'_>, now: Timestamp) -> Result<Self, RingError> {
+        let Configured { user, host, trusted } = *keys;
+        let active = std::iter::once((Purpose::User, user)).chain(host.map(|key| (Purpose::Host, key)));
+        let active = active.map(|(purpose, key)| (purpose, key, true));
+        let wanted: Vec<(Purpose, &PublicKey, bool)> =
+            active.chain(trusted.iter().map(|key| (Purpose::User, key, false))).collect();
+        if wanted.iter().map(|(_, key, _)| key).collect::<BTreeSet<_>>().len() != wanted.len() {
+            return Err(RingError::Twice);
+        }
+        let next = |known: &RingKey| {
+            let wanted = wanted.iter().find(|(purpose, key, _)| *purpose == known.purpose && **key == known.key);
+            let state = match (wanted, known.state) {
+                (Some((_, _, true)), _) => KeyState::Active,
+                (Some((_, _, false)), KeyState::Active | KeyState::Draining) => KeyState::Draining,
+                (Some((_, _, false)), KeyState::Staged | KeyState::Retired) => KeyState::Staged,
+                (None, _) => KeyState::Retired,
+            };
+            let since = if known.state == state { known.since } else { now };
+            RingKey { state, since, ..known.clone() }
         };
-        let state = |key: &RingKey| if is_wanted(key) { KeyState::Active } else { KeyState::Retired };
-        let mut keys: Vec<RingKey> = self.0.iter().map(|key| into(state(key), key)).collect();
-        for &(purpose, key) in &wanted {
+        let mut next: Vec<RingKey> = self.0.iter().map(next).collect();
+        for &(purpose, key, signs) in &wanted {
             if !self.0.iter().any(|known| known.purpose == purpose && known.key == *key) {
-                keys.push(RingKey { purpose, key: key.clone(), state: KeyState::Active, since: now });
+                let state = if signs { KeyState::Active } else { KeyState::Staged };
+                next.push(RingKey { purpose, key: key.clone(), state, since: now });
             }
         }
-        while keys.len() > KEYS_MAX {
-            let Some(oldest) = keys.iter().position(|key| key.state == KeyState::Retired) else { break };
-            keys.remove(oldest);
+        while next.len() > KEYS_MAX {
+            let Some(oldest) = next.iter().position(|key| key.state == KeyState::Retired) else { break };
+            next.remove(oldest);
         }
-        Self::new(keys)
+        Self::new(next)
     }
 
     /// What hosts must trust for user certificates.
@@ -128,6 +152,8 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::ssh::private::SessionKey;
 
@@ -139,26 +165,37 @@ mod tests {
         Timestamp::from_unix(1_767_607_200_u64.saturating_add(seconds)).unwrap()
     }
 
+    /// The ring once these keys are configured: user, host, trusted.
+    fn next(ring: &Ring, user: u8, host: Option<u8>, trusted: &[u8], seconds: u64) -> Result<Ring, RingError> {
+        let (user, host) = (key(user), host.map(key));
+        let trusted: Vec<PublicKey> = trusted.iter().copied().map(key).collect();
+        ring.configured(&Configured { user: &user, host: host.as_ref(), trusted: &trusted }, at(seconds))
+    }
+
     fn states(ring: &Ring) -> Vec<(Purpose, KeyState, Timestamp)> {
         ring.keys().iter().map(|k| (k.purpose, k.state, k.since)).collect()
     }
 
+    fn bundle(ring: &Ring) -> BTreeSet<PublicKey> {
+        ring.trusted_by_hosts().into_iter().map(|k| k.key).collect()
+    }
+
     #[test]
     fn the_configured_keys_are_active_and_the_same_again_changes_nothing() {
-        let first = Ring::default().configured(&key(1), Some(&key(2)), at(0)).unwrap();
+        let first = next(&Ring::default(), 1, Some(2), &[], 0).unwrap();
         assert_eq!(
             states(&first),
             [(Purpose::User, KeyState::Active, at(0)), (Purpose::Host, KeyState::Active, at(0))]
         );
-        assert_eq!(first.configured(&key(1), Some(&key(2)), at(9)), Ok(first.clone()));
+        assert_eq!(next(&first, 1, Some(2), &[], 9), Ok(first.clone()));
         assert_eq!(first.active(Purpose::User), Some(&key(1)));
         assert_eq!(first.trusted_by_hosts().len(), 1, "hosts do not trust the host key for users");
     }
 
     #[test]
     fn a_key_that_is_configured_no_longer_is_trusted_no_longer() {
-        let first = Ring::default().configured(&key(1), Some(&key(2)), at(0)).unwrap();
-        let second = first.configured(&key(3), None, at(5)).unwrap();
+        let first = next(&Ring::default(), 1, Some(2), &[], 0).unwrap();
+        let second = next(&first, 3, None, &[], 5).unwrap();
         assert_eq!(
             states(&second),
             [
@@ -167,14 +204,28 @@ mod tests {
                 (Purpose::User, KeyState::Active, at(5)),
             ]
         );
-        assert_eq!(second.trusted_by_hosts().iter().map(|k| k.key.clone()).collect::<Vec<_>>(), [key(3)]);
+        assert_eq!(bundle(&second), BTreeSet::from([key(3)]));
+    }
+
+    #[test]
+    fn a_key_is_learnt_before_it_signs_and_trusted_while_its_certificates_last() {
+        let one = next(&Ring::default(), 1, None, &[2], 0).unwrap();
+        let both = BTreeSet::from([key(1), key(2)]);
+        assert_eq!((states(&one)[1], bundle(&one)), ((Purpose::User, KeyState::Staged, at(0)), both.clone()));
+        let two = next(&one, 2, None, &[1], 5).unwrap();
+        let states_now: Vec<KeyState> = two.keys().iter().map(|k| k.state).collect();
+        assert_eq!((states_now, bundle(&two)), (vec![KeyState::Draining, KeyState::Active], both));
+        let three = next(&two, 2, None, &[], 9).unwrap();
+        assert_eq!((three.keys()[0].state, bundle(&three)), (KeyState::Retired, BTreeSet::from([key(2)])));
+        assert_eq!(next(&Ring::default(), 1, None, &[1], 0), Err(RingError::Twice));
+        assert_eq!(next(&Ring::default(), 1, Some(2), &[2], 0), Err(RingError::Twice));
     }
 
     #[test]
     fn one_key_never_serves_both_purposes() {
-        assert_eq!(Ring::default().configured(&key(1), Some(&key(1)), at(0)), Err(RingError::Twice));
-        let first = Ring::default().configured(&key(1), None, at(0)).unwrap();
-        let swapped = first.configured(&key(2), Some(&key(1)), at(1));
+        assert_eq!(next(&Ring::default(), 1, Some(1), &[], 0), Err(RingError::Twice));
+        let first = next(&Ring::default(), 1, None, &[], 0).unwrap();
+        let swapped = next(&first, 2, Some(1), &[], 1);
         assert_eq!(swapped, Err(RingError::Twice), "some host may still trust it for the other");
     }
 
@@ -182,8 +233,37 @@ mod tests {
     fn a_ring_that_is_full_forgets_retired_keys_first() {
         let mut ring = Ring::default();
         for seed in 0..40 {
-            ring = ring.configured(&key(seed), None, at(u64::from(seed))).unwrap();
+            ring = next(&ring, seed, None, &[], u64::from(seed)).unwrap();
         }
         assert_eq!((ring.keys().len(), ring.active(Purpose::User)), (KEYS_MAX, Some(&key(39))));
+    }
+
+    proptest! {
+        /// Whatever was configured before, one key signs, hosts trust exactly what is configured now, and nothing moves without a change.
+        #[test]
+        fn after_any_history_hosts_trust_what_is_configured_and_nothing_else(
+            history in proptest::collection::vec((0_u8..6, proptest::collection::vec(0_u8..6, 0..4)), 1..12)
+        ) {
+            let mut ring = Ring::default();
+            for (number, (user, trusted)) in (0..).zip(&history) {
+                let configured: BTreeSet<PublicKey> = trusted.iter().chain([user]).copied().map(key).collect();
+                let after = next(&ring, *user, None, trusted, number);
+                if configured.len() <= trusted.len() {
+                    prop_assert_eq!(after, Err(RingError::Twice));
+                    continue;
+                }
+                let after = after.unwrap();
+                prop_assert_eq!(after.active(Purpose::User), Some(&key(*user)));
+                prop_assert_eq!(bundle(&after), configured);
+                for old in ring.keys() {
+                    let new = after.keys().iter().find(|new| new.key == old.key).unwrap();
+                    prop_assert_eq!(new.since == old.since, new.state == old.state);
+                    let had_signed = matches!(old.state, KeyState::Active | KeyState::Draining);
+                    prop_assert!(!(had_signed && new.state == KeyState::Staged), "what has signed is not new");
+                }
+                prop_assert_eq!(next(&after, *user, None, trusted, number.saturating_add(1)), Ok(after.clone()));
+                ring = after;
+            }
+        }
     }
 }

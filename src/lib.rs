@@ -58,8 +58,9 @@
 //!   [`policy::quorum`]. `lifecycle`, `policy`; [`audit::export`] finds a log that says otherwise.
 //! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
-//! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for people in one place
-//!   ([`access`]) and for hosts in one ([`inventory::permit`]). `architecture`, `story` (CA keys that lie, fail and hang), `hosts`.
+//! - **P7** A CA key signs only what a permit yielded, and of its own purpose: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for
+//!   people in one place ([`access`]) and for hosts in one ([`inventory::permit`]). `architecture`, `story` and `formats` (CA keys that lie,
+//!   fail and hang), `hosts`.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
 //!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
 //!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] is how a daemon brings extensions.
@@ -114,8 +115,8 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: the host's own side of enrolment (and with it the daemon beside the guard), CA rotation,
-//! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
+//! The design names more than there is: the host's own side of enrolment (and with it the daemon beside the guard), CA rotation by command,
+//! PostgreSQL, OIDC and workloads, notifications, web pages and break-glass are not built. Until a host is enrolled,
 //! its guard is set up by hand, and an extension does not reach a session that is open. Of a session whose watcher root has killed *and*
 //! whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id alone, not
 //! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.

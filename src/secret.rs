@@ -56,6 +56,41 @@ pub fn passphrase(path: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(text))
 }
 
+/// Whether a program's library is nobody's to change but ours and root's: whoever can, runs as us.
+///
+/// # Errors
+/// As [`read()`].
+pub fn is_ours_to_run(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    check_owner(&metadata, || path.display().to_string())?;
+    if metadata.is_file() && metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err("it is not a file that only its owner can change: run `chmod go-w` on it".to_owned())
+}
+
+/// Whether nobody but us and root can connect to a socket.
+///
+/// # Errors
+/// As [`read()`].
+pub fn is_ours_to_ask(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    check_owner(&metadata, || path.display().to_string())?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(format!("others can connect to it (mode {mode:04o}), and have it sign: run `chmod 600 {}`", path.display()))
+}
+
+fn check_owner(metadata: &Metadata, shown: impl FnOnce() -> String) -> Result<(), String> {
+    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner == us || owner == 0 {
+        return Ok(());
+    }
+    Err(format!("it belongs to user id {owner}: run `chown {us} {}` as root", shown()))
+}
+
 fn check_access(path: &Path, metadata: &Metadata) -> Result<(), String> {
     if !metadata.is_file() {
         return Err("it is not a regular file".to_owned());
@@ -117,6 +152,17 @@ mod tests {
         assert!(read(&file(&folder, "secret", 0o644), 6).unwrap_err().contains("chmod 600"));
         assert!(read(folder.path(), 6).unwrap_err().contains("regular file"));
         assert!(read(Path::new("/dev/null"), 6).unwrap_err().contains("regular file"));
+    }
+
+    #[test]
+    fn what_others_could_change_is_not_run_and_where_they_could_ask_is_not_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        is_ours_to_run(&file(&folder, "library", 0o755)).unwrap();
+        assert!(is_ours_to_run(&file(&folder, "library", 0o775)).unwrap_err().contains("chmod go-w"));
+        assert!(is_ours_to_run(folder.path()).is_err());
+        assert!(is_ours_to_run(&folder.path().join("nothing")).is_err());
+        is_ours_to_ask(&file(&folder, "socket", 0o600)).unwrap();
+        assert!(is_ours_to_ask(&file(&folder, "socket", 0o660)).unwrap_err().contains("chmod 600"));
     }
 
     #[test]

@@ -25,8 +25,7 @@ use crate::identity::{Actor, Part};
 use crate::secret;
 use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
-use crate::signer::Signer;
-use crate::signer::file::{self, FileSigner};
+use crate::signer::{self, SignError, Signer};
 use crate::ssh::cert::Purpose;
 use crate::store::head_file::HeadFile;
 use crate::store::sqlite::SqliteStore;
@@ -197,8 +196,14 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
 async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, LastRead), Failure> {
-    let signer = ca_key(&config.user_ca, Purpose::User)?;
-    let host_signer = config.host_ca.as_ref().map(|settings| ca_key(settings, Purpose::Host)).transpose()?;
+    let patience = config.service.sign_timeout;
+    let trusted: Result<Vec<_>, Failure> = config
+        .trusted_cas
+        .iter()
+        .map(|path| signer::public_key(path).map_err(|error| Failure::failed(error.to_string())))
+        .collect();
+    let signer = ca_key(&config.user_ca, Purpose::User, patience)?;
+    let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
     make_folder_of(&config.store.path)?;
@@ -214,6 +219,7 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
         signer,
         host_signer,
+        trusted: trusted?,
         log_key,
         clock: Arc::new(SystemClock),
         random: Box::new(SystemRandom),
@@ -226,11 +232,21 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
 }
 
 /// Opens a CA key.
-fn ca_key(settings: &file::Settings, purpose: Purpose) -> Result<Arc<dyn Signer>, Failure> {
-    let signer =
-        FileSigner::open(settings, purpose).map_err(|e| Failure::failed(e.to_string()).next("hallpass init"))?;
+fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> Result<Arc<dyn Signer>, Failure> {
+    let signer = signer::open(settings, purpose, patience).map_err(|error| {
+        let failure = Failure::failed(error.to_string());
+        match (&error, settings) {
+            // Not to be tried again by a supervisor: the unit does not restart after this code.
+            (SignError::Pin { .. }, _) => Failure::new(Exit::Usage, "pin", error.to_string())
+                .because("a wrong PIN is tried once for each start, since tokens lock themselves: mend its file first"),
+            (_, signer::Settings::File(_)) => failure.next("hallpass init"),
+            (_, signer::Settings::Agent(_) | signer::Settings::Pkcs11(_)) => {
+                failure.because("docs/ca-keys.md says how to make and find one")
+            }
+        }
+    })?;
     tracing::info!(%purpose, ca = %signer.public_key().fingerprint(), "CA key opened");
-    Ok(Arc::new(signer))
+    Ok(signer)
 }
 
 /// A clock that is years ahead would put its time into the log, which nobody can take back.

@@ -1,14 +1,19 @@
 //! Figures for Prometheus. Labels come from closed lists (route patterns, methods, status classes), never from input.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::service::Service;
 
 /// Upper bounds of the duration histogram, in seconds. Our own choice: from an answer out of memory to the usual deadline.
 const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -58,9 +63,46 @@ impl Drop for Counted {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CaKey {
+    purpose: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Signature {
+    purpose: &'static str,
+    outcome: &'static str,
+}
+
+/// The CA keys' figures, read from the service at each scrape.
+#[derive(Debug)]
+struct CaKeys(Arc<Service>);
+
+impl Collector for CaKeys {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let keys = self.0.key_figures();
+        let help = "Whether the CA key can be used, as far as is known without asking it.";
+        let mut up = encoder.encode_descriptor("ca_key_up", help, None, MetricType::Gauge)?;
+        for key in &keys {
+            let labels = CaKey { purpose: key.purpose.word() };
+            ConstGauge::new(i64::from(key.is_up)).encode(up.encode_family(&labels)?)?;
+        }
+        let help = "Certificates by CA key: signed, or failed (no signature, a wrong one, none in time).";
+        let mut signatures = encoder.encode_descriptor("ca_signatures", help, None, MetricType::Counter)?;
+        for key in &keys {
+            for (outcome, count) in [("signed", key.signed), ("failed", key.failed)] {
+                let labels = Signature { purpose: key.purpose.word(), outcome };
+                ConstCounter::new(count).encode(signatures.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(service: Arc<Service>) -> Self {
         let mut registry = Registry::with_prefix("hallpass");
+        registry.register_collector(Box::new(CaKeys(service)));
         let exchanges = Family::<Exchange, Counter>::default();
         let seconds = Seconds::new_with_constructor(|| Histogram::new(SECONDS));
         let connections = Gauge::default();

@@ -117,9 +117,9 @@ pub fn router(service: Arc<Service>, settings: &Settings) -> axum::Router {
 impl App {
     fn new(service: Arc<Service>, settings: &Settings) -> Self {
         Self(Arc::new(Parts {
+            metrics: metrics::Metrics::new(Arc::clone(&service)),
             service,
             limits: limit::Limits::new(settings.rate_per_s, settings.rate_burst, settings.connections_max),
-            metrics: metrics::Metrics::new(),
             request_timeout: settings.request_timeout,
             body_bytes_max: settings.body_bytes_max,
             document: openapi::document(),

@@ -156,7 +156,10 @@ impl Service {
             };
             tokio::task::spawn_blocking(sign).await.map_err(|error| error.to_string())?
         };
-        match tokio::time::timeout(self.settings.sign_timeout, work).await {
+        let signed = tokio::time::timeout(self.settings.sign_timeout, work).await;
+        let is_signed = matches!(&signed, Ok(Ok(certificate)) if certificate.tbs() == tbs);
+        self.tally.count(tbs.purpose(), is_signed);
+        match signed {
             Ok(Ok(certificate)) if certificate.tbs() == tbs => Ok(certificate),
             Ok(Ok(_)) => Err(unavailable("the certificate holds other bytes")),
             Ok(Err(why)) => Err(unavailable(&why)),

@@ -28,7 +28,7 @@ pub mod host_state;
 pub mod hosts;
 pub mod inventory;
 pub mod issue;
-mod keys;
+pub mod keys;
 pub mod log;
 pub mod login;
 mod look;
@@ -131,6 +131,8 @@ pub struct Parts {
     pub signer: Arc<dyn Signer>,
     /// The active host CA key, if there is one.
     pub host_signer: Option<Arc<dyn Signer>>,
+    /// Further keys that hosts must trust for user certificates; none of them signs here.
+    pub trusted: Vec<PublicKey>,
     /// The log key.
     pub log_key: LogKey,
     /// The clock.
@@ -156,6 +158,7 @@ pub struct Service {
     ca: Fingerprint,
     host_signer: Option<Arc<dyn Signer>>,
     bundle: TrustBundle,
+    tally: keys::Tally,
     log_key: LogKey,
     clock: Arc<dyn Clock>,
     watch: clock::Watch,
@@ -266,6 +269,7 @@ impl Service {
     pub async fn ready(&self) -> Outcome<()> {
         self.store.ready().await?;
         self.check_issuing().await?;
+        self.check_signer()?;
         match tokio::time::timeout(self.settings.sign_timeout, self.sign_slots.acquire()).await {
             Ok(Ok(_slot)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Failure::Unavailable("the CA key's backend does not answer".to_owned())),

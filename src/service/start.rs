@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, broadcast};
 use super::clock::Watch;
 use super::head::Head;
 use super::inventory::Hosts;
-use super::keys::Known;
+use super::keys::{Known, Tally};
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::audit::checkpoint::LogVerifier;
@@ -34,7 +34,7 @@ impl Service {
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, kept_head, signer, host_signer, log_key, clock, random, settings } = parts;
+        let Parts { store, kept_head, signer, host_signer, trusted, log_key, clock, random, settings } = parts;
         let mut service_id = [0_u8; 16];
         random.fill(&mut service_id)?;
 
@@ -42,6 +42,7 @@ impl Service {
         let ca = signer.public_key().fingerprint();
         let mut service_keys = BTreeSet::from([ca]);
         service_keys.extend(host_signer.iter().map(|signer| signer.public_key().fingerprint()));
+        service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
         let is_new = check_log(store.as_ref(), &verifier).await?;
@@ -65,7 +66,7 @@ impl Service {
             change.events.push(event);
         }
         let known = Known::read(store.as_ref()).await?;
-        let keys = known.with(signer.as_ref(), host_signer.as_deref(), now)?;
+        let keys = known.with(signer.as_ref(), host_signer.as_deref(), &trusted, now)?;
         change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
         store.commit(change).await?;
         let bundle = Known::read(store.as_ref()).await?.bundle(&settings.public_url, &log_key)?;
@@ -81,6 +82,7 @@ impl Service {
             ca,
             host_signer,
             bundle,
+            tally: Tally::default(),
             log_key,
             watch: Watch::new(clock.as_ref()),
             clock,

@@ -15,13 +15,13 @@ use rand::rngs::SysRng;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::{SignError, Signer};
+use super::{SignError, Signer, refuse};
 use crate::durable;
 use crate::secret;
 use crate::ssh::PublicKey;
 use crate::ssh::cert::{Purpose, TbsCert};
 use crate::ssh::private::{self, Ed25519Key, PRIVATE_KEY_BYTES_MAX, PrivateKeyError, Protection};
-use crate::ssh::sig;
+use crate::ssh::sig::{self, CA_CHECK_NAMESPACE, SshSignature};
 
 /// Where the key is.
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ impl FileSigner {
             return Err(refuse(path, why));
         }
         let key = Ed25519Key::parse(&pem, passphrase.as_ref()).map_err(|error| refuse(path, explain(&error)))?;
-        let probe: &[u8] = b"hallpass: is this key whole?";
-        sig::verify(key.public_key(), &key.sign(probe), probe).map_err(|error| refuse(path, error.to_string()))?;
+        let probe = SshSignature::to_be_signed(CA_CHECK_NAMESPACE, b"is this key whole?");
+        sig::verify(key.public_key(), &key.sign(&probe), &probe).map_err(|error| refuse(path, error.to_string()))?;
         Ok(Self { key, purpose })
     }
 
@@ -117,8 +117,4 @@ fn explain(error: &PrivateKeyError) -> String {
         | PrivateKeyError::TooManyRounds
         | PrivateKeyError::Signature(_) => error.to_string(),
     }
-}
-
-fn refuse(path: &Path, why: String) -> SignError {
-    SignError::Open { path: path.display().to_string(), why }
 }

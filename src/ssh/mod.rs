@@ -21,6 +21,7 @@ mod encoding;
 pub mod host;
 pub mod private;
 pub mod sig;
+pub mod token;
 
 use std::fmt;
 

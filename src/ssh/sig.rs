@@ -25,6 +25,9 @@ pub const LOGIN_NAMESPACE: &str = "login@hallpass";
 /// The namespace of approvals: a login answer is none, and the other way round.
 pub const APPROVAL_NAMESPACE: &str = "approval@hallpass";
 
+/// What a CA key signs to show that it is there and whole. Nothing believes such a signature but the signer that asked for it.
+pub const CA_CHECK_NAMESPACE: &str = "ca-check@hallpass";
+
 /// The longest armoured signature. One by an RSA key of 8192 bits has about 3,000 bytes.
 const ARMOURED_BYTES_MAX: usize = 16 * 1024;
 

@@ -8,6 +8,7 @@ use hallpass::config::Config;
 use hallpass::name::{Account, HostName, PersonName};
 use hallpass::note::NoteSigner;
 use hallpass::policy::{Approvals, Outcome, Policy, Question};
+use hallpass::signer;
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
 use hallpass::time::{Lifetime, Timestamp};
@@ -84,8 +85,12 @@ fn the_config_example_means_what_it_says() {
     assert_eq!(config.service.public_url, "https://hallpass.example.com:7722");
     assert_eq!(config.policy_path, Path::new("/etc/hallpass/policy.toml"));
     assert_eq!(config.store.path, Path::new("/var/lib/hallpass/hallpass.db"));
-    assert_eq!(config.user_ca.path, Path::new("/etc/hallpass/user-ca"));
-    assert_eq!(config.host_ca.unwrap().path, Path::new("/etc/hallpass/host-ca"));
+    let path = |ca: signer::Settings| match ca {
+        signer::Settings::File(file) => file.path,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(path(config.user_ca), Path::new("/etc/hallpass/user-ca"));
+    assert_eq!(path(config.host_ca.unwrap()), Path::new("/etc/hallpass/host-ca"));
     assert_eq!(config.service.session.to_string(), "12h");
     assert!(config.self_signed && !config.logging.json);
 }

@@ -176,10 +176,7 @@ impl Certificate {
     /// # Errors
     /// [`CertError::Signature`] or [`CertError::Malformed`].
     pub fn assemble(tbs: TbsCert, signature_blob: &[u8]) -> Result<Self, CertError> {
-        if tbs.ca.algorithm() == KeyAlgorithm::Rsa && Reader::new(signature_blob).string() != Some(b"rsa-sha2-512") {
-            return Err(CertError::Signature);
-        }
-        sig::verify(&tbs.ca, signature_blob, &tbs.bytes).ok().ok_or(CertError::Signature)?;
+        verify_ca_signature(&tbs.ca, signature_blob, &tbs.bytes)?;
         let mut blob = tbs.bytes.clone();
         put_string(&mut blob, signature_blob);
         independent::compare(&tbs, &blob)?;
@@ -241,6 +238,17 @@ impl Certificate {
     pub fn ca_fingerprint(&self) -> Fingerprint {
         self.tbs.ca.fingerprint()
     }
+}
+
+/// Whether a signature in wire form is one that a CA key of ours makes over `data`; RSA ones are by SHA-512 alone.
+///
+/// # Errors
+/// [`CertError::Signature`].
+pub fn verify_ca_signature(ca: &PublicKey, signature_blob: &[u8], data: &[u8]) -> Result<(), CertError> {
+    if ca.algorithm() == KeyAlgorithm::Rsa && Reader::new(signature_blob).string() != Some(b"rsa-sha2-512") {
+        return Err(CertError::Signature);
+    }
+    sig::verify(ca, signature_blob, data).ok().ok_or(CertError::Signature)
 }
 
 /// The type name of a certificate over a key.

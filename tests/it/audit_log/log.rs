@@ -10,7 +10,7 @@ use hallpass::audit::export::{Exporter, Finding, FindingKind, Verified, verify};
 use hallpass::audit::tree::Frontier;
 use hallpass::identity::approval::{Signature, Statement};
 use hallpass::identity::{Actor, Part};
-use hallpass::keyring::Ring;
+use hallpass::keyring::{Configured, Ring};
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, TbsCert};
@@ -212,11 +212,7 @@ pub(crate) fn story() -> Vec<(u64, Event)> {
         ),
         (
             0,
-            Event::ServiceStarted {
-                ca: public_key(CA).fingerprint(),
-                version: "0.1.0".to_owned(),
-                keys: Some(Ring::default().configured(&public_key(CA), None, at(0)).unwrap()),
-            },
+            Event::ServiceStarted { ca: public_key(CA).fingerprint(), version: "0.1.0".to_owned(), keys: Some(ring()) },
         ),
         (
             5,
@@ -341,4 +337,10 @@ pub(crate) fn meaning_of(events: Vec<(Timestamp, Event)>) -> Vec<String> {
     let events = events.into_iter().map(|(at, event)| (at.unix() - START, event));
     let text = export([(0, started)].into_iter().chain(events).collect());
     check(text.as_bytes()).err().unwrap_or_default().into_iter().map(|finding| finding.what).collect()
+}
+
+/// The CA key of these logs, alone.
+fn ring() -> Ring {
+    let user = public_key(CA);
+    Ring::default().configured(&Configured { user: &user, host: None, trusted: &[] }, at(0)).unwrap()
 }

@@ -25,7 +25,11 @@ impl Plain {
             eprintln!("needs root: real accounts");
             return None;
         }
-        let stage = Stage::new();
+        Self::on(Stage::new()).await
+    }
+
+    /// The same with a stage whose service runs already.
+    pub(super) async fn on(stage: Stage) -> Option<Self> {
         let mut site = Site::new();
         let trust = stage.as_person("alice", &["ca", "export"]).out;
         let mut hosts = Vec::new();

@@ -13,13 +13,13 @@ use super::certificates::{fields, quick_key};
 use super::{Bench, KINDS, list_certificate, run};
 
 /// A real agent, ended with its test.
-struct Agent {
+pub(super) struct Agent {
     child: Child,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
 }
 
 impl Agent {
-    fn start(bench: &Bench) -> Self {
+    pub(super) fn start(bench: &Bench) -> Self {
         let socket = bench.path("agent");
         let mut child =
             Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::piped()).spawn().unwrap();
@@ -30,7 +30,11 @@ impl Agent {
         Self { child, socket }
     }
 
-    fn add(&self, bench: &Bench, name: &str) {
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn add(&self, bench: &Bench, name: &str) {
         run(Command::new("ssh-add").arg("-q").arg(bench.path(name)).env("SSH_AUTH_SOCK", &self.socket));
     }
 

@@ -1,6 +1,7 @@
 //! Keys, certificates, signatures and agent frames against the real `ssh-keygen`, `ssh-add` and `ssh-agent`.
 
 mod agent;
+mod ca_agent;
 mod ca_file;
 mod certificates;
 mod hosts;

@@ -74,6 +74,7 @@ async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         signer: Arc::new(signer),
         host_signer: None,
+        trusted: Vec::new(),
         log_key,
         clock: Arc::new(ManualClock::at(now)),
         random: Box::new(SystemRandom),

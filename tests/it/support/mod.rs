@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) signer: Arc<Faulty>,
     /// The host CA key; none unless a test puts one here before a start.
     pub(crate) host_signer: Option<Arc<Faulty>>,
+    /// Further keys that hosts trust.
+    pub(crate) trusted: Vec<PublicKey>,
     /// Set: the next commit is said to have failed, and has not.
     pub(crate) store_lies: Arc<AtomicBool>,
     pub(crate) settings: Settings,
@@ -140,6 +142,7 @@ impl World {
             clock: Arc::new(ManualClock::at(Timestamp::parse(START).unwrap())),
             signer: Arc::new(Faulty::new([0xCA; 32])),
             host_signer: None,
+            trusted: Vec::new(),
             store_lies: Arc::default(),
             settings,
             log_seed: [0x10; 32],
@@ -167,6 +170,7 @@ impl World {
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
             host_signer: self.host_signer.clone().map(|signer| signer as Arc<_>),
+            trusted: self.trusted.clone(),
             log_key,
             clock: Arc::clone(&self.clock) as Arc<_>,
             random: Box::new(self.random.clone()),

@@ -12,6 +12,8 @@
 //! Decision: *why `credential:NAME`?* systemd puts credentials (`LoadCredential=`) into a folder that only the
 //! service can read, under a path known at run time only. The caller passes that folder; the environment is not read.
 
+mod ca;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use crate::audit::checkpoint;
 use crate::document::{self, Found, Problem, Table, quoted};
 use crate::name::HostName;
+use crate::signer;
 use crate::time::Lifetime;
 
 /// The longest configuration file: 1 MiB. Our choice; a usual one has two thousand bytes.
@@ -48,9 +51,11 @@ pub struct Config {
     /// The store's.
     pub store: crate::store::sqlite::Settings,
     /// The user CA key.
-    pub user_ca: crate::signer::file::Settings,
+    pub user_ca: signer::Settings,
     /// The host CA key. Without one there are no host certificates.
-    pub host_ca: Option<crate::signer::file::Settings>,
+    pub host_ca: Option<signer::Settings>,
+    /// Public halves of further keys that hosts must trust for user certificates.
+    pub trusted_cas: Vec<PathBuf>,
     /// The log key's file (32-byte seed in base64, 0600).
     pub log_key_path: PathBuf,
     /// The log's name in its checkpoints; `None` if it is that of a public URL whose port is not known yet.
@@ -119,7 +124,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         let path = table.needed("path", places.path(table, "path"), "path = \"/var/lib/hallpass/hallpass.db\"")?;
         Some(crate::store::sqlite::Settings { path })
     });
-    let cas = ca_keys(root, places);
+    let cas = ca::keys(root, places);
     let log = section(root, "log", "[log] with key = \"…\"", |table| {
         let (head, origin) = (places.path(table, "head"), table.parsed("origin", log_origin));
         let key = table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/log.key\"")?;
@@ -129,7 +134,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
-    let (user_ca, host_ca) = cas?;
+    let ca::CaKeys { user: user_ca, host: host_ca, trusted: trusted_cas } = cas?;
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
@@ -154,6 +159,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         store,
         user_ca,
         host_ca,
+        trusted_cas,
         log_key_path,
         log_origin: origin.map(|origin| origin.value).or(usual_origin),
         policy_path,
@@ -186,25 +192,6 @@ fn section<T>(
 ) -> Option<T> {
     let table = parent.needed(key, parent.table(key), example)?;
     take(&table)
-}
-
-/// The user CA key, and the host CA key if there is one.
-type CaKeys = (crate::signer::file::Settings, Option<crate::signer::file::Settings>);
-
-fn ca_keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
-    let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
-    section(root, "ca", example, |ca| {
-        let user = section(ca, "user", example, |table| ca_key(table, places));
-        let host = ca.table("host").map(|table| ca_key(&table, places));
-        Some((user?, host.map_or(Some(None), |host| host.map(Some))?))
-    })
-}
-
-/// Where one CA key is.
-fn ca_key(table: &Table<'_>, places: &Places<'_>) -> Option<crate::signer::file::Settings> {
-    let key = table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/user-ca\"");
-    let passphrase_path = places.secret(table, "passphrase_file");
-    Some(crate::signer::file::Settings { path: key?, passphrase_path })
 }
 
 /// `[tls]`: two files, or what to put into files of our own making.
@@ -293,7 +280,7 @@ impl Limits {
             rate_burst: rate("burst", 1..=100_000, 60),
             open_requests_max: number("open_requests_max", 1..=1_000, 20),
             session: lifetime("session", 60, 43_200, 43_200),
-            sign_timeout: time("sign_timeout", 60, 10),
+            sign_timeout: time("sign_timeout", 60, 4),
         }
     }
 }
@@ -384,16 +371,20 @@ impl Places<'_> {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../config.toml.example");
+    const EXAMPLE: &str = include_str!("../../config.toml.example");
 
     fn parse(text: &str) -> Result<Config, Vec<Problem>> {
         Config::parse(text, "config.toml", Path::new("/etc/hallpass"), Some(Path::new("/run/credentials/hallpass")))
     }
 
-    /// The example with every commented key switched on.
+    /// Keys of CA keys that are not in files; a table takes one of the three places.
+    const ELSEWHERE: [&str; 6] = ["agent", "pkcs11", "token", "label", "pin_file", "public_key"];
+
+    /// The example with every commented key switched on, apart from [`ELSEWHERE`].
     fn all_keys() -> String {
         let line = |line: &str| {
-            let is_key = line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+            let key = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+            let is_key = key.is_some_and(|rest| !ELSEWHERE.contains(&rest.split(' ').next().unwrap()));
             if is_key { line.trim_start_matches('#').to_owned() } else { line.to_owned() }
         };
         EXAMPLE.lines().map(|l| line(l) + "\n").collect()
@@ -411,7 +402,9 @@ mod tests {
         // The result is all unknown keys; only what was looked for counts.
         let _unknown = document::read(&text, "config.toml.example", TEXT_BYTES_MAX, |root| {
             for key in &known {
-                assert!(has(root, key), "{key} is missing in config.toml.example");
+                let last = key.rsplit('.').next().unwrap();
+                let is_elsewhere = ELSEWHERE.contains(&last) && text.contains(&format!("\n#{last} = "));
+                assert!(is_elsewhere || has(root, key), "{key} is missing in config.toml.example");
             }
             Some(())
         });
@@ -429,21 +422,21 @@ mod tests {
     #[test]
     fn defaults_in_the_examples_comments_are_the_real_ones() {
         let (bare, full) = (parse(EXAMPLE).unwrap(), parse(&all_keys()).unwrap());
-        let mut full_without_passphrase = full.clone();
-        assert_eq!(full.user_ca.passphrase_path.as_deref(), Some(Path::new("/run/credentials/hallpass/ca-passphrase")),);
-        full_without_passphrase.user_ca.passphrase_path = None;
-        let host_ca = full_without_passphrase.host_ca.as_mut().unwrap();
-        assert_eq!(
-            host_ca.passphrase_path.take().as_deref(),
-            Some(Path::new("/run/credentials/hallpass/host-ca-passphrase"))
-        );
+        let mut full_without_passphrase = full;
+        let cas = std::iter::once(&mut full_without_passphrase.user_ca).chain(&mut full_without_passphrase.host_ca);
+        for (ca, name) in cas.zip(["ca-passphrase", "host-ca-passphrase"]) {
+            let signer::Settings::File(file) = ca else { panic!("{ca:?}") };
+            let passphrase = file.passphrase_path.take().unwrap();
+            assert_eq!(passphrase, Path::new("/run/credentials/hallpass").join(name));
+        }
         assert_eq!(format!("{bare:?}"), format!("{full_without_passphrase:?}"));
     }
 
     #[test]
     fn relative_paths_are_relative_to_the_files_folder() {
         let config = parse(&EXAMPLE.replace("\"/etc/hallpass/user-ca\"", "\"keys/ca\"")).unwrap();
-        assert_eq!(config.user_ca.path, Path::new("/etc/hallpass/keys/ca"));
+        let signer::Settings::File(file) = &config.user_ca else { panic!("{:?}", config.user_ca) };
+        assert_eq!(file.path, Path::new("/etc/hallpass/keys/ca"));
         assert_eq!(config.policy_path, Path::new("/etc/hallpass/policy.toml"));
     }
 
@@ -525,10 +518,10 @@ mod tests {
                  \"https://hallpass.example.com:7722\": https, host, port",
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
-                "config.toml:57:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:83:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:89:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:100:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:81:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
+                "config.toml:107:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:113:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:125:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }
