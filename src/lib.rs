@@ -123,6 +123,7 @@ pub mod client;
 pub mod config;
 pub mod document;
 pub mod durable;
+pub mod enrolment;
 pub mod fail;
 pub mod host;
 pub mod http;

@@ -1,0 +1,5 @@
+//! Enrolment of a host: plans on the configurations that distributions ship, changes that can be cut short anywhere, and the real thing
+//! against a real sshd.
+
+mod changes;
+mod plans;
