@@ -14,9 +14,13 @@
 //! `ssh::cert`), hence a person's 128; a principal is at most 128 bytes, `account@host`, hence a host's 90.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+mod host;
+
 use std::fmt;
 
 use thiserror::Error;
+
+pub use host::{JoinId, NamePattern, ReportId, Tag};
 
 /// Why a text is not a name of the wanted kind.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -121,9 +125,10 @@ name!(
     |t| is_between(t, 64) && is_plain(t, b"._-")
 );
 
-/// A string in a certificate's principal list: `account` or `account@host`.
+/// A string in a certificate's principal list: `account` or `account@host`; in a host's certificate a name of the host.
 ///
-/// Alphabet `[a-z_][a-z0-9_.@:=-]*`, at most 128 bytes (invariant I-4).
+/// Alphabet `[a-z0-9_][a-z0-9_.@:=-]*`, at most 128 bytes. A user certificate's begins with a letter or `_` (invariant I-4; the
+/// certificate's linter looks), as every account does; a host may be called `10.0.0.7`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(String);
 
@@ -133,13 +138,26 @@ impl Principal {
     /// # Errors
     /// Says what would be accepted.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let first = text.as_bytes().first().is_some_and(|b| b.is_ascii_lowercase() || *b == b'_');
-        let rest = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.@:=-".contains(&b));
+        let is_first = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_';
+        let first = text.as_bytes().first().is_some_and(is_first);
+        let rest = text.bytes().all(|b| is_first(&b) || b".@:=-".contains(&b));
         if first && rest && text.len() <= 128 {
             Ok(Self(text.to_owned()))
         } else {
-            Err(refuse("a principal", text, "1 to 128 of a-z 0-9 _ . @ : = -, starting with a letter or _"))
+            Err(refuse("a principal", text, "1 to 128 of a-z 0-9 _ . @ : = -, starting with a letter, a digit or _"))
         }
+    }
+
+    /// Whether it can stand in a user certificate: no account begins with a digit.
+    #[must_use]
+    pub fn is_of_account(&self) -> bool {
+        self.0.as_bytes().first().is_some_and(|b| !b.is_ascii_digit())
+    }
+
+    /// A name of a host, for its own certificate.
+    #[must_use]
+    pub fn of_host(host: &HostName) -> Self {
+        Self(host.0.clone())
     }
 
     /// The principal of an account on every host with account scope: the plain account name.

@@ -103,7 +103,8 @@ impl<'e> Told<'e> {
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::CertificateSigned { .. }
-            | Event::CertificateRefused { .. } => {}
+            | Event::CertificateRefused { .. }
+            | Event::Host(_) => {}
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The closed list of events that can happen here.
+//! The closed list of events that can happen here; those about enrolled hosts are in `host_event`.
 //!
 //! The words are the same in log, API and pages. Adding one is a change of the log's format: old verifiers refuse it.
 
 use std::collections::BTreeSet;
 
+use super::host_event::HostEvent;
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
 use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
@@ -271,4 +272,12 @@ pub enum Event {
         /// The request.
         request: RequestId,
     },
+    /// Something about enrolled hosts.
+    Host(HostEvent),
+}
+
+impl From<HostEvent> for Event {
+    fn from(event: HostEvent) -> Self {
+        Self::Host(event)
+    }
 }

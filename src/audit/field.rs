@@ -22,9 +22,13 @@ use data_encoding::BASE64;
 use serde_json::{Map, Value};
 
 use super::event::{Answer, Event};
+use super::host_event::{Flag, HostEvent};
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
-use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
+use crate::name::{
+    Account, Digest, HostName, JoinId, NamePattern, PersonName, PolicyVersion, ReportId, RequestId, RuleName, Serial,
+    Tag,
+};
 use crate::ssh::cert::Extension;
 use crate::ssh::sig::SshSignature;
 use crate::ssh::{Fingerprint, PublicKey};
@@ -68,17 +72,23 @@ impl Members {
 }
 
 /// The kinds with their members: the words of [`Event::kind`], and writing and reading by the same table. Behind a `;` stand
-/// members that were added later.
+/// members that were added later; behind `hosts` the kinds of [`HostEvent`].
 macro_rules! kinds {
-    ($($kind:literal $arm:ident { $($field:ident),+ $(; $($later:ident),+)? })+) => {
+    (
+        $($kind:literal $arm:ident { $($field:ident),+ $(; $($later:ident),+)? })+
+        hosts $($host_kind:literal $host_arm:ident { $($host_field:ident),+ })+
+    ) => {
         impl Event {
             /// The words of all kinds.
-            pub const KINDS: &[&str] = &[$($kind),+];
+            pub const KINDS: &[&str] = &[$($kind,)+ $($host_kind),+];
 
             /// `log_started`, `asked`, …
             #[must_use]
             pub const fn kind(&self) -> &'static str {
-                match self { $(Self::$arm { .. } => $kind),+ }
+                match self {
+                    $(Self::$arm { .. } => $kind,)+
+                    $(Self::Host(HostEvent::$host_arm { .. }) => $host_kind),+
+                }
             }
 
             /// The event's own members.
@@ -88,6 +98,9 @@ macro_rules! kinds {
                         let members = [$((stringify!($field), Some($field.put())),)+
                             $($((stringify!($later), $later.as_ref().map(Field::put)),)+)?];
                         members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+                    })+
+                    $(Self::Host(HostEvent::$host_arm { $($host_field),+ }) => {
+                        BTreeMap::from([$((stringify!($host_field), $host_field.put())),+])
                     })+
                 }
             }
@@ -99,6 +112,9 @@ macro_rules! kinds {
                         $($field: members.take(stringify!($field))?,)+
                         $($($later: members.take_later(stringify!($later))?,)+)?
                     }),)+
+                    $($host_kind => Ok(Self::Host(HostEvent::$host_arm {
+                        $($host_field: members.take(stringify!($host_field))?),+
+                    })),)+
                     other => Err(format!("the kind {other:?} is not known to this program")),
                 }
             }
@@ -129,6 +145,25 @@ kinds! {
     "extension_asked" ExtensionAsked { request, person, lifetime, reason, policy, digest, verdict }
     "ended" Ended { request, by, reason }
     "expired" Expired { request }
+    hosts
+    "join_created" JoinCreated { join, by, token, uses, expires, names, tags }
+    "join_revoked" JoinRevoked { join, by }
+    "host_enrolled" HostEnrolled { host, join, keys, names, tags }
+    "host_refused" HostRefused { host, join, key, known, why }
+    "host_tagged" HostTagged { host, by, tags }
+    "host_retired" HostRetired { host, by, reason }
+    "host_left" HostLeft { host }
+    "host_certificate_to_be_signed" HostCertificateToBeSigned { host, serial, ca, window, tbs }
+    "host_certificate_signed" HostCertificateSigned { host, serial, sha256 }
+    "check_certificate_to_be_signed" CheckCertificateToBeSigned { host, serial, ca, window, tbs }
+    "check_certificate_signed" CheckCertificateSigned { host, serial, sha256 }
+    "check_in_changed" CheckInChanged {
+        host, program, sshd, os, guard, clock_ok, file_sha256, keys, proven, risky
+    }
+    "session_opened" SessionOpened { host, report, serial, key_id, ca, account, from, opened, request }
+    "session_ended" SessionEnded { host, report, serial, account, ended, why, request }
+    "session_refused" SessionRefused { host, report, serial, key_id, ca, account, from, refused, why, request }
+    "session_flagged" SessionFlagged { host, report, serial, flag, why, request }
 }
 
 fn text(value: Value) -> Result<String, String> {
@@ -164,7 +199,20 @@ macro_rules! by_text {
     )+};
 }
 
-by_text!(Account, Actor, Digest, Fingerprint, HostName, PersonName, RequestId, RuleName);
+by_text!(
+    Account,
+    Actor,
+    Digest,
+    Fingerprint,
+    HostName,
+    JoinId,
+    NamePattern,
+    PersonName,
+    ReportId,
+    RequestId,
+    RuleName,
+    Tag
+);
 
 /// Fields that are a whole number, each with its way there and back.
 macro_rules! by_number {
@@ -220,6 +268,17 @@ impl Field for Answer {
     fn take(value: Value) -> Result<Self, String> {
         let word = text(value)?;
         [Self::Allow, Self::Ask].into_iter().find(|a| a.word() == word).ok_or_else(|| "not allow or ask".to_owned())
+    }
+}
+
+impl Field for Flag {
+    fn put(&self) -> Value {
+        self.word().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let word = text(value)?;
+        Self::ALL.into_iter().find(|flag| flag.word() == word).ok_or_else(|| "not a flag of a session".to_owned())
     }
 }
 

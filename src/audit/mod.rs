@@ -12,6 +12,8 @@ pub mod entry;
 pub mod event;
 pub mod export;
 mod field;
+pub mod host_event;
+mod host_sentence;
 mod replay;
 pub mod report;
 pub mod search;

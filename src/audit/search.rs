@@ -100,7 +100,7 @@ impl Term {
         let event = &entry.event;
         match self {
             Self::Person(person) => people(event).contains(person),
-            Self::Host(host) => hosts(event).is_some_and(|hosts| hosts.contains(host)),
+            Self::Host(host) => names_host(event, host),
             Self::Account(account) => account_of(event) == Some(account),
             Self::Request(prefix) => event.request().is_some_and(|id| id.digits().starts_with(prefix.as_str())),
             Self::Kind(kind) => event.kind() == *kind,
@@ -140,6 +140,7 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
         | Event::Denied { by: person, .. }
         | Event::Withdrawn { by: person, .. }
         | Event::Ended { by: person, .. } => BTreeSet::from([person]),
+        Event::Host(event) => event.person().into_iter().collect(),
         Event::Granted { approvers, .. } => approvers.iter().collect(),
         Event::LogStarted { .. }
         | Event::ServiceStarted { .. }
@@ -150,11 +151,13 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
     }
 }
 
-const fn hosts(event: &Event) -> Option<&BTreeSet<HostName>> {
-    if let Event::Refused { hosts, .. } | Event::Asked { hosts, .. } | Event::Narrowed { hosts, .. } = event {
-        Some(hosts)
+fn names_host(event: &Event, host: &HostName) -> bool {
+    if let Event::Host(event) = event {
+        event.host() == Some(host)
+    } else if let Event::Refused { hosts, .. } | Event::Asked { hosts, .. } | Event::Narrowed { hosts, .. } = event {
+        hosts.contains(host)
     } else {
-        None
+        false
     }
 }
 
@@ -162,8 +165,10 @@ const fn account_of(event: &Event) -> Option<&Account> {
     if let Event::Refused { account, .. } | Event::Asked { account, .. } = event { Some(account) } else { None }
 }
 
-const fn serial_of(event: &Event) -> Option<Serial> {
-    if let Event::CertificateToBeSigned { serial, .. } | Event::CertificateSigned { serial, .. } = event {
+fn serial_of(event: &Event) -> Option<Serial> {
+    if let Event::Host(event) = event {
+        event.serial()
+    } else if let Event::CertificateToBeSigned { serial, .. } | Event::CertificateSigned { serial, .. } = event {
         Some(*serial)
     } else {
         None

@@ -16,17 +16,17 @@ pub fn text_time(at: Timestamp) -> String {
     at.to_string().replace('T', " ")
 }
 
-fn span(window: &Window) -> String {
+pub(super) fn span(window: &Window) -> String {
     format!("{} to {}", text_time(window.start()), text_time(window.end()))
 }
 
-fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|i| i.to_string()).collect();
     items.join(", ")
 }
 
 /// `, ticket "INC-1"`, or nothing.
-fn and(what: &str, text: &str) -> String {
+pub(super) fn and(what: &str, text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("{what}{text:?}") }
 }
 
@@ -61,6 +61,7 @@ impl Event {
             | Self::ExtensionAsked { request, .. }
             | Self::Ended { request, .. }
             | Self::Expired { request } => Some(*request),
+            Self::Host(event) => event.request(),
         }
     }
 
@@ -134,6 +135,7 @@ impl Event {
             }
             Self::Ended { request, by, reason } => format!("{request}: {by} ended it{}", and(": ", reason)),
             Self::Expired { request } => format!("{request}: its window is over"),
+            Self::Host(event) => event.sentence(),
         }
     }
 }

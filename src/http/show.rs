@@ -160,6 +160,8 @@ pub(super) fn host(view: &HostView) -> wire::Host {
     wire::Host {
         name: host.name.to_string(),
         tags: host.tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        is_enrolled: false,
+        seen: None,
         ways: ways.as_ref().map(|ways| ways.iter().map(way).collect()),
     }
 }

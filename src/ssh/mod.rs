@@ -17,6 +17,7 @@
 pub mod agent;
 pub mod cert;
 mod encoding;
+pub mod host;
 pub mod private;
 pub mod sig;
 

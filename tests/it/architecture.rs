@@ -80,7 +80,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("secrecy", &[""]),
     ("zeroize", &[""]),
     ("data_encoding", &[""]),
-    ("serde_json", &["audit/", "http/", "client/", "wire.rs", "cli/", "store/"]),
+    ("serde_json", &["audit/", "http/", "client/", "wire/", "cli/", "store/"]),
     // SSH formats and cryptography
     ("ssh_key", &["ssh/"]),
     ("p256", &["ssh/"]),
@@ -97,7 +97,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
     ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),
-    ("serde", &["wire.rs", "client/", "http/", "store/rows.rs", "cli/"]),
+    ("serde", &["wire/", "client/", "http/", "store/rows.rs", "cli/"]),
     // storage
     ("rusqlite", &["store/"]),
     // async, HTTP, TLS
@@ -110,7 +110,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["http/", "client/"]),
     ("tokio_rustls", &["http/"]),
     ("rcgen", &["http/tls.rs"]),
-    ("utoipa", &["http/", "wire.rs"]),
+    ("utoipa", &["http/", "wire/"]),
     ("utoipa_axum", &["http/"]),
     ("governor", &["http/"]),
     ("prometheus_client", &["http/"]),

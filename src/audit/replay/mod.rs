@@ -13,14 +13,17 @@
 //! Memory: a few hundred bytes for each request that is open at one time, eight for each that is over.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+mod host;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::host::Hosts;
 use self::request::Request;
 use super::entry::Entry;
 use super::event::Event;
 use super::export::FindingKind;
+use super::host_event::HostEvent;
 use crate::name::{PolicyVersion, RequestId, Serial};
 use crate::ssh::Fingerprint;
 
@@ -33,6 +36,7 @@ pub(in crate::audit) struct Replay {
     unsigned: BTreeMap<Serial, RequestId>,
     cas: BTreeSet<Fingerprint>,
     policy: u32,
+    hosts: Hosts,
     pub(super) to_be_signed: u64,
 }
 
@@ -59,9 +63,10 @@ impl Replay {
     pub(super) fn take(&mut self, entry: &Entry) -> Result<(), Wrong> {
         let last = self.policy;
         let in_force = policy_of(&entry.event).is_none_or(|policy| policy.0 == last && last > 0);
-        let taken = match entry.event.request() {
-            Some(id) => self.take_about(id, entry),
-            None => self.take_general(entry),
+        let taken = match (&entry.event, entry.event.request()) {
+            (Event::Host(event), _) => self.take_host(event, entry),
+            (_, Some(id)) => self.take_about(id, entry),
+            (_, None) => self.take_general(entry),
         };
         ensure(in_force, || format!("it rests on a policy that was not in force (the last applied was {last})"))?;
         taken
@@ -69,7 +74,15 @@ impl Replay {
 
     /// Certificates that were about to be signed and have no outcome: perhaps handed out, perhaps not.
     pub(super) fn without_outcome(&self) -> Vec<Serial> {
-        self.unsigned.keys().copied().collect()
+        self.unsigned.keys().copied().chain(self.hosts.without_outcome()).collect()
+    }
+
+    /// A login is reported when the host can, also after its request is over.
+    fn take_host(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
+        let taken = self.hosts.take(event, entry);
+        let is_known = event.request().is_none_or(|id| self.open.contains_key(&id) || self.over.contains(&id));
+        ensure(is_known, || "it names a request that was never asked for".to_owned())?;
+        taken
     }
 
     fn take_general(&mut self, entry: &Entry) -> Result<(), Wrong> {
@@ -99,7 +112,8 @@ impl Replay {
             | Event::CertificateRefused { .. }
             | Event::ExtensionAsked { .. }
             | Event::Ended { .. }
-            | Event::Expired { .. } => Ok(()),
+            | Event::Expired { .. }
+            | Event::Host(_) => Ok(()),
         }
     }
 
@@ -161,7 +175,8 @@ const fn ends(event: &Event) -> bool {
         | Event::CertificateToBeSigned { .. }
         | Event::CertificateSigned { .. }
         | Event::CertificateRefused { .. }
-        | Event::ExtensionAsked { .. } => false,
+        | Event::ExtensionAsked { .. }
+        | Event::Host(_) => false,
     }
 }
 
@@ -190,6 +205,7 @@ pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> 
         | Event::Lapsed { .. }
         | Event::CertificateSigned { .. }
         | Event::Ended { .. }
-        | Event::Expired { .. } => None,
+        | Event::Expired { .. }
+        | Event::Host(_) => None,
     }
 }

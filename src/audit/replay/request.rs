@@ -132,7 +132,8 @@ impl Request {
                 }),
                 None => Err("nothing was granted that could expire".to_owned().into()),
             },
-            Event::LogStarted { .. }
+            Event::Host(_)
+            | Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
@@ -314,8 +315,8 @@ impl Request {
         let differs = [
             ("serial", fields.serial != serial),
             ("window", Some(fields.window) != window),
-            ("request", *fields.key_id.request() != id),
-            ("person", *fields.key_id.person() != self.person),
+            ("request", fields.key_id.request() != Some(&id)),
+            ("person", fields.key_id.person() != Some(&self.person)),
             ("set of principals", fields.principals != principals),
             ("set of extensions", options.permits != self.permits),
             ("forced command", command != self.command.as_deref()),

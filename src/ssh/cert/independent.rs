@@ -5,7 +5,7 @@
 
 use ssh_key::certificate::{CertType, OptionsMap};
 
-use super::{CertError, TbsCert};
+use super::{CertError, Purpose, TbsCert};
 
 /// Whether the crate reads from `blob` exactly what `tbs` says.
 pub(super) fn compare(tbs: &TbsCert, blob: &[u8]) -> Result<(), CertError> {
@@ -17,8 +17,12 @@ pub(super) fn compare(tbs: &TbsCert, blob: &[u8]) -> Result<(), CertError> {
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default())).collect()
     };
     let principals = fields.principals.iter().map(super::Principal::as_str);
+    let kind = match tbs.purpose() {
+        Purpose::User => CertType::User,
+        Purpose::Host => CertType::Host,
+    };
     let same = [
-        read.cert_type() == CertType::User,
+        read.cert_type() == kind,
         read.serial() == fields.serial.number(),
         read.key_id() == fields.key_id.as_str(),
         read.valid_principals().iter().map(String::as_str).eq(principals),

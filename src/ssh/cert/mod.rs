@@ -3,8 +3,10 @@
 //! What for: [`TbsCert::new`] lints and encodes what a permit allows; [`Certificate::assemble`] puts the CA's signature
 //! behind it and refuses anything that doesn't verify or that an independent reader (the ssh-key crate) sees otherwise.
 //!
-//! What not: whether the window is open now (that is for `sshd` and the caller), and certificates of others. Host
-//! certificates are not issued.
+//! What not: whether the window is open now (that is for `sshd` and the caller), and certificates of others.
+//!
+//! Three kinds, told apart by their key id, which the linter holds to the rest: a person's (`hallpass/<request>/<person>`), that of a
+//! host's login to itself (`hallpass/check/<host>`), and a host's own (`hallpass/host/<host>`, the only one of OpenSSH's type "host").
 //!
 //! Invariants: what is encoded is read back as it was (`parse(x.bytes()) == x`), and nothing is read that would be
 //! encoded differently, so there is one spelling per certificate; what the linter refuses can be neither made nor read.
@@ -15,6 +17,7 @@
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 mod independent;
+mod key_id;
 mod lint;
 mod options;
 pub mod skim;
@@ -25,33 +28,24 @@ use std::fmt;
 use data_encoding::BASE64;
 use thiserror::Error;
 
+pub use self::key_id::{KeyId, Purpose, Whose};
+pub use self::lint::{CHECK_SECONDS_MAX, HOST_SECONDS_MAX};
 use self::options::put_section;
 pub use self::options::{Extension, ForceCommand, Options};
 use super::encoding::{Reader, put_string, put_u32, put_u64};
 use super::{Fingerprint, KeyAlgorithm, PublicKey, sig};
-use crate::name::{NameError, PersonName, Principal, RequestId, Serial};
+use crate::name::{Principal, Serial};
 use crate::time::{Timestamp, Window};
-
-/// `SSH_CERT_TYPE_USER`.
-const TYPE_USER: u32 = 1;
 
 /// The longest line of a certificate that is looked at.
 const LINE_BYTES_MAX: usize = 256 * 1024;
-
-/// `hallpass/<request>/<person>`, at most 190 bytes of `[A-Za-z0-9._@:=/+-]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyId {
-    text: String,
-    request: RequestId,
-    person: PersonName,
-}
 
 /// What a certificate says, apart from keys and nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
     /// Index of its log entry.
     pub serial: Serial,
-    /// Who and which request.
+    /// Whose it is, and so which kind.
     pub key_id: KeyId,
     /// 1 to 256.
     pub principals: BTreeSet<Principal>,
@@ -61,7 +55,7 @@ pub struct Fields {
     pub options: Options,
 }
 
-/// A user certificate without its signature, linted: the only thing a CA key signs.
+/// A certificate without its signature, linted: the only thing a CA key signs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TbsCert {
     bytes: Vec<u8>,
@@ -70,7 +64,7 @@ pub struct TbsCert {
     ca: PublicKey,
 }
 
-/// A signed user certificate whose signature has been verified.
+/// A signed certificate whose signature has been verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
     tbs: TbsCert,
@@ -92,7 +86,8 @@ pub enum CertError {
 }
 
 impl TbsCert {
-    /// Lints and encodes. Called in one place, `access::Permit::to_be_signed` (an architecture test looks for others).
+    /// Lints and encodes. Called by the permits alone, `access/permit.rs` and `inventory/permit.rs` (an architecture test looks for
+    /// others).
     ///
     /// # Errors
     /// [`CertError::Lint`].
@@ -103,7 +98,7 @@ impl TbsCert {
         put_string(&mut bytes, &nonce);
         bytes.extend_from_slice(subject.numbers());
         put_u64(&mut bytes, fields.serial.number());
-        put_u32(&mut bytes, TYPE_USER);
+        put_u32(&mut bytes, fields.key_id.purpose().type_number());
         put_string(&mut bytes, fields.key_id.as_str().as_bytes());
         let mut principals = Vec::new();
         for principal in &fields.principals {
@@ -153,6 +148,12 @@ impl TbsCert {
     #[must_use]
     pub const fn fields(&self) -> &Fields {
         &self.fields
+    }
+
+    /// What its CA key must be for.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        self.fields.key_id.purpose()
     }
 
     /// The key it certifies.
@@ -242,59 +243,6 @@ impl Certificate {
     }
 }
 
-impl KeyId {
-    /// The most bytes: with more, syslog's 500 bytes per message could lose the serial and the CA's fingerprint.
-    const BYTES_MAX: usize = 190;
-
-    /// The key id of a request's certificate.
-    ///
-    /// # Errors
-    /// When it would be longer than 190 bytes.
-    pub fn new(request: &RequestId, person: &PersonName) -> Result<Self, NameError> {
-        let text = format!("hallpass/{}/{person}", request.digits());
-        let is_safe = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@:=/+-".contains(&b));
-        if is_safe && text.len() <= Self::BYTES_MAX {
-            Ok(Self { text, request: *request, person: person.clone() })
-        } else {
-            Err(Self::wrong(&text))
-        }
-    }
-
-    /// Parses one as [`Self::new`] makes it.
-    ///
-    /// # Errors
-    /// For anything else.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
-        let parts = text.strip_prefix("hallpass/").and_then(|rest| rest.split_once('/'));
-        let (request, person) = parts.ok_or_else(|| Self::wrong(text))?;
-        let id = Self::new(&RequestId::parse(request)?, &PersonName::parse(person)?)?;
-        if id.text == text { Ok(id) } else { Err(Self::wrong(text)) }
-    }
-
-    fn wrong(text: &str) -> NameError {
-        let rule = "hallpass/REQUEST/PERSON, at most 190 of A-Z a-z 0-9 . _ @ : = / + -";
-        NameError { kind: "a key id", given: text.chars().take(64).collect(), rule }
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The request.
-    #[must_use]
-    pub const fn request(&self) -> &RequestId {
-        &self.request
-    }
-
-    /// The person.
-    #[must_use]
-    pub const fn person(&self) -> &PersonName {
-        &self.person
-    }
-}
-
 /// The type name of a certificate over a key.
 const fn certificate_name(subject: KeyAlgorithm) -> &'static str {
     match subject {
@@ -330,10 +278,11 @@ fn decode(reader: &mut Reader<'_>) -> Result<Decoded, CertError> {
     }
     let subject = PublicKey::parse_blob(&subject).ok().ok_or(wrong("its subject key"))?;
     let serial = reader.u64().and_then(|serial| Serial::new(serial).ok()).ok_or(wrong("its serial"))?;
-    if reader.u32() != Some(TYPE_USER) {
-        return Err(wrong("it is not a user certificate"));
-    }
+    let kind = reader.u32();
     let key_id = reader.text().and_then(|text| KeyId::parse(text).ok()).ok_or(wrong("its key id"))?;
+    if kind != Some(key_id.purpose().type_number()) {
+        return Err(wrong("its type is not that of its key id"));
+    }
     let principals = decode_principals(reader.string().ok_or(wrong("its principals"))?)?;
     let mut moment = || reader.u64().and_then(|seconds| Timestamp::from_unix(seconds).ok()).ok_or(wrong("its window"));
     let window = Window::new(moment()?, moment()?).ok().ok_or(wrong("its window"))?;

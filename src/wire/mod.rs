@@ -3,6 +3,8 @@
 //! Times are RFC 3339 UTC text; durations are text such as `30m`; ids are `7K3F-9QX2`; digests are 64 hex digits; keys are OpenSSH lines.
 //! The HTTP path, method and status of each are in the `OpenAPI` document.
 
+pub mod host;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -319,13 +321,19 @@ pub struct RuleTrace {
     pub clauses: Vec<String>,
 }
 
-/// A host that the policy knows.
+/// A host that somebody may ask for: of the policy's file, or enrolled.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Host {
     /// Its name.
     pub name: String,
     /// `key=value`.
     pub tags: Vec<String>,
+    /// Whether it is enrolled; if not, only the policy's file names it.
+    #[serde(default)]
+    pub is_enrolled: bool,
+    /// What an enrolled host has told of itself last; for operators and auditors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<host::Seen>,
     /// What the caller may ask for there now, if that was wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ways: Option<Vec<Way>>,

@@ -1,0 +1,182 @@
+//! Enrolled hosts, as far as the log tells: who could join with which token, and what was certified for whom.
+//!
+//! The rules of `inventory` stated a second time, over events: nobody joins without a token that was good then, takes a name that
+//! the token does not give, or a name or key of another host; names of a host certificate are names of the host.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Wrong, ensure};
+use crate::audit::entry::Entry;
+use crate::audit::host_event::HostEvent;
+use crate::name::{HostName, JoinId, NamePattern, Principal, Serial, Tag};
+use crate::ssh::cert::{TbsCert, Whose};
+use crate::ssh::{Fingerprint, PublicKey};
+use crate::time::{Timestamp, Window};
+
+/// What is known of hosts after the entries so far.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    joins: BTreeMap<JoinId, Join>,
+    hosts: BTreeMap<HostName, Host>,
+    unsigned: BTreeMap<Serial, HostName>,
+}
+
+#[derive(Debug)]
+struct Join {
+    left: u64,
+    expires: Timestamp,
+    names: BTreeSet<NamePattern>,
+    tags: BTreeSet<Tag>,
+    is_revoked: bool,
+}
+
+#[derive(Debug)]
+struct Host {
+    join: JoinId,
+    keys: Vec<PublicKey>,
+    names: BTreeSet<HostName>,
+    is_active: bool,
+}
+
+impl Hosts {
+    /// Takes an event about hosts; an error says what it contradicts.
+    pub(super) fn take(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
+        match event {
+            HostEvent::JoinCreated { join, uses, expires, names, tags, .. } => {
+                let new = Join {
+                    left: *uses,
+                    expires: *expires,
+                    names: names.clone(),
+                    tags: tags.clone(),
+                    is_revoked: false,
+                };
+                let was = self.joins.insert(join.clone(), new);
+                ensure(was.is_none(), || format!("join token {join} was made before"))
+            }
+            HostEvent::JoinRevoked { join, .. } => {
+                let known = self.joins.get_mut(join).ok_or_else(|| no_such_join(join))?;
+                let was = std::mem::replace(&mut known.is_revoked, true);
+                ensure(!was, || format!("join token {join} was revoked before"))
+            }
+            HostEvent::HostEnrolled { host, join, keys, names, tags } => {
+                let good = self.may_enrol(host, join, (keys, names, tags), entry.at);
+                let again = self.hosts.get(host).is_some_and(|known| known.is_active && known.join == *join);
+                if let Some(join) = self.joins.get_mut(join).filter(|_| !again) {
+                    join.left = join.left.saturating_sub(1);
+                }
+                let known = Host { join: join.clone(), keys: keys.clone(), names: names.clone(), is_active: true };
+                self.hosts.insert(host.clone(), known);
+                good
+            }
+            HostEvent::HostRefused { known, join, .. } => {
+                ensure(self.joins.contains_key(join), || format!("there is no join token {join}"))?;
+                self.active(known).map(drop)
+            }
+            HostEvent::HostTagged { host, .. } => self.active(host).map(drop),
+            HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
+                self.active(host)?;
+                if let Some(known) = self.hosts.get_mut(host) {
+                    known.is_active = false;
+                }
+                Ok(())
+            }
+            HostEvent::HostCertificateToBeSigned { host, serial, ca, window, tbs }
+            | HostEvent::CheckCertificateToBeSigned { host, serial, ca, window, tbs } => {
+                self.unsigned.insert(*serial, host.clone());
+                ensure(serial.number() == entry.index, || "its serial is not its own index".to_owned())?;
+                let is_check = matches!(event, HostEvent::CheckCertificateToBeSigned { .. });
+                self.certify(host, (*serial, *ca, *window, tbs), is_check)
+            }
+            HostEvent::HostCertificateSigned { host, serial, .. }
+            | HostEvent::CheckCertificateSigned { host, serial, .. } => {
+                let of = self.unsigned.remove(serial);
+                ensure(of.as_ref() == Some(host), || {
+                    format!("certificate {serial} of {host} was not about to be signed, or was signed before")
+                })
+            }
+            // What a host says is the host's; it may come after the host was retired.
+            HostEvent::CheckInChanged { host, .. }
+            | HostEvent::SessionOpened { host, .. }
+            | HostEvent::SessionEnded { host, .. }
+            | HostEvent::SessionRefused { host, .. }
+            | HostEvent::SessionFlagged { host, .. } => {
+                ensure(self.hosts.contains_key(host), || format!("{host} was never enrolled"))
+            }
+        }
+    }
+
+    /// Host certificates that were about to be signed and have no outcome.
+    pub(super) fn without_outcome(&self) -> impl Iterator<Item = Serial> {
+        self.unsigned.keys().copied()
+    }
+
+    fn active(&self, host: &HostName) -> Result<&Host, Wrong> {
+        let known = self.hosts.get(host).filter(|known| known.is_active);
+        known.ok_or_else(|| format!("{host} was not enrolled then").into())
+    }
+
+    fn may_enrol(
+        &self,
+        host: &HostName,
+        join: &JoinId,
+        (keys, names, tags): (&[PublicKey], &BTreeSet<HostName>, &BTreeSet<Tag>),
+        at: Timestamp,
+    ) -> Result<(), Wrong> {
+        let token = self.joins.get(join).ok_or_else(|| no_such_join(join))?;
+        let known = self.hosts.get(host).filter(|known| known.is_active);
+        let again = known.is_some_and(|known| known.join == *join);
+        let given = |name: &HostName| token.names.iter().any(|pattern| pattern.matches(name));
+        let others = || self.hosts.iter().filter(|(name, other)| other.is_active && *name != host);
+        let taken = |name: &HostName| others().any(|(other, known)| other == name || known.names.contains(name));
+        let is_same = |known: &Host| known.keys.first() == keys.first();
+        let rules = [
+            (!token.is_revoked, "its join token was revoked"),
+            (at < token.expires, "its join token had expired"),
+            (token.left > 0 || again, "its join token was spent"),
+            (!keys.is_empty(), "it has no key"),
+            (given(host) && names.iter().all(given), "its join token does not give this name"),
+            (tags.is_superset(&token.tags), "it lacks a tag of its join token"),
+            (known.is_none_or(is_same), "another key has this name"),
+            (!taken(host) && !names.iter().any(taken), "another host has this name"),
+            (!others().any(|(_, other)| keys.iter().any(|key| other.keys.contains(key))), "another host has this key"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, broken)) => Err(format!("{host} could not enrol: {broken}").into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes to be signed must be a certificate for this host and nothing more.
+    fn certify(
+        &self,
+        host: &HostName,
+        (serial, ca, window, tbs): (Serial, Fingerprint, Window, &[u8]),
+        is_check: bool,
+    ) -> Result<(), Wrong> {
+        let known = self.active(host)?;
+        let tbs = TbsCert::parse(tbs).map_err(|why| format!("the bytes to be signed: {why}"))?;
+        let fields = tbs.fields();
+        let whose = match (fields.key_id.whose(), is_check) {
+            (Whose::Check(of), true) | (Whose::Host(of), false) => Some(of),
+            (Whose::Request { .. } | Whose::Check(_) | Whose::Host(_), _) => None,
+        };
+        let names: BTreeSet<Principal> = known.names.iter().chain([host]).map(Principal::of_host).collect();
+        let differs = [
+            ("serial", fields.serial != serial),
+            ("window", fields.window != window),
+            ("host", whose != Some(host)),
+            // What a login to itself may say is held by the linter.
+            ("set of names", !is_check && !fields.principals.is_subset(&names)),
+            ("public key", !is_check && !known.keys.contains(tbs.subject())),
+            ("CA key", tbs.ca().fingerprint() != ca),
+        ];
+        match differs.into_iter().find(|(_, differs)| *differs) {
+            Some((what, _)) => Err(format!("the bytes to be signed name another {what} than the log").into()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn no_such_join(join: &JoinId) -> Wrong {
+    format!("there is no join token {join}").into()
+}
