@@ -1,7 +1,8 @@
 //! What the guard costs a login, and how punctually it ends sessions: real ssh and sshd with PAM on loopback, as root.
 //!
-//! *bare*: sshd with PAM and a principals file. *guarded*: the same with `hallpass host principals` (run twice by sshd) and `hallpass host
-//! guard`. Logins take turns, one each. Then many sessions whose windows end in the same second: when each client was gone,
+//! *bare*: sshd with PAM and a principals file. *`pam_exec` true*: PAM runs a program that does nothing; it closes every descriptor there
+//! could be first, which takes longer than most programs. *guarded*: with `hallpass host principals` (run twice by sshd) and
+//! `hallpass host guard`. Logins take turns, one each, and are compared pair by pair. Then many sessions whose windows end in the same second: when each client was gone,
 //! when everything was, and what a watcher holds in memory.
 //!
 //! Run: `cargo bench --bench guard`; a smoke run in seconds: `cargo bench --bench guard -- --short`.
@@ -52,13 +53,13 @@ fn main() {
 
 /// What a login takes with and without us.
 async fn logins(count: usize) {
-    let bare = GuardedHost::start(&More { is_open: true, is_bare: true, settings: "" }).await;
-    std::fs::copy(bare.path("trust"), bare.path("both")).unwrap();
-    site::write(&bare.path("principals"), "deploy@web-1\n");
+    let nothing = "session required pam_exec.so quiet type=open_session /bin/true";
+    let bare = without_us("").await;
+    let exec = without_us(nothing).await;
     let guarded = GuardedHost::start(&More::default()).await;
-    let hosts = [("bare", &bare), ("guarded", &guarded)];
+    let hosts = [("bare", &bare), ("pam_exec true", &exec), ("guarded", &guarded)];
     let passes = hosts.map(|(_, host)| host.pass(soon(3_600)));
-    let mut times = [Vec::new(), Vec::new()];
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
     // The first round is the warm-up.
     for round in 0..=count {
         for ((host, pass), times) in hosts.iter().map(|(_, host)| host).zip(&passes).zip(&mut times) {
@@ -71,12 +72,24 @@ async fn logins(count: usize) {
             }
         }
     }
-    let mut added: Vec<f64> = times[1].iter().zip(&times[0]).map(|(with, without)| with - without).collect();
+    let added = |with: usize, without: usize| -> Vec<f64> {
+        times[with].iter().zip(&times[without]).map(|(with, without)| with - without).collect()
+    };
+    let (mut by_us, mut by_exec) = (added(2, 1), added(1, 0));
     println!("{:<28} {:>10} {:>10} {:>10}", "ssh web-1 true, ms", "median", "p95", "p99");
     for ((name, _), times) in hosts.iter().zip(&mut times) {
         show(name, times);
     }
-    show("added, pair by pair", &mut added);
+    show("pam_exec adds", &mut by_exec);
+    show("guard and principals add", &mut by_us);
+}
+
+/// A host with this line in place of the guard's, and a principals file.
+async fn without_us(line: &str) -> GuardedHost {
+    let host = GuardedHost::start(&More { is_open: true, settings: "", instead: Some(line) }).await;
+    std::fs::copy(host.path("trust"), host.path("both")).unwrap();
+    site::write(&host.path("principals"), "deploy@web-1\n");
+    host
 }
 
 /// How long after the end of their window sessions are there.

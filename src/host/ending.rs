@@ -28,7 +28,8 @@ use super::process::{self, Process, Processes, SessionId};
 /// editor to write its recovery file. Our own choice, well inside P8's two seconds.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// After this time something may be escaping the scans: it is looked for in another way as well.
+/// Until this time what is left is stopped before it is killed: who is stopped forks no more, and still counts for the account's limit
+/// of processes. After it something may be escaping the scans: it is looked for in another way as well.
 const STUBBORN: Duration = Duration::from_millis(700);
 
 /// How long [`end`] tries in all: promise P8's two seconds.
@@ -63,6 +64,7 @@ struct Underway {
     target: Target,
     began: Instant,
     asked: BTreeSet<Process>,
+    stopped: BTreeSet<Process>,
     empty_scans: u8,
 }
 
@@ -78,7 +80,13 @@ pub struct Ended {
 impl Ending {
     /// Adds a session; one that is there already goes on as it was.
     pub fn add(&mut self, target: Target) {
-        let fresh = || Underway { target, began: Instant::now(), asked: BTreeSet::new(), empty_scans: 0 };
+        let fresh = || Underway {
+            target,
+            began: Instant::now(),
+            asked: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            empty_scans: 0,
+        };
         self.underway.entry(target.session).or_insert_with(fresh);
     }
 
@@ -166,11 +174,20 @@ impl Target {
 }
 
 impl Underway {
-    /// Asks the connection first: it then closes in an orderly way.
+    /// TERM once, then STOP until nothing new comes, then KILL.
     fn signal(&mut self, left: &BTreeSet<Process>) {
+        let waited = self.began.elapsed();
+        let new: Vec<&Process> = left.iter().filter(|process| !self.stopped.contains(*process)).collect();
+        if waited > GRACE && waited <= STUBBORN && !new.is_empty() {
+            new.iter().for_each(|process| process.signal(Signal::STOP));
+            self.stopped.extend(new);
+            self.asked.extend(left);
+            return;
+        }
+        // The connection first: it then closes in an orderly way.
         let first = left.get(&self.target.connection);
         let others = left.iter().filter(|process| **process != self.target.connection);
-        ask(first.into_iter().chain(others), &mut self.asked, self.began.elapsed());
+        ask(first.into_iter().chain(others), &mut self.asked, waited);
     }
 }
 

@@ -175,11 +175,11 @@ pub(super) fn user_of(pid: i32) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}")).ok().map(|folder| folder.uid())
 }
 
-/// Looks again and again for what has come since a scan and belongs to these logins, newest first, and signals it as `signal` says as soon as it is seen.
-/// Returns the logins of which something was seen.
+/// Looks again and again for what has come since a scan and belongs to these logins, and signals it as `signal` says.
 ///
-/// For a process that forks and ends faster than a scan takes: it has another pid by the time its turn comes, and would be missed for
-/// ever. Each process is opened before its login is read, so a reused pid is never signalled.
+/// Newest first, each as soon as it is seen. Returns the logins of which something was seen. For a process that forks and ends faster
+/// than a scan takes: it has another pid by the time its turn comes, and would be missed for ever. Each process is opened before its
+/// login is read, so a reused pid is never signalled.
 pub(super) fn glance(
     since: &Processes,
     wanted: &BTreeSet<SessionId>,
@@ -196,14 +196,13 @@ pub(super) fn glance(
                 continue;
             };
             let Some(session) = SessionId::of(*pid).filter(|session| wanted.contains(session)) else { continue };
-            // A zombie still says whose it was, and runs nothing.
-            if look(*pid).is_ok_and(|look| look.is_none_or(|look| look.is_over)) {
-                continue;
-            }
-            sighted.insert(session);
             if let Some(signal) = signal(session) {
                 // Gone already is fine.
                 let _gone = pidfd_send_signal(&fd, signal);
+            }
+            // A zombie still says whose it was, and runs nothing.
+            if !look(*pid).is_ok_and(|look| look.is_some_and(|look| look.is_over)) {
+                sighted.insert(session);
             }
         }
         known = there;

@@ -55,11 +55,12 @@ pub fn run(path: &Path) -> Result<(), String> {
     }
     rustix::process::setsid().map_err(|error| format!("cannot leave the session: {error}"))?;
     survive();
-    leave_group();
     let mut watcher = Watcher::open(path)?;
     std::io::stdout().write_all(ARMED.as_bytes()).map_err(told("cannot report"))?;
     std::io::stdout().flush().map_err(told("cannot report"))?;
     silence();
+    // Only now: the kernel takes its time, and the login waits no longer.
+    leave_group();
     watcher.watch();
     Ok(())
 }

@@ -57,8 +57,8 @@ pub(crate) struct Client {
 pub(crate) struct More<'a> {
     /// sshd goes by files of its own, `both` and `principals`, so that more reaches the guard.
     pub(crate) is_open: bool,
-    /// No guard; for comparison.
-    pub(crate) is_bare: bool,
+    /// What PAM runs in place of the guard, with nothing of ours in sshd's configuration; for comparison.
+    pub(crate) instead: Option<&'a str>,
     /// Lines for `host.toml`.
     pub(crate) settings: &'a str,
 }
@@ -89,7 +89,7 @@ impl GuardedHost {
         write(&path.join("trust"), &format!("{}\n", maker.key().to_openssh()));
         write(&path.join("host.toml"), &settings(path, more.settings));
         write(&path.join("sshd_config"), &config(path, more));
-        write(&path.join("pam"), &pam(path, more.is_bare));
+        write(&path.join("pam"), &pam(path, more.instead));
         let home = path.join("home");
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
         write(&path.join("passwd"), &format!("deploy:x:{uid}:{uid}::{}:/bin/sh\n{passwd}", home.display()));
@@ -328,17 +328,17 @@ fn config(path: &Path, more: &More<'_>) -> String {
          PidFile none\nPrintMotd no\nLogLevel VERBOSE\nMaxSessions 20\nSubsystem sftp internal-sftp\n",
         path.display(),
         if more.is_open { own } else { String::new() },
-        if more.is_bare { String::new() } else { command }
+        if more.instead.is_some() { String::new() } else { command }
     )
 }
 
-fn pam(path: &Path, is_bare: bool) -> String {
+fn pam(path: &Path, instead: Option<&str>) -> String {
     let guard = format!(
-        "session required pam_exec.so quiet type=open_session log={0}/guard.log /usr/local/bin/hallpass host guard --config {0}/host.toml\n",
+        "session required pam_exec.so quiet type=open_session log={0}/guard.log /usr/local/bin/hallpass host guard --config {0}/host.toml",
         path.display()
     );
-    let session = if is_bare { String::new() } else { guard };
-    format!("auth required pam_deny.so\naccount required pam_permit.so\nsession required pam_loginuid.so\n{session}")
+    let session = instead.unwrap_or(&guard);
+    format!("auth required pam_deny.so\naccount required pam_permit.so\nsession required pam_loginuid.so\n{session}\n")
 }
 
 fn mounts(path: &Path) -> String {

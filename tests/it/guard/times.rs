@@ -158,8 +158,8 @@ async fn a_watcher_outlives_the_control_group_of_its_connection() {
     assert!(host.records().is_empty());
 }
 
-/// Forks, ends and goes on in its child, in a session and process group of its own each time.
-const HOPPER: &str = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)\n    os.setsid()\n";
+/// Forks, ends and goes on in its child, in a session and process group of its own each time. One at any moment, and none after a minute.
+const HOPPER: &str = "import os, time\nend = time.time() + 60\nwhile time.time() < end:\n    if os.fork():\n        os._exit(0)\n    os.setsid()\n";
 
 async fn a_process_that_changes_its_number_all_the_time_is_ended_too() {
     let host = GuardedHost::start(&More::default()).await;
