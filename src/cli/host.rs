@@ -113,9 +113,9 @@ fn guard(settings: &Path) -> Result<(), Failure> {
             Ok(())
         }
         Ok(Passed::Armed(record)) => {
-            let (key, request, serial) = (record.key.session.number(), record.request(), record.serial);
+            let (key, id, serial) = (record.key.session.number(), record.key_id.as_str(), record.serial);
             let end = record.deadline.wall;
-            journal::note(&format!("{who}: session {key} by request {request} (serial {serial}) ends {end}"));
+            journal::note(&format!("{who}: session {key} by {id} (serial {serial}) ends {end}"));
             Ok(())
         }
         Err(refused) => {

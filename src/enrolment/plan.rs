@@ -297,7 +297,7 @@ fn risks(facts: &Facts, wish: &Wish) -> Vec<Risk> {
         for line in sshd_config::lines(text) {
             let Some((shown, block)) = shown(&line.keyword).zip(line.block.as_deref()) else { continue };
             let place = format!("{file}:{}", line.number);
-            add("match", format!("{place}: `Match {block}` has a {shown} of its own: there, ours does not hold"));
+            add("match", format!("{place}: `Match {block}` sets {shown}: there, ours does not hold"));
         }
     }
     for (shown, value) in taken(facts).into_iter().filter(|_| wish.may_replace) {

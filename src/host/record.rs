@@ -98,9 +98,9 @@ impl Record {
         Target { session: self.key.session, connection: self.key.connection, watcher: Some(self.watcher) }
     }
 
-    /// The request that it rests on.
+    /// The request that it rests on; none for the host's login to itself.
     #[must_use]
-    pub const fn request(&self) -> &RequestId {
+    pub const fn request(&self) -> Option<&RequestId> {
         self.key_id.request()
     }
 
@@ -124,7 +124,8 @@ impl fmt::Display for Record {
         writeln!(f, "connection = {}\nconnection_started = {}", key.connection.pid, key.connection.started)?;
         writeln!(f, "watcher = {}\nwatcher_started = {}", watcher.pid, watcher.started)?;
         writeln!(f, "host = \"{host}\"\naccount = \"{account}\"")?;
-        writeln!(f, "request = \"{}\"\nserial = {serial}\nkey_id = \"{}\"", key_id.request(), key_id.as_str())?;
+        self.request().map_or(Ok(()), |request| writeln!(f, "request = \"{request}\""))?;
+        writeln!(f, "serial = {serial}\nkey_id = \"{}\"", key_id.as_str())?;
         writeln!(f, "window_start = \"{}\"\nwindow_end = \"{}\"", window.start(), window.end())?;
         writeln!(f, "# The session ends when either clock gets here.")?;
         writeln!(f, "end = \"{}\"\nboot_end_ms = {}", deadline.wall, deadline.boot.as_millis())
@@ -146,13 +147,12 @@ fn read_table(root: &Table<'_>) -> Option<Record> {
     let watcher = process("watcher", "watcher_started");
     let host = root.needed("host", root.parsed("host", HostName::parse), "a host").map(|found| found.value);
     let account = root.needed("account", root.parsed("account", Account::parse), "an account").map(|found| found.value);
-    let request =
-        root.needed("request", root.parsed("request", RequestId::parse), "a request").map(|found| found.value);
+    let request = root.parsed("request", RequestId::parse).map(|found| found.value);
     let serial = number("serial", u64::MAX >> 1).and_then(|serial| Serial::new(serial).ok());
     let key_id = root.needed("key_id", root.parsed("key_id", KeyId::parse), "a key id").map(|found| found.value);
     let (start, window_end, end) = (time("window_start"), time("window_end"), time("end"));
     let boot = number("boot_end_ms", u64::MAX >> 1).map(Duration::from_millis);
-    if version != Some(VERSION) || key_id.as_ref().map(|id| *id.request()) != request {
+    if version != Some(VERSION) || key_id.as_ref().and_then(KeyId::request) != request.as_ref() {
         return None;
     }
     Some(Record {

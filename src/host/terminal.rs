@@ -34,7 +34,9 @@ pub fn say(record: &Record, notice: Notice) {
 #[must_use]
 pub fn text(record: &Record, notice: Notice) -> String {
     let (host, end) = (&record.host, clock(record.deadline.wall));
-    let more = format!("for more time, on your laptop: hallpass extend {} --for 30m", record.request());
+    // The host's login to itself has no request, and no terminal to say this on.
+    let request = record.request().map(ToString::to_string).unwrap_or_default();
+    let more = format!("for more time, on your laptop: hallpass extend {request} --for 30m");
     let lines = match notice {
         Notice::FiveMinutes => [format!("access to {host} ends in 5 minutes, at {end}"), more],
         Notice::OneMinute => [format!("access to {host} ends in 1 minute, at {end}"), more],

@@ -203,16 +203,21 @@ fn a_host_that_was_set_up_by_hand_gets_its_own_files_back() {
 #[test]
 fn a_folder_in_which_nothing_can_be_written_changes_nothing() {
     let host = Host::new();
-    let before = host.all();
     // Where a folder should be made stands a file: no permission keeps root from anything.
     host.put("/etc/hallpass", "not a folder", 0o644);
-    let with_file = host.all();
+    let before = host.all();
+    let refused = host.memory.begin(&id(1), &writes(), &[], false).unwrap_err();
+    assert!(refused.contains("/etc/hallpass"), "{refused}");
+    assert_eq!((host.all(), host.memory.standing()), (before, Ok(Standing::Fresh)));
+    std::fs::remove_file(host.path("/etc/hallpass")).unwrap();
+    let before = host.all();
     let ledger = host.begin(&id(1), &writes());
+    host.put("/etc/hallpass", "it came in between", 0o644);
     let failed = writes().iter().find_map(|write| host.memory.write(&ledger, write).err());
     assert!(failed.unwrap().contains("/etc/hallpass"));
-    host.memory.restore(Which::Change, &ledger, |_| true).unwrap();
-    assert_eq!(host.all(), with_file);
     std::fs::remove_file(host.path("/etc/hallpass")).unwrap();
+    host.memory.restore(Which::Change, &ledger, |_| true).unwrap();
+    host.memory.remove_folders(&ledger).unwrap();
     assert_eq!(host.all(), before);
 }
 

@@ -145,7 +145,7 @@ fn a_match_block_that_takes_something_from_us_is_named_with_its_line() {
     let config = format!("{DEBIAN}Match User git\n  AuthorizedPrincipalsFile none\nMatch all\n  Banner none\n");
     let plan = plan(&facts(&config), &wish()).unwrap();
     let risk = plan.risks.iter().find(|risk| risk.word == "match").unwrap();
-    assert!(risk.text.starts_with("/etc/ssh/sshd_config:11: `Match User git` has a AuthorizedPrincipalsFile"), "{}", risk.text);
+    assert!(risk.text.starts_with("/etc/ssh/sshd_config:12: `Match User git` sets AuthorizedPrincipalsFile"), "{}", risk.text);
     assert_eq!(plan.risks.len(), 1);
 }
 
