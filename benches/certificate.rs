@@ -19,7 +19,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use hallpass::name::{PersonName, Principal, RequestId, Serial};
 use hallpass::signer::Signer as _;
 use hallpass::signer::file::{FileSigner, Settings};
-use hallpass::ssh::cert::{Certificate, Extension, Fields, ForceCommand, KeyId, Options, TbsCert};
+use hallpass::ssh::cert::{Certificate, Extension, Fields, ForceCommand, KeyId, Options, Purpose, TbsCert};
 use hallpass::ssh::private::SessionKey;
 use hallpass::time::{Timestamp, Window};
 
@@ -46,7 +46,7 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca");
     FileSigner::create(&path, "bench", None).unwrap();
-    let signer = FileSigner::open(&Settings { path, passphrase_path: None }).unwrap();
+    let signer = FileSigner::open(&Settings { path, passphrase_path: None }, Purpose::User).unwrap();
     let ca = signer.public_key().clone();
     let subject = SessionKey::generate([1; 32]).public_key().clone();
 

@@ -34,6 +34,7 @@ use hallpass::identity::challenge::statement;
 use hallpass::name::PersonName;
 use hallpass::service::{FirstPolicy, Parts, Service, Settings, SystemRandom};
 use hallpass::signer::file::{self, FileSigner};
+use hallpass::ssh::cert::Purpose;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::LOGIN_NAMESPACE;
 use hallpass::store::SEAL_PURPOSE;
@@ -121,7 +122,8 @@ async fn serve(folder: &std::path::Path, people: usize) -> Server {
                 .unwrap(),
         ),
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
-        signer: Arc::new(FileSigner::open(&ca).unwrap()),
+        host_signer: None,
+        signer: Arc::new(FileSigner::open(&ca, Purpose::User).unwrap()),
         log_key,
         clock: Arc::new(SystemClock),
         random: Box::new(SystemRandom),

@@ -49,6 +49,8 @@ pub struct Config {
     pub store: crate::store::sqlite::Settings,
     /// The user CA key.
     pub user_ca: crate::signer::file::Settings,
+    /// The host CA key. Without one there are no host certificates.
+    pub host_ca: Option<crate::signer::file::Settings>,
     /// The log key's file (32-byte seed in base64, 0600).
     pub log_key_path: PathBuf,
     /// The log's name in its checkpoints; `None` if it is that of a public URL whose port is not known yet.
@@ -117,7 +119,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         let path = table.needed("path", places.path(table, "path"), "path = \"/var/lib/hallpass/hallpass.db\"")?;
         Some(crate::store::sqlite::Settings { path })
     });
-    let user_ca = user_ca(root, places);
+    let cas = ca_keys(root, places);
     let log = section(root, "log", "[log] with key = \"…\"", |table| {
         let (head, origin) = (places.path(table, "head"), table.parsed("origin", log_origin));
         let key = table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/log.key\"")?;
@@ -127,6 +129,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
+    let (user_ca, host_ca) = cas?;
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
@@ -149,7 +152,8 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
             sign_timeout: limits.sign_timeout,
         },
         store,
-        user_ca: user_ca?,
+        user_ca,
+        host_ca,
         log_key_path,
         log_origin: origin.map(|origin| origin.value).or(usual_origin),
         policy_path,
@@ -184,15 +188,23 @@ fn section<T>(
     take(&table)
 }
 
-fn user_ca(root: &Table<'_>, places: &Places<'_>) -> Option<crate::signer::file::Settings> {
+/// The user CA key, and the host CA key if there is one.
+type CaKeys = (crate::signer::file::Settings, Option<crate::signer::file::Settings>);
+
+fn ca_keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
     let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
     section(root, "ca", example, |ca| {
-        section(ca, "user", example, |user| {
-            let key = user.needed("key", places.secret(user, "key"), "key = \"/etc/hallpass/user-ca\"");
-            let passphrase_path = places.secret(user, "passphrase_file");
-            Some(crate::signer::file::Settings { path: key?, passphrase_path })
-        })
+        let user = section(ca, "user", example, |table| ca_key(table, places));
+        let host = ca.table("host").map(|table| ca_key(&table, places));
+        Some((user?, host.map_or(Some(None), |host| host.map(Some))?))
     })
+}
+
+/// Where one CA key is.
+fn ca_key(table: &Table<'_>, places: &Places<'_>) -> Option<crate::signer::file::Settings> {
+    let key = table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/user-ca\"");
+    let passphrase_path = places.secret(table, "passphrase_file");
+    Some(crate::signer::file::Settings { path: key?, passphrase_path })
 }
 
 /// `[tls]`: two files, or what to put into files of our own making.
@@ -420,6 +432,11 @@ mod tests {
         let mut full_without_passphrase = full.clone();
         assert_eq!(full.user_ca.passphrase_path.as_deref(), Some(Path::new("/run/credentials/hallpass/ca-passphrase")),);
         full_without_passphrase.user_ca.passphrase_path = None;
+        let host_ca = full_without_passphrase.host_ca.as_mut().unwrap();
+        assert_eq!(
+            host_ca.passphrase_path.take().as_deref(),
+            Some(Path::new("/run/credentials/hallpass/host-ca-passphrase"))
+        );
         assert_eq!(format!("{bare:?}"), format!("{full_without_passphrase:?}"));
     }
 
@@ -428,6 +445,15 @@ mod tests {
         let config = parse(&EXAMPLE.replace("\"/etc/hallpass/user-ca\"", "\"keys/ca\"")).unwrap();
         assert_eq!(config.user_ca.path, Path::new("/etc/hallpass/keys/ca"));
         assert_eq!(config.policy_path, Path::new("/etc/hallpass/policy.toml"));
+    }
+
+    #[test]
+    fn a_service_without_a_host_ca_has_none() {
+        let (before, rest) = EXAMPLE.split_once("[ca.host]").unwrap();
+        let (_, after) = rest.split_once("\n[log]").unwrap();
+        assert!(parse(&format!("{before}\n[log]{after}")).unwrap().host_ca.is_none());
+        let problems = parse(&EXAMPLE.replace("key = \"/etc/hallpass/host-ca\"", "")).unwrap_err();
+        assert!(problems.first().unwrap().to_string().contains("ca.host"), "{problems:?}");
     }
 
     #[test]
@@ -499,10 +525,10 @@ mod tests {
                  \"https://hallpass.example.com:7722\": https, host, port",
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
-                "config.toml:48:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:74:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:80:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:91:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:57:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
+                "config.toml:83:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:89:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:100:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

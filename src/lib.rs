@@ -18,9 +18,11 @@
 //! | | [`durable`] | crash-safe file replacement |
 //! | | [`secret`] | reading files that nobody else may read |
 //! | | [`fail`] | fail points for crash tests; nothing in a shipped binary |
-//! | 1 formats | [`ssh`] | keys, certificates, signatures, agent frames; the linter and the one thing a CA key signs |
+//! | 1 formats | [`note`] | signed notes: what the log key signs |
+//! | | [`ssh`] | keys, certificates, signatures, trust bundles, agent frames; the linter and the one thing a CA key signs |
 //! | | [`document`] | TOML files with every problem at once, each with its place |
-//! | 2 rules | [`identity`] | people, login challenges, sessions; the proof that somebody has just been authenticated; what an approver signs |
+//! | 2 rules | [`keyring`] | which CA keys there are, what for, and in which state |
+//! | | [`identity`] | people, login challenges, sessions; the proof that somebody has just been authenticated; what an approver signs |
 //! | | [`audit`] | events, canonical entries, the Merkle tree, checkpoints, offline verification |
 //! | | [`policy`] | from text to verdict, with reasons; quorums; a policy's own tests; who gains and loses |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
@@ -128,7 +130,9 @@ pub mod fail;
 pub mod host;
 pub mod http;
 pub mod identity;
+pub mod keyring;
 pub mod name;
+pub mod note;
 pub mod policy;
 pub mod secret;
 pub mod service;

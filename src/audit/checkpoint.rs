@@ -13,47 +13,31 @@
 //! | 4 | empty |
 //! | 5… | `— NAME BASE64(key id ‖ signature)`, one or more |
 //!
-//! The signature is over lines 1 to 3 with their line ends. The key id is the first four bytes of
-//! SHA-256(name ‖ `\n` ‖ 0x01 ‖ public key); the verifier key text is `NAME+HEX(key id)+BASE64(0x01 ‖ public key)`.
+//! The signature is over lines 1 to 3 with their line ends; key ids and verifier keys are those of [`crate::note`].
 //!
 //! Invariants: extension lines after the root are refused (we write none, so one means something that we don't understand);
-//! signature lines of other keys (witnesses) are skipped; verification is the strict one (no malleable signatures, no keys of
-//! small order).
+//! signature lines of other keys (witnesses) are skipped.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use std::fmt;
 
-use data_encoding::{BASE64, HEXLOWER};
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
-use sha2::{Digest as _, Sha256};
+use data_encoding::BASE64;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::tree::Hash;
 use crate::identity::mac::MacKey;
-
-/// signed-note's algorithm byte for Ed25519.
-const ED25519: u8 = 1;
+use crate::note::{self, NoteError, NoteSigner, NoteVerifier};
 
 /// Our choice: a note has three lines and some signatures; more than this is not one.
 const NOTE_BYTES_MAX: usize = 16 * 1024;
 
-/// Our choice: a URL without its scheme.
-const ORIGIN_BYTES_MAX: usize = 200;
-
-/// The log key: signs checkpoints, never certificates. Wiped on drop.
-pub struct LogKey {
-    verifier: LogVerifier,
-    key: SigningKey,
-}
+/// The log key: signs checkpoints and trust bundles, never certificates. Wiped on drop.
+pub struct LogKey(NoteSigner);
 
 /// The public half as a signed-note verifier key: `name+hash+base64`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogVerifier {
-    origin: String,
-    id: [u8; 4],
-    key: VerifyingKey,
-}
+pub struct LogVerifier(NoteVerifier);
 
 /// What a checkpoint says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,9 +73,7 @@ impl LogKey {
     /// # Errors
     /// [`CheckpointError::Key`] for a bad origin.
     pub fn new(origin: &str, seed: &[u8; 32]) -> Result<Self, CheckpointError> {
-        let key = SigningKey::from_bytes(seed);
-        let verifier = LogVerifier::new(origin, key.verifying_key())?;
-        Ok(Self { verifier, key })
+        Ok(Self(NoteSigner::new(origin, seed)?))
     }
 
     /// The key whose seed is `text`, as it stands in the log key's file: 32 bytes in base64, on one line.
@@ -116,29 +98,43 @@ impl LogKey {
     /// The service's own key for one purpose, from the same secret: every node has it, and no database.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> MacKey {
-        MacKey::new(self.key.to_bytes()).derive(purpose)
+        MacKey::new(*self.0.seed()).derive(purpose)
     }
 
     /// Its public half.
     #[must_use]
     pub fn verifier(&self) -> LogVerifier {
-        self.verifier.clone()
+        LogVerifier(self.0.verifier().clone())
+    }
+
+    /// As the key that signs trust bundles.
+    #[must_use]
+    pub const fn notes(&self) -> &NoteSigner {
+        &self.0
     }
 
     /// Signs a checkpoint; the origin is the key's own.
     #[must_use]
     pub fn sign(&self, size: u64, root: &Hash) -> String {
-        let origin = &self.verifier.origin;
-        let body = format!("{origin}\n{size}\n{}\n", BASE64.encode(root));
-        let signature = self.key.sign(body.as_bytes()).to_bytes();
-        let signed = BASE64.encode(&[self.verifier.id.as_slice(), &signature].concat());
-        format!("{body}\n— {origin} {signed}\n")
+        let body = format!("{}\n{size}\n{}\n", self.0.verifier().name(), BASE64.encode(root));
+        let line = self.0.sign(&body);
+        format!("{body}\n{line}\n")
     }
 }
 
 impl fmt::Debug for LogKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogKey").field("verifier", &self.verifier.to_text()).finish_non_exhaustive()
+        f.debug_tuple("LogKey").field(&self.0.verifier().to_text()).finish()
+    }
+}
+
+impl From<NoteError> for CheckpointError {
+    fn from(error: NoteError) -> Self {
+        match error {
+            NoteError::Key => Self::Key,
+            NoteError::Malformed => Self::Malformed,
+            NoteError::Signature | NoteError::Unsigned => Self::Signature,
+        }
     }
 }
 
@@ -149,56 +145,37 @@ pub fn usual_origin(public_url: &str) -> String {
     format!("{authority}/log")
 }
 
-/// Whether this can be a log's name: visible ASCII without `+`, at most 256 bytes.
+/// Whether this can be a log's name: visible ASCII without `+`, at most 200 bytes.
 #[must_use]
 pub fn is_origin(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_graphic() && b != b'+';
-    !text.is_empty() && text.len() <= ORIGIN_BYTES_MAX && text.bytes().all(allowed)
+    note::is_name(text)
 }
 
 impl LogVerifier {
-    fn new(origin: &str, key: VerifyingKey) -> Result<Self, CheckpointError> {
-        if !is_origin(origin) {
-            return Err(CheckpointError::Key);
-        }
-        let digest: [u8; 32] = Sha256::new()
-            .chain_update(origin)
-            .chain_update([b'\n', ED25519])
-            .chain_update(key.as_bytes())
-            .finalize()
-            .into();
-        let [a, b, c, d, ..] = digest;
-        Ok(Self { origin: origin.to_owned(), id: [a, b, c, d], key })
-    }
-
     /// Parses the verifier key text.
     ///
     /// # Errors
     /// [`CheckpointError::Key`], also when its key id does not fit the key.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
-        let mut parts = text.splitn(3, '+');
-        let (Some(origin), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(CheckpointError::Key);
-        };
-        let key = BASE64.decode(key.as_bytes()).map_err(|_| CheckpointError::Key)?;
-        let Some((&ED25519, key)) = key.split_first() else { return Err(CheckpointError::Key) };
-        let key: &[u8; 32] = key.try_into().map_err(|_| CheckpointError::Key)?;
-        let key = VerifyingKey::from_bytes(key).map_err(|_| CheckpointError::Key)?;
-        let verifier = Self::new(origin, key)?;
-        if id == HEXLOWER.encode(&verifier.id) { Ok(verifier) } else { Err(CheckpointError::Key) }
+        Ok(Self(NoteVerifier::parse(text)?))
     }
 
     /// The verifier key text.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let key = BASE64.encode(&[[ED25519].as_slice(), self.key.as_bytes()].concat());
-        format!("{}+{}+{key}", self.origin, HEXLOWER.encode(&self.id))
+        self.0.to_text()
     }
 
     /// The name of its log.
     #[must_use]
     pub fn origin(&self) -> &str {
-        &self.origin
+        self.0.name()
+    }
+
+    /// As the key that trust bundles are checked with.
+    #[must_use]
+    pub const fn notes(&self) -> &NoteVerifier {
+        &self.0
     }
 
     /// Checks a signed checkpoint and says what it states.
@@ -212,34 +189,14 @@ impl LogVerifier {
         let (body, signatures) = note.split_once("\n\n").ok_or(CheckpointError::Malformed)?;
         let checkpoint = Checkpoint::parse_body(body)?;
         let signatures = signatures.strip_suffix('\n').ok_or(CheckpointError::Malformed)?;
-        let signed = format!("{body}\n");
-        let mut is_signed = false;
-        for line in signatures.split('\n') {
-            let (name, id, signature) = signature_line(line).ok_or(CheckpointError::Malformed)?;
-            if name != self.origin || id != self.id {
-                continue;
-            }
-            let signature = Signature::from_slice(&signature).map_err(|_| CheckpointError::Signature)?;
-            self.key.verify_strict(signed.as_bytes(), &signature).map_err(|_| CheckpointError::Signature)?;
-            is_signed = true;
-        }
-        if checkpoint.origin != self.origin {
+        let checked = self.0.check(&format!("{body}\n"), signatures);
+        // A note of another log has no line of ours; say that it is another's.
+        if checkpoint.origin != self.origin() && matches!(checked, Ok(()) | Err(NoteError::Unsigned)) {
             return Err(CheckpointError::Origin);
         }
-        if is_signed { Ok(checkpoint) } else { Err(CheckpointError::Signature) }
+        checked?;
+        Ok(checkpoint)
     }
-}
-
-/// Name, key id and signature of one signature line.
-fn signature_line(line: &str) -> Option<(&str, [u8; 4], Vec<u8>)> {
-    let (name, signed) = line.strip_prefix("— ")?.split_once(' ')?;
-    let mut bytes = BASE64.decode(signed.as_bytes()).ok()?;
-    if bytes.len() < 4 {
-        return None;
-    }
-    let signature = bytes.split_off(4);
-    let id = bytes.try_into().ok()?;
-    (!name.is_empty() && !name.contains('+')).then_some((name, id, signature))
 }
 
 impl Checkpoint {
@@ -286,21 +243,6 @@ mod tests {
         let checkpoint = Checkpoint { origin: ORIGIN.to_owned(), size: 42, root: [9; 32] };
         assert_eq!(key().verifier().check(&note), Ok(checkpoint.clone()));
         assert_eq!(Checkpoint::claimed(&note), Ok(checkpoint));
-    }
-
-    #[test]
-    fn the_verifier_key_of_the_specification_is_read_and_its_note_verified() {
-        // The example of the signed-note package, golang.org/x/mod/sumdb/note.
-        let verifier =
-            LogVerifier::parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").unwrap();
-        assert_eq!(verifier.to_text(), "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW");
-        let text = "If you think cryptography is the answer to your problem,\n\
-                    then you don't know what your problem is.\n";
-        let line = "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=";
-        let (_, id, signature) = signature_line(line).unwrap();
-        assert_eq!(id, verifier.id);
-        let signature = Signature::from_slice(&signature).unwrap();
-        assert!(verifier.key.verify_strict(text.as_bytes(), &signature).is_ok());
     }
 
     #[test]

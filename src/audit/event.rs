@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::host_event::HostEvent;
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
+use crate::keyring::Ring;
 use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::Extension;
@@ -48,6 +49,9 @@ pub enum Event {
         ca: Fingerprint,
         /// The program's version.
         version: String,
+        /// All CA keys from now on, if this start changed them. Added to the format later. The index of the newest entry with such a
+        /// member is the version of the trust bundle.
+        keys: Option<Ring>,
     },
     /// A policy version is in force.
     PolicyApplied {

@@ -11,6 +11,7 @@
 //! | bytes | base64 with padding |
 //! | what may be missing | `null` |
 //! | what was added to a kind later | no member where there is nothing, so that older entries keep their one spelling |
+//! | a CA key | `{"key":…,"purpose":"user","since":…,"state":"active"}`: an OpenSSH line, `user` or `host`, a time, its state |
 //! | an approval's signature | `{"key":…,"server":…,"signed":…,"sshsig":…}`: an OpenSSH line, the server's URL, a time, the armoured SSHSIG |
 //!
 //! One trait both ways and one table, so that writing and reading can't drift apart; `Entry::parse` compares the bytes as well.
@@ -25,11 +26,13 @@ use super::event::{Answer, Event};
 use super::host_event::{Flag, HostEvent};
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
+use crate::keyring::{Ring, RingKey};
 use crate::name::{
     Account, Digest, HostName, JoinId, NamePattern, PersonName, PolicyVersion, ReportId, RequestId, RuleName, Serial,
     Tag,
 };
-use crate::ssh::cert::Extension;
+use crate::ssh::bundle::KeyState;
+use crate::ssh::cert::{Extension, Purpose};
 use crate::ssh::sig::SshSignature;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Lifetime, Timestamp, Window};
@@ -124,7 +127,7 @@ macro_rules! kinds {
 
 kinds! {
     "log_started" LogStarted { service, log_key }
-    "service_started" ServiceStarted { ca, version }
+    "service_started" ServiceStarted { ca, version; keys }
     "policy_applied" PolicyApplied { by, version, sha256, tests, changes }
     "logged_in" LoggedIn { person, key, address, expires }
     "logged_out" LoggedOut { person }
@@ -346,6 +349,58 @@ impl Field for Signature {
         let (signed, sshsig) = (members.take("signed")?, members.take("sshsig")?);
         members.finish()?;
         Self::new(server, key, signed, sshsig).map_err(|e| e.to_string())
+    }
+}
+
+impl Field for KeyState {
+    fn put(&self) -> Value {
+        self.word().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        Self::from_word(&text(value)?).ok_or_else(|| "not a state of CA keys".to_owned())
+    }
+}
+
+impl Field for Purpose {
+    fn put(&self) -> Value {
+        self.word().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        Self::from_word(&text(value)?).ok_or_else(|| "not user or host".to_owned())
+    }
+}
+
+impl Field for RingKey {
+    fn put(&self) -> Value {
+        Map::from_iter([
+            ("key".to_owned(), self.key.put()),
+            ("purpose".to_owned(), self.purpose.put()),
+            ("since".to_owned(), self.since.put()),
+            ("state".to_owned(), self.state.put()),
+        ])
+        .into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let Value::Object(object) = value else { return Err("not a CA key".to_owned()) };
+        let mut members = Members::new(object);
+        let (key, purpose) = (members.take("key")?, members.take("purpose")?);
+        let (since, state) = (members.take("since")?, members.take("state")?);
+        members.finish()?;
+        Ok(Self { purpose, key, state, since })
+    }
+}
+
+impl Field for Ring {
+    fn put(&self) -> Value {
+        self.keys().iter().map(Field::put).collect()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let keys = array(value)?.into_iter().map(RingKey::take).collect::<Result<_, _>>()?;
+        Self::new(keys).map_err(|e| e.to_string())
     }
 }
 

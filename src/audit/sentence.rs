@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::event::{Answer, Event};
+use crate::keyring::Ring;
 use crate::name::RequestId;
 use crate::time::{Timestamp, Window};
 
@@ -28,6 +29,11 @@ pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> Strin
 /// `, ticket "INC-1"`, or nothing.
 pub(super) fn and(what: &str, text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("{what}{text:?}") }
+}
+
+/// `user SHA256:… active, host SHA256:… active`.
+fn ring(ring: &Ring) -> String {
+    list(ring.keys().iter().map(|k| format!("{} {} {}", k.purpose, k.key.fingerprint(), k.state)))
 }
 
 const fn outcome(verdict: Answer) -> &'static str {
@@ -72,7 +78,10 @@ impl Event {
             Self::LogStarted { service, log_key } => {
                 format!("the log of {service:?} began, checkpoints by {log_key:?}")
             }
-            Self::ServiceStarted { ca, version } => format!("the service {version:?} started with CA key {ca}"),
+            Self::ServiceStarted { ca, version, keys } => {
+                let keys = keys.as_ref().map(|keys| format!("; CA keys are now {}", ring(keys))).unwrap_or_default();
+                format!("the service {version:?} started with CA key {ca}{keys}")
+            }
             Self::PolicyApplied { by, version, sha256, tests, changes } => {
                 format!("{by} applied policy {version}: {changes} changes, {tests} tests passed, SHA-256 {sha256:?}")
             }

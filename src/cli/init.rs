@@ -63,7 +63,7 @@ struct AnswersSpec {
     operator_key: Option<String>,
     /// A first host.
     host: Option<String>,
-    /// A file with the CA key's passphrase.
+    /// A file with the CA keys' passphrase.
     ca_passphrase_file: Option<PathBuf>,
     /// Where to listen, if not on the URL's port on all addresses.
     listen: Option<String>,
@@ -137,15 +137,18 @@ fn accepted(config: &str, policy: &str, folder: &Path) -> Result<(), Failure> {
     Err(failure)
 }
 
-fn write_all(answers: &Answers, paths: &[PathBuf; 5], config: &str, policy: &str) -> Result<(), Failure> {
-    let [config_path, policy_path, ca_path, ca_public_path, log_path] = paths;
+fn write_all(answers: &Answers, paths: &Paths, config: &str, policy: &str) -> Result<(), Failure> {
+    let [config_path, policy_path, user_ca, user_public, host_ca, host_public, log_path] = paths;
     let new = |path: &Path, bytes: &[u8], mode: u32| {
         durable::create(path, bytes, mode).map_err(|e| Failure::file("write", path, &e))
     };
     durable::create_folder(&answers.folder, 0o700).map_err(|e| Failure::file("make folder", &answers.folder, &e))?;
     let passphrase = answers.passphrase.as_ref().map(|(_, p)| p);
-    let ca = FileSigner::create(ca_path, "hallpass user CA", passphrase).map_err(|e| Failure::failed(e.to_string()))?;
-    new(ca_public_path, format!("{} hallpass user CA\n", ca.to_openssh()).as_bytes(), 0o644)?;
+    for (name, path, public) in [("hallpass user CA", user_ca, user_public), ("hallpass host CA", host_ca, host_public)]
+    {
+        let key = FileSigner::create(path, name, passphrase).map_err(|e| Failure::failed(e.to_string()))?;
+        new(public, format!("{} {name}\n", key.to_openssh()).as_bytes(), 0o644)?;
+    }
     let seed = local::random::<32>()?;
     new(log_path, LogKey::seed_text(&seed).as_bytes(), 0o600)?;
     new(policy_path, policy.as_bytes(), 0o640)?;
@@ -259,13 +262,16 @@ fn usual() -> (String, &'static str) {
     (url, if Path::new(SYSTEM_FOLDER).is_dir() { SYSTEM_FOLDER } else { "./hallpass" })
 }
 
-/// The five files.
-fn paths_in(folder: &Path) -> [PathBuf; 5] {
-    ["config.toml", "policy.toml", "user_ca", "user_ca.pub", "log.key"].map(|name| folder.join(name))
+/// The files that are written.
+type Paths = [PathBuf; 7];
+
+fn paths_in(folder: &Path) -> Paths {
+    ["config.toml", "policy.toml", "user_ca", "user_ca.pub", "host_ca", "host_ca.pub", "log.key"]
+        .map(|name| folder.join(name))
 }
 
 /// Nothing that is there is overwritten.
-fn free(paths: &[PathBuf; 5]) -> Result<(), Failure> {
+fn free(paths: &Paths) -> Result<(), Failure> {
     let Some(taken) = paths.iter().find(|p| p.exists()) else { return Ok(()) };
     Err(Failure::failed(format!("{:?} is there already", taken.display().to_string()))
         .because("init overwrites nothing")
@@ -318,7 +324,7 @@ fn config_text(answers: &Answers) -> String {
     };
     format!(
         "# The service. Every key is explained in config.toml.example. Relative paths are relative to this file.\n\
-         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"state/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\nhead = \"log.head\"\n{origin}",
+         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"state/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[ca.host]\nkey = \"host_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\nhead = \"log.head\"\n{origin}",
         string(&answers.listen),
         string(&answers.url),
     )

@@ -25,8 +25,9 @@ use crate::identity::{Actor, Part};
 use crate::secret;
 use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
-use crate::signer::Signer as _;
-use crate::signer::file::FileSigner;
+use crate::signer::Signer;
+use crate::signer::file::{self, FileSigner};
+use crate::ssh::cert::Purpose;
 use crate::store::head_file::HeadFile;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{SEAL_PURPOSE, Store as _};
@@ -197,9 +198,8 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
 async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, LastRead), Failure> {
-    let signer = FileSigner::open(&config.user_ca)
-        .map_err(|e| Failure::failed(e.to_string()).next("hallpass init makes a CA key"))?;
-    tracing::info!(ca = %signer.public_key().fingerprint(), "CA key opened");
+    let signer = ca_key(&config.user_ca, Purpose::User)?;
+    let host_signer = config.host_ca.as_ref().map(|settings| ca_key(settings, Purpose::Host)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
     make_folder_of(&config.store.path)?;
@@ -213,7 +213,8 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
     let parts = Parts {
         store: Box::new(store),
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
-        signer: Arc::new(signer),
+        signer,
+        host_signer,
         log_key,
         clock: Arc::new(SystemClock),
         random: Box::new(SystemRandom),
@@ -223,6 +224,14 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
     let last = first.as_ref().map(|first| LastRead::of(&first.text)).unwrap_or_default();
     let service = Service::start(parts, first).await.map_err(|e| start_failure(&e, &config.policy_path))?;
     Ok((service, last))
+}
+
+/// Opens a CA key.
+fn ca_key(settings: &file::Settings, purpose: Purpose) -> Result<Arc<dyn Signer>, Failure> {
+    let signer = FileSigner::open(settings, purpose)
+        .map_err(|e| Failure::failed(e.to_string()).next("hallpass init makes CA keys"))?;
+    tracing::info!(%purpose, ca = %signer.public_key().fingerprint(), "CA key opened");
+    Ok(Arc::new(signer))
 }
 
 /// A clock that is years ahead would put its time into the log, which nobody can take back.

@@ -20,7 +20,7 @@ use crate::service::Failure;
 #[utoipa::path(get, path = "/v1/ca/user-keys", tag = "ca", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
 pub(super) async fn user_keys(_: Anyone, _: NoQuery, State(app): State<App>) -> String {
-    app.service.trust_bundle()
+    app.service.trust_bundle().text.clone()
 }
 
 /// The host CA keys, as `@cert-authority` lines for a `known_hosts` file; empty as long as there is no host CA. Public keys only.

@@ -23,6 +23,7 @@ pub mod failure;
 mod head;
 pub mod hosts;
 pub mod issue;
+mod keys;
 pub mod log;
 pub mod login;
 mod look;
@@ -45,7 +46,7 @@ use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId};
 use crate::policy::Policy;
 use crate::signer::Signer;
-use crate::ssh::Fingerprint;
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::head_file::KeptHead;
 use crate::store::{Change, Committed, Store, StoreError};
 use crate::time::{Clock, Lifetime, Timestamp};
@@ -123,6 +124,8 @@ pub struct Parts {
     pub kept_head: Arc<dyn KeptHead>,
     /// The active user CA key.
     pub signer: Arc<dyn Signer>,
+    /// The active host CA key, if there is one.
+    pub host_signer: Option<Arc<dyn Signer>>,
     /// The log key.
     pub log_key: LogKey,
     /// The clock.
@@ -146,6 +149,8 @@ pub struct Service {
     signer: Arc<dyn Signer>,
     /// The CA key's fingerprint as it was at start; a signer that shows another one later is not asked to sign (I-19).
     ca: Fingerprint,
+    host_signer: Option<Arc<dyn Signer>>,
+    bundle: TrustBundle,
     log_key: LogKey,
     clock: Arc<dyn Clock>,
     watch: clock::Watch,
@@ -175,6 +180,15 @@ impl std::fmt::Debug for Service {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
+}
+
+/// The trust bundle in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustBundle {
+    /// The index of the log entry that changed it last; it only grows.
+    pub version: u64,
+    /// The file's content ([`crate::ssh::bundle`]).
+    pub text: String,
 }
 
 /// What the first policy is, when the store has none yet.
@@ -212,18 +226,16 @@ impl Service {
         self.clock.now()
     }
 
-    /// The trust bundle: what `TrustedUserCAKeys` must hold now, with comments.
+    /// The trust bundle: what `TrustedUserCAKeys` must hold now, with comments, signed by the log key.
     #[must_use]
-    pub fn trust_bundle(&self) -> String {
-        format!(
-            "# hallpass trust bundle: the CA keys whose user certificates sshd accepts (TrustedUserCAKeys)\n\
-             # from {}\n\
-             # state active, fingerprint {}\n\
-             {}\n",
-            self.settings.public_url,
-            self.ca,
-            self.signer.public_key().to_openssh()
-        )
+    pub const fn trust_bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// The active host CA key, if there is one: what clients may trust for the names of hosts.
+    #[must_use]
+    pub fn host_ca(&self) -> Option<&PublicKey> {
+        self.host_signer.as_ref().map(|signer| signer.public_key())
     }
 
     /// Whether the service can issue now: store writable, clock not behind the log, signer not stuck and still the

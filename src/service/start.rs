@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::clock::Watch;
 use super::head::Head;
+use super::keys::Known;
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::audit::checkpoint::LogVerifier;
@@ -32,13 +33,14 @@ impl Service {
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, kept_head, signer, log_key, clock, random, settings } = parts;
+        let Parts { store, kept_head, signer, host_signer, log_key, clock, random, settings } = parts;
         let mut service_id = [0_u8; 16];
         random.fill(&mut service_id)?;
 
         let verifier = log_key.verifier();
         let ca = signer.public_key().fingerprint();
         let mut service_keys = BTreeSet::from([ca]);
+        service_keys.extend(host_signer.iter().map(|signer| signer.public_key().fingerprint()));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
         let is_new = check_log(store.as_ref(), &verifier).await?;
@@ -61,14 +63,19 @@ impl Service {
             }));
             change.events.push(event);
         }
-        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned() });
+        let known = Known::read(store.as_ref()).await?;
+        let keys = known.with(signer.as_ref(), host_signer.as_deref(), now)?;
+        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
         store.commit(change).await?;
+        let bundle = Known::read(store.as_ref()).await?.bundle(&settings.public_url, &log_key)?;
 
         let service = Arc::new(Self {
             store,
             head,
             signer,
             ca,
+            host_signer,
+            bundle,
             log_key,
             watch: Watch::new(clock.as_ref()),
             clock,
@@ -172,14 +179,8 @@ pub(super) async fn check_hash(store: &dyn Store, stored: &StoredPolicy) -> Outc
 
 /// The log key as the SSH key it could be used as.
 fn log_key_fingerprint(verifier: &LogVerifier) -> Outcome<Fingerprint> {
-    // C2SP signed-note verifier key: name+hash+base64(algorithm byte ‖ key); base64 may itself hold plus signs.
-    let text = verifier.to_text();
-    let key = text.splitn(3, '+').nth(2).and_then(|data| data_encoding::BASE64.decode(data.as_bytes()).ok());
-    let Some((1, key)) = key.as_deref().and_then(|bytes| bytes.split_first().map(|(kind, key)| (*kind, key))) else {
-        return Err(Failure::internal("reading the log key", "it is not an Ed25519 verifier key"));
-    };
     let mut blob = Vec::new();
-    for part in [b"ssh-ed25519".as_slice(), key] {
+    for part in [b"ssh-ed25519".as_slice(), verifier.notes().public_key()] {
         blob.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
         blob.extend(part);
     }

@@ -19,7 +19,7 @@ use super::{SignError, Signer};
 use crate::durable;
 use crate::secret;
 use crate::ssh::PublicKey;
-use crate::ssh::cert::TbsCert;
+use crate::ssh::cert::{Purpose, TbsCert};
 use crate::ssh::private::{self, Ed25519Key, PRIVATE_KEY_BYTES_MAX, PrivateKeyError, Protection};
 use crate::ssh::sig;
 
@@ -35,6 +35,7 @@ pub struct Settings {
 /// The opened key.
 pub struct FileSigner {
     key: Ed25519Key,
+    purpose: Purpose,
 }
 
 impl FileSigner {
@@ -42,7 +43,7 @@ impl FileSigner {
     ///
     /// # Errors
     /// [`SignError::Open`].
-    pub fn open(settings: &Settings) -> Result<Self, SignError> {
+    pub fn open(settings: &Settings, purpose: Purpose) -> Result<Self, SignError> {
         let path = &settings.path;
         let pem = secret::read(path, PRIVATE_KEY_BYTES_MAX).map_err(|why| refuse(path, why))?;
         let read = |path: &PathBuf| secret::passphrase(path).map_err(|why| refuse(path, why));
@@ -57,7 +58,7 @@ impl FileSigner {
         let key = Ed25519Key::parse(&pem, passphrase.as_ref()).map_err(|error| refuse(path, explain(&error)))?;
         let probe: &[u8] = b"hallpass: is this key whole?";
         sig::verify(key.public_key(), &key.sign(probe), probe).map_err(|error| refuse(path, error.to_string()))?;
-        Ok(Self { key })
+        Ok(Self { key, purpose })
     }
 
     /// Makes a new Ed25519 key file (mode 0600, refuses to overwrite); the returned key's line is for the public half.
@@ -85,8 +86,13 @@ impl Signer for FileSigner {
         self.key.public_key()
     }
 
+    fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
     fn sign(&self, tbs: &TbsCert) -> Result<Vec<u8>, SignError> {
-        if tbs.ca() == self.key.public_key() { Ok(self.key.sign(tbs.bytes())) } else { Err(SignError::OtherKey) }
+        super::check(self, tbs)?;
+        Ok(self.key.sign(tbs.bytes()))
     }
 }
 

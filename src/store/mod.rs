@@ -154,6 +154,8 @@ pub struct Head {
     pub at: Timestamp,
     /// The newest policy version that the log names.
     pub policy: Option<PolicyVersion>,
+    /// The newest entry that says which CA keys there are.
+    pub keys: Option<u64>,
 }
 
 /// Why the store did not do it.
@@ -233,6 +235,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The log's `policy_applied` entry of this version, for comparing its hash with a text. Proven to be in the log's tree.
     fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>>;
+
+    /// The newest log entry that says which CA keys there are. Proven to be in the log's tree, and to be the newest.
+    fn keys_entry(&self) -> Pending<'_, Option<Entry>>;
 
     /// The newest policy version with exactly this text.
     fn policy_with_text(&self, text: String) -> Pending<'_, Option<PolicyVersion>>;

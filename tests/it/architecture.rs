@@ -19,11 +19,13 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("secret", 0, &[]),
     ("fail", 0, &[]),
     // 1 formats
-    ("ssh", 1, &["time", "name"]),
+    ("note", 1, &[]),
+    ("ssh", 1, &["time", "name", "note"]),
     ("document", 1, &["time"]),
     // 2 rules
+    ("keyring", 2, &["time", "ssh"]),
     ("identity", 2, &["time", "name", "ssh"]),
-    ("audit", 2, &["time", "name", "ssh", "identity"]),
+    ("audit", 2, &["time", "name", "note", "ssh", "keyring", "identity"]),
     ("policy", 2, &["time", "name", "ssh", "document", "identity"]),
     ("access", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
     // 3 adapters
@@ -33,7 +35,10 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     (
         "service",
         4,
-        &["time", "name", "ssh", "document", "identity", "audit", "policy", "access", "signer", "store", "fail"],
+        &[
+            "time", "name", "ssh", "keyring", "document", "identity", "audit", "policy", "access", "signer", "store",
+            "fail",
+        ],
     ),
     // 5 edges
     ("wire", 5, &[]),
@@ -87,8 +92,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("p384", &["ssh/"]),
     ("p521", &["ssh/"]),
     ("signature", &["ssh/"]),
-    ("ed25519_dalek", &["ssh/", "audit/checkpoint.rs"]),
-    ("sha2", &["ssh/", "identity/", "audit/", "access/digest.rs", "service/", "client/tls.rs", "http/tls.rs"]),
+    ("ed25519_dalek", &["ssh/", "note.rs"]),
+    (
+        "sha2",
+        &["ssh/", "note.rs", "identity/", "audit/", "access/digest.rs", "service/", "client/tls.rs", "http/tls.rs"],
+    ),
     ("hmac", &["identity/"]),
     ("rand", &["service/", "signer/", "http/", "cli/"]),
     // policy and files
@@ -127,7 +135,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Modules whose code is a function of its arguments, and what such code never names.
-const PURE: &[&str] = &["time", "name", "ssh", "document", "identity", "audit", "policy", "access"];
+const PURE: &[&str] = &["time", "name", "note", "ssh", "keyring", "document", "identity", "audit", "policy", "access"];
 const IMPURE: &str = r"\basync\b|\.await\b|\bstd::(fs|env|process|thread|os|path)\b|\bstd::net::(Tcp|Udp|ToSocket)|\bSystemTime\b|\bInstant\b|\bprint(ln)?!|\beprint";
 
 /// Pure files that need one impure word, with the reason.

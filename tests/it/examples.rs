@@ -6,10 +6,15 @@ use std::path::Path;
 
 use hallpass::config::Config;
 use hallpass::name::{Account, HostName, PersonName};
+use hallpass::note::NoteSigner;
 use hallpass::policy::{Approvals, Outcome, Policy, Question};
+use hallpass::ssh::PublicKey;
+use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
 use hallpass::time::{Lifetime, Timestamp};
 
 const POLICY: &str = include_str!("../../policy.toml.example");
+const BUNDLE: &str = include_str!("../../ca-keys.example");
+const CA_KEYS_GUIDE: &str = include_str!("../../docs/ca-keys.md");
 const CONFIG: &str = include_str!("../../config.toml.example");
 const HOST: &str = include_str!("../../deploy/host.toml.example");
 
@@ -80,8 +85,27 @@ fn the_config_example_means_what_it_says() {
     assert_eq!(config.policy_path, Path::new("/etc/hallpass/policy.toml"));
     assert_eq!(config.store.path, Path::new("/var/lib/hallpass/hallpass.db"));
     assert_eq!(config.user_ca.path, Path::new("/etc/hallpass/user-ca"));
+    assert_eq!(config.host_ca.unwrap().path, Path::new("/etc/hallpass/host-ca"));
     assert_eq!(config.service.session.to_string(), "12h");
     assert!(config.self_signed && !config.logging.json);
+}
+
+/// A key whose private half was thrown away, and one in reserve; the log key is a known one, so that the example can be made again.
+#[test]
+fn the_example_of_a_trust_bundle_is_one() {
+    let signer = NoteSigner::new("hallpass.example.com:7722/log", &[1; 32]).unwrap();
+    let at = |text| Timestamp::parse(text).unwrap();
+    let key = |line, state, since| BundleKey { key: PublicKey::parse_openssh(line).unwrap(), state, since: at(since) };
+    let first = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMb+l8giIP5zrZWPUwNuUirItoKdUKeWKAjliIPI+b5T";
+    let second = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBKnyC/lWJllJxJYPUEqvbjxablFNl59PmSXZ6unhq9SHcyHlBBtAyG40sv2haw45Q+uI1efrX2lZkUrijD8QlWY=";
+    let keys = vec![
+        key(first, KeyState::Active, "2026-01-05T10:00:00Z"),
+        key(second, KeyState::Staged, "2026-04-01T09:30:00Z"),
+    ];
+    let bundle = Bundle::new(1204, at("2026-04-01T09:30:00Z"), "https://hallpass.example.com:7722", keys).unwrap();
+    assert_eq!(BUNDLE, bundle.to_text(&signer));
+    assert_eq!(Bundle::open(BUNDLE, signer.verifier()), Ok(bundle));
+    assert!(CA_KEYS_GUIDE.contains(&signer.verifier().to_text()), "the guide checks the example with its key");
 }
 
 /// The first place of each key in an example, with the comment above it.
@@ -137,4 +161,20 @@ fn the_host_example_means_what_it_says_and_the_same_lines_stand_everywhere() {
     assert_eq!(line(&guide, "AuthorizedPrincipalsCommand /usr"), command);
     let folded = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(folded.contains(&command), "{command}");
+}
+
+#[test]
+fn the_guides_commands_check_the_example_of_a_trust_bundle_offline() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/ca-keys.example"), folder.path().join("ca-keys.example"))
+        .unwrap();
+    let (_, rest) = CA_KEYS_GUIDE.split_once("```sh\nkey=").unwrap();
+    let (script, _) = rest.split_once("```").unwrap();
+    let run = || {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-ec", &format!("key={script}")]).current_dir(folder.path()).output().unwrap().status.success()
+    };
+    assert!(run());
+    std::fs::write(folder.path().join("ca-keys.example"), BUNDLE.replace("# version 1204", "# version 1205")).unwrap();
+    assert!(!run());
 }

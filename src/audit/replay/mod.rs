@@ -24,8 +24,10 @@ use super::entry::Entry;
 use super::event::Event;
 use super::export::FindingKind;
 use super::host_event::HostEvent;
+use crate::keyring::Ring;
 use crate::name::{PolicyVersion, RequestId, Serial};
-use crate::ssh::Fingerprint;
+use crate::ssh::cert::Purpose;
+use crate::ssh::{Fingerprint, PublicKey};
 
 /// What is known after the entries so far.
 #[derive(Debug, Default)]
@@ -34,7 +36,10 @@ pub(in crate::audit) struct Replay {
     over: BTreeSet<RequestId>,
     /// To be signed, without outcome.
     unsigned: BTreeMap<Serial, RequestId>,
+    /// The CA keys that may sign user certificates.
     cas: BTreeSet<Fingerprint>,
+    /// Whether an entry has said which CA keys there are.
+    has_ring: bool,
     policy: u32,
     hosts: Hosts,
     pub(super) to_be_signed: u64,
@@ -88,10 +93,7 @@ impl Replay {
     fn take_general(&mut self, entry: &Entry) -> Result<(), Wrong> {
         match &entry.event {
             Event::LogStarted { .. } => ensure(entry.index == 0, || "the log starts a second time".to_owned()),
-            Event::ServiceStarted { ca, .. } => {
-                self.cas.insert(*ca);
-                Ok(())
-            }
+            Event::ServiceStarted { ca, keys, .. } => self.take_start(*ca, keys.as_ref()),
             Event::PolicyApplied { version, .. } => {
                 let last = std::mem::replace(&mut self.policy, version.0);
                 let follows = last.checked_add(1) == Some(version.0);
@@ -115,6 +117,20 @@ impl Replay {
             | Event::Expired { .. }
             | Event::Host(_) => Ok(()),
         }
+    }
+
+    /// Once the log says which CA keys there are, only the active one signs.
+    fn take_start(&mut self, ca: Fingerprint, keys: Option<&Ring>) -> Result<(), Wrong> {
+        let Some(ring) = keys else {
+            let known = !self.has_ring || self.cas.contains(&ca);
+            self.cas.insert(ca);
+            return ensure(known, || format!("the service started with {ca}, which is not the active CA key"));
+        };
+        self.has_ring = true;
+        self.cas = ring.active(Purpose::User).map(PublicKey::fingerprint).into_iter().collect();
+        let is_active = self.cas.contains(&ca);
+        self.cas.insert(ca);
+        ensure(is_active, || format!("the service started with {ca}, which is not the active one of its CA keys"))
     }
 
     fn take_about(&mut self, id: RequestId, entry: &Entry) -> Result<(), Wrong> {

@@ -109,8 +109,9 @@ fn check_host(fields: &Fields, host: &HostName) -> Result<(), CertError> {
     ])
 }
 
-/// Those of the design. A security key as CA would need a touch per certificate.
-const fn is_ca_algorithm(algorithm: KeyAlgorithm) -> bool {
+/// Whether a CA key may have this algorithm: those of the design. A security key as CA would need a touch per certificate.
+#[must_use]
+pub const fn is_ca_algorithm(algorithm: KeyAlgorithm) -> bool {
     match algorithm {
         KeyAlgorithm::Ed25519 | KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 | KeyAlgorithm::Rsa => true,
         KeyAlgorithm::EcdsaP521 | KeyAlgorithm::SkEd25519 | KeyAlgorithm::SkEcdsaP256 => false,

@@ -29,7 +29,7 @@ use data_encoding::BASE64;
 use thiserror::Error;
 
 pub use self::key_id::{KeyId, Purpose, Whose};
-pub use self::lint::{CHECK_SECONDS_MAX, HOST_SECONDS_MAX};
+pub use self::lint::{CHECK_SECONDS_MAX, HOST_SECONDS_MAX, is_ca_algorithm};
 use self::options::put_section;
 pub use self::options::{Extension, ForceCommand, Options};
 use super::encoding::{Reader, put_string, put_u32, put_u64};

@@ -44,6 +44,9 @@ pub(super) fn append(conn: &Connection, head: &mut Head, at: Timestamp, event: E
     if let Event::PolicyApplied { version, .. } = &entry.event {
         head.policy = Some(*version);
     }
+    if matches!(&entry.event, Event::ServiceStarted { keys: Some(_), .. }) {
+        head.keys = Some(index);
+    }
     note_certificate(conn, &entry.event)?;
     Ok(index)
 }
@@ -73,6 +76,8 @@ fn sealed_bytes(head: &Head) -> Vec<u8> {
     bytes.extend_from_slice(&head.at.unix().to_be_bytes());
     bytes.extend_from_slice(&head.policy.map_or(0, |version| version.0).to_be_bytes());
     bytes.extend_from_slice(&head.frontier.roots().concat());
+    // Heads from before there were such entries were sealed without it. The rest has a length that follows from the size.
+    bytes.extend(head.keys.iter().flat_map(|index| index.to_be_bytes()));
     bytes
 }
 
@@ -81,10 +86,13 @@ pub(super) fn save_head(conn: &Connection, key: &MacKey, head: &Head) -> Result<
     let size = to_sql(head.frontier.size())?;
     let at = time_to_sql(head.at)?;
     let (policy, seal) = (head.policy.map_or(0, |version| version.0), key.seal(&sealed_bytes(head)));
-    conn.prepare_cached("UPDATE log_head SET size = ?1, frontier = ?2, at = ?3, policy = ?4, seal = ?5 WHERE one = 1")
-        .and_then(|mut update| update.execute(params![size, head.frontier.roots().concat(), at, policy, seal]))
-        .map_err(failed(APPENDING))
-        .and_then(|rows| if rows == 1 { Ok(()) } else { Err(damaged("the log's head", "its row is missing")) })
+    let keys = to_sql(head.keys.unwrap_or(0))?;
+    conn.prepare_cached(
+        "UPDATE log_head SET size = ?1, frontier = ?2, at = ?3, policy = ?4, keys = ?5, seal = ?6 WHERE one = 1",
+    )
+    .and_then(|mut update| update.execute(params![size, head.frontier.roots().concat(), at, policy, keys, seal]))
+    .map_err(failed(APPENDING))
+    .and_then(|rows| if rows == 1 { Ok(()) } else { Err(damaged("the log's head", "its row is missing")) })
 }
 
 /// Writes something that nobody reads. It must differ from what is there: SQLite doesn't write what has not changed.
@@ -95,16 +103,17 @@ pub(super) fn probe(conn: &Connection) -> Result<(), StoreError> {
         .map_err(failed("probing the database"))
 }
 
-/// The head row as SQLite has it: size, roots, time, policy version, seal.
-type HeadRow = (i64, Vec<u8>, i64, u32, Vec<u8>);
+/// The head row as SQLite has it: size, roots, time, policy version, entry of the CA keys, seal.
+type HeadRow = (i64, Vec<u8>, i64, u32, i64, Vec<u8>);
 
 /// The head row, if its seal is ours. Only the head of an empty log has none.
 pub(super) fn head(conn: &Connection, key: &MacKey) -> Result<Head, StoreError> {
     let what = "the log's head";
-    let (size, roots, at, policy, seal): HeadRow = conn
-        .prepare_cached("SELECT size, frontier, at, policy, seal FROM log_head WHERE one = 1")
+    let (size, roots, at, policy, keys, seal): HeadRow = conn
+        .prepare_cached("SELECT size, frontier, at, policy, keys, seal FROM log_head WHERE one = 1")
         .and_then(|mut s| {
-            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+            let row =
+                |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
             s.query_row([], row).optional()
         })
         .map_err(failed(READING))?
@@ -113,7 +122,8 @@ pub(super) fn head(conn: &Connection, key: &MacKey) -> Result<Head, StoreError> 
     let frontier = Frontier::from_parts(from_sql(what, size)?, roots.to_vec()).filter(|_| rest.is_empty());
     let frontier = frontier.ok_or_else(|| damaged(what, "its roots don't fit its size"))?;
     let policy = Some(PolicyVersion(policy)).filter(|version| version.0 > 0);
-    let head = Head { frontier, at: time_from_sql(what, at)?, policy };
+    let keys = Some(from_sql(what, keys)?).filter(|index| *index > 0);
+    let head = Head { frontier, at: time_from_sql(what, at)?, policy, keys };
     if head.frontier.size() == 0 || key.has_sealed(&sealed_bytes(&head), &seal) {
         Ok(head)
     } else {
@@ -216,6 +226,17 @@ pub(super) fn policy_entry(
         }
     }
     Ok(None)
+}
+
+/// The newest entry that says which CA keys there are: the head names it.
+pub(super) fn keys_entry(conn: &Connection, key: &MacKey) -> Result<Option<Entry>, StoreError> {
+    let Some(index) = head(conn, key)?.keys else { return Ok(None) };
+    let row = conn
+        .prepare_cached("SELECT number, bytes FROM log_entry WHERE number = ?1")
+        .and_then(|mut select| select.query_row([to_sql(index).unwrap_or(i64::MAX)], found).optional())
+        .map_err(failed(READING))?
+        .ok_or_else(|| damaged(format!("log entry {index}"), "it is missing"))?;
+    Ok(proven(conn, key, &[row])?.pop())
 }
 
 /// These entries, if the tree under the sealed head has each of them at its number.

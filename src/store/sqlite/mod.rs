@@ -150,6 +150,11 @@ impl Store for SqliteStore {
         self.read(move |conn| log::policy_entry(conn, &key, version))
     }
 
+    fn keys_entry(&self) -> Pending<'_, Option<Entry>> {
+        let key = Arc::clone(&self.key);
+        self.read(move |conn| log::keys_entry(conn, &key))
+    }
+
     fn policy_with_text(&self, text: String) -> Pending<'_, Option<PolicyVersion>> {
         self.read(move |conn| policy::with_text(conn, &text))
     }

@@ -10,6 +10,7 @@ use hallpass::audit::export::{Exporter, Finding, FindingKind, Verified, verify};
 use hallpass::audit::tree::Frontier;
 use hallpass::identity::approval::{Signature, Statement};
 use hallpass::identity::{Actor, Part};
+use hallpass::keyring::Ring;
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, TbsCert};
@@ -209,7 +210,14 @@ pub(crate) fn story() -> Vec<(u64, Event)> {
                 changes: 0,
             },
         ),
-        (0, Event::ServiceStarted { ca: public_key(CA).fingerprint(), version: "0.1.0".to_owned() }),
+        (
+            0,
+            Event::ServiceStarted {
+                ca: public_key(CA).fingerprint(),
+                version: "0.1.0".to_owned(),
+                keys: Some(Ring::default().configured(&public_key(CA), None, at(0)).unwrap()),
+            },
+        ),
         (
             5,
             Event::LoggedIn {

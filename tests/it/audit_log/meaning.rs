@@ -133,9 +133,15 @@ fn a_log_that_was_signed_whole_but_contradicts_itself_is_found() {
             *tbs = other;
         }
     });
-    found(2, "was not announced", &|event| {
+    found(2, "is not the active one of its CA keys", &|event| {
         if let Event::ServiceStarted { ca, .. } = event {
             *ca = public_key(5).fingerprint();
+        }
+    });
+    found(2, "was not announced", &|event| {
+        if let Event::ServiceStarted { ca, keys, .. } = event {
+            *ca = public_key(5).fingerprint();
+            *keys = None;
         }
     });
     found(1, "policy 2 follows policy 0", &|event| {

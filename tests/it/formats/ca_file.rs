@@ -8,13 +8,16 @@ use std::process::Command;
 use hallpass::signer::Signer as _;
 use hallpass::signer::file::{FileSigner, Settings};
 use hallpass::ssh::PublicKey;
+use hallpass::ssh::cert::Purpose;
 use secrecy::SecretString;
 
 use super::{Bench, run};
 
 fn open(path: &Path, passphrase_path: Option<PathBuf>) -> Result<PublicKey, String> {
     let settings = Settings { path: path.to_owned(), passphrase_path };
-    FileSigner::open(&settings).map(|signer| signer.public_key().clone()).map_err(|error| error.to_string())
+    FileSigner::open(&settings, Purpose::User)
+        .map(|signer| signer.public_key().clone())
+        .map_err(|error| error.to_string())
 }
 
 fn set_mode(path: &Path, mode: u32) {

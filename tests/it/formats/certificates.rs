@@ -8,7 +8,7 @@ use hallpass::name::{PersonName, Principal, RequestId, Serial};
 use hallpass::signer::Signer as _;
 use hallpass::signer::file::{FileSigner, Settings};
 use hallpass::ssh::PublicKey;
-use hallpass::ssh::cert::{CertError, Certificate, Extension, Fields, ForceCommand, KeyId, Options, TbsCert};
+use hallpass::ssh::cert::{CertError, Certificate, Extension, Fields, ForceCommand, KeyId, Options, Purpose, TbsCert};
 use hallpass::time::{Timestamp, Window};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -39,7 +39,7 @@ pub(super) fn all_options() -> Options {
 
 pub(super) fn ca(bench: &Bench) -> FileSigner {
     bench.keygen("ca", &["-t", "ed25519"]);
-    FileSigner::open(&Settings { path: bench.path("ca"), passphrase_path: None }).unwrap()
+    FileSigner::open(&Settings { path: bench.path("ca"), passphrase_path: None }, Purpose::User).unwrap()
 }
 
 pub(super) fn issue(ca: &FileSigner, fields: Fields, subject: &PublicKey) -> Certificate {

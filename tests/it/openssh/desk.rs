@@ -13,7 +13,7 @@ use hallpass::name::{Account, PersonName, RequestPrefix, Target};
 use hallpass::service::access::{Approval, Ask, View};
 use hallpass::service::{FirstPolicy, Parts, Service, Settings, SystemRandom};
 use hallpass::signer::file::{self, FileSigner};
-use hallpass::ssh::cert::Certificate;
+use hallpass::ssh::cert::{Certificate, Purpose};
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
 use hallpass::store::SEAL_PURPOSE;
@@ -59,13 +59,13 @@ pub(crate) async fn issue(rules: &str, hosts: &[&str], account: &str, now: Times
     }
     let certificate = service.certificate(&alice, &id).await.unwrap();
     let view = service.view(&alice, &id).await.unwrap();
-    Issued { key, certificate, view, trust: service.trust_bundle() }
+    Issued { key, certificate, view, trust: service.trust_bundle().text.clone() }
 }
 
 async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
     let ca = folder.join("ca");
     FileSigner::create(&ca, "test CA", None).unwrap();
-    let signer = FileSigner::open(&file::Settings { path: ca, passphrase_path: None }).unwrap();
+    let signer = FileSigner::open(&file::Settings { path: ca, passphrase_path: None }, Purpose::User).unwrap();
     let log_key = LogKey::new("hallpass.test/log", &[7; 32]).unwrap();
     let parts = Parts {
         store: Box::new(
@@ -73,6 +73,7 @@ async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
         ),
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         signer: Arc::new(signer),
+        host_signer: None,
         log_key,
         clock: Arc::new(ManualClock::at(now)),
         random: Box::new(SystemRandom),

@@ -3,12 +3,16 @@
 use hallpass::access::Refusal;
 use hallpass::identity::{Actor, Part};
 use hallpass::name::PolicyVersion;
+use hallpass::note::NoteVerifier;
 use hallpass::service::access::Explain;
 use hallpass::service::policy::{Applied, LastRead, Reloaded};
 use hallpass::service::{Failure, Outcome};
+use hallpass::signer::Signer as _;
+use hallpass::ssh::bundle::Bundle;
+use hallpass::ssh::cert::Purpose;
 use hallpass::ssh::private::SessionKey;
 
-use crate::support::{World, login_key, person, policy, prefix};
+use crate::support::{Faulty, SERVER, World, login_key, person, policy, prefix};
 
 async fn apply(world: &World, text: String) -> Outcome<Applied> {
     let omar = world.proven("omar").await;
@@ -235,12 +239,53 @@ async fn explaining_others_is_for_readers_and_logs_nothing() {
 async fn the_trust_bundle_is_comments_and_the_one_key() {
     let world = World::new().await;
     let bundle = world.service().trust_bundle();
-    let (comments, keys): (Vec<&str>, Vec<&str>) = bundle.lines().partition(|line| line.starts_with('#'));
+    let (comments, keys): (Vec<&str>, Vec<&str>) = bundle.text.lines().partition(|line| line.starts_with('#'));
     let ca = SessionKey::generate([0xCA; 32]).public_key().clone();
     assert_eq!(keys, [ca.to_openssh()]);
     let text = comments.join("\n");
-    assert!(text.contains("state active") && text.contains(&ca.fingerprint().to_string()), "{text}");
-    assert!(bundle.ends_with('\n'));
+    assert!(text.contains("# active since 2026") && text.contains(&ca.fingerprint().to_string()), "{text}");
+    assert!(bundle.text.ends_with('\n'));
+    let log_key = NoteVerifier::parse(&world.service().log_verifier()).unwrap();
+    let opened = Bundle::open(&bundle.text, &log_key).unwrap();
+    assert_eq!((opened.version(), opened.service(), opened.keys().len()), (bundle.version, SERVER, 1));
+}
+
+#[tokio::test]
+async fn the_bundles_version_grows_when_its_keys_change_and_only_then() {
+    let mut world = World::new().await;
+    let first = world.service().trust_bundle().clone();
+    world.pass(60);
+    world.restart().await;
+    assert_eq!(world.service().trust_bundle(), &first, "another start, the same keys");
+    let ca = std::mem::replace(&mut world.signer, std::sync::Arc::new(Faulty::new([0xCB; 32])));
+    world.restart().await;
+    let second = world.service().trust_bundle().clone();
+    assert!(second.version > first.version);
+    assert!(!second.text.contains(&ca.public_key().to_openssh()), "the old key is trusted no longer");
+    world.signer = ca;
+    world.restart().await;
+    let third = world.service().trust_bundle().clone();
+    assert!(third.version > second.version, "back to the first key, but not to the first version");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_host_key_is_in_the_ring_and_not_in_the_bundle() {
+    let mut world = World::new().await;
+    let user_only = world.service().trust_bundle().clone();
+    world.host_signer = Some(std::sync::Arc::new(Faulty::of([0xCC; 32], Purpose::Host)));
+    world.restart().await;
+    let host_ca = SessionKey::generate([0xCC; 32]).public_key().clone();
+    assert_eq!(world.service().host_ca(), Some(&host_ca));
+    let bundle = world.service().trust_bundle();
+    assert!(bundle.version > user_only.version && !bundle.text.contains(&host_ca.to_openssh()));
+    world.check().await;
+
+    // One key for both purposes, or one opened for the other purpose, does not start.
+    world.host_signer = Some(std::sync::Arc::new(Faulty::of([0xCA; 32], Purpose::Host)));
+    assert!(world.try_start(None).await.unwrap_err().to_string().contains("need a key each"));
+    world.host_signer = Some(std::sync::Arc::new(Faulty::of([0xCC; 32], Purpose::User)));
+    assert!(world.try_start(None).await.is_err());
 }
 
 #[tokio::test]

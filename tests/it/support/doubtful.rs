@@ -53,6 +53,7 @@ impl Store for Doubtful {
         sweep(now: Timestamp) -> ();
         policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;
         policy_entry(version: PolicyVersion) -> Option<Entry>;
+        keys_entry() -> Option<Entry>;
         policy_with_text(text: String) -> Option<PolicyVersion>;
         policies() -> Vec<StoredPolicy>;
         head() -> Head;

@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) signer: Arc<Faulty>,
+    /// The host CA key; none unless a test puts one here before a start.
+    pub(crate) host_signer: Option<Arc<Faulty>>,
     /// Set: the next commit is said to have failed, and has not.
     pub(crate) store_lies: Arc<AtomicBool>,
     pub(crate) settings: Settings,
@@ -137,6 +139,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             clock: Arc::new(ManualClock::at(Timestamp::parse(START).unwrap())),
             signer: Arc::new(Faulty::new([0xCA; 32])),
+            host_signer: None,
             store_lies: Arc::default(),
             settings,
             log_seed: [0x10; 32],
@@ -163,6 +166,7 @@ impl World {
             store: Box::new(Doubtful { store, lies: Arc::clone(&self.store_lies) }),
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
+            host_signer: self.host_signer.clone().map(|signer| signer as Arc<_>),
             log_key,
             clock: Arc::clone(&self.clock) as Arc<_>,
             random: Box::new(self.random.clone()),

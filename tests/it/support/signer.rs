@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex};
 use ed25519_dalek::{Signer as _, SigningKey};
 use hallpass::signer::{SignError, Signer};
 use hallpass::ssh::PublicKey;
-use hallpass::ssh::cert::TbsCert;
+use hallpass::ssh::cert::{Purpose, TbsCert};
 use hallpass::ssh::private::SessionKey;
 
 /// What is wrong with the CA key's backend.
@@ -31,6 +31,7 @@ pub(crate) enum Fault {
 pub(crate) struct Faulty {
     key: SigningKey,
     public_key: PublicKey,
+    purpose: Purpose,
     fault: Mutex<Fault>,
     released: Condvar,
     /// What it was asked to sign, in order.
@@ -39,7 +40,12 @@ pub(crate) struct Faulty {
 
 impl Faulty {
     pub(crate) fn new(seed: [u8; 32]) -> Self {
+        Self::of(seed, Purpose::User)
+    }
+
+    pub(crate) fn of(seed: [u8; 32], purpose: Purpose) -> Self {
         Self {
+            purpose,
             key: SigningKey::from_bytes(&seed),
             public_key: SessionKey::generate(seed).public_key().clone(),
             fault: Mutex::new(Fault::None),
@@ -63,6 +69,10 @@ impl Faulty {
 impl Signer for Faulty {
     fn public_key(&self) -> &PublicKey {
         &self.public_key
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     fn sign(&self, tbs: &TbsCert) -> Result<Vec<u8>, SignError> {
