@@ -25,6 +25,7 @@
 //! | | [`identity`] | people, login challenges, sessions; the proof that somebody has just been authenticated; what an approver signs |
 //! | | [`audit`] | events, canonical entries, the Merkle tree, checkpoints, offline verification |
 //! | | [`policy`] | from text to verdict, with reasons; quorums; a policy's own tests; who gains and loses |
+//! | | [`inventory`] | enrolled hosts as the log tells of them: joining, certificates for them, what they tell of themselves |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
 //! | 3 adapters | [`signer`] | CA key backends: they sign a to-be-signed certificate and nothing else |
 //! | | [`store`] | each change together with its log entries, in one durable transaction; the newest checkpoint in a file apart |
@@ -130,6 +131,7 @@ pub mod fail;
 pub mod host;
 pub mod http;
 pub mod identity;
+pub mod inventory;
 pub mod keyring;
 pub mod name;
 pub mod note;

@@ -111,6 +111,15 @@ fn parse(challenge: &str, key: &MacKey) -> Result<Redemption, LoginRefusal> {
     Ok(Redemption { nonce, expires })
 }
 
+/// What a challenge of ours says that can be answered at `now`.
+pub(super) fn live(challenge: &str, key: &MacKey, now: Timestamp) -> Result<Redemption, LoginRefusal> {
+    let redemption = parse(challenge, key)?;
+    if now >= redemption.expires || now.plus(CHALLENGE_LIFETIME).is_ok_and(|newest| newest < redemption.expires) {
+        return Err(LoginRefusal::Expired);
+    }
+    Ok(redemption)
+}
+
 /// The text that an answer signs. `server` is the public URL as the client was told to use it, without a final slash.
 #[must_use]
 pub fn statement(server: &str, person: &PersonName, challenge: &str) -> String {
@@ -129,10 +138,7 @@ pub fn check(
     service_keys: &BTreeSet<Fingerprint>,
     now: Timestamp,
 ) -> Result<(Proven, Redemption), LoginRefusal> {
-    let redemption = parse(&answer.challenge, key)?;
-    if now >= redemption.expires || now.plus(CHALLENGE_LIFETIME).is_ok_and(|newest| newest < redemption.expires) {
-        return Err(LoginRefusal::Expired);
-    }
+    let redemption = live(&answer.challenge, key, now)?;
     let signed = statement(server, &answer.person, &answer.challenge);
     answer.signature.check(&answer.key, LOGIN_NAMESPACE, signed.as_bytes())?;
     let fingerprint = answer.key.fingerprint();

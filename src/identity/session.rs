@@ -70,7 +70,12 @@ pub enum SessionRefusal {
 /// Makes a token of 32 random bytes: `hps_` and base64url. Returns the secret text and its hash.
 #[must_use]
 pub fn mint(random: [u8; 32]) -> (SecretString, TokenHash) {
-    let token = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&random));
+    mint_as(PREFIX, random)
+}
+
+/// The same for another kind of token, with the prefix that tells it apart.
+pub(super) fn mint_as(prefix: &str, random: [u8; 32]) -> (SecretString, TokenHash) {
+    let token = format!("{prefix}{}", BASE64URL_NOPAD.encode(&random));
     let hash = TokenHash(Sha256::digest(token.as_bytes()).into());
     (SecretString::from(token), hash)
 }
@@ -80,7 +85,12 @@ pub fn mint(random: [u8; 32]) -> (SecretString, TokenHash) {
 /// # Errors
 /// [`SessionRefusal::Unknown`] if it is not in the form of a token (whole, canonical base64url).
 pub fn hash(token: &str) -> Result<TokenHash, SessionRefusal> {
-    let digits = token.strip_prefix(PREFIX).ok_or(SessionRefusal::Unknown)?;
+    hash_as(PREFIX, token)
+}
+
+/// The same for another kind of token.
+pub(super) fn hash_as(prefix: &str, token: &str) -> Result<TokenHash, SessionRefusal> {
+    let digits = token.strip_prefix(prefix).ok_or(SessionRefusal::Unknown)?;
     let bytes = BASE64URL_NOPAD.decode(digits.as_bytes()).map_err(|_spelling| SessionRefusal::Unknown)?;
     if bytes.len() == 32 {
         Ok(TokenHash(Sha256::digest(token.as_bytes()).into()))

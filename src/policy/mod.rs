@@ -86,6 +86,20 @@ pub struct Host {
     pub scope: Scope,
 }
 
+/// A tag that the policy's file and an enrolled host of the same name do not agree about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("host {host} is enrolled with {key}={enrolled}, the file says {key}={file}")]
+pub struct Contradiction {
+    /// The host.
+    pub host: HostName,
+    /// The tag's key.
+    pub key: TagKey,
+    /// Its value in the file.
+    pub file: TagValue,
+    /// Its value in the inventory.
+    pub enrolled: TagValue,
+}
+
 /// Which principals a host's sshd accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -245,6 +259,32 @@ impl Policy {
     /// The hosts it knows, by name.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.values()
+    }
+
+    /// This host.
+    #[must_use]
+    pub fn host(&self, name: &HostName) -> Option<&Host> {
+        self.hosts.get(name)
+    }
+
+    /// This policy with enrolled hosts beside those of its file. An enrolled host counts like one of the file; where both have
+    /// one name, the enrolled host's scope holds, and it has the tags of both.
+    ///
+    /// # Errors
+    /// Every tag for which file and enrolled host have different values.
+    pub fn with_hosts(&self, enrolled: impl IntoIterator<Item = Host>) -> Result<Self, Vec<Contradiction>> {
+        let (mut joined, mut wrong) = (self.clone(), Vec::new());
+        for mut host in enrolled {
+            for (key, value) in self.hosts.get(&host.name).into_iter().flat_map(|plain| &plain.tags) {
+                let has = host.tags.entry(key.clone()).or_insert_with(|| value.clone());
+                if has != value {
+                    let (name, key) = (host.name.clone(), key.clone());
+                    wrong.push(Contradiction { host: name, key, file: value.clone(), enrolled: has.clone() });
+                }
+            }
+            joined.hosts.insert(host.name.clone(), host);
+        }
+        if wrong.is_empty() { Ok(joined) } else { Err(wrong) }
     }
 
     /// The hosts with this tag.

@@ -149,7 +149,7 @@ impl Replay {
         let decided_by = |policy: &PolicyVersion| assert_eq!(Some(*policy), in_force, "the policy in force (P6)");
         if let Some(id) = entry.event.request() {
             let is_over = self.requests.get(&id).is_some_and(|told| OVER.contains(&told.state));
-            let is_outcome = matches!(entry.event, Event::CertificateSigned { .. });
+            let is_outcome = matches!(entry.event, Event::CertificateSigned { .. } | Event::Host(_));
             assert!(!is_over || is_outcome, "{} after it is over: {:?}", id, entry.event);
         }
         match &entry.event {
@@ -158,7 +158,7 @@ impl Replay {
                 assert_eq!(version.0, in_force.map_or(0, |v| v.0) + 1);
                 self.policy = Some(*version);
             }
-            Event::ServiceStarted { .. } | Event::LoggedIn { .. } | Event::LoggedOut { .. } => {}
+            Event::ServiceStarted { .. } | Event::LoggedIn { .. } | Event::LoggedOut { .. } | Event::Host(_) => {}
             Event::Refused { policy, .. } => decided_by(policy),
             Event::Asked { request, person, key, verdict, policy, .. } => {
                 decided_by(policy);

@@ -1,0 +1,249 @@
+//! Whether the logins that hosts report fit what was granted.
+//!
+//! What for: [`judge`] says what does not fit about one login, when a host reports it; a [`Reconciler`] goes through the log and does
+//! the same for all of them, so that an auditor sees it without trusting that the service looked. It also finds grants that
+//! nobody used.
+//!
+//! What not: logins that no host reports: those on hosts that are not enrolled, and those without a certificate of ours.
+//!
+//! Times of logins are by the host's clock, which its check-ins compare with ours.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::entry::Entry;
+use super::event::Event;
+use super::host_event::{Flag, HostEvent};
+use crate::name::{HostName, RequestId};
+use crate::ssh::Fingerprint;
+use crate::time::{Timestamp, Window};
+
+/// How long after a request was ended a login may still come: the time that hosts have to learn of it, and a clock that is a little
+/// off. Ten seconds, our own choice.
+const ENDED_GRACE_S: u64 = 10;
+
+/// What is known of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The hosts it is for.
+    pub hosts: BTreeSet<HostName>,
+    /// The account.
+    pub account: String,
+    /// Its certificates.
+    pub certificates: Vec<Certified>,
+    /// When it was ended before its time.
+    pub ended: Option<Timestamp>,
+}
+
+/// One certificate of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// Its serial.
+    pub serial: u64,
+    /// The CA key.
+    pub ca: Fingerprint,
+    /// Its window.
+    pub window: Window,
+}
+
+/// A login as a host reports it.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    /// On which host.
+    pub host: &'a HostName,
+    /// The certificate's serial.
+    pub serial: u64,
+    /// The CA key that signed it.
+    pub ca: Fingerprint,
+    /// As which account.
+    pub account: &'a str,
+    /// When, by the host's clock.
+    pub at: Timestamp,
+}
+
+/// What does not fit about a login with a certificate of this request; `None` for the request: there is no such request.
+#[must_use]
+pub fn judge(login: &Login<'_>, granted: Option<&Granted>) -> Option<(Flag, String)> {
+    let Login { host, serial, ca, account, at } = *login;
+    let Some(granted) = granted else {
+        return Some((Flag::WithoutRequest, format!("no request has a certificate {serial}")));
+    };
+    let Some(certified) = granted.certificates.iter().find(|known| known.serial == serial) else {
+        return Some((Flag::WithoutRequest, format!("the request has no certificate {serial}")));
+    };
+    let window = certified.window;
+    let wrong = [
+        (certified.ca != ca, Flag::WithoutRequest, format!("certificate {serial} is by another CA key")),
+        (!granted.hosts.contains(host), Flag::OutsideGrant, format!("the request is not for {host}")),
+        (granted.account != account, Flag::OutsideGrant, format!("the request is for {}", granted.account)),
+        (at < window.start(), Flag::OutsideGrant, format!("its window begins at {}", window.start())),
+        (window.is_over(at), Flag::AfterEnd, format!("its window ended at {}", window.end())),
+    ];
+    let early = granted.ended.filter(|ended| at.seconds_since(*ended) > ENDED_GRACE_S);
+    let early = early.map(|ended| (Flag::AfterEnd, format!("the request was ended at {ended}")));
+    wrong.into_iter().find(|(is_wrong, ..)| *is_wrong).map(|(_, flag, why)| (flag, why)).or(early)
+}
+
+/// Something that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub kind: FindingKind,
+    /// The login, or the end of the window that nobody used.
+    pub at: Timestamp,
+    /// The log entry: the login's, or that of the certificate that nobody used.
+    pub entry: u64,
+    /// On which host; of several that nobody used, none.
+    pub host: Option<HostName>,
+    /// The request, if it is about one.
+    pub request: Option<RequestId>,
+    /// The certificate's serial.
+    pub serial: u64,
+    /// One sentence.
+    pub why: String,
+}
+
+/// What kind of thing does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FindingKind {
+    /// A login.
+    Login(Flag),
+    /// A certificate was made, its window is over, and no enrolled host reports a login with it.
+    NeverUsed,
+}
+
+impl FindingKind {
+    /// `without_request`, `outside_grant`, `after_end` or `never_used`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Login(flag) => flag.word(),
+            Self::NeverUsed => "never_used",
+        }
+    }
+}
+
+/// What a whole log shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Logins looked at.
+    pub sessions: u64,
+    /// What does not fit, by entry.
+    pub findings: Vec<Finding>,
+}
+
+/// Goes through a log, entry by entry.
+#[derive(Debug)]
+pub struct Reconciler {
+    since: Timestamp,
+    requests: BTreeMap<RequestId, (Granted, bool)>,
+    /// Enrolled at some time: only these report anything.
+    reporting: BTreeSet<HostName>,
+    found: Reconciled,
+}
+
+impl Reconciler {
+    /// Looks at logins, and at windows that ended, from `since` on; what was granted before counts as well.
+    #[must_use]
+    pub fn new(since: Timestamp) -> Self {
+        Self { since, requests: BTreeMap::new(), reporting: BTreeSet::new(), found: Reconciled::default() }
+    }
+
+    /// Takes the next entry.
+    pub fn take(&mut self, entry: &Entry) {
+        match &entry.event {
+            Event::Asked { request, hosts, account, .. } => {
+                let (hosts, account) = (hosts.clone(), account.to_string());
+                let granted = Granted { hosts, account, certificates: Vec::new(), ended: None };
+                self.requests.insert(*request, (granted, false));
+            }
+            Event::Narrowed { request, hosts, .. } => {
+                if let Some((granted, _)) = self.requests.get_mut(request).filter(|(g, _)| g.certificates.is_empty()) {
+                    granted.hosts.clone_from(hosts);
+                }
+            }
+            Event::CertificateToBeSigned { request, serial, ca, window, .. } => {
+                if let Some((granted, _)) = self.requests.get_mut(request) {
+                    granted.certificates.push(Certified { serial: serial.number(), ca: *ca, window: *window });
+                }
+            }
+            Event::Ended { request, .. } => {
+                if let Some((granted, _)) = self.requests.get_mut(request) {
+                    granted.ended = Some(entry.at);
+                }
+            }
+            Event::Host(event) => self.take_host(event, entry.index),
+            Event::LogStarted { .. }
+            | Event::ServiceStarted { .. }
+            | Event::PolicyApplied { .. }
+            | Event::LoggedIn { .. }
+            | Event::LoggedOut { .. }
+            | Event::Refused { .. }
+            | Event::Approved { .. }
+            | Event::Granted { .. }
+            | Event::Denied { .. }
+            | Event::Withdrawn { .. }
+            | Event::Lapsed { .. }
+            | Event::CertificateSigned { .. }
+            | Event::CertificateRefused { .. }
+            | Event::ExtensionAsked { .. }
+            | Event::Expired { .. } => {}
+        }
+    }
+
+    fn take_host(&mut self, event: &HostEvent, entry: u64) {
+        if let HostEvent::HostEnrolled { host, .. } = event {
+            self.reporting.insert(host.clone());
+        }
+        let HostEvent::SessionOpened { host, serial, ca, account, opened, request, .. } = event else { return };
+        let known = request.and_then(|id| self.requests.get_mut(&id));
+        let granted = known.map(|(granted, is_used)| {
+            *is_used = true;
+            granted.clone()
+        });
+        if *opened < self.since {
+            return;
+        }
+        self.found.sessions = self.found.sessions.saturating_add(1);
+        let login = Login { host, serial: *serial, ca: *ca, account, at: *opened };
+        let Some((flag, why)) = judge(&login, granted.as_ref()) else { return };
+        self.found.findings.push(Finding {
+            kind: FindingKind::Login(flag),
+            at: *opened,
+            entry,
+            host: Some(host.clone()),
+            request: *request,
+            serial: *serial,
+            why,
+        });
+    }
+
+    /// What was found, with the grants that nobody has used and whose window was over at `now`.
+    #[must_use]
+    pub fn finish(mut self, now: Timestamp) -> Reconciled {
+        let reporting = &self.reporting;
+        let unused = self.requests.iter().filter(|(_, (granted, is_used))| {
+            // A host that reports nothing shows nothing by its silence.
+            !is_used && granted.hosts.iter().all(|host| reporting.contains(host))
+        });
+        for (request, (granted, _)) in unused {
+            let Some(last) = granted.certificates.last() else { continue };
+            let end = last.window.end();
+            if end > now || end < self.since {
+                continue;
+            }
+            let hosts: Vec<&str> = granted.hosts.iter().map(HostName::as_str).collect();
+            self.found.findings.push(Finding {
+                kind: FindingKind::NeverUsed,
+                at: end,
+                entry: last.serial,
+                host: granted.hosts.first().filter(|_| granted.hosts.len() == 1).cloned(),
+                request: Some(*request),
+                serial: last.serial,
+                why: format!("nobody logged in to {} as {}", hosts.join(", "), granted.account),
+            });
+        }
+        self.found.findings.sort_by_key(|finding| finding.entry);
+        self.found
+    }
+}

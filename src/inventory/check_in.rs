@@ -1,0 +1,125 @@
+//! What a host tells of itself, and what of it is news for the log.
+//!
+//! A host checks in every few minutes and mostly says the same. What it says is kept as it is; an entry is written only when
+//! something changed that somebody would act on: what runs there, the guard, the CA keys, a clock that went wrong, risky settings.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::BTreeSet;
+
+use crate::audit::host_event::HostEvent;
+use crate::name::{Digest, HostName};
+use crate::ssh::Fingerprint;
+use crate::time::Timestamp;
+
+/// How far a host's clock may be off before it counts as wrong: ten seconds. Our own choice; backdating covers 30.
+const CLOCK_OK_MS: u64 = 10_000;
+
+/// A host that was silent for longer is stale: three check-ins of five minutes. Our own choice.
+pub const STALE_AFTER_S: u64 = 15 * 60;
+
+/// What a host tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckIn {
+    /// Version of hallpass.
+    pub program: String,
+    /// Version of sshd.
+    pub sshd: String,
+    /// The operating system.
+    pub os: String,
+    /// Whether the guard is armed.
+    pub guard: bool,
+    /// SHA-256 of the file of CA keys that sshd reads.
+    pub file_sha256: Digest,
+    /// The CA keys in it.
+    pub keys: BTreeSet<Fingerprint>,
+    /// Those with which a login to itself has worked.
+    pub proven: BTreeSet<Fingerprint>,
+    /// How far its clock is ahead, in milliseconds.
+    pub clock_ms: i64,
+    /// Settings that weaken what hallpass promises.
+    pub risky: BTreeSet<String>,
+    /// How many sessions are open.
+    pub sessions: u64,
+}
+
+/// What a host told last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub check_in: CheckIn,
+}
+
+/// How far a host follows the trust bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustState {
+    /// A login to itself has worked with every key.
+    Proven,
+    /// Its sshd's file has every key.
+    Delivered,
+    /// A key is missing.
+    Behind,
+}
+
+impl TrustState {
+    /// `proven`, `delivered` or `behind`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Delivered => "delivered",
+            Self::Behind => "behind",
+        }
+    }
+}
+
+impl CheckIn {
+    /// How far it follows a bundle of these keys.
+    #[must_use]
+    pub fn trust(&self, bundle: &BTreeSet<Fingerprint>) -> TrustState {
+        if !self.keys.is_superset(bundle) {
+            TrustState::Behind
+        } else if self.proven.is_superset(bundle) {
+            TrustState::Proven
+        } else {
+            TrustState::Delivered
+        }
+    }
+
+    /// Whether its clock is near ours.
+    #[must_use]
+    pub const fn is_clock_ok(&self) -> bool {
+        self.clock_ms.unsigned_abs() <= CLOCK_OK_MS
+    }
+
+    /// The entry to be written, if this is news after what the host said before.
+    #[must_use]
+    pub fn news(&self, host: &HostName, before: Option<&Self>) -> Option<HostEvent> {
+        let now = self.event(host);
+        if before.is_some_and(|before| before.event(host) == now) { None } else { Some(now) }
+    }
+
+    fn event(&self, host: &HostName) -> HostEvent {
+        HostEvent::CheckInChanged {
+            host: host.clone(),
+            program: self.program.clone(),
+            sshd: self.sshd.clone(),
+            os: self.os.clone(),
+            guard: self.guard,
+            clock_ok: self.is_clock_ok(),
+            file_sha256: self.file_sha256,
+            keys: self.keys.clone(),
+            proven: self.proven.clone(),
+            risky: self.risky.clone(),
+        }
+    }
+}
+
+impl Seen {
+    /// Whether that is longer ago than a host in order lets pass.
+    #[must_use]
+    pub const fn is_stale(&self, now: Timestamp) -> bool {
+        now.seconds_since(self.at) > STALE_AFTER_S
+    }
+}

@@ -1,0 +1,294 @@
+//! Whether a host may join: the token, the name, the keys, the tags, and what is known already.
+//!
+//! | Known already | Offered | Answer |
+//! |---|---|---|
+//! | nothing | a name that the token gives | enrolled |
+//! | the name, with this identity key | anything the token gives | enrolled anew (a retried call spends no second use of the token) |
+//! | the name, with another key | | refused and noted: a host that was set up anew, or somebody else |
+//! | one of the keys, under another name | | refused and noted: a clone, or a renamed host |
+//! | a further name that is another host's | | refused |
+//!
+//! Retiring the host first lets both through.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use super::{EnrolledHost, Inventory, Join, pairs};
+use crate::audit::host_event::HostEvent;
+use crate::identity::host::ProvenKeys;
+use crate::identity::session::TokenHash;
+use crate::name::{HostName, JoinId, Tag, TagKey, TagValue};
+use crate::policy::Policy;
+use crate::ssh::{Fingerprint, KeyAlgorithm, PublicKey};
+use crate::time::Timestamp;
+
+/// The most further names of a host. Our own choice; a host certificate holds 256.
+pub const NAMES_MAX: usize = 16;
+
+/// The most tags of a host: as many as a `[[host]]` of a policy has.
+pub const TAGS_MAX: usize = 64;
+
+/// What a host asks for when it joins.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The hash of its join token.
+    pub token: TokenHash,
+    /// Tags, besides those of the token.
+    pub tags: BTreeSet<Tag>,
+    /// Further names.
+    pub names: BTreeSet<HostName>,
+}
+
+/// What it must not clash with besides other hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The policy of the file, without enrolled hosts.
+    pub policy: &'a Policy,
+    /// Keys that sign for the service.
+    pub service_keys: &'a BTreeSet<Fingerprint>,
+}
+
+/// Why a host may not join; safe to show to whoever holds a join token.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum EnrolRefusal {
+    /// No such token.
+    #[error("the join token is not one of this service")]
+    Token,
+    /// It was good once.
+    #[error("the join token {0} is {1}; ask an operator for a new one")]
+    Over(JoinId, &'static str),
+    /// It does not give this name.
+    #[error("join token {join} does not give the name {name}; it gives {given}")]
+    Name {
+        /// The token.
+        join: JoinId,
+        /// The name.
+        name: HostName,
+        /// What it gives.
+        given: String,
+    },
+    /// A tag says otherwise than the token or the policy's file.
+    #[error("the tag {key} is {wanted} here, but {fixed} by {by}")]
+    Tag {
+        /// Its key.
+        key: TagKey,
+        /// What the host says.
+        wanted: TagValue,
+        /// What it must be.
+        fixed: TagValue,
+        /// Who says so.
+        by: String,
+    },
+    /// Another host has this name.
+    #[error("the name {name} belongs to {owner}")]
+    NameTaken {
+        /// The name.
+        name: HostName,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Too much of something.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// The name or a key is that of a host that is known: noted in the inventory.
+    #[error("{why}")]
+    Known {
+        /// The host that is known.
+        known: HostName,
+        /// What does not fit.
+        why: String,
+        /// What is written about it; nothing if it was noted before.
+        event: Option<Box<HostEvent>>,
+    },
+}
+
+/// Decides whether the host with these keys may join at `now`; the event is the whole change.
+///
+/// # Errors
+/// [`EnrolRefusal`].
+pub fn enrol(
+    inventory: &Inventory,
+    proven: &ProvenKeys,
+    wish: Wish,
+    around: Surroundings<'_>,
+    now: Timestamp,
+) -> Result<HostEvent, EnrolRefusal> {
+    let host = proven.host();
+    let Wish { token, tags, names } = wish;
+    let known = inventory.host(host).filter(|known| known.is_active);
+    let join = inventory.joins.values().find(|join| join.token == token).ok_or(EnrolRefusal::Token)?;
+    check_token(join, known, now)?;
+    let keys = identity_first(proven.keys(), known)?;
+    check_keys(&keys, around)?;
+    check_known(inventory, host, join, &keys)?;
+    check_names(inventory, host, join, &names, around.policy)?;
+    let tags = joined_tags(host, join, tags, around.policy)?;
+    Ok(HostEvent::HostEnrolled { host: host.clone(), join: join.id.clone(), keys, names, tags })
+}
+
+/// A host that comes again with the token that it joined with spends no second use of it.
+fn check_token(join: &Join, known: Option<&EnrolledHost>, now: Timestamp) -> Result<(), EnrolRefusal> {
+    let is_again = known.is_some_and(|known| known.join == join.id);
+    match join.state(now) {
+        "open" => Ok(()),
+        "spent" if is_again && now < join.expires => Ok(()),
+        state => Err(EnrolRefusal::Over(join.id.clone(), state)),
+    }
+}
+
+/// The keys with the identity first: what it was, else the first Ed25519 key, else the first.
+fn identity_first(keys: &[PublicKey], known: Option<&EnrolledHost>) -> Result<Vec<PublicKey>, EnrolRefusal> {
+    let distinct: BTreeSet<&PublicKey> = keys.iter().collect();
+    if distinct.len() != keys.len() {
+        return Err(EnrolRefusal::Invalid("a key is given twice"));
+    }
+    let was = known.and_then(EnrolledHost::identity).and_then(|was| keys.iter().position(|key| key == was));
+    let usual = || keys.iter().position(|key| key.algorithm() == KeyAlgorithm::Ed25519);
+    let mut keys = keys.to_vec();
+    if let Some(place) = was.or_else(usual) {
+        keys.get_mut(..=place).unwrap_or_default().rotate_right(1);
+    }
+    Ok(keys)
+}
+
+fn check_keys(keys: &[PublicKey], around: Surroundings<'_>) -> Result<(), EnrolRefusal> {
+    let directory = around.policy.directory();
+    for key in keys {
+        if key.algorithm().is_security_key() {
+            return Err(EnrolRefusal::Invalid("a security key is no host key"));
+        }
+        if around.service_keys.contains(&key.fingerprint()) {
+            return Err(EnrolRefusal::Invalid("one of the keys is a signing key of the service"));
+        }
+        if directory.people().any(|person| person.keys.contains(key)) {
+            return Err(EnrolRefusal::Invalid("one of the keys is a person's login key"));
+        }
+    }
+    Ok(())
+}
+
+/// A name keeps its key, and a key its name, until an operator retires the host.
+fn check_known(inventory: &Inventory, host: &HostName, join: &Join, keys: &[PublicKey]) -> Result<(), EnrolRefusal> {
+    let Some(identity) = keys.first() else { return Err(EnrolRefusal::Invalid("there is no key")) };
+    let refused = |known: &EnrolledHost, why: String| {
+        let key = identity.fingerprint();
+        let is_noted = known.conflicts.iter().any(|noted| noted.key == key && noted.name == *host);
+        let event = HostEvent::HostRefused {
+            host: host.clone(),
+            join: join.id.clone(),
+            key,
+            known: known.name.clone(),
+            why: why.clone(),
+        };
+        let event = if is_noted { None } else { Some(Box::new(event)) };
+        EnrolRefusal::Known { known: known.name.clone(), why, event }
+    };
+    if let Some(known) = inventory.host(host).filter(|known| known.is_active)
+        && known.identity() != Some(identity)
+    {
+        return Err(refused(known, format!("the host {host} is enrolled with another key")));
+    }
+    let others = inventory.active().filter(|other| other.name != *host);
+    match others.filter(|other| other.keys.iter().any(|key| keys.contains(key))).min_by_key(|other| &other.name) {
+        Some(other) => Err(refused(other, format!("a key of {host} is that of the enrolled host {}", other.name))),
+        None => Ok(()),
+    }
+}
+
+fn check_names(
+    inventory: &Inventory,
+    host: &HostName,
+    join: &Join,
+    names: &BTreeSet<HostName>,
+    policy: &Policy,
+) -> Result<(), EnrolRefusal> {
+    if names.len() > NAMES_MAX {
+        return Err(EnrolRefusal::Invalid("a host has at most 16 further names"));
+    }
+    if names.contains(host) {
+        return Err(EnrolRefusal::Invalid("the host's own name is among its further names"));
+    }
+    for name in names.iter().chain([host]) {
+        if !join.names.iter().any(|pattern| pattern.matches(name)) {
+            let given: Vec<&str> = join.names.iter().map(|pattern| pattern.as_str()).collect();
+            let (join, name, given) = (join.id.clone(), name.clone(), given.join(", "));
+            return Err(EnrolRefusal::Name { join, name, given });
+        }
+        let others = || inventory.active().filter(|other| other.name != *host);
+        let owner = others().find(|other| other.name == *name || other.names.contains(name));
+        if let Some(owner) = owner {
+            let owner = format!("the enrolled host {}", owner.name);
+            return Err(EnrolRefusal::NameTaken { name: name.clone(), owner });
+        }
+        if name != host && policy.host(name).is_some() {
+            let owner = "a host of the policy's file".to_owned();
+            return Err(EnrolRefusal::NameTaken { name: name.clone(), owner });
+        }
+    }
+    Ok(())
+}
+
+/// The host's tags with those of the token; neither the token nor the policy's file may be contradicted, nor the host itself.
+fn joined_tags(
+    host: &HostName,
+    join: &Join,
+    wanted: BTreeSet<Tag>,
+    policy: &Policy,
+) -> Result<BTreeSet<Tag>, EnrolRefusal> {
+    let tags: BTreeSet<Tag> = wanted.into_iter().chain(join.tags.iter().cloned()).collect();
+    let by_key = pairs(&tags);
+    for tag in &tags {
+        // Two values of one key: one of them is not in the map.
+        let other = tags.iter().find(|other| other.key == tag.key && other.value != tag.value);
+        if let Some(other) = other {
+            let (wanted, fixed) = if join.tags.contains(tag) { (other, tag) } else { (tag, other) };
+            let by = if join.tags.contains(fixed) { "the join token" } else { "another tag of the host" };
+            return Err(refuse_tag(wanted, fixed.value.clone(), by));
+        }
+    }
+    if by_key.len() > TAGS_MAX {
+        return Err(EnrolRefusal::Invalid("a host has at most 64 tags"));
+    }
+    check_tags_with_file(host, &tags, policy)?;
+    Ok(tags)
+}
+
+fn refuse_tag(wanted: &Tag, fixed: TagValue, by: &str) -> EnrolRefusal {
+    EnrolRefusal::Tag { key: wanted.key.clone(), wanted: wanted.value.clone(), fixed, by: by.to_owned() }
+}
+
+/// Whether these tags of an enrolled host agree with what the policy's file says of a host of the same name.
+fn check_tags_with_file(host: &HostName, tags: &BTreeSet<Tag>, policy: &Policy) -> Result<(), EnrolRefusal> {
+    let Some(plain) = policy.host(host) else { return Ok(()) };
+    for tag in tags {
+        if let Some(fixed) = plain.tags.get(&tag.key).filter(|fixed| **fixed != tag.value) {
+            return Err(refuse_tag(tag, fixed.clone(), "the policy's file"));
+        }
+    }
+    Ok(())
+}
+
+/// The host's tags after some were set and others taken away.
+///
+/// # Errors
+/// [`EnrolRefusal`] when there would be too many, or they would contradict the policy's file.
+pub fn retag(
+    host: &EnrolledHost,
+    set: &BTreeSet<Tag>,
+    unset: &BTreeSet<TagKey>,
+    policy: &Policy,
+) -> Result<BTreeSet<Tag>, EnrolRefusal> {
+    let is_replaced = |tag: &Tag| unset.contains(&tag.key) || set.iter().any(|new| new.key == tag.key);
+    if set.iter().any(|tag| unset.contains(&tag.key)) || pairs(set).len() != set.len() {
+        return Err(EnrolRefusal::Invalid("a tag is given twice"));
+    }
+    let kept = host.tags.iter().filter(|tag| !is_replaced(tag)).cloned();
+    let tags: BTreeSet<Tag> = kept.chain(set.iter().cloned()).collect();
+    if tags.len() > TAGS_MAX {
+        return Err(EnrolRefusal::Invalid("a host has at most 64 tags"));
+    }
+    check_tags_with_file(&host.name, &tags, policy)?;
+    Ok(tags)
+}

@@ -1,0 +1,267 @@
+//! Enrolled hosts: who may join, which hosts there are, what they may be certified for, and what they tell of themselves.
+//!
+//! What for: an [`Inventory`] is made of the log's entries about it and of nothing else, in their order, so that a host, a tag, a key or
+//! a join token exists only because the log says so. The service decides on one inventory and saves by compare-and-swap on how
+//! many entries it is made of; there is no row that could say something else.
+//!
+//! What not: no policy (`policy` takes the hosts as an argument), no storing, no network.
+//!
+//! Invariants: names, further names and keys of active hosts are all different; a retired host is no host; the names and tags of a
+//! host are those that its join token gave, but for tags that an operator changed.
+//!
+//! | File | What |
+//! |---|---|
+//! | `enrol.rs` | whether a host may join, again or anew |
+//! | `permit.rs` | certificates for a host's keys and for its login to itself |
+//! | `check_in.rs` | what a host tells of itself, and what of it is news |
+//!
+//! *Why no tables of hosts and tokens?* Rows would have to be compared with the log at each use, and what a row leaves out can't be
+//! compared. An inventory has some hundred entries for each hundred hosts, and reads in a blink.
+#![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+pub mod check_in;
+pub mod enrol;
+pub mod permit;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::audit::entry::Entry;
+use crate::audit::event::Event;
+use crate::audit::host_event::HostEvent;
+use crate::identity::session::TokenHash;
+use crate::name::{HostName, JoinId, NamePattern, PersonName, Tag, TagKey, TagValue};
+use crate::policy::{Host, Scope};
+use crate::ssh::{Fingerprint, PublicKey};
+use crate::time::Timestamp;
+
+/// How many refused attempts on a host's name or keys are shown; older ones are in the log.
+const CONFLICTS_MAX: usize = 16;
+
+/// The hosts and join tokens that the log tells of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    entries: u64,
+    hosts: BTreeMap<HostName, EnrolledHost>,
+    joins: BTreeMap<JoinId, Join>,
+}
+
+/// A host that has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrolledHost {
+    /// Its name.
+    pub name: HostName,
+    /// Its tags.
+    pub tags: BTreeSet<Tag>,
+    /// Further names of its host certificate.
+    pub names: BTreeSet<HostName>,
+    /// Its SSH host keys, its identity first.
+    pub keys: Vec<PublicKey>,
+    /// The token with which it joined last.
+    pub join: JoinId,
+    /// When it joined first, since it was retired last.
+    pub enrolled: Timestamp,
+    /// Whether it is enrolled now; else it was retired or has left.
+    pub is_active: bool,
+    /// The newest attempts to take its name or keys, oldest first.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// An attempt to take a host's name or keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// When.
+    pub at: Timestamp,
+    /// The name that was given.
+    pub name: HostName,
+    /// The key that it had.
+    pub key: Fingerprint,
+    /// What did not fit.
+    pub why: String,
+}
+
+/// A join token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Its id.
+    pub id: JoinId,
+    /// Who made it.
+    pub by: PersonName,
+    /// When.
+    pub created: Timestamp,
+    /// The first second it is no longer valid.
+    pub expires: Timestamp,
+    /// How many hosts may join with it.
+    pub uses: u64,
+    /// How many have.
+    pub used: u64,
+    /// Those that have.
+    pub hosts: BTreeSet<HostName>,
+    /// Names that it gives.
+    pub names: BTreeSet<NamePattern>,
+    /// Tags that it fixes.
+    pub tags: BTreeSet<Tag>,
+    /// Whether it was taken back.
+    pub is_revoked: bool,
+    token: TokenHash,
+}
+
+impl Join {
+    /// `open`, `revoked`, `expired` or `spent`.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> &'static str {
+        if self.is_revoked {
+            "revoked"
+        } else if self.used >= self.uses {
+            "spent"
+        } else if now >= self.expires {
+            "expired"
+        } else {
+            "open"
+        }
+    }
+}
+
+impl EnrolledHost {
+    /// The key that it shows who it is with.
+    #[must_use]
+    pub fn identity(&self) -> Option<&PublicKey> {
+        self.keys.first()
+    }
+
+    /// As policy sees it: an enrolled host is always opened by `account@host`.
+    #[must_use]
+    pub fn for_policy(&self) -> Host {
+        Host { name: self.name.clone(), tags: pairs(&self.tags), scope: Scope::Host }
+    }
+}
+
+/// Tags by key.
+fn pairs(tags: &BTreeSet<Tag>) -> BTreeMap<TagKey, TagValue> {
+    tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect()
+}
+
+impl Inventory {
+    /// How many of the log's entries it is made of; grows with each change.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// All hosts, also retired ones, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = &EnrolledHost> {
+        self.hosts.values()
+    }
+
+    /// The hosts that are enrolled now, by name.
+    pub fn active(&self) -> impl Iterator<Item = &EnrolledHost> {
+        self.hosts.values().filter(|host| host.is_active)
+    }
+
+    /// This host, also if it is retired.
+    #[must_use]
+    pub fn host(&self, name: &HostName) -> Option<&EnrolledHost> {
+        self.hosts.get(name)
+    }
+
+    /// All join tokens, by id.
+    pub fn joins(&self) -> impl Iterator<Item = &Join> {
+        self.joins.values()
+    }
+
+    /// This join token.
+    #[must_use]
+    pub fn join(&self, id: &JoinId) -> Option<&Join> {
+        self.joins.get(id)
+    }
+
+    /// Takes the next entry; one that is not about hosts changes nothing.
+    pub fn take(&mut self, entry: &Entry) {
+        let Event::Host(event) = &entry.event else { return };
+        if event.is_of_inventory() {
+            self.entries = self.entries.saturating_add(1);
+            self.take_event(event, entry.at);
+        }
+    }
+
+    fn take_event(&mut self, event: &HostEvent, at: Timestamp) {
+        match event {
+            HostEvent::JoinCreated { join, by, token, uses, expires, names, tags } => {
+                let new = Join {
+                    id: join.clone(),
+                    by: by.clone(),
+                    created: at,
+                    expires: *expires,
+                    uses: *uses,
+                    used: 0,
+                    hosts: BTreeSet::new(),
+                    names: names.clone(),
+                    tags: tags.clone(),
+                    is_revoked: false,
+                    token: TokenHash(*token.bytes()),
+                };
+                self.joins.insert(join.clone(), new);
+            }
+            HostEvent::JoinRevoked { join, .. } => {
+                if let Some(join) = self.joins.get_mut(join) {
+                    join.is_revoked = true;
+                }
+            }
+            HostEvent::HostEnrolled { host, join, keys, names, tags } => {
+                self.take_host(host, join, (keys, names, tags), at);
+            }
+            HostEvent::HostRefused { host, key, known, why, .. } => {
+                if let Some(known) = self.hosts.get_mut(known) {
+                    known.conflicts.push(Conflict { at, name: host.clone(), key: *key, why: why.clone() });
+                    let over = known.conflicts.len().saturating_sub(CONFLICTS_MAX);
+                    known.conflicts.drain(..over);
+                }
+            }
+            HostEvent::HostTagged { host, tags, .. } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.tags.clone_from(tags);
+                }
+            }
+            HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.is_active = false;
+                }
+            }
+            HostEvent::HostCertificateToBeSigned { .. }
+            | HostEvent::HostCertificateSigned { .. }
+            | HostEvent::CheckCertificateToBeSigned { .. }
+            | HostEvent::CheckCertificateSigned { .. }
+            | HostEvent::CheckInChanged { .. }
+            | HostEvent::SessionOpened { .. }
+            | HostEvent::SessionEnded { .. }
+            | HostEvent::SessionRefused { .. }
+            | HostEvent::SessionFlagged { .. } => {}
+        }
+    }
+
+    fn take_host(
+        &mut self,
+        name: &HostName,
+        join: &JoinId,
+        (keys, names, tags): (&[PublicKey], &BTreeSet<HostName>, &BTreeSet<Tag>),
+        at: Timestamp,
+    ) {
+        let known = self.hosts.get(name).filter(|known| known.is_active);
+        let is_again = known.is_some_and(|known| known.join == *join);
+        let (enrolled, conflicts) = known.map_or((at, Vec::new()), |known| (known.enrolled, known.conflicts.clone()));
+        if let Some(join) = self.joins.get_mut(join) {
+            join.used = join.used.saturating_add(u64::from(!is_again));
+            join.hosts.insert(name.clone());
+        }
+        let host = EnrolledHost {
+            name: name.clone(),
+            tags: tags.clone(),
+            names: names.clone(),
+            keys: keys.to_vec(),
+            join: join.clone(),
+            enrolled,
+            is_active: true,
+            conflicts,
+        };
+        self.hosts.insert(name.clone(), host);
+    }
+}
