@@ -14,6 +14,9 @@ use super::failure::{Exit, Failure};
 use crate::host::guard::{self, Login, Passed, Refused};
 use crate::host::judgement::Rules;
 use crate::host::principals::{Question, answer};
+use crate::host::sessions::{Sessions, Tended};
+use crate::host::settings::Settings;
+use crate::host::spool::Spool;
 use crate::host::{journal, settings, watch};
 
 const GUARD_HELP: &str = "\
@@ -34,6 +37,11 @@ In sshd_config, the first on one line:
 Prints the principals of this host for the account, one on each line, or nothing. The host's
 name and tags are in /etc/hallpass/host.toml (or the file that --config names).";
 
+const TEND_HELP: &str = "\
+Each session by certificate has a small process that ends it. Should one be gone (killed by root),
+this starts another; a session whose record makes no sense is ended, and what is over is
+forgotten. Run it once as root after such an accident, or from a timer on hosts without the daemon.";
+
 /// `hallpass host …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostCommand {
@@ -43,6 +51,9 @@ pub(crate) enum HostCommand {
     /// Say which principals open an account (run by sshd)
     #[command(after_help = PRINCIPALS_HELP)]
     Principals(PrincipalsArgs),
+    /// Start watchers again for sessions that have none
+    #[command(after_help = TEND_HELP)]
+    Tend,
     /// Started by the guard
     #[command(hide = true)]
     Watch(WatchArgs),
@@ -68,6 +79,9 @@ pub(crate) struct PrincipalsArgs {
 /// Arguments of `hallpass host watch`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WatchArgs {
+    /// Where events are put down
+    #[arg(long, value_name = "FOLDER")]
+    spool: PathBuf,
     /// The session's record
     #[arg(value_name = "FILE")]
     record: PathBuf,
@@ -81,10 +95,10 @@ pub(crate) fn run(context: &Context, command: &HostCommand) -> Result<(), Failur
     let settings = context.globals.config.as_deref().unwrap_or_else(|| Path::new(settings::PATH));
     match command {
         HostCommand::Guard => guard(settings),
+        HostCommand::Tend => tend(context, settings),
         HostCommand::Principals(args) => principals(context, settings, args),
-        HostCommand::Watch(args) => {
-            watch::run(&args.record).map_err(|why| not_ready("cannot watch over a session", why))
-        }
+        HostCommand::Watch(args) => watch::run(&args.record, Spool::at(&args.spool))
+            .map_err(|why| not_ready("cannot watch over a session", why)),
     }
 }
 
@@ -102,8 +116,9 @@ fn guard(settings: &Path) -> Result<(), Failure> {
     let login = Login {
         account: std::env::var_os("PAM_USER").unwrap_or_default().to_string_lossy().into_owned(),
         auth_info: std::env::var_os("SSH_AUTH_INFO_0").map(std::os::unix::ffi::OsStringExt::into_vec),
+        from: std::env::var_os("SSH_CONNECTION").and_then(|text| text.to_str()?.split(' ').next()?.parse().ok()),
     };
-    let program = std::env::current_exe().map_err(|e| not_ready("cannot find our own program", e.to_string()))?;
+    let program = own_program()?;
     let from = std::env::var_os("PAM_RHOST").unwrap_or_default();
     let who = format!("{} from {}", login.account, from.to_string_lossy());
     match guard::open(&login, settings, &program) {
@@ -130,6 +145,23 @@ fn guard(settings: &Path) -> Result<(), Failure> {
     }
 }
 
+/// `hallpass host tend`.
+fn tend(context: &Context, settings: &Path) -> Result<(), Failure> {
+    let failed = |why| not_ready("cannot look after the sessions of this host", why);
+    let settings = Settings::load(settings).map_err(failed)?;
+    let program = own_program()?;
+    let tended = Sessions::open(&settings, &program).and_then(|sessions| sessions.tend()).map_err(failed)?;
+    let Tended { watched, forgotten, ended } = tended;
+    context.out.answer(
+        &serde_json::json!({ "schema": "hallpass.host-tend.v1", "watched": watched, "forgotten": forgotten, "ended": ended }),
+        &format!("watched again: {watched}; ended: {ended}; over: {forgotten}"),
+    )
+}
+
+fn own_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| not_ready("cannot find our own program", error.to_string()))
+}
+
 /// `hallpass host principals`.
 fn principals(context: &Context, settings: &Path, args: &PrincipalsArgs) -> Result<(), Failure> {
     let refused = |why: String| {
@@ -140,7 +172,10 @@ fn principals(context: &Context, settings: &Path, args: &PrincipalsArgs) -> Resu
     let question = Question { user: &args.user, serial: &args.serial, key_id: &args.key_id, certificate: &args.cert };
     let principals = answer(&rules, &question).map_err(|denial| refused(denial.to_string()))?;
     let principals: Vec<String> = principals.iter().map(ToString::to_string).collect();
-    context.out.answer(&serde_json::json!({ "principals": principals }), &principals.join("\n"))
+    context.out.answer(
+        &serde_json::json!({ "schema": "hallpass.host-principals.v1", "principals": principals }),
+        &principals.join("\n"),
+    )
 }
 
 fn not_ready(what: &str, why: String) -> Failure {

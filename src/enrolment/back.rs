@@ -22,7 +22,8 @@ fn is_sshds(path: &str) -> bool {
 pub async fn take_back(memory: &Memory, which: Which, ledger: &Ledger, sshd: &Sshd) -> Left {
     let mut left = Vec::new();
     let mut note = |outcome: Result<(), String>| left.extend(outcome.err());
-    if ledger.has_unit {
+    // A change starts the daemon only once it holds.
+    if ledger.has_unit && which == Which::Enrolment {
         note(machine::stop_unit().await);
     }
     note(memory.restore(which, ledger, is_sshds));

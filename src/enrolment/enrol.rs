@@ -269,13 +269,10 @@ impl Prepared {
         }
     }
 
-    fn link(&mut self) -> Result<Link, Stop> {
-        if self.keys.is_empty() {
-            return Err(Stop::Unable("there is no host key".to_owned()));
-        }
-        let identity = self.keys.remove(0);
-        let again = facts::host_keys(&Root::default(), &self.facts).map_err(Stop::Unable)?;
-        self.keys = again;
+    /// The line, with the first host key as the host's identity.
+    fn link(&self) -> Result<Link, Stop> {
+        let identity = facts::host_keys(&Root::default(), &self.facts).map_err(Stop::Unable)?.into_iter().next();
+        let identity = identity.ok_or_else(|| Stop::Unable("there is no host key".to_owned()))?;
         Ok(Link::new(self.request.server.clone(), self.request.name.clone(), identity))
     }
 

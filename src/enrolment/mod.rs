@@ -11,15 +11,22 @@
 //! Invariants: the whole way back is durable before the first step forward; an sshd that could be logged in to before can be logged in to
 //! after, whatever happens in between.
 
+pub mod about;
+pub mod back;
+pub mod check_in;
 pub mod diff;
+pub mod enrol;
 pub mod facts;
 pub mod ledger;
+pub mod link;
+pub mod machine;
 pub mod memory;
 pub mod pam;
 pub mod places;
 pub mod plan;
 pub mod programs;
 pub mod self_login;
+pub mod service_file;
 pub mod sshd;
 pub mod sshd_config;
 pub mod texts;

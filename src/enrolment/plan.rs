@@ -55,8 +55,8 @@ pub struct Wish {
     pub may_replace: bool,
     /// Where host certificates will be, as far as there are some.
     pub certificates: Vec<String>,
-    /// `host-service.toml`.
-    pub service: String,
+    /// `host-service.toml`; `None` before the service has named its log key.
+    pub service: Option<String>,
     /// The trust bundle; `None` before the service has given it.
     pub bundle: Option<String>,
 }
@@ -156,7 +156,7 @@ pub fn plan(facts: &Facts, wish: &Wish) -> Result<Plan, Vec<Obstacle>> {
     let ours = |path: &str, text: Option<String>| Write { path: path.to_owned(), text, is_ours: true };
     let mut writes = vec![
         ours(places::HOST_TOML, Some(host_toml)),
-        ours(places::SERVICE_TOML, Some(wish.service.clone())),
+        ours(places::SERVICE_TOML, wish.service.clone()),
         ours(places::TRUST, wish.bundle.clone()),
     ];
     if facts.has_systemd {

@@ -123,7 +123,7 @@ pub fn renamed(before: &str, name: &HostName, tags: &BTreeMap<TagKey, TagValue>)
 
 /// All of `host.toml`, key by key.
 fn whole(settings: &Settings) -> String {
-    let Settings { name, scope, tags, trust, ended, state, others, refuse_accounts } = settings;
+    let Settings { name, scope, tags, trust, ended, state, spool, others, refuse_accounts } = settings;
     let scope = match scope {
         settings::Scope::Host => "host",
         settings::Scope::Account => "account",
@@ -134,12 +134,13 @@ fn whole(settings: &Settings) -> String {
     };
     let refused: Vec<String> = refuse_accounts.iter().map(|account| format!("\"{account}\"")).collect();
     format!(
-        "name = \"{name}\"\nscope = \"{scope}\"\ntags = {}\ntrust = {:?}\nended = {:?}\nstate = {:?}\nothers = \"{others}\"\n\
+        "name = \"{name}\"\nscope = \"{scope}\"\ntags = {}\ntrust = {:?}\nended = {:?}\nstate = {:?}\nspool = {:?}\nothers = \"{others}\"\n\
          refuse_accounts = [{}]\n",
         self::tags(tags),
         trust.display().to_string(),
         ended.display().to_string(),
         state.display().to_string(),
+        spool.display().to_string(),
         refused.join(", ")
     )
 }

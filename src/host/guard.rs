@@ -3,30 +3,26 @@
 //! What for: `session required pam_exec.so quiet type=open_session /usr/local/bin/hallpass host guard`, below `pam_loginuid`. An exit
 //! code other than 0 makes sshd close the connection.
 //!
-//! Order, and what a crash leaves behind: judge the login; start the watcher, which waits; write the record; let the watcher go; wait
-//! until it says that it is armed; only then succeed. A crash before the last step is a failure for PAM, so the login does not
-//! go on; the watcher ends with its pipe, and the record of a session that never was goes with the next sweep after its time.
+//! Order, and what a crash leaves behind: judge the login; arm its end ([`arming`](super::arming)); only then succeed. A crash before the last step
+//! is a failure for PAM, so the login does not go on; the watcher ends with its pipe, and the record of a session that never was goes
+//! with the next sweep after its time. What is refused is put down for the service, too.
 //!
 //! Invariants: nothing but a login that is not ours, or an armed watcher, makes [`open`] succeed.
 
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use thiserror::Error;
 
+use super::arming::{Arms, Occasion};
 use super::deadline::Deadline;
-use super::ending;
-use super::judgement::{Denial, Governed, Judgement, Rules, judge};
+use super::event::{self, Event, Kind};
+use super::judgement::{Denial, Governed, Judgement, Rules, first_of_ours, judge};
 use super::process::{Process, SessionId};
 use super::record::{self, Folder, Key, Record};
-use super::watch::{ARMED, GO};
+use super::spool::Spool;
+use crate::name::Account;
 use crate::time::{Clock as _, SystemClock};
-
-/// How long the watcher may take until it is armed. It takes some milliseconds; a login that waits longer than this is refused.
-const ARM_WITHIN: Duration = Duration::from_secs(10);
 
 /// What PAM and sshd say of a login, from the environment.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +31,8 @@ pub struct Login {
     pub account: String,
     /// `SSH_AUTH_INFO_0`.
     pub auth_info: Option<Vec<u8>>,
+    /// The client's address: the first word of `SSH_CONNECTION`.
+    pub from: Option<IpAddr>,
 }
 
 /// How a login went on.
@@ -65,32 +63,58 @@ pub enum Refused {
 /// [`Refused`]: the connection must be closed.
 pub fn open(login: &Login, settings: &Path, program: &Path) -> Result<Passed, Refused> {
     let rules = Rules::load(settings);
-    match judge(login.auth_info.as_deref(), &login.account, &rules, SystemClock.now())? {
+    let passed = try_open(login, &rules, program);
+    if let (Err(why), Ok(rules)) = (&passed, &rules) {
+        report(login, rules, &why.to_string());
+    }
+    passed
+}
+
+fn try_open(login: &Login, rules: &Result<Rules, String>, program: &Path) -> Result<Passed, Refused> {
+    match judge(login.auth_info.as_deref(), &login.account, rules, SystemClock.now())? {
         Judgement::NotOurs => Ok(Passed::NotOurs),
         Judgement::Unguarded(why) => Ok(Passed::Unguarded(why)),
         Judgement::Governed(governed) => {
-            let rules = rules.map_err(Refused::NotArmed)?;
-            let record = arm(&governed, &rules, program).map_err(Refused::NotArmed)?;
+            let rules = rules.as_ref().map_err(|why| Refused::NotArmed(why.clone()))?;
+            let record = arm(login, &governed, rules, program).map_err(Refused::NotArmed)?;
             Ok(Passed::Armed(Box::new(record)))
         }
     }
 }
 
 /// Makes sure that the session ends.
-fn arm(governed: &Governed, rules: &Rules, program: &Path) -> Result<Record, String> {
-    let told = |error: std::io::Error| error.to_string();
+fn arm(login: &Login, governed: &Governed, rules: &Rules, program: &Path) -> Result<Record, String> {
     let key = Key { session: session()?, connection: connection()? };
-    let folder = Folder::open(&rules.settings.state)?;
-    let mut watcher = Watcher::start(program, &folder.path(key))?;
-    let process = watcher.process().map_err(told)?;
-    let deadline = Deadline::new(governed.fields.window.end(), SystemClock.moment());
-    let record = Record::new(governed, rules.settings.name.clone(), key, process, deadline, record::boot_id()?);
-    folder.save(&record)?;
-    if let Err(why) = watcher.release() {
-        folder.remove(key);
-        return Err(why);
-    }
-    Ok(record)
+    let (folder, spool) = (Folder::open(&rules.settings.state)?, Spool::at(&rules.settings.spool));
+    let (host, boot_id) = (rules.settings.name.clone(), record::boot_id()?);
+    let arms = Arms { program, folder: &folder, spool: &spool };
+    arms.arm(key, Occasion::Login, |watcher| {
+        let deadline = Deadline::new(governed.fields.window.end(), SystemClock.moment());
+        Record { from: login.from, ..Record::new(governed, host, key, watcher, deadline, boot_id) }
+    })
+}
+
+/// Puts down that a login by a certificate of ours was refused. Of others, and of what can't be read, nothing is known that could be told.
+fn report(login: &Login, rules: &Rules, why: &str) {
+    let (Some((fields, ca)), Ok(account)) =
+        (first_of_ours(login.auth_info.as_deref(), rules), Account::parse(&login.account))
+    else {
+        return;
+    };
+    // The session is not one yet, so what tells it from others is our own process.
+    let (Ok(own), Ok(boot_id), Some(session)) = (Process::own(), record::boot_id(), SessionId::new(0)) else { return };
+    let event = Event {
+        id: event::id(Kind::Refused, Key { session, connection: own }, &boot_id),
+        kind: Kind::Refused,
+        serial: fields.serial,
+        key_id: fields.key_id,
+        ca,
+        account,
+        from: login.from.map(|from| from.to_string()).unwrap_or_default(),
+        at: SystemClock.now(),
+        why: event::one_line(why),
+    };
+    Spool::at(&rules.settings.spool).put(&event);
 }
 
 /// The audit session id, by which everything of the session is found later.
@@ -106,51 +130,4 @@ fn connection() -> Result<Process, String> {
     let parent = rustix::process::getppid().ok_or("the connection's process is not visible here")?;
     let running = Process::running(parent.as_raw_pid()).map_err(|error| error.to_string())?;
     running.ok_or_else(|| "the connection's process has ended".to_owned())
-}
-
-/// A watcher that waits to be let go. Dropped before that, it ends.
-struct Watcher {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: Option<ChildStdout>,
-    is_armed: bool,
-}
-
-impl Watcher {
-    fn start(program: &Path, record: &Path) -> Result<Self, String> {
-        let mut command = Command::new(program);
-        command.args(["host", "watch"]).arg(record).env_clear().current_dir("/");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(|error| format!("cannot run {program:?}: {error}"))?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        Ok(Self { child, input, output, is_armed: false })
-    }
-
-    fn process(&self) -> std::io::Result<Process> {
-        let pid = i32::try_from(self.child.id()).map_err(std::io::Error::other)?;
-        Process::running(pid)?.ok_or_else(|| std::io::Error::other("the watcher has ended"))
-    }
-
-    /// Lets it go, and waits for its word.
-    fn release(&mut self) -> Result<(), String> {
-        let lost = |error: std::io::Error| format!("the watcher is lost: {error}");
-        self.input.take().ok_or("no pipe")?.write_all(GO.as_bytes()).map_err(lost)?;
-        let output = OwnedFd::from(self.output.take().ok_or("no pipe")?);
-        ending::wait(&[&output], ARM_WITHIN);
-        // Nothing to read after that wait would block for ever; so it is not read.
-        rustix::io::ioctl_fionbio(&output, true).map_err(|error| lost(error.into()))?;
-        let mut word = [0; ARMED.len()];
-        std::fs::File::from(output).read_exact(&mut word).map_err(lost)?;
-        self.is_armed = word == ARMED.as_bytes();
-        if self.is_armed { Ok(()) } else { Err("the watcher is not armed".to_owned()) }
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        if !self.is_armed {
-            // It has ended or ends now; what can't be ended here has no pipe to be let go by.
-            drop(self.child.kill().and_then(|()| self.child.wait()));
-        }
-    }
 }

@@ -17,12 +17,13 @@ use std::path::Path;
 use thiserror::Error;
 
 use super::auth_info::AuthInfo;
+use super::ended;
 use super::settings::{Others, Settings};
 use super::trust;
 use crate::name::{Account, Serial};
-use crate::ssh::PublicKey;
 use crate::ssh::cert::skim::Skimmed;
 use crate::ssh::cert::{CertError, Certificate, Fields};
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Timestamp, Window};
 
 /// What this host goes by, as far as it could be read.
@@ -54,6 +55,10 @@ pub struct Governed {
     pub account: Account,
     /// The certificate that ends first.
     pub fields: Fields,
+    /// Which CA key signed it.
+    pub ca: Fingerprint,
+    /// What no extension of its request passes: the first end of the login's certificates by other requests.
+    pub bound: Option<Timestamp>,
 }
 
 /// Why a login may not go on.
@@ -103,7 +108,7 @@ impl Rules {
     /// In words, when `host.toml` itself can't be read.
     pub fn load(path: &Path) -> Result<Self, String> {
         let settings = Settings::load(path)?;
-        let (keys, ended) = (trust::load(&settings.trust), settings.ended_serials());
+        let (keys, ended) = (trust::load(&settings.trust), ended::read(&settings.ended));
         Ok(Self { settings, keys, ended })
     }
 
@@ -154,25 +159,39 @@ pub fn judge(
         Err(why) if info.certificates.is_empty() => return Ok(Judgement::Unguarded(why.clone())),
         Err(why) => return Err(Denial::Unsettled(why.clone())),
     };
-    let mut first: Option<Governed> = None;
+    let mut ours: Vec<Governed> = Vec::new();
     for blob in &info.certificates {
         let Some(certificate) = rules.read(blob)? else { continue };
-        let governed = admit(rules, certificate.tbs().fields(), account, now)?;
-        first = Some(match first {
-            Some(other) if other.fields.window.end() <= governed.fields.window.end() => other,
-            _ => governed,
-        });
+        ours.push(admit(rules, &certificate, account, now)?);
     }
-    match (first, rules.settings.others) {
+    match (first_to_end(&ours), rules.settings.others) {
         (Some(governed), _) => Ok(Judgement::Governed(Box::new(governed))),
         (None, Others::Allow) => Ok(Judgement::NotOurs),
         (None, Others::Refuse) => Err(Denial::Others),
     }
 }
 
-fn admit(rules: &Rules, fields: &Fields, account: &str, now: Timestamp) -> Result<Governed, Denial> {
+/// The one that ends first, with what bounds it.
+fn first_to_end(ours: &[Governed]) -> Option<Governed> {
+    let first = ours.iter().min_by_key(|one| one.fields.window.end())?.clone();
+    let others = ours.iter().filter(|one| one.fields.key_id.request() != first.fields.key_id.request());
+    let bound = others.map(|one| one.fields.window.end()).min();
+    Some(Governed { bound, ..first })
+}
+
+/// The first certificate of ours in what sshd said, whether it may be used or not; for what is told of a refused login.
+#[must_use]
+pub fn first_of_ours(auth_info: Option<&[u8]>, rules: &Rules) -> Option<(Fields, Fingerprint)> {
+    let info = AuthInfo::parse(auth_info?).ok()?;
+    let certificate = info.certificates.iter().find_map(|blob| rules.read(blob).ok().flatten())?;
+    Some((certificate.tbs().fields().clone(), certificate.tbs().ca().fingerprint()))
+}
+
+fn admit(rules: &Rules, certificate: &Certificate, account: &str, now: Timestamp) -> Result<Governed, Denial> {
+    let fields = certificate.tbs().fields();
     if !fields.window.contains(now) {
         return Err(Denial::Window(fields.serial, fields.window, now));
     }
-    Ok(Governed { account: rules.check(fields, account)?, fields: fields.clone() })
+    let (account, ca) = (rules.check(fields, account)?, certificate.tbs().ca().fingerprint());
+    Ok(Governed { account, fields: fields.clone(), ca, bound: None })
 }

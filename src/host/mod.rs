@@ -6,16 +6,21 @@
 //! What not: nothing here touches the network, and nothing here needs a daemon. What a login may do is decided elsewhere; the
 //! certificate is the whole decision.
 
+pub mod arming;
 pub mod auth_info;
 pub mod deadline;
+pub mod ended;
 pub mod ending;
+pub mod event;
 pub mod guard;
 pub mod journal;
 pub mod judgement;
 pub mod principals;
 pub mod process;
 pub mod record;
+pub mod sessions;
 pub mod settings;
+pub mod spool;
 pub mod sweep;
 pub mod terminal;
 pub mod trust;

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::process::{Process, SessionId};
 use super::settings;
 use crate::document::{self, Table};
 use crate::name::{Account, HostName, RequestId, Serial};
+use crate::ssh::Fingerprint;
 use crate::ssh::cert::KeyId;
 use crate::time::{Timestamp, Window};
 
@@ -53,10 +55,16 @@ pub struct Record {
     pub window: Window,
     /// The certificate's serial.
     pub serial: Serial,
+    /// Which CA key signed it.
+    pub ca: Fingerprint,
     /// Who and which request.
     pub key_id: KeyId,
     /// The account.
     pub account: Account,
+    /// The address that the connection came from, if sshd told it.
+    pub from: Option<IpAddr>,
+    /// What no extension passes, because the login rests on other requests too.
+    pub bound: Option<Timestamp>,
     /// This host's name.
     pub host: HostName,
     /// Which start of the machine its numbers belong to.
@@ -68,7 +76,7 @@ pub struct Record {
 pub struct Folder(PathBuf);
 
 impl Record {
-    /// The record of a login that was let in.
+    /// The record of a login that was let in, from an address that is not known.
     #[must_use]
     pub fn new(
         governed: &Governed,
@@ -85,8 +93,11 @@ impl Record {
             deadline,
             window: fields.window,
             serial: fields.serial,
+            ca: governed.ca,
             key_id: fields.key_id.clone(),
             account: governed.account.clone(),
+            from: None,
+            bound: governed.bound,
             host,
             boot_id,
         }
@@ -117,13 +128,15 @@ impl Record {
 /// The text that [`Record::parse`] reads.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, watcher, deadline, window, serial, key_id, account, host, boot_id } = self;
+        let Self { key, watcher, deadline, window, serial, ca, key_id, account, from, bound, host, boot_id } = self;
         writeln!(f, "version = {VERSION}")?;
         writeln!(f, "boot_id = \"{boot_id}\"")?;
         writeln!(f, "session = {}", key.session.number())?;
         writeln!(f, "connection = {}\nconnection_started = {}", key.connection.pid, key.connection.started)?;
         writeln!(f, "watcher = {}\nwatcher_started = {}", watcher.pid, watcher.started)?;
-        writeln!(f, "host = \"{host}\"\naccount = \"{account}\"")?;
+        writeln!(f, "host = \"{host}\"\naccount = \"{account}\"\nca = \"{ca}\"")?;
+        from.map_or(Ok(()), |from| writeln!(f, "from = \"{from}\""))?;
+        bound.map_or(Ok(()), |bound| writeln!(f, "bound = \"{bound}\""))?;
         self.request().map_or(Ok(()), |request| writeln!(f, "request = \"{request}\""))?;
         writeln!(f, "serial = {serial}\nkey_id = \"{}\"", key_id.as_str())?;
         writeln!(f, "window_start = \"{}\"\nwindow_end = \"{}\"", window.start(), window.end())?;
@@ -150,6 +163,9 @@ fn read_table(root: &Table<'_>) -> Option<Record> {
     let request = root.parsed("request", RequestId::parse).map(|found| found.value);
     let serial = number("serial", u64::MAX >> 1).and_then(|serial| Serial::new(serial).ok());
     let key_id = root.needed("key_id", root.parsed("key_id", KeyId::parse), "a key id").map(|found| found.value);
+    let ca = root.needed("ca", root.parsed("ca", Fingerprint::parse), "a fingerprint").map(|found| found.value);
+    let from = root.parsed("from", str::parse::<IpAddr>).map(|found| found.value);
+    let bound = root.parsed("bound", Timestamp::parse).map(|found| found.value);
     let (start, window_end, end) = (time("window_start"), time("window_end"), time("end"));
     let boot = number("boot_end_ms", u64::MAX >> 1).map(Duration::from_millis);
     if version != Some(VERSION) || key_id.as_ref().and_then(KeyId::request) != request.as_ref() {
@@ -161,8 +177,11 @@ fn read_table(root: &Table<'_>) -> Option<Record> {
         deadline: Deadline { wall: end?, boot: boot? },
         window: Window::new(start?, window_end?).ok()?,
         serial: serial?,
+        ca: ca?,
         key_id: key_id?,
         account: account?,
+        from,
+        bound,
         host: host?,
         boot_id: boot_id?,
     })
@@ -249,6 +268,15 @@ impl Folder {
         crate::durable::replace(&path, record.to_string().as_bytes(), 0o600).map_err(|error| error.to_string())
     }
 
+    /// Writes a record again that is gone, perhaps with its folder, if there is still a place for that.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn restore(&self, record: &Record) -> Result<(), String> {
+        let state = self.0.parent().filter(|state| state.parent().is_some_and(Path::is_dir));
+        Self::open(state.ok_or("the state folder's own folder is gone")?)?.save(record)
+    }
+
     /// Forgets a session. One that is forgotten already is fine; a record that can't be removed means nothing once its session is gone.
     pub fn remove(&self, key: Key) {
         drop(std::fs::remove_file(self.path(key)));
@@ -261,7 +289,9 @@ impl Folder {
     pub fn text(&self, key: Key) -> Result<Option<String>, String> {
         let path = self.path(key);
         match std::fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             _ => {}
         }
         let bytes = settings::read(&path, BYTES_MAX)?;
@@ -277,10 +307,11 @@ impl Folder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn record() -> Record {
+    /// A record to test with.
+    pub(in crate::host) fn record() -> Record {
         let at = |seconds| Timestamp::from_unix(seconds).unwrap();
         Record {
             key: Key { session: SessionId::new(12).unwrap(), connection: Process { pid: 4711, started: 99 } },
@@ -288,8 +319,11 @@ mod tests {
             deadline: Deadline { wall: at(1_000), boot: Duration::from_millis(5_250) },
             window: Window::new(at(400), at(1_000)).unwrap(),
             serial: Serial::new(7).unwrap(),
+            ca: Fingerprint::parse(&format!("SHA256:{}", "A".repeat(43))).unwrap(),
             key_id: KeyId::parse("hallpass/7K3F9QX2/alice@example.com").unwrap(),
             account: Account::parse("deploy").unwrap(),
+            from: Some("192.0.2.7".parse().unwrap()),
+            bound: Some(at(2_000)),
             host: HostName::parse("web-1").unwrap(),
             boot_id: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
         }
@@ -311,7 +345,8 @@ mod tests {
     #[test]
     fn a_record_with_anything_missing_wrong_or_unknown_is_an_error() {
         let text = record().to_string();
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let is_needed = |line: &&str| !["#", "from =", "bound ="].iter().any(|start| line.starts_with(start));
+        for line in text.lines().filter(is_needed) {
             assert!(Record::parse(&text.replace(&format!("{line}\n"), "")).is_err(), "without {line}");
         }
         for (from, to) in [

@@ -12,16 +12,13 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::document::{self, Table, quoted};
-use crate::name::{Account, HostName, Principal, Serial, TagKey, TagValue};
+use crate::name::{Account, HostName, Principal, TagKey, TagValue};
 
 /// Where it is, unless the command line says otherwise.
 pub const PATH: &str = "/etc/hallpass/host.toml";
 
 /// The longest `host.toml`. Our own choice; a usual one has 300 bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
-
-/// The longest list of ended serials: a hundred thousand of them. Our own choice.
-const ENDED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The most tags and refused accounts. Our own choice.
 const COUNT_MAX: usize = 64;
@@ -44,6 +41,8 @@ pub struct Settings {
     pub ended: PathBuf,
     /// Folder of what is known about running sessions.
     pub state: PathBuf,
+    /// Folder of what the host's daemon has to report; need not exist.
+    pub spool: PathBuf,
     /// What to do with logins that are not by our CA.
     pub others: Others,
     /// Accounts that no certificate opens here.
@@ -105,26 +104,6 @@ impl Settings {
             }
         }
     }
-
-    /// The serials that are over before their time.
-    ///
-    /// # Errors
-    /// In words, when the file is there and can't be read or understood: then nobody can know.
-    pub fn ended_serials(&self) -> Result<BTreeSet<Serial>, String> {
-        match self.ended.try_exists() {
-            Ok(false) => return Ok(BTreeSet::new()),
-            Ok(true) => {}
-            Err(error) => return Err(format!("cannot look for {:?}: {error}", self.ended)),
-        }
-        let bytes = read(&self.ended, ENDED_BYTES_MAX)?;
-        let wrong = |number: usize| format!("{}:{number}: not a serial", self.ended.display());
-        let text = std::str::from_utf8(&bytes).map_err(|_| wrong(1))?;
-        let parse = |(index, line): (usize, &str)| {
-            let number = line.parse().ok().filter(|number: &u64| number.to_string() == line);
-            number.and_then(|number| Serial::new(number).ok()).ok_or_else(|| wrong(index.saturating_add(1)))
-        };
-        text.lines().enumerate().map(parse).collect()
-    }
 }
 
 fn settings(root: &Table<'_>) -> Option<Settings> {
@@ -144,7 +123,7 @@ fn settings(root: &Table<'_>) -> Option<Settings> {
     let refused = refused.map(|list| list.value.into_iter().map(|account| account.value).collect());
     let path = |key, default: &str| root.parsed(key, parse_path).map_or_else(|| default.into(), |found| found.value);
     let (trust, ended) = (path("trust", "/etc/ssh/hallpass/user_ca_keys"), path("ended", "/etc/ssh/hallpass/ended"));
-    let state = path("state", "/run/hallpass");
+    let (state, spool) = (path("state", "/run/hallpass"), path("spool", "/var/lib/hallpass/host/spool"));
     Some(Settings {
         name: name?.value,
         scope: scope.map_or(Scope::Host, |found| found.value),
@@ -152,6 +131,7 @@ fn settings(root: &Table<'_>) -> Option<Settings> {
         trust,
         ended,
         state,
+        spool,
         others: others.map_or(Others::Allow, |found| found.value),
         refuse_accounts: refused.unwrap_or_default(),
     })
@@ -213,7 +193,7 @@ mod tests {
             settings(root).map(|_| root.sheet().keys.borrow().clone())
         });
         let known: Vec<String> = known.unwrap().into_iter().collect();
-        assert_eq!(known, ["ended", "name", "others", "refuse_accounts", "scope", "state", "tags", "trust"]);
+        assert_eq!(known, ["ended", "name", "others", "refuse_accounts", "scope", "spool", "state", "tags", "trust"]);
         for key in &known {
             assert!(full().contains(&format!("\n{key} ")), "{key} is missing in deploy/host.toml.example");
         }
@@ -248,22 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_change_is_not_believed_and_a_list_with_a_bad_line_neither() {
+    fn a_file_that_others_can_change_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let ended = folder.path().join("ended");
-        let mut settings = Settings::parse("name = \"web-1\"\n", "x").unwrap();
-        settings.ended.clone_from(&ended);
-        assert_eq!(settings.ended_serials(), Ok(BTreeSet::new()));
-        let write = |text: &str, mode| {
-            std::fs::write(&ended, text).unwrap();
-            std::fs::set_permissions(&ended, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        write("7\n42\n", 0o644);
-        let serials = [7, 42].map(|number| Serial::new(number).unwrap());
-        assert_eq!(settings.ended_serials(), Ok(BTreeSet::from(serials)));
-        for (text, mode) in [("7\n", 0o666), ("7\n\n8\n", 0o644), ("0\n", 0o644), ("07\n", 0o644), ("7 8\n", 0o644)] {
-            write(text, mode);
-            assert!(settings.ended_serials().is_err(), "{text:?} {mode:o}");
+        let path = folder.path().join("host.toml");
+        std::fs::write(&path, "name = \"web-1\"\n").unwrap();
+        for (mode, is_believed) in [(0o644, true), (0o664, false), (0o646, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Settings::load(&path).is_ok(), is_believed, "{mode:o}");
         }
     }
 }

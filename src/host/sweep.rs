@@ -5,8 +5,9 @@
 //!
 //! Invariants: the caller's own session is ended whether it still has a record or not, and whoever holds the lock (I-34). A session
 //! whose record can't be understood is due, if what the file's name says of it can still be true. A record of an earlier
-//! start of the machine names nobody and is removed.
+//! start of the machine names nobody.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
@@ -15,10 +16,12 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use super::ending::{self, Ended, Ending, Target};
+use super::event::{Event, Kind};
 use super::journal;
 use super::process::SessionId;
 use super::record::{Folder, Key, Record};
-use crate::time::{Moment, SystemClock};
+use super::spool::Spool;
+use crate::time::{Clock as _, Moment, SystemClock};
 
 /// How long to wait for whoever ends sessions now. It ends ours too if it can; a holder that is stuck must not keep it alive.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -30,18 +33,38 @@ const LOCK_LOOK: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_secs(2);
 const SLOW_PAUSE: Duration = Duration::from_millis(200);
 
-/// Ends the caller's own session, and all others that are due until then. Returns when nothing of any is left.
-pub fn end_due(folder: &Folder, own: Target, boot_id: &str) {
-    let lock = lock(folder);
+/// Why a session has ended, for the log.
+const OVER: &str = "its window is over";
+const EARLY: &str = "it was ended before its window";
+const NONSENSE: &str = "its record made no sense";
+
+/// Where sessions are known, and where their ends are put down.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Folder of the records.
+    pub folder: &'a Folder,
+    /// Where events go.
+    pub spool: &'a Spool,
+    /// Which start of the machine this is.
+    pub boot_id: &'a str,
+}
+
+/// Ends the caller's own session, if it has one, and all others that are due until then. Returns when nothing of any is left.
+pub fn end_due(place: &Place<'_>, own: Option<&Record>) {
+    let lock = lock(place.folder);
     let mut ending = Ending::default();
-    ending.add(own);
+    own.into_iter().for_each(|record| ending.add(record.target()));
     let (mut has_complained, mut is_blind) = (false, false);
-    while !ending.is_done() {
-        for target in due(folder, boot_id, SystemClock.moment()) {
+    let mut over = BTreeSet::new();
+    loop {
+        for target in due(place, &over, SystemClock.moment()) {
             ending.add(target);
         }
+        if ending.is_done() {
+            break;
+        }
         match ending.round() {
-            Ok(ended) => ended.into_iter().for_each(|session| forget(folder, session, own.session)),
+            Ok(ended) => over.extend(ended.into_iter().map(|session| dismiss(session, own))),
             Err(error) if !std::mem::replace(&mut is_blind, true) => {
                 journal::note(&format!("cannot look for what is left of sessions, going on: {error}"));
             }
@@ -56,7 +79,12 @@ pub fn end_due(folder: &Folder, own: Target, boot_id: &str) {
             ending::wait(&[], SLOW_PAUSE);
         }
     }
+    // A disk that does not answer must keep nobody from ending the next ones.
     drop(lock);
+    for key in over {
+        report(place, key, own);
+        place.folder.remove(key);
+    }
 }
 
 /// The lock; `None` where it can't be had, which must not stop the end.
@@ -75,21 +103,19 @@ fn lock(folder: &Folder) -> Option<File> {
     Some(file)
 }
 
-/// The sessions whose time has come.
-fn due(folder: &Folder, boot_id: &str, now: Moment) -> Vec<Target> {
+/// The sessions whose time has come, but for those that are over.
+fn due(place: &Place<'_>, over: &BTreeSet<Key>, now: Moment) -> Vec<Target> {
+    let folder = place.folder;
     let is_due = |key: Key| match folder.text(key) {
         Ok(Some(text)) => match Record::parse(&text) {
-            Ok(record) if record.boot_id != boot_id => {
-                folder.remove(key);
-                None
-            }
+            Ok(record) if record.boot_id != place.boot_id => None,
             Ok(record) if record.key == key => record.deadline.left(now).is_zero().then(|| record.target()),
             Ok(_) | Err(_) => by_name(key),
         },
         Ok(None) => None,
         Err(_) => by_name(key),
     };
-    folder.keys().into_iter().filter_map(is_due).collect()
+    folder.keys().into_iter().filter(|key| !over.contains(key)).filter_map(is_due).collect()
 }
 
 /// A session of which only the name is known: believed while its connection is there and says the same.
@@ -98,12 +124,29 @@ fn by_name(key: Key) -> Option<Target> {
     holds.then_some(Target { session: key.session, connection: key.connection, watcher: None })
 }
 
-fn forget(folder: &Folder, ended: Ended, own: SessionId) {
+/// Nothing is left of it: its watcher, if that is not us, has nothing more to do.
+fn dismiss(ended: Ended, own: Option<&Record>) -> Key {
     let Ended { target, processes } = ended;
-    let key = Key { session: target.session, connection: target.connection };
-    folder.remove(key);
-    if let Some(watcher) = target.watcher.filter(|_| target.session != own) {
+    let is_own = own.is_some_and(|own| own.key.session == target.session);
+    if let Some(watcher) = target.watcher.filter(|_| !is_own) {
         watcher.signal(Signal::KILL);
     }
-    journal::note(&format!("session {} is over: {processes} processes were ended", key.session.number()));
+    journal::note(&format!("session {} is over: {processes} processes were ended", target.session.number()));
+    Key { session: target.session, connection: target.connection }
+}
+
+/// Puts down that a session has ended. Of one that nothing is known about, nothing can be told.
+fn report(place: &Place<'_>, key: Key, own: Option<&Record>) {
+    let own = own.filter(|own| own.key == key);
+    let (record, why) = match place.folder.text(key).map(|text| text.map(|text| Record::parse(&text))) {
+        Ok(Some(Ok(record))) if record.key == key => {
+            let why = if record.deadline.wall < record.window.end() { EARLY } else { OVER };
+            (Some(record), why)
+        }
+        Ok(None) => (own.cloned(), OVER),
+        _ => (own.cloned(), NONSENSE),
+    };
+    if let Some(record) = record {
+        place.spool.put(&Event::of(&record, Kind::Ended, SystemClock.now(), why));
+    }
 }

@@ -98,10 +98,7 @@ mod tests {
 
     use super::*;
     use crate::host::deadline::Deadline;
-    use crate::host::process::SessionId;
-    use crate::host::record::Key;
-    use crate::name::{Account, HostName, Serial};
-    use crate::ssh::cert::KeyId;
+    use crate::host::record::tests::record;
     use crate::time::Window;
 
     #[test]
@@ -109,15 +106,9 @@ mod tests {
         let at = |text| Timestamp::parse(text).unwrap();
         let (start, end) = (at("2026-01-05T03:00:51Z"), at("2026-01-05T04:00:51Z"));
         let record = Record {
-            key: Key { session: SessionId::new(12).unwrap(), connection: Process { pid: 4711, started: 99 } },
-            watcher: Process { pid: 4713, started: 100 },
             deadline: Deadline { wall: end, boot: Duration::ZERO },
             window: Window::new(start, end).unwrap(),
-            serial: Serial::new(7).unwrap(),
-            key_id: KeyId::parse("hallpass/7K3F9QX2/alice@example.com").unwrap(),
-            account: Account::parse("deploy").unwrap(),
-            host: HostName::parse("web-1").unwrap(),
-            boot_id: String::new(),
+            ..record()
         };
         let said = [Notice::FiveMinutes, Notice::OneMinute, Notice::Over].map(|notice| text(&record, notice));
         assert_eq!(

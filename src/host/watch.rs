@@ -4,7 +4,7 @@
 //! connection's own. It says the warnings, sees an extension or an early end in the session's record, and ends the session.
 //!
 //! Invariants: it reports itself armed only once nothing but its own death can keep it from ending the session. The deadline it
-//! knows holds whatever happens to the record; a record that makes no sense ends the session (I-34). It holds no lock and no
+//! knows holds whatever happens to the record; a record that makes no sense ends the session (I-34), one that is gone is put back. It holds no lock and no
 //! file while it waits.
 //!
 //! *Why a process for each session and not one for all?* Nothing has to be running for a login to be safe, and one that dies takes
@@ -16,22 +16,31 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::deadline::{Notice, Pace};
+use super::event::{Event, Kind};
 use super::process::Process;
 use super::record::{Folder, Key, Record};
+use super::spool::Spool;
+use super::sweep::Place;
 use super::{ending, journal, sweep, terminal};
-use crate::time::SystemClock;
+use crate::time::{Clock as _, SystemClock};
 
-/// What the guard says when the record is written, and what it is told when the watcher is ready.
+/// What a watcher is told when the record of a session that begins is written.
 pub const GO: &str = "go\n";
-/// See [`GO`].
+/// The same for a session that was there with another watcher.
+pub const GO_ON: &str = "go on\n";
+/// What it says when it is ready.
 pub const ARMED: &str = "armed\n";
 
 /// How often to look whether anything is left of a session whose connection has ended.
 const LEFT_BEHIND: Duration = Duration::from_secs(10);
 
+/// The stack of the thread that puts down that the session began: it formats a line and writes a file.
+const REPORT_STACK: usize = 128 * 1024;
+
 /// A watcher at work.
 struct Watcher {
     folder: Folder,
+    spool: Spool,
     record: Record,
     /// The record's text as it was read last.
     text: String,
@@ -41,26 +50,31 @@ struct Watcher {
     look_at: Duration,
 }
 
-/// Watches over the session that the record at `path` is about, until it is over. Waits for [`GO`] on standard input first, and
-/// says [`ARMED`] on standard output.
+/// Watches over the session that the record at `path` is about, until it is over.
+///
+/// Waits for [`GO`] or [`GO_ON`] on standard input first,
+/// and says [`ARMED`] on standard output. Puts down in `spool` what happens.
 ///
 /// # Errors
 /// When it can't be armed; nothing is watched then, and the login must not go on.
-pub fn run(path: &Path) -> Result<(), String> {
+pub fn run(path: &Path, spool: Spool) -> Result<(), String> {
     let told = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(told("cannot read standard input"))?;
-    if line != GO {
+    if line != GO && line != GO_ON {
         return Err("it is the guard that starts this".to_owned());
     }
     rustix::process::setsid().map_err(|error| format!("cannot leave the session: {error}"))?;
     survive();
-    let mut watcher = Watcher::open(path)?;
+    let mut watcher = Watcher::open(path, spool)?;
     std::io::stdout().write_all(ARMED.as_bytes()).map_err(told("cannot report"))?;
     std::io::stdout().flush().map_err(told("cannot report"))?;
     silence();
     // Only now: the kernel takes its time, and the login waits no longer.
     leave_group();
+    if line == GO {
+        watcher.report_opened();
+    }
     watcher.watch();
     Ok(())
 }
@@ -101,7 +115,7 @@ fn silence() {
 }
 
 impl Watcher {
-    fn open(path: &Path) -> Result<Self, String> {
+    fn open(path: &Path, spool: Spool) -> Result<Self, String> {
         let name = path.file_name().and_then(|name| name.to_str());
         let key = name.and_then(Key::parse).ok_or("the record's name is not that of a session")?;
         let folder = Folder::of(path).ok_or("the record is in no folder")?;
@@ -112,7 +126,14 @@ impl Watcher {
             return Err("the record is not about this session and this process".to_owned());
         }
         let connection = key.connection.open();
-        Ok(Self { folder, record, text, connection, look_at: Duration::ZERO })
+        Ok(Self { folder, spool, record, text, connection, look_at: Duration::ZERO })
+    }
+
+    /// In a thread of its own: the end comes also when the disk does not answer.
+    fn report_opened(&self) {
+        let (spool, event) = (self.spool.clone(), Event::of(&self.record, Kind::Opened, SystemClock.now(), ""));
+        // Without a thread the log of the machine has it, which the guard wrote.
+        drop(std::thread::Builder::new().stack_size(REPORT_STACK).spawn(move || spool.put(&event)));
     }
 
     fn watch(&mut self) {
@@ -125,10 +146,12 @@ impl Watcher {
                 terminal::say(&self.record, notice);
             }
             if !makes_sense || left.is_zero() {
-                sweep::end_due(&self.folder, self.record.target(), &self.record.boot_id);
+                let place = Place { folder: &self.folder, spool: &self.spool, boot_id: &self.record.boot_id };
+                sweep::end_due(&place, Some(&self.record));
                 return;
             }
             if self.is_over(now.boot) {
+                self.spool.put(&Event::of(&self.record, Kind::Ended, SystemClock.now(), "its connection was closed"));
                 self.folder.remove(self.record.key);
                 return;
             }
@@ -136,11 +159,16 @@ impl Watcher {
         }
     }
 
-    /// Reads the record again. Whether it makes sense; one that is gone or out of reach changes nothing.
+    /// Reads the record again. Whether it makes sense; one that is gone changes nothing and is put back.
     fn refresh(&mut self) -> bool {
         let text = match self.folder.text(self.record.key) {
             Ok(Some(text)) if text != self.text => text,
-            Ok(_) => return true,
+            Ok(Some(_)) => return true,
+            Ok(None) => {
+                // Where that can't be done, the deadline that we know holds all the same.
+                drop(self.folder.restore(&self.record));
+                return true;
+            }
             Err(why) => return self.nonsense(&why),
         };
         match Record::parse(&text) {

@@ -51,7 +51,11 @@ fn the_hosts_commands_say_what_they_are_for_answer_or_refuse() {
     settings(&stage, "");
     types(&mut stage, ask("deploy", "7", &blob), 3);
     types(&mut stage, ["host", "guard"].map(str::to_owned).to_vec(), 2);
-    types(&mut stage, ["host", "watch", "/nowhere"].map(str::to_owned).to_vec(), 7);
+    types(&mut stage, ["host", "watch", "--spool=/nowhere", "/nowhere"].map(str::to_owned).to_vec(), 7);
+    settings(&stage, &format!("state = {:?}\n", stage.shown("state")));
+    types(&mut stage, ["host", "tend", "--config", &config].map(str::to_owned).to_vec(), 0);
+    types(&mut stage, ["host", "tend", "--config", &config, "--json"].map(str::to_owned).to_vec(), 0);
+    types(&mut stage, ["host", "tend", "--config", "/nowhere/host.toml"].map(str::to_owned).to_vec(), 7);
     for (event, code) in [("close_session", 0), ("auth", 0), ("open_session", 3)] {
         let ran = stage.types_with("root", &["host", "guard", "--config", &config], &[("PAM_TYPE", event)]);
         assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{event}");
@@ -60,6 +64,7 @@ fn the_hosts_commands_say_what_they_are_for_answer_or_refuse() {
     let ran = stage.types_with("root", &["host", "guard", "--config", &config], &[event, info]);
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", ""));
     types(&mut stage, ["help", "host", "guard"].map(str::to_owned).to_vec(), 0);
+    types(&mut stage, ["help", "host", "tend"].map(str::to_owned).to_vec(), 0);
     types(&mut stage, ["help", "host", "principals"].map(str::to_owned).to_vec(), 0);
     stage.check("host");
 }

@@ -44,7 +44,7 @@ fn wish() -> Wish {
         has_guard: true,
         may_replace: false,
         certificates: vec!["/etc/ssh/hallpass/ssh_host_ed25519_key-cert.pub".to_owned()],
-        service: "server = \"https://pass.example.com\"\n".to_owned(),
+        service: Some("server = \"https://pass.example.com\"\n".to_owned()),
         bundle: Some("keys\n".to_owned()),
     }
 }

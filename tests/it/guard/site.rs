@@ -73,6 +73,7 @@ impl GuardedHost {
         can
     }
 
+    /// Starts one, with a spool as an enrolled host has it.
     pub(crate) async fn start(more: &More<'_>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let uid = 200_000 + (std::process::id() % 100_000) * 20 + COUNT.fetch_add(1, Ordering::Relaxed);
@@ -85,6 +86,7 @@ impl GuardedHost {
             open_to_all(&path.join(name));
         }
         std::fs::create_dir_all("/run/sshd").unwrap();
+        hallpass::durable::create_folder(&path.join("spool"), 0o700).unwrap();
         write(&path.join("bin/hallpass"), "");
         write(&path.join("trust"), &format!("{}\n", maker.key().to_openssh()));
         write(&path.join("host.toml"), &settings(path, more.settings));
@@ -229,7 +231,8 @@ impl GuardedHost {
         let state = self.path("state").display().to_string();
         let is_ours = |folder: &PathBuf| {
             let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
-            line.starts_with(b"/usr/local/bin/hallpass") && String::from_utf8_lossy(&line).contains(&state)
+            let line = String::from_utf8_lossy(&line);
+            line.contains("hallpass\0host\0watch\0") && line.contains(&state)
         };
         std::fs::read_dir("/proc").unwrap().flatten().map(|folder| folder.path()).filter(is_ours).collect()
     }
@@ -309,7 +312,8 @@ pub(crate) fn since(end: Timestamp) -> i64 {
 
 fn settings(path: &Path, more: &str) -> String {
     format!(
-        "name = \"{NAME}\"\ntrust = \"{0}/trust\"\nended = \"{0}/ended\"\nstate = \"{0}/state\"\n{more}\n",
+        "name = \"{NAME}\"\ntrust = \"{0}/trust\"\nended = \"{0}/ended\"\nstate = \"{0}/state\"\n\
+         spool = \"{0}/spool\"\n{more}\n",
         path.display()
     )
 }

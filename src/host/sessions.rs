@@ -1,0 +1,275 @@
+//! The sessions by our certificates that are on this host, for whoever looks after them: the host's daemon, or root by hand.
+//!
+//! What for: seeing them; giving those of a request another end, or ending them; and starting a watcher again where one is gone. What is
+//! changed is the session's record: its watcher notices within a second, so nothing here has to stay for the end to come.
+//!
+//! What not: no session is safe because of this module. It makes good what went wrong, and carries out what was decided elsewhere.
+//!
+//! Invariants: a session whose record makes no sense, or whose watcher can't be had again, is ended. No extension goes beyond what the login's
+//! other certificates allow.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::arming::{Arms, Occasion};
+use super::deadline::Deadline;
+use super::ending::Target;
+use super::event::{Event, Kind};
+use super::journal;
+use super::record::{self, Folder, Key, Record};
+use super::settings::Settings;
+use super::spool::Spool;
+use super::sweep::{self, Place};
+use crate::name::RequestId;
+use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
+
+/// How long after [`Sessions::end`] a session ends: its watcher looks once a second, and its last words need 0.7 s.
+const ENDS_IN: Duration = Duration::from_millis(1_800);
+
+/// The sessions of this host. Everything here blocks, for some milliseconds; [`Sessions::tend`] for two seconds where it has to end something.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    program: PathBuf,
+    folder: Folder,
+    spool: Spool,
+    boot_id: String,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Which.
+    pub key: Key,
+    /// What is known about it, or why nothing is.
+    pub record: Result<Record, String>,
+    /// Whether its watcher runs.
+    pub is_watched: bool,
+}
+
+/// What [`Sessions::tend`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// Sessions that have a watcher again.
+    pub watched: usize,
+    /// Records of sessions of which nothing was left.
+    pub forgotten: usize,
+    /// Sessions that were ended, because nobody knows when they would have to.
+    pub ended: usize,
+}
+
+impl Sessions {
+    /// The sessions of the host with these settings. `program` is hallpass.
+    ///
+    /// # Errors
+    /// In words, when the folder of the records can't be had, or isn't safe.
+    pub fn open(settings: &Settings, program: &Path) -> Result<Self, String> {
+        Ok(Self {
+            program: program.to_owned(),
+            folder: Folder::open(&settings.state)?,
+            spool: Spool::at(&settings.spool),
+            boot_id: record::boot_id()?,
+        })
+    }
+
+    /// All sessions with a record, by audit session id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Session> {
+        let mut keys = self.folder.keys();
+        keys.sort();
+        keys.into_iter().filter_map(|key| self.session(key)).collect()
+    }
+
+    /// Gives the sessions of a request this end, as far as the login's other certificates allow. How many have another end now.
+    ///
+    /// # Errors
+    /// In words, for the first that could not be changed; the others are.
+    pub fn rearm(&self, request: &RequestId, end: Timestamp) -> Result<usize, String> {
+        self.change(request, |record| {
+            let end = record.bound.map_or(end, |bound| bound.min(end));
+            (record.deadline.wall != end).then(|| Deadline::new(end, SystemClock.moment()))
+        })
+    }
+
+    /// Ends the sessions of a request in two seconds at most, with a word on their terminals. How many.
+    ///
+    /// # Errors
+    /// In words, for the first that could not be changed; the others are.
+    pub fn end(&self, request: &RequestId) -> Result<usize, String> {
+        let now = SystemClock.moment();
+        let wall =
+            SystemClock.now().plus(Lifetime::from_seconds(2).unwrap_or(Lifetime::ZERO)).map_err(|e| e.to_string())?;
+        let soon = Deadline { wall, boot: now.boot.saturating_add(ENDS_IN) };
+        self.change(request, |record| (record.deadline.left(now) > ENDS_IN).then_some(soon))
+    }
+
+    /// Looks after all sessions: starts a watcher again where one is gone, ends what nobody knows the end of, forgets what is over.
+    ///
+    /// The watchers are children of the caller, and outlive it; one that stays must reap them. So the daemon runs `hallpass host tend`.
+    /// One caller at a time: of two watchers of one session the first ends it.
+    ///
+    /// # Errors
+    /// In words, for the first that could not be looked after; the others are.
+    pub fn tend(&self) -> Result<Tended, String> {
+        let (mut tended, mut failed) = (Tended::default(), None);
+        for session in self.list().into_iter().filter(|session| !session.is_watched) {
+            let done = match &session.record {
+                Ok(record) if record.boot_id != self.boot_id => self.forget(record, "the machine was restarted"),
+                Ok(record) => self.tend_known(record),
+                Err(why) => self.tend_unknown(session.key, why),
+            };
+            match done {
+                Ok(done) => tended.add(done),
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        if tended.ended > 0 {
+            sweep::end_due(&self.place(), None);
+        }
+        failed.map_or(Ok(tended), Err)
+    }
+
+    fn tend_known(&self, record: &Record) -> Result<Tended, String> {
+        if !record.target().is_there().map_err(|error| error.to_string())? {
+            return self.forget(record, "its connection was closed");
+        }
+        journal::note(&format!("session {}: its watcher is gone, so another one watches", record.key));
+        let arms = Arms { program: &self.program, folder: &self.folder, spool: &self.spool };
+        let again = |watcher| Record { watcher, ..record.clone() };
+        match arms.arm(record.key, Occasion::Again, again) {
+            Ok(_) => Ok(Tended { watched: 1, ..Tended::default() }),
+            Err(why) => {
+                journal::note(&format!("session {}: no watcher can be had, so it is ended: {why}", record.key));
+                let over = Deadline::new(SystemClock.now(), SystemClock.moment());
+                self.folder.save(&Record { deadline: over, ..record.clone() })?;
+                Ok(Tended { ended: 1, ..Tended::default() })
+            }
+        }
+    }
+
+    fn tend_unknown(&self, key: Key, why: &str) -> Result<Tended, String> {
+        let target = Target { session: key.session, connection: key.connection, watcher: None };
+        if key.connection.is_running() && target.is_there().map_err(|error| error.to_string())? {
+            journal::note(&format!("session {key}: its record makes no sense, so it is ended: {why}"));
+            return Ok(Tended { ended: 1, ..Tended::default() });
+        }
+        self.folder.remove(key);
+        Ok(Tended { forgotten: 1, ..Tended::default() })
+    }
+
+    fn forget(&self, record: &Record, why: &str) -> Result<Tended, String> {
+        self.spool.put(&Event::of(record, Kind::Ended, SystemClock.now(), why));
+        self.folder.remove(record.key);
+        Ok(Tended { forgotten: 1, ..Tended::default() })
+    }
+
+    /// One session; `None` when it is over meanwhile.
+    fn session(&self, key: Key) -> Option<Session> {
+        let record = match self.folder.text(key) {
+            Ok(text) => Record::parse(&text?).and_then(|record| {
+                if record.key == key { Ok(record) } else { Err("it is about another session".to_owned()) }
+            }),
+            Err(why) => Err(why),
+        };
+        let is_watched =
+            record.as_ref().is_ok_and(|record| record.boot_id == self.boot_id && record.watcher.is_running());
+        Some(Session { key, record, is_watched })
+    }
+
+    /// Rewrites the records of a request that are about this start of the machine and that `deadline` has another end for.
+    fn change(&self, request: &RequestId, deadline: impl Fn(&Record) -> Option<Deadline>) -> Result<usize, String> {
+        let (mut changed, mut failed) = (0_usize, None);
+        let records = self.list().into_iter().filter_map(|session| session.record.ok());
+        for record in records.filter(|record| record.request() == Some(request) && record.boot_id == self.boot_id) {
+            let Some(deadline) = deadline(&record) else { continue };
+            match self.folder.save(&Record { deadline, ..record }) {
+                Ok(()) => changed = changed.saturating_add(1),
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        failed.map_or(Ok(changed), Err)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { folder: &self.folder, spool: &self.spool, boot_id: &self.boot_id }
+    }
+}
+
+impl Tended {
+    const fn add(&mut self, other: Self) {
+        self.watched = self.watched.saturating_add(other.watched);
+        self.forgotten = self.forgotten.saturating_add(other.forgotten);
+        self.ended = self.ended.saturating_add(other.ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::process::Process;
+    use crate::host::record::tests::record;
+
+    /// A host with one record, of a session of which nothing runs; its watcher is this test.
+    fn host(state: &Path) -> (Sessions, Record) {
+        let settings = Settings::parse("name = \"web-1\"\n", "x").unwrap();
+        let settings = Settings { state: state.to_owned(), spool: state.join("spool"), ..settings };
+        let sessions = Sessions::open(&settings, Path::new("/nowhere")).unwrap();
+        sessions.spool.create().unwrap();
+        let connection = Process { started: 0, ..Process::own().unwrap() };
+        let session = crate::host::process::SessionId::new(u32::MAX - 1).unwrap();
+        let record = Record {
+            key: Key { session, connection },
+            watcher: Process::own().unwrap(),
+            deadline: Deadline::new(Timestamp::parse("2100-01-01T00:00:00Z").unwrap(), SystemClock.moment()),
+            bound: Some(Timestamp::parse("2100-01-01T02:00:00Z").unwrap()),
+            boot_id: record::boot_id().unwrap(),
+            ..record()
+        };
+        sessions.folder.save(&record).unwrap();
+        (sessions, record)
+    }
+
+    #[test]
+    fn the_sessions_of_a_request_get_another_end_but_never_beyond_what_else_they_rest_on() {
+        let state = tempfile::tempdir().unwrap();
+        let (sessions, record) = host(state.path());
+        let at = |text| Timestamp::parse(text).unwrap();
+        let other = RequestId::parse("7K3F9QX3").unwrap();
+        assert_eq!(sessions.rearm(&other, at("2100-01-01T01:00:00Z")), Ok(0));
+        assert_eq!(sessions.rearm(record.request().unwrap(), at("2100-01-01T00:00:00Z")), Ok(0), "it has that end");
+        let end = || sessions.list().pop().unwrap().record.unwrap().deadline.wall;
+        for (asked, given) in
+            [("2100-01-01T01:00:00Z", "2100-01-01T01:00:00Z"), ("2100-01-02T00:00:00Z", "2100-01-01T02:00:00Z")]
+        {
+            assert_eq!((sessions.rearm(record.request().unwrap(), at(asked)), end()), (Ok(1), at(given)));
+        }
+        assert_eq!(
+            (sessions.end(&other), sessions.end(record.request().unwrap()), sessions.end(record.request().unwrap())),
+            (Ok(0), Ok(1), Ok(0))
+        );
+        let left = sessions.list().pop().unwrap().record.unwrap().deadline.left(SystemClock.moment());
+        assert!(left <= ENDS_IN, "{left:?}");
+    }
+
+    #[test]
+    fn a_watched_session_is_left_alone_and_what_is_over_or_of_an_earlier_start_is_forgotten_and_reported() {
+        let state = tempfile::tempdir().unwrap();
+        let (sessions, record) = host(state.path());
+        assert_eq!(sessions.tend(), Ok(Tended::default()));
+        let unwatched = Record { watcher: Process { started: 0, ..record.watcher }, ..record.clone() };
+        let earlier = Record { boot_id: "01234567-89ab-cdef-0123-456789abcdef".to_owned(), ..record.clone() };
+        for (record, why) in [(unwatched, "its connection was closed"), (earlier, "the machine was restarted")] {
+            sessions.folder.save(&record).unwrap();
+            assert_eq!(sessions.tend(), Ok(Tended { forgotten: 1, ..Tended::default() }));
+            let events = sessions.spool.events(9);
+            assert_eq!(
+                events.iter().map(|event| (event.kind, event.why.as_str())).collect::<Vec<_>>(),
+                [(Kind::Ended, why)]
+            );
+            sessions.spool.remove(&events[0].id);
+        }
+        crate::durable::replace(&sessions.folder.path(record.key), b"garbage", 0o600).unwrap();
+        assert!(sessions.list()[0].record.is_err());
+        assert_eq!(sessions.tend(), Ok(Tended { forgotten: 1, ..Tended::default() }));
+        assert_eq!(sessions.list(), []);
+    }
+}

@@ -1,0 +1,199 @@
+//! What has happened to sessions and is not yet reported: one small file for each event, in a folder that outlives the machine's start.
+//!
+//! What for: guard and watchers write, the host's daemon reads, reports and removes; so nothing is lost while the service is away or the
+//! daemon does not run. A host without a daemon has no such folder, and then nothing is written.
+//!
+//! Invariants: a file is there whole or not at all. The folder is bounded: what does not fit is said in the machine's log instead, and
+//! refusals (which anybody with an old certificate can make) leave room for sessions. Never a reason to refuse a login or to leave
+//! one running.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::event::{self, Event, Kind};
+use super::{journal, settings};
+
+/// The most events that wait. Our own choice: with 400 bytes each in a file of 4 KiB it is 40 MiB.
+const COUNT_MAX: usize = 10_000;
+
+/// From so many on no refusals are taken.
+const REFUSED_MAX: usize = 5_000;
+
+/// The folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool(PathBuf);
+
+impl Spool {
+    /// The spool in this folder, which need not exist.
+    #[must_use]
+    pub fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the folder, for root alone. From then on events are written.
+    ///
+    /// # Errors
+    /// In words; also when others could change what is in it.
+    pub fn create(&self) -> Result<(), String> {
+        crate::durable::create_folder(&self.0, 0o700).map_err(|error| error.to_string())?;
+        self.is_there().map(drop)
+    }
+
+    /// Puts an event down, durably. Where that can't be done, the machine's log has it. A host's login to itself is nobody's session.
+    pub fn put(&self, event: &Event) {
+        if event.key_id.request().is_none() {
+            return;
+        }
+        match self.try_put(event) {
+            Ok(()) => {}
+            Err(why) => journal::note(&format!(
+                "not reported: {} {} (serial {}): {why}",
+                event.kind.word(),
+                event.key_id.as_str(),
+                event.serial
+            )),
+        }
+    }
+
+    fn try_put(&self, event: &Event) -> Result<(), String> {
+        if !self.is_there()? {
+            return Ok(());
+        }
+        let most = if event.kind == Kind::Refused { REFUSED_MAX } else { COUNT_MAX };
+        if self.ids().len() >= most {
+            return Err(format!("{:?} is full", self.0));
+        }
+        let path = self.0.join(&event.id);
+        crate::durable::replace(&path, event.to_string().as_bytes(), 0o600).map_err(|error| error.to_string())
+    }
+
+    /// The events that wait, oldest first, at most so many; a file that is not one is removed, with a line in the log.
+    #[must_use]
+    pub fn events(&self, at_most: usize) -> Vec<Event> {
+        let mut events: Vec<Event> = self.ids().into_iter().filter_map(|id| self.event(&id)).collect();
+        // Of one second: a session is opened before it is ended.
+        events.sort_by(|a, b| (a.at, a.kind, &a.id).cmp(&(b.at, b.kind, &b.id)));
+        events.truncate(at_most);
+        events
+    }
+
+    /// Forgets an event that was reported. One that is forgotten already is fine.
+    pub fn remove(&self, id: &str) {
+        if event::is_id(id) {
+            drop(std::fs::remove_file(self.0.join(id)));
+        }
+    }
+
+    fn event(&self, id: &str) -> Option<Event> {
+        let path = self.0.join(id);
+        let text = settings::read(&path, event::BYTES_MAX)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "not text".to_owned()));
+        match text.and_then(|text| Event::parse(&text)) {
+            Ok(event) if event.id == id => Some(event),
+            Ok(_) => self.reject(id, "its id is not its name"),
+            Err(why) if path.exists() => self.reject(id, &why),
+            // Reported and removed meanwhile.
+            Err(_) => None,
+        }
+    }
+
+    fn reject(&self, id: &str, why: &str) -> Option<Event> {
+        journal::note(&format!("{:?} is no event and is removed: {why}", self.0.join(id)));
+        self.remove(id);
+        None
+    }
+
+    /// Names of files in it that may be events: not those that are being written.
+    fn ids(&self) -> Vec<String> {
+        let Ok(files) = std::fs::read_dir(&self.0) else { return Vec::new() };
+        let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+        names.filter(|name| event::is_id(name)).collect()
+    }
+
+    /// Whether there is such a folder.
+    fn is_there(&self) -> Result<bool, String> {
+        let metadata = match std::fs::symlink_metadata(&self.0) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(format!("cannot look at {:?}: {error}", self.0)),
+        };
+        let is_ours = metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw();
+        if metadata.is_dir() && is_ours && metadata.mode() & 0o022 == 0 {
+            Ok(true)
+        } else {
+            Err(format!("{:?} must be a folder that only root can change: chown root, chmod 700", self.0))
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test makes the files that others make")]
+mod tests {
+    use super::*;
+    use crate::host::record::tests::record;
+    use crate::time::Timestamp;
+
+    fn event(kind: Kind, seconds: u64) -> Event {
+        Event::of(&record(), kind, Timestamp::from_unix(seconds).unwrap(), "why")
+    }
+
+    #[test]
+    fn events_wait_oldest_first_until_they_are_removed_and_only_where_there_is_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::at(&folder.path().join("spool"));
+        spool.put(&event(Kind::Opened, 1));
+        assert!(!spool.folder().exists(), "no daemon, no spool");
+        spool.create().unwrap();
+        for event in [event(Kind::Ended, 7), event(Kind::Opened, 7), event(Kind::Ended, 7), event(Kind::Refused, 3)] {
+            spool.put(&event);
+        }
+        let kinds = |most| spool.events(most).into_iter().map(|event| event.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(9), [Kind::Refused, Kind::Opened, Kind::Ended]);
+        assert_eq!(kinds(1), [Kind::Refused]);
+        spool.remove(&event(Kind::Refused, 3).id);
+        spool.remove(&event(Kind::Refused, 3).id);
+        spool.remove("../spool");
+        assert_eq!(kinds(9), [Kind::Opened, Kind::Ended]);
+    }
+
+    #[test]
+    fn what_is_no_event_is_removed_and_what_is_being_written_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::at(folder.path());
+        std::fs::write(folder.path().join("ended-1"), "garbage").unwrap();
+        std::fs::write(folder.path().join("opened-1"), event(Kind::Opened, 1).to_string()).unwrap();
+        std::fs::write(folder.path().join(".ended-2.7-0.tmp"), "half").unwrap();
+        assert_eq!(spool.events(9), []);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left, [".ended-2.7-0.tmp"]);
+    }
+
+    #[test]
+    fn a_full_spool_takes_no_more_and_refusals_leave_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::at(folder.path());
+        let fill =
+            |from: usize, to| (from..to).for_each(|n| std::fs::write(folder.path().join(n.to_string()), "").unwrap());
+        fill(0, REFUSED_MAX);
+        assert!(spool.try_put(&event(Kind::Refused, 1)).unwrap_err().contains("full"));
+        assert_eq!(spool.try_put(&event(Kind::Opened, 1)), Ok(()));
+        fill(REFUSED_MAX, COUNT_MAX);
+        assert!(spool.try_put(&event(Kind::Ended, 1)).unwrap_err().contains("full"));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let spool = Spool::at(folder.path());
+        assert!(spool.create().unwrap_err().contains("only root"));
+        assert!(spool.try_put(&event(Kind::Ended, 1)).is_err());
+    }
+}
