@@ -23,7 +23,7 @@ use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::trust;
 use crate::ssh::PublicKey;
-use crate::ssh::bundle::Bundle;
+use crate::ssh::bundle::{Bundle, KeyState};
 use crate::ssh::cert::{Certificate, Purpose};
 use crate::ssh::private::SessionKey;
 use crate::wire::host::{CheckIn, OpenSession, Trust};
@@ -36,8 +36,8 @@ const SESSIONS_MAX: usize = 1024;
 pub struct Proof {
     /// Fingerprints.
     pub keys: BTreeSet<String>,
-    /// What went wrong with the first for which it did not.
-    pub first_problem: Option<String>,
+    /// What went wrong with the key that signs now.
+    pub problem: Option<String>,
 }
 
 /// 16 hex digits that nobody can guess.
@@ -65,11 +65,13 @@ pub async fn prove(sshd: &Sshd, link: &mut Link, bundle: &Bundle, keys: &[HostKe
         let fingerprint = key.key.fingerprint().to_string();
         match prove_one(sshd, link, &fingerprint, &host_keys).await {
             Ok(()) => _ = proof.keys.insert(fingerprint),
-            Err(why) => proof.first_problem = proof.first_problem.or(Some(why)),
+            // One that signs nothing yet, or nothing more, is not what logins fail by.
+            Err(why) if key.state == KeyState::Active => proof.problem = Some(why),
+            Err(_) => {}
         }
     }
-    if bundle.keys().is_empty() {
-        proof.first_problem = Some("the service has no CA key".to_owned());
+    if !bundle.keys().iter().any(|key| key.state == KeyState::Active) {
+        proof.problem = Some("the service has no CA key that signs".to_owned());
     }
     proof
 }

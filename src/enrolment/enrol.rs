@@ -363,7 +363,7 @@ impl Prepared {
         let began = Instant::now();
         loop {
             let proof = check_in::prove(&self.sshd, link, bundle, &self.keys).await;
-            match &proof.first_problem {
+            match &proof.problem {
                 None => return Ok(proof),
                 Some(why) if why.contains("refused") && began.elapsed() < LISTEN_WITHIN => {
                     tokio::time::sleep(LISTEN_LOOK).await;

@@ -18,9 +18,6 @@ use crate::wire::host as wire;
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a call waits for a change of the state, where events can't be had.
-pub const LONG_POLL: Duration = Duration::from_secs(50);
-
 /// The host's line.
 #[derive(Debug)]
 pub struct Link {
@@ -97,20 +94,19 @@ impl Link {
         self.get("/v1/hosts/self/state").await
     }
 
-    /// As [`Self::state`], but only once it is another than `etag`, or nothing has changed for [`LONG_POLL`].
+    /// As [`Self::state`]; `None` while it is still what `etag` names.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn next_state(&mut self, etag: &str) -> Result<Option<wire::State>, ClientError> {
-        let path = format!("/v1/hosts/self/state?wait={}", LONG_POLL.as_secs());
-        let patience = LONG_POLL.saturating_add(TIMEOUT);
+    pub async fn changed_state(&mut self, etag: &str) -> Result<Option<wire::State>, ClientError> {
+        let path = "/v1/hosts/self/state";
         if self.client.is_none() {
             self.log_in().await?;
         }
-        match self.ready()?.get_changed(&path, etag, patience).await {
+        match self.ready()?.get_changed(path, etag, TIMEOUT).await {
             Err(error) if is_logged_out(&error) => {
                 self.log_in().await?;
-                self.ready()?.get_changed(&path, etag, patience).await
+                self.ready()?.get_changed(path, etag, TIMEOUT).await
             }
             answer => answer,
         }

@@ -14,9 +14,11 @@
 pub mod about;
 pub mod back;
 pub mod check_in;
+pub mod daemon;
 pub mod diff;
 pub mod enrol;
 pub mod facts;
+pub mod leave;
 pub mod ledger;
 pub mod link;
 pub mod machine;
