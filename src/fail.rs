@@ -18,6 +18,21 @@ pub const POINTS: &[&str] = &[
     "issue.signed",
     // The outcome entry is durable, the certificate has not been handed out.
     "issue.outcome.durable",
+    // enrolment/: nothing is written down; the way back is; an account exists; before and after each file; sshd has read it; it has
+    // let the host in; before and after it holds.
+    "enrol.journal.before",
+    "enrol.journal.durable",
+    "enrol.account.made",
+    "enrol.file.before",
+    "enrol.file.written",
+    "enrol.sshd.reloaded",
+    "enrol.login.proven",
+    "enrol.keep.before",
+    "enrol.keep.durable",
+    // The way back: a file has come back; sshd's all have, and sshd does not know; an account is gone.
+    "leave.file.restored",
+    "leave.sshd.restored",
+    "leave.account.removed",
 ];
 
 /// Passes the fail point `name`.

@@ -157,7 +157,9 @@ pub async fn prepare(request: Request, is_dry: bool) -> Result<Prepared, Stop> {
     let sshd = Sshd::find(request.reload.clone()).map_err(Stop::Unable)?;
     let memory = Memory::new(&root);
     let recovered = recover(&memory, &sshd, is_dry).await?;
-    sshd.test().await.map_err(|why| Stop::Unable(format!("sshd's configuration is broken before anything is done: {why}")))?;
+    sshd.test()
+        .await
+        .map_err(|why| Stop::Unable(format!("sshd's configuration is broken before anything is done: {why}")))?;
     let facts = facts::gather(&root, &sshd, &request.program).await.map_err(Stop::Unable)?;
     let keys = facts::host_keys(&root, &facts).map_err(Stop::Unable)?;
     let wish = wish(&request, &[], None, request.log_key.as_ref());
@@ -254,13 +256,16 @@ impl Prepared {
         // Before what tells sshd to look for them.
         self.plan.writes.splice(0..0, certificates);
         let id = check_in::random_id().map_err(Stop::Unable)?;
-        let change = self.memory.begin(&id, &self.plan.writes, &self.accounts, self.plan.has_unit).map_err(Stop::Unable)?;
+        let change =
+            self.memory.begin(&id, &self.plan.writes, &self.accounts, self.plan.has_unit).map_err(Stop::Unable)?;
         match self.write_and_prove(&change, &mut link, &bundle).await {
             Ok(proven) => {
                 let has_daemon = self.start_daemon(&mut notes).await;
                 let report = check_in::report(&self.sshd, &link, &proven).await;
                 if let Err(why) = check_in::send(&mut link, report).await {
-                    notes.push(format!("the first check-in did not reach the service; the daemon will go on trying: {why}"));
+                    notes.push(format!(
+                        "the first check-in did not reach the service; the daemon will go on trying: {why}"
+                    ));
                 }
                 let proven = proven.keys.into_iter().collect();
                 Ok(Done { state, proven, certificates: paths.len(), has_daemon, notes })
@@ -352,7 +357,9 @@ impl Prepared {
                 && effective.is("authorizedprincipalscommanduser", places::PRINCIPALS_ACCOUNT);
             if !is_ours {
                 let found = effective.one("trustedusercakeys").unwrap_or("none");
-                return Err(format!("for {account}, sshd still goes by other lines than ours (TrustedUserCAKeys {found})"));
+                return Err(format!(
+                    "for {account}, sshd still goes by other lines than ours (TrustedUserCAKeys {found})"
+                ));
             }
         }
         Ok(())

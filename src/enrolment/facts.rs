@@ -8,8 +8,8 @@ use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
 use super::programs;
 use super::sshd::Sshd;
-use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX};
 use crate::ssh::KeyAlgorithm;
+use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX};
 
 /// The most drop-ins of sshd that are read. Our own choice.
 const DROP_INS_MAX: usize = 200;
@@ -69,18 +69,16 @@ pub fn host_keys(root: &Root, facts: &Facts) -> Result<Vec<HostKey>, String> {
         }
     }
     keys.sort_by_key(|key| key.key.public_key().algorithm() != KeyAlgorithm::Ed25519);
-    if keys.is_empty() {
-        Err(format!("no SSH host key can be used: {}", problems.join("; ")))
-    } else {
-        Ok(keys)
-    }
+    if keys.is_empty() { Err(format!("no SSH host key can be used: {}", problems.join("; "))) } else { Ok(keys) }
 }
 
 /// Why sshd would not run a program as its command: every folder above it must be root's alone.
 fn program_problem(program: &Path) -> Option<String> {
     let name = program.to_str()?;
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b)) {
-        return Some(format!("sshd can't run {program:?}: its path has a character that configuration files can't hold"));
+        return Some(format!(
+            "sshd can't run {program:?}: its path has a character that configuration files can't hold"
+        ));
     }
     let is_open = |path: &&Path| {
         std::fs::metadata(path).is_ok_and(|metadata| metadata.uid() != 0 || metadata.mode() & 0o022 != 0)

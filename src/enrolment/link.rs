@@ -76,12 +76,8 @@ impl Link {
     pub async fn log_in(&mut self) -> Result<(), ClientError> {
         let (client, challenge) = self.challenge(HostPurpose::Session).await?;
         let proof = self.prove(&self.identity, HostPurpose::Session, &challenge)?;
-        let body = wire::SessionAnswer {
-            name: self.name.to_string(),
-            challenge,
-            key: proof.key,
-            signature: proof.signature,
-        };
+        let body =
+            wire::SessionAnswer { name: self.name.to_string(), challenge, key: proof.key, signature: proof.signature };
         let token: wire::HostToken = client.post("/v1/hosts/session", &body).await?;
         self.open(token.token.into())
     }

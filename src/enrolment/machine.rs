@@ -29,12 +29,24 @@ pub async fn add_account(name: &str) -> Result<(), String> {
         return Ok(());
     }
     let useradd = programs::find("useradd").ok_or_else(|| {
-        format!("there is no `useradd` on this machine; make the system account {name:?} by hand, without shell and home")
+        format!(
+            "there is no `useradd` on this machine; make the system account {name:?} by hand, without shell and home"
+        )
     })?;
     let shell = programs::find("nologin").ok_or("there is no `nologin` on this machine")?.display().to_string();
     let arguments = [
-        "--system", "--user-group", "--no-create-home", "--home-dir", NO_HOME, "--shell", &shell, "--password", "*",
-        "--comment", "hallpass", name,
+        "--system",
+        "--user-group",
+        "--no-create-home",
+        "--home-dir",
+        NO_HOME,
+        "--shell",
+        &shell,
+        "--password",
+        "*",
+        "--comment",
+        "hallpass",
+        name,
     ];
     programs::output(&useradd, &arguments).await.map(drop).map_err(|why| format!("cannot make account {name:?}: {why}"))
 }

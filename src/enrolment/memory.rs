@@ -222,7 +222,9 @@ impl Memory {
         let (before, after) = (copy("")?, copy(".after")?);
         let bytes = match &now {
             Some((bytes, metadata)) if *bytes == before && metadata.mode() & 0o7777 == was.mode => return Ok(()),
-            Some((bytes, _)) if !file.is_ours && *bytes != after && *bytes != before => without_our_lines(bytes, &path)?,
+            Some((bytes, _)) if !file.is_ours && *bytes != after && *bytes != before => {
+                without_our_lines(bytes, &path)?
+            }
             Some(_) | None => before,
         };
         durable::replace(&path, &bytes, was.mode).map_err(told)?;
@@ -298,7 +300,11 @@ impl Memory {
         let told = |why: String| format!("cannot read {path:?}: {why}");
         let Some((bytes, _)) = read(&path).map_err(|error| told(error.to_string()))? else { return Ok(None) };
         let text = String::from_utf8(bytes).map_err(|error| told(error.to_string()))?;
-        if text.len() > ledger::BYTES_MAX { Err(told("it is too long".to_owned())) } else { Ledger::parse(&text).map(Some).map_err(told) }
+        if text.len() > ledger::BYTES_MAX {
+            Err(told("it is too long".to_owned()))
+        } else {
+            Ledger::parse(&text).map(Some).map_err(told)
+        }
     }
 }
 
@@ -340,7 +346,8 @@ fn sweep(path: &Path) {
 
 /// A file that was edited since, as it is, but without our lines.
 fn without_our_lines(bytes: &[u8], path: &Path) -> Result<Vec<u8>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| format!("{path:?} is not text any more: take our lines out by hand"))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| format!("{path:?} is not text any more: take our lines out by hand"))?;
     Ok(texts::without_ours(&pam::without_guard(text)).into_bytes())
 }
 
@@ -348,7 +355,9 @@ fn without_our_lines(bytes: &[u8], path: &Path) -> Result<Vec<u8>, String> {
 fn remove_kept_fresh(folder: &Path) {
     let Ok(files) = fs::read_dir(folder) else { return };
     let is_ours = |name: &str| {
-        ["user_ca_keys", "ended"].contains(&name) || name.ends_with("-cert.pub") || (name.starts_with('.') && name.ends_with(".tmp"))
+        ["user_ca_keys", "ended"].contains(&name)
+            || name.ends_with("-cert.pub")
+            || (name.starts_with('.') && name.ends_with(".tmp"))
     };
     for file in files.flatten().filter(|file| file.file_name().to_str().is_some_and(is_ours)) {
         drop(fs::remove_file(file.path()));

@@ -14,9 +14,11 @@
 pub mod about;
 pub mod back;
 pub mod check_in;
+pub mod contact;
 pub mod daemon;
 pub mod diff;
 pub mod enrol;
+pub mod examine;
 pub mod facts;
 pub mod leave;
 pub mod ledger;

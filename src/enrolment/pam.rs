@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn a_stack_in_which_it_could_not_be_believed_is_refused() {
-        let none = "auth required pam_unix.so\nsession include system-remote-login\n#session required pam_loginuid.so\n";
+        let none =
+            "auth required pam_unix.so\nsession include system-remote-login\n#session required pam_loginuid.so\n";
         assert_eq!(with_guard(none, "/x"), Err(PamProblem::NoLoginUid));
         let above = "session required pam_env.so user_readenv=1\nsession required pam_loginuid.so\n";
         assert_eq!(with_guard(above, "/x"), Err(PamProblem::EnvironmentAbove(1)));

@@ -245,9 +245,13 @@ fn obstacles(facts: &Facts, wish: &Wish) -> Vec<Obstacle> {
         );
     }
     if facts.effective.is("pubkeyauthentication", "no") {
-        add("sshd takes no keys and certificates: PubkeyAuthentication is no".to_owned(), "set `PubkeyAuthentication yes`");
+        add(
+            "sshd takes no keys and certificates: PubkeyAuthentication is no".to_owned(),
+            "set `PubkeyAuthentication yes`",
+        );
     }
-    if let Some(algorithms) = facts.effective.one("pubkeyacceptedalgorithms").or_else(|| facts.effective.one("pubkeyacceptedkeytypes"))
+    if let Some(algorithms) =
+        facts.effective.one("pubkeyacceptedalgorithms").or_else(|| facts.effective.one("pubkeyacceptedkeytypes"))
         && !algorithms.split(',').any(|one| one == "ssh-ed25519-cert-v01@openssh.com")
     {
         add(
@@ -262,7 +266,10 @@ fn obstacles(facts: &Facts, wish: &Wish) -> Vec<Obstacle> {
         );
     }
     for path in &facts.links {
-        add(format!("{path:?} is a link: something else manages it"), "let that write the lines (`--dry-run` shows them)");
+        add(
+            format!("{path:?} is a link: something else manages it"),
+            "let that write the lines (`--dry-run` shows them)",
+        );
     }
     if let Some(why) = &facts.program_problem {
         add(why.clone(), "install hallpass as /usr/local/bin/hallpass, owned by root and writable by nobody else");
@@ -326,11 +333,27 @@ pub fn settings_at_risk(effective: &Effective) -> Vec<Risk> {
             "plain-keys",
             "plain keys still open accounts (AuthorizedKeysFile): nobody approves those logins and nothing ends them",
         ),
-        (is("passwordauthentication", "yes"), "passwords", "passwords still open accounts (PasswordAuthentication yes)"),
-        (is("permitemptypasswords", "yes"), "empty-passwords", "empty passwords open accounts (PermitEmptyPasswords yes)"),
-        (is_not_no("permituserenvironment"), "user-environment", "users set what sshd's sessions start with (PermitUserEnvironment)"),
+        (
+            is("passwordauthentication", "yes"),
+            "passwords",
+            "passwords still open accounts (PasswordAuthentication yes)",
+        ),
+        (
+            is("permitemptypasswords", "yes"),
+            "empty-passwords",
+            "empty passwords open accounts (PermitEmptyPasswords yes)",
+        ),
+        (
+            is_not_no("permituserenvironment"),
+            "user-environment",
+            "users set what sshd's sessions start with (PermitUserEnvironment)",
+        ),
         (is_not_no("permittunnel"), "tunnels", "tunnel devices are allowed (PermitTunnel)"),
-        (is("strictmodes", "no"), "no-strict-modes", "sshd does not look at the modes of users' files (StrictModes no)"),
+        (
+            is("strictmodes", "no"),
+            "no-strict-modes",
+            "sshd does not look at the modes of users' files (StrictModes no)",
+        ),
         (is("hostbasedauthentication", "yes"), "host-based", "other hosts log users in (HostbasedAuthentication yes)"),
         (methods, "more-methods", "a certificate alone does not log in (AuthenticationMethods)"),
     ];

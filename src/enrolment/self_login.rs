@@ -72,7 +72,10 @@ pub async fn log_in(
     let has_begun = ran.errors.contains("Authenticated to ");
     match ran.code {
         Some(0 | 1) if has_begun => Ok(()),
-        _ if has_begun => Err("sshd took the certificate and closed the connection: the guard said no, see the log (authpriv)".to_owned()),
+        _ if has_begun => {
+            Err("sshd took the certificate and closed the connection: the guard said no, see the log (authpriv)"
+                .to_owned())
+        }
         _ => Err(last_words(&ran.errors)),
     }
 }

@@ -64,9 +64,10 @@ fn is_match(pattern: &str, name: &str) -> bool {
             let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
             ends.filter_map(|at| name.get(at..)).any(|tail| is_match(rest, tail))
         }
-        _ => name.chars().next().is_some_and(|c| {
-            (first == '?' || first == c) && is_match(rest, name.strip_prefix(c).unwrap_or_default())
-        }),
+        _ => name
+            .chars()
+            .next()
+            .is_some_and(|c| (first == '?' || first == c) && is_match(rest, name.strip_prefix(c).unwrap_or_default())),
     }
 }
 
@@ -179,7 +180,8 @@ mod tests {
 
     #[test]
     fn what_sshd_says_is_read_with_lists_and_absent_values() {
-        let effective = Effective::parse("port 22\nhostkey /a\nhostkey /b\ntrustedusercakeys none\nusepam yes\nbanner\n");
+        let effective =
+            Effective::parse("port 22\nhostkey /a\nhostkey /b\ntrustedusercakeys none\nusepam yes\nbanner\n");
         assert_eq!(effective.one("port"), Some("22"));
         assert_eq!(effective.all("hostkey"), ["/a", "/b"]);
         assert_eq!((effective.some("trustedusercakeys"), effective.some("banner")), (None, None));

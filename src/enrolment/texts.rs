@@ -11,7 +11,8 @@ use crate::host::settings::{self, Settings};
 use crate::name::{HostName, TagKey, TagValue};
 
 /// The first line of every file that is ours.
-const HEADER: &str = "# Written by `hallpass host enrol`; `hallpass host leave` takes it back. Do not edit: it is written anew.";
+const HEADER: &str =
+    "# Written by `hallpass host enrol`; `hallpass host leave` takes it back. Do not edit: it is written anew.";
 
 /// Around what stands in a file of others.
 const BEGIN: &str = "# begin hallpass: written by `hallpass host enrol`, taken out by `hallpass host leave`";
@@ -51,7 +52,13 @@ pub fn sshd(facts: &Facts, wish: &Wish, has_match: bool) -> String {
     if has_match {
         add("# The host's login to itself. A Match ends with this file.".to_owned());
         add(format!("Match User {CHECK_ACCOUNT}"));
-        for line in ["AuthenticationMethods publickey", "PermitTTY no", "AllowTcpForwarding no", "AllowAgentForwarding no", "X11Forwarding no"] {
+        for line in [
+            "AuthenticationMethods publickey",
+            "PermitTTY no",
+            "AllowTcpForwarding no",
+            "AllowAgentForwarding no",
+            "X11Forwarding no",
+        ] {
             add(format!("    {line}"));
         }
     }

@@ -3,6 +3,7 @@
 //! One interface for SQLite (embedded) and, later, PostgreSQL; one contract test suite for both.
 
 pub mod head_file;
+mod host_rows;
 pub mod rows;
 pub mod sqlite;
 
@@ -16,10 +17,13 @@ use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::audit::tree::{Frontier, Hash, Node};
 use crate::identity::challenge::Redemption;
+use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
-use crate::name::{PersonName, PolicyVersion, RequestId, RequestPrefix};
+use crate::inventory::check_in::Seen;
+use crate::inventory::permit::HostPermit;
+use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId, RequestPrefix};
 use crate::ssh::PublicKey;
-use crate::ssh::cert::TbsCert;
+use crate::ssh::cert::{Certificate, TbsCert};
 use crate::time::Timestamp;
 
 /// The most that one call lists; a greater limit means this one. Our own choice: what one answer can hold.
@@ -88,6 +92,55 @@ pub enum Save {
     Redeem(Redemption),
     /// A new policy version; must be the last plus one.
     NewPolicy(StoredPolicy),
+    /// What is saved rests on an inventory of so many entries. Every change with such an entry says on which.
+    Inventory {
+        /// How many entries the inventory was made of.
+        expected: u64,
+    },
+    /// Certify a host, or its login to itself: assigns the serial, which is the index of the log entry it makes.
+    CertifyHost {
+        /// From `inventory::permit`.
+        permit: Box<HostPermit>,
+        /// The CA key.
+        ca: PublicKey,
+        /// 32 random bytes.
+        nonce: [u8; 32],
+    },
+    /// A certificate of a host's own key, to be shown to the host again.
+    HostCertificate {
+        /// The host.
+        host: HostName,
+        /// The certificate.
+        certificate: Box<Certificate>,
+    },
+    /// A new host session.
+    NewHostSession(HostSession),
+    /// A report of a host is taken up; a second time is a [`StoreError::Conflict`].
+    Report {
+        /// The host.
+        host: HostName,
+        /// Its own id of it.
+        report: ReportId,
+    },
+}
+
+/// Something to be kept on which no decision rests, and which the log therefore need not hold.
+#[derive(Debug)]
+pub enum Note {
+    /// A host has shown its key again and has a new token; the challenge is used up.
+    HostSession {
+        /// The challenge.
+        redemption: Redemption,
+        /// The session.
+        session: HostSession,
+    },
+    /// What a host told of itself last.
+    Seen {
+        /// The host.
+        host: HostName,
+        /// What.
+        seen: Seen,
+    },
 }
 
 /// A policy version as stored.
@@ -122,7 +175,9 @@ pub struct RequestFilter {
     /// Only in these states (words of `access::State::word`); empty means all.
     pub states: BTreeSet<&'static str>,
     /// Only for this host.
-    pub host: Option<crate::name::HostName>,
+    pub host: Option<HostName>,
+    /// Only those whose last grant ends after this.
+    pub until_after: Option<Timestamp>,
     /// Only those that wait for a decision: pending, or granted with an extension that waits.
     pub waits: bool,
     /// Only asked at or after.
@@ -154,6 +209,8 @@ pub struct Head {
     pub at: Timestamp,
     /// The newest policy version that the log names.
     pub policy: Option<PolicyVersion>,
+    /// How many entries the inventory of hosts is made of.
+    pub inventory: u64,
     /// The newest entry that says which CA keys there are.
     pub keys: Option<u64>,
 }
@@ -226,7 +283,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The session with this token hash.
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>>;
 
-    /// Deletes sessions and redemptions that were over at `now`; no log entry (they are dead already). It
+    /// Deletes sessions, redemptions and records of reports that were over at `now`; no log entry (they are dead already). It
     /// may leave some for the next time when there are thousands.
     fn sweep(&self, now: Timestamp) -> Pending<'_, ()>;
 
@@ -235,6 +292,25 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The log's `policy_applied` entry of this version, for comparing its hash with a text. Proven to be in the log's tree.
     fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>>;
+
+    /// The log's entries about joining and enrolled hosts, oldest first, without the first `from`. All of them: proven to be in the
+    /// log's tree, and as many as the head says.
+    fn inventory(&self, from: u64) -> Pending<'_, Vec<Entry>>;
+
+    /// The host session with this token hash.
+    fn host_session(&self, token: TokenHash) -> Pending<'_, Option<HostSession>>;
+
+    /// Keeps what no decision rests on, durably, without a log entry. A challenge used before is [`StoreError::Replayed`].
+    fn note(&self, note: Note) -> Pending<'_, ()>;
+
+    /// What all hosts told of themselves last.
+    fn seen(&self) -> Pending<'_, BTreeMap<HostName, Seen>>;
+
+    /// Those of these reports of a host that were taken up before.
+    fn known_reports(&self, host: HostName, reports: Vec<ReportId>) -> Pending<'_, BTreeSet<ReportId>>;
+
+    /// The newest certificates of a host's keys; their signatures are verified, not by whom they are.
+    fn host_certificates(&self, host: HostName) -> Pending<'_, Vec<Certificate>>;
 
     /// The newest log entry that says which CA keys there are. Proven to be in the log's tree, and to be the newest.
     fn keys_entry(&self) -> Pending<'_, Option<Entry>>;

@@ -123,7 +123,8 @@ fn certificate(folder: &Path, line: &str, keys: &[HostKey], settings: &Settings)
     let certificate = Certificate::parse_openssh(line.trim()).ok()?;
     let tbs = certificate.tbs();
     let key = keys.iter().find(|key| key.key.public_key() == tbs.subject())?;
-    let is_ours = tbs.purpose() == Purpose::Host && tbs.fields().principals.contains(&Principal::of_host(&settings.name));
+    let is_ours =
+        tbs.purpose() == Purpose::Host && tbs.fields().principals.contains(&Principal::of_host(&settings.name));
     let name = Path::new(&places::certificate_of(&key.path)).file_name()?.to_owned();
     is_ours.then(|| (folder.join(name), format!("{}\n", certificate.to_openssh())))
 }

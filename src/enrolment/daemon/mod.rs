@@ -23,8 +23,9 @@ use rand::rngs::SysRng;
 use tokio::time::Instant;
 
 use self::install::{Granted, Installer};
-use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_EVERY, spread};
+use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_EVERY, STATE_EVERY, spread};
 use super::check_in::{self, Proof};
+use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
 use super::link::Link;
@@ -33,6 +34,7 @@ use super::plan::Facts;
 use super::programs;
 use super::sshd::{Sshd, Told};
 use crate::client::{Client, ClientError, EventStream};
+use crate::host::process::Process;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
@@ -62,6 +64,8 @@ struct Daemon<'a> {
     program: PathBuf,
     /// The state that was put in place last.
     etag: Option<String>,
+    /// Whether the service has said that there is another one.
+    is_stale: bool,
     bundle: Option<Bundle>,
     proof: Proof,
     /// What the proof was made with.
@@ -69,14 +73,15 @@ struct Daemon<'a> {
     stream: Option<(EventStream, Instant)>,
     pause: Pause,
     due: Due,
-    /// What was complained about last, so that it is said once.
-    trouble: Option<String>,
+    /// How it stands with the service; what is wrong is said once.
+    contact: Contact,
 }
 
 /// When what is due.
 struct Due {
     connect: Instant,
     look: Instant,
+    state: Instant,
     check_in: Instant,
     renew: Instant,
 }
@@ -85,7 +90,12 @@ struct Due {
 ///
 /// # Errors
 /// When the host is not enrolled, or its files can't be read.
-pub async fn run(reload: Option<String>, socket: Option<&str>, say: Say<'_>, stop: impl Future<Output = ()>) -> Result<(), String> {
+pub async fn run(
+    reload: Option<String>,
+    socket: Option<&str>,
+    say: Say<'_>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
     let mut daemon = Daemon::open(reload, say).await?;
     daemon.tend(true).await;
     notify::notify(socket, "READY=1");
@@ -111,6 +121,7 @@ impl<'a> Daemon<'a> {
         let facts = Facts { effective: sshd.effective(CHECK_ACCOUNT).await?, ..Facts::default() };
         let keys = facts::host_keys(&root, &facts)?;
         Spool::at(&settings.spool).create()?;
+        let daemon = Process::own().map_err(|error| format!("cannot look at our own process: {error}"))?;
         let now = Instant::now();
         Ok(Self {
             say,
@@ -124,13 +135,14 @@ impl<'a> Daemon<'a> {
             },
             program: std::env::current_exe().map_err(|error| format!("cannot find our own program: {error}"))?,
             etag: None,
+            is_stale: true,
             bundle: None,
             proof: Proof::default(),
             proven: None,
             stream: None,
             pause: Pause::default(),
-            due: Due { connect: now, look: now, check_in: now, renew: now },
-            trouble: None,
+            due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
+            contact: Contact { daemon, answered: None, checked_in: None, trouble: None },
         })
     }
 
@@ -140,15 +152,20 @@ impl<'a> Daemon<'a> {
         if now >= self.due.look {
             self.due.look = now + LOOK_EVERY;
             self.tend(false).await;
+            if self.contact.trouble.is_none() && report::is_waiting() {
+                self.due.connect = now;
+            }
         }
         if now < self.due.connect {
             return;
         }
         match self.talk().await {
             Ok(()) => {
-                if self.trouble.take().is_some() {
+                if self.contact.trouble.take().is_some() {
                     (self.say)("the service answers again");
                 }
+                self.contact.answered = Some(SystemClock.now());
+                self.save_contact();
                 self.pause.reset();
             }
             Err(why) => self.complain(why),
@@ -159,9 +176,16 @@ impl<'a> Daemon<'a> {
     fn complain(&mut self, why: String) {
         self.stream = None;
         self.due.connect = Instant::now() + self.pause.next(random());
-        if self.trouble.as_ref() != Some(&why) {
+        if self.contact.trouble.as_ref() != Some(&why) {
             (self.say)(&why);
-            self.trouble = Some(why);
+            self.contact.trouble = Some(why);
+            self.save_contact();
+        }
+    }
+
+    fn save_contact(&self) {
+        if let Err(why) = self.contact.save() {
+            (self.say)(&why);
         }
     }
 
@@ -171,21 +195,27 @@ impl<'a> Daemon<'a> {
         // First the stream, then the state: what changes in between comes as an event.
         if self.stream.is_none() {
             self.stream = self.link.events().await.ok().map(|stream| (stream, Instant::now()));
+            self.is_stale = true;
         }
-        let state = match self.etag.clone() {
-            Some(etag) => self.link.changed_state(&etag).await.map_err(told)?,
-            None => Some(self.link.state().await.map_err(told)?),
-        };
-        if let Some(state) = state {
-            self.put_in_place(&state).await;
-            self.etag = Some(state.etag);
+        if self.is_stale || Instant::now() >= self.due.state {
+            let state = match self.etag.clone() {
+                Some(etag) => self.link.changed_state(&etag).await.map_err(told)?,
+                None => Some(self.link.state().await.map_err(told)?),
+            };
+            if let Some(state) = state {
+                self.put_in_place(&state).await;
+                self.etag = Some(state.etag);
+            }
+            self.is_stale = false;
+            self.due.state = Instant::now() + spread(STATE_EVERY, random());
         }
         self.report().await.map_err(told)?;
         self.renew().await;
         if Instant::now() >= self.due.check_in {
             self.check_in().await.map_err(told)?;
         }
-        self.due.connect = Instant::now() + if self.stream.is_some() { LOOK_EVERY } else { spread(POLL_EVERY, random()) };
+        let pause = Instant::now() + spread(POLL_EVERY, random());
+        self.due.connect = if self.stream.is_some() { self.due.state.min(self.due.check_in) } else { pause };
         Ok(())
     }
 
@@ -218,7 +248,9 @@ impl<'a> Daemon<'a> {
             Err(why) => (self.say)(&why),
         }
         if state.is_retired {
-            (self.say)("the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out");
+            (self.say)(
+                "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
+            );
         }
     }
 
@@ -282,6 +314,7 @@ impl<'a> Daemon<'a> {
         }
         let report = check_in::report(&self.sshd, &self.link, &self.proof).await;
         self.link.check_in(&report).await?;
+        self.contact.checked_in = Some(SystemClock.now());
         self.due.check_in = Instant::now() + spread(CHECK_IN_EVERY, random());
         Ok(())
     }
@@ -327,7 +360,10 @@ impl<'a> Daemon<'a> {
         tokio::select! {
             () = pause => {}
             data = Client::next_data(stream) => match data {
-                Ok(Some(_)) => self.due.connect = Instant::now(),
+                Ok(Some(_)) => {
+                    self.is_stale = true;
+                    self.due.connect = Instant::now();
+                }
                 // It ended, or says nothing any more.
                 Ok(None) | Err(_) => {
                     self.stream = None;

@@ -4,7 +4,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Says `state`, such as `READY=1`. Without a service manager that listens nobody is told.
-pub fn notify(socket: Option<&str>, state: &str) {
+pub(super) fn notify(socket: Option<&str>, state: &str) {
     let Some(socket) = socket.filter(|socket| !socket.is_empty()) else { return };
     let address = match socket.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 /// How long between two check-ins, when nothing has changed.
-pub const CHECK_IN_EVERY: Duration = Duration::from_secs(300);
+pub(super) const CHECK_IN_EVERY: Duration = Duration::from_secs(300);
 
 /// How long a proof of trust counts, when neither bundle nor sshd has changed: each is an entry in the log.
-pub const PROVE_EVERY: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const PROVE_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
 /// How often to look for events to be reported and for sessions without a watcher.
-pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often to ask for the state although no event has come.
+pub(super) const STATE_EVERY: Duration = Duration::from_secs(300);
 
 /// How long an attempt at renewing certificates counts.
-pub const RENEW_EVERY: Duration = Duration::from_secs(3_600);
+pub(super) const RENEW_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The shortest and the longest pause before the service is tried again.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -20,26 +23,26 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Pauses that double with each failure.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pause(u32);
+pub(super) struct Pause(u32);
 
 impl Pause {
     /// The next one, between half and the whole of what is due; `random` is any number.
     #[must_use]
-    pub fn next(&mut self, random: u32) -> Duration {
+    pub(super) fn next(&mut self, random: u32) -> Duration {
         let whole = PAUSE_MIN.saturating_mul(1_u32.checked_shl(self.0).unwrap_or(u32::MAX)).min(PAUSE_MAX);
         self.0 = self.0.saturating_add(1).min(10);
         spread(whole, random)
     }
 
     /// It went well.
-    pub const fn reset(&mut self) {
+    pub(super) const fn reset(&mut self) {
         self.0 = 0;
     }
 }
 
 /// A span between half of `whole` and `whole`.
 #[must_use]
-pub fn spread(whole: Duration, random: u32) -> Duration {
+pub(super) fn spread(whole: Duration, random: u32) -> Duration {
     let half = whole / 2;
     half.saturating_add(half.saturating_mul(random % 1_000) / 1_000)
 }

@@ -15,6 +15,12 @@ const BATCH: usize = 128;
 /// How many batches in one round, so that nothing else has to wait for a long spool.
 const ROUNDS: usize = 8;
 
+/// Whether anything waits to be reported.
+pub(super) fn is_waiting() -> bool {
+    let settings = Settings::load(Path::new(settings::PATH));
+    settings.is_ok_and(|settings| !Spool::at(&settings.spool).events(1).is_empty())
+}
+
 impl Daemon<'_> {
     /// Reports what is in the spool.
     ///

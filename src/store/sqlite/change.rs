@@ -2,9 +2,11 @@
 
 use rusqlite::Connection;
 
-use super::{log, login, policy, request};
+use super::{host, log, login, policy, request};
 use crate::access::Permit;
 use crate::audit::event::Event;
+use crate::audit::host_event::HostEvent;
+use crate::inventory::permit::HostPermit;
 use crate::name::Serial;
 use crate::ssh::PublicKey;
 use crate::store::{Change, Committed, Head, RowVersion, Save, StoreError, Stored};
@@ -19,11 +21,15 @@ fn wrong(why: impl Into<String>) -> StoreError {
 pub(super) fn apply(conn: &Connection, head: &mut Head, change: Change) -> Result<Committed, StoreError> {
     let Change { at, saves, events } = change;
     let mut done = Committed::default();
+    let is_of_inventory = |event: &Event| matches!(event, Event::Host(event) if event.is_of_inventory());
+    if events.iter().any(is_of_inventory) && !saves.iter().any(|save| matches!(save, Save::Inventory { .. })) {
+        return Err(wrong("a change of the inventory rests on an inventory"));
+    }
     for save in saves {
         apply_save(conn, head, at, save, &mut done)?;
     }
     for event in events {
-        if matches!(event, Event::CertificateToBeSigned { .. }) {
+        if makes_a_serial(&event) {
             return Err(wrong("a certificate's entry comes from its permit alone"));
         }
         done.entries.push(log::append(conn, head, at, event)?);
@@ -32,6 +38,15 @@ pub(super) fn apply(conn: &Connection, head: &mut Head, change: Change) -> Resul
         return Err(wrong("nothing may change without a log entry"));
     }
     Ok(done)
+}
+
+/// Whether the entry's index is a certificate's serial: then only a permit makes it.
+const fn makes_a_serial(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::CertificateToBeSigned { .. }
+            | Event::Host(HostEvent::HostCertificateToBeSigned { .. } | HostEvent::CheckCertificateToBeSigned { .. })
+    )
 }
 
 fn apply_save(
@@ -56,7 +71,39 @@ fn apply_save(
         Save::EndSessionsOf(person) => login::end_sessions_of(conn, &person)?,
         Save::Redeem(redemption) => login::redeem(conn, &redemption)?,
         Save::NewPolicy(new) => policy::insert(conn, &new)?,
+        Save::Inventory { expected } => {
+            if head.inventory != expected {
+                return Err(StoreError::Conflict);
+            }
+        }
+        Save::CertifyHost { permit, ca, nonce } => {
+            if done.tbs.is_some() {
+                return Err(wrong("one change certifies one key"));
+            }
+            certify_host(conn, head, at, (&permit, &ca, nonce), done)?;
+        }
+        Save::HostCertificate { host, certificate } => host::save_certificate(conn, &host, &certificate)?,
+        Save::NewHostSession(session) => host::insert_session(conn, &session)?,
+        Save::Report { host, report } => host::insert_report(conn, &host, &report, at)?,
     }
+    Ok(())
+}
+
+/// As [`certify`], for a host.
+fn certify_host(
+    conn: &Connection,
+    head: &mut Head,
+    at: Timestamp,
+    (permit, ca, nonce): (&HostPermit, &PublicKey, [u8; 32]),
+    done: &mut Committed,
+) -> Result<(), StoreError> {
+    let serial = Serial::new(head.frontier.size()).map_err(|error| wrong(error.to_string()))?;
+    let (event, to_be_signed) = permit.to_be_signed(serial, ca, nonce)?;
+    if event.serial() != Some(serial) || to_be_signed.fields().serial != serial {
+        return Err(wrong("the log entry doesn't hold the bytes to be signed"));
+    }
+    done.entries.push(log::append(conn, head, at, event.into())?);
+    done.tbs = Some(to_be_signed);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{damaged, failed, from_sql, limit_to_sql, time_from_sql, time_to_sql, to_sql};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
+use crate::audit::host_event::HostEvent;
 use crate::audit::tree::{Frontier, Hash, Node, inclusion_nodes, inclusion_proof, verify_inclusion};
 use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId};
@@ -44,6 +45,9 @@ pub(super) fn append(conn: &Connection, head: &mut Head, at: Timestamp, event: E
     if let Event::PolicyApplied { version, .. } = &entry.event {
         head.policy = Some(*version);
     }
+    if matches!(&entry.event, Event::Host(event) if event.is_of_inventory()) {
+        head.inventory = head.inventory.saturating_add(1);
+    }
     if matches!(&entry.event, Event::ServiceStarted { keys: Some(_), .. }) {
         head.keys = Some(index);
     }
@@ -53,18 +57,24 @@ pub(super) fn append(conn: &Connection, head: &mut Head, at: Timestamp, event: E
 
 /// Keeps the list of certificates whose outcome is not in the log, in the same transaction as the log itself.
 fn note_certificate(conn: &Connection, event: &Event) -> Result<(), StoreError> {
-    let (sql, request, serial) = match event {
-        Event::CertificateToBeSigned { request, serial, .. } => {
-            ("INSERT INTO certificate (serial, request) VALUES (?1, ?2)", request, serial)
-        }
-        Event::CertificateSigned { request, serial, .. } => {
-            ("UPDATE certificate SET signed = 1 WHERE serial = ?1 AND request = ?2 AND signed = 0", request, serial)
-        }
+    const MADE: &str = "INSERT INTO certificate (serial, request) VALUES (?1, ?2)";
+    const SIGNED: &str = "UPDATE certificate SET signed = 1 WHERE serial = ?1 AND request = ?2 AND signed = 0";
+    let (sql, whose, serial) = match event {
+        Event::CertificateToBeSigned { request, serial, .. } => (MADE, request.digits(), serial),
+        Event::CertificateSigned { request, serial, .. } => (SIGNED, request.digits(), serial),
+        Event::Host(
+            HostEvent::HostCertificateToBeSigned { host, serial, .. }
+            | HostEvent::CheckCertificateToBeSigned { host, serial, .. },
+        ) => (MADE, host.as_str(), serial),
+        Event::Host(
+            HostEvent::HostCertificateSigned { host, serial, .. }
+            | HostEvent::CheckCertificateSigned { host, serial, .. },
+        ) => (SIGNED, host.as_str(), serial),
         _ => return Ok(()),
     };
     let rows = conn
         .prepare_cached(sql)
-        .and_then(|mut s| s.execute(params![serial.number().cast_signed(), request.digits()]))
+        .and_then(|mut s| s.execute(params![serial.number().cast_signed(), whose]))
         .map_err(failed(APPENDING))?;
     // No row: the outcome is in the log already (or there is no such certificate). One outcome per certificate.
     if rows == 1 { Ok(()) } else { Err(StoreError::Conflict) }
@@ -76,8 +86,13 @@ fn sealed_bytes(head: &Head) -> Vec<u8> {
     bytes.extend_from_slice(&head.at.unix().to_be_bytes());
     bytes.extend_from_slice(&head.policy.map_or(0, |version| version.0).to_be_bytes());
     bytes.extend_from_slice(&head.frontier.roots().concat());
-    // Heads from before there were such entries were sealed without it. The rest has a length that follows from the size.
+    // Heads from before there were such entries were sealed without them. The rest has a length that follows from the size, and the
+    // two have different ones.
     bytes.extend(head.keys.iter().flat_map(|index| index.to_be_bytes()));
+    if head.inventory > 0 {
+        bytes.extend_from_slice(b"inventory");
+        bytes.extend_from_slice(&head.inventory.to_be_bytes());
+    }
     bytes
 }
 
@@ -86,11 +101,14 @@ pub(super) fn save_head(conn: &Connection, key: &MacKey, head: &Head) -> Result<
     let size = to_sql(head.frontier.size())?;
     let at = time_to_sql(head.at)?;
     let (policy, seal) = (head.policy.map_or(0, |version| version.0), key.seal(&sealed_bytes(head)));
-    let keys = to_sql(head.keys.unwrap_or(0))?;
+    let (keys, inventory) = (to_sql(head.keys.unwrap_or(0))?, to_sql(head.inventory)?);
     conn.prepare_cached(
-        "UPDATE log_head SET size = ?1, frontier = ?2, at = ?3, policy = ?4, keys = ?5, seal = ?6 WHERE one = 1",
+        "UPDATE log_head SET size = ?1, frontier = ?2, at = ?3, policy = ?4, keys = ?5, seal = ?6, inventory = ?7
+         WHERE one = 1",
     )
-    .and_then(|mut update| update.execute(params![size, head.frontier.roots().concat(), at, policy, keys, seal]))
+    .and_then(|mut update| {
+        update.execute(params![size, head.frontier.roots().concat(), at, policy, keys, seal, inventory])
+    })
     .map_err(failed(APPENDING))
     .and_then(|rows| if rows == 1 { Ok(()) } else { Err(damaged("the log's head", "its row is missing")) })
 }
@@ -103,17 +121,18 @@ pub(super) fn probe(conn: &Connection) -> Result<(), StoreError> {
         .map_err(failed("probing the database"))
 }
 
-/// The head row as SQLite has it: size, roots, time, policy version, entry of the CA keys, seal.
-type HeadRow = (i64, Vec<u8>, i64, u32, i64, Vec<u8>);
+/// The head row as SQLite has it: size, roots, time, policy version, entry of the CA keys, seal, entries of the inventory.
+type HeadRow = (i64, Vec<u8>, i64, u32, i64, Vec<u8>, i64);
 
 /// The head row, if its seal is ours. Only the head of an empty log has none.
 pub(super) fn head(conn: &Connection, key: &MacKey) -> Result<Head, StoreError> {
     let what = "the log's head";
-    let (size, roots, at, policy, keys, seal): HeadRow = conn
-        .prepare_cached("SELECT size, frontier, at, policy, keys, seal FROM log_head WHERE one = 1")
+    let (size, roots, at, policy, keys, seal, inventory): HeadRow = conn
+        .prepare_cached("SELECT size, frontier, at, policy, keys, seal, inventory FROM log_head WHERE one = 1")
         .and_then(|mut s| {
-            let row =
-                |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?));
+            let row = |row: &Row<'_>| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+            };
             s.query_row([], row).optional()
         })
         .map_err(failed(READING))?
@@ -122,8 +141,8 @@ pub(super) fn head(conn: &Connection, key: &MacKey) -> Result<Head, StoreError> 
     let frontier = Frontier::from_parts(from_sql(what, size)?, roots.to_vec()).filter(|_| rest.is_empty());
     let frontier = frontier.ok_or_else(|| damaged(what, "its roots don't fit its size"))?;
     let policy = Some(PolicyVersion(policy)).filter(|version| version.0 > 0);
-    let keys = Some(from_sql(what, keys)?).filter(|index| *index > 0);
-    let head = Head { frontier, at: time_from_sql(what, at)?, policy, keys };
+    let (keys, inventory) = (Some(from_sql(what, keys)?).filter(|index| *index > 0), from_sql(what, inventory)?);
+    let head = Head { frontier, at: time_from_sql(what, at)?, policy, keys, inventory };
     if head.frontier.size() == 0 || key.has_sealed(&sealed_bytes(&head), &seal) {
         Ok(head)
     } else {
@@ -226,6 +245,33 @@ pub(super) fn policy_entry(
         }
     }
     Ok(None)
+}
+
+/// The entries that the inventory is made of, without the first `from`: one transaction, so that the head's count is of the same moment.
+pub(super) fn inventory(conn: &Connection, key: &MacKey, from: u64) -> Result<Vec<Entry>, StoreError> {
+    let as_of_now = conn.unchecked_transaction().map_err(failed(READING))?;
+    let wanted = head(&as_of_now, key)?.inventory;
+    // The kinds are constants, so that their index can be used.
+    let mut select = as_of_now
+        .prepare_cached(
+            "SELECT number, bytes FROM log_entry WHERE kind IN ('join_created', 'join_revoked', 'host_enrolled',
+             'host_refused', 'host_tagged', 'host_retired', 'host_left') ORDER BY number",
+        )
+        .map_err(failed(READING))?;
+    let rows = select.query_map([], found).map_err(failed(READING))?;
+    let rows: Vec<Found> = rows.collect::<Result<_, _>>().map_err(failed(READING))?;
+    let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    if count != wanted {
+        let why = format!("its head says {wanted} entries about hosts, there are {count}");
+        return Err(damaged("the inventory of hosts", why));
+    }
+    let from = usize::try_from(from).unwrap_or(usize::MAX);
+    let entries = proven(&as_of_now, key, rows.get(from..).unwrap_or_default())?;
+    let is_of_inventory = |entry: &Entry| matches!(&entry.event, Event::Host(event) if event.is_of_inventory());
+    match entries.iter().find(|entry| !is_of_inventory(entry)) {
+        Some(entry) => Err(damaged(format!("log entry {}", entry.index), "it is of another kind than its row says")),
+        None => Ok(entries),
+    }
 }
 
 /// The newest entry that says which CA keys there are: the head names it.

@@ -4,14 +4,18 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{damaged, failed, time_from_sql, time_to_sql};
 use crate::identity::challenge::Redemption;
+use crate::identity::host::HOST_SESSION_LIFETIME;
 use crate::identity::session::{Session, TokenHash};
 use crate::name::PersonName;
 use crate::ssh::Fingerprint;
 use crate::store::StoreError;
-use crate::time::Timestamp;
+use crate::time::{Lifetime, Timestamp};
 
 /// How many rows of a kind one sweep deletes: the writer must not be kept from others. The next sweep goes on.
 const SWEEP_MAX: i64 = 2_000;
+
+/// How long it is remembered that a report was taken: a host gives up one that it can't deliver long before. Our own choice.
+const REPORTS_KEPT: Lifetime = Lifetime::minutes(90 * 24 * 60);
 
 pub(super) fn insert_session(conn: &Connection, session: &Session) -> Result<(), StoreError> {
     let (opened, expires) = (time_to_sql(session.opened)?, time_to_sql(session.expires)?);
@@ -73,11 +77,22 @@ pub(super) fn redeem(conn: &Connection, redemption: &Redemption) -> Result<(), S
 
 /// Deletes what was over at `now`; says whether there was any.
 pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
+    let ago = |span| now.minus(span).map_or(Ok(0), time_to_sql);
+    let (host_sessions, reports) = (ago(HOST_SESSION_LIFETIME)?, ago(REPORTS_KEPT)?);
     let now = time_to_sql(now)?;
     let mut deleted = 0;
-    for sql in [
-        "DELETE FROM session WHERE token IN (SELECT token FROM session WHERE expires <= ?1 LIMIT ?2)",
-        "DELETE FROM redemption WHERE nonce IN (SELECT nonce FROM redemption WHERE expires <= ?1 LIMIT ?2)",
+    for (sql, now) in [
+        ("DELETE FROM session WHERE token IN (SELECT token FROM session WHERE expires <= ?1 LIMIT ?2)", now),
+        ("DELETE FROM redemption WHERE nonce IN (SELECT nonce FROM redemption WHERE expires <= ?1 LIMIT ?2)", now),
+        (
+            "DELETE FROM host_session WHERE token IN (SELECT token FROM host_session WHERE opened <= ?1 LIMIT ?2)",
+            host_sessions,
+        ),
+        (
+            "DELETE FROM host_report WHERE (host, report) IN
+             (SELECT host, report FROM host_report WHERE at <= ?1 LIMIT ?2)",
+            reports,
+        ),
     ] {
         deleted += conn
             .prepare_cached(sql)

@@ -7,7 +7,7 @@
 //! | `reader.rs` | the reader threads |
 //! | `change.rs` | one change inside the writer's transaction |
 //! | `log.rs` | entries, tree nodes and head; checked at start |
-//! | `request.rs` `login.rs` `policy.rs` | the rows of each subject |
+//! | `request.rs` `login.rs` `policy.rs` `host.rs` | the rows of each subject |
 //!
 //! Invariants: nothing is answered before its transaction is on disk; only the writer's connection writes; one process at
 //! a time has the file (a lock beside it); no SQL runs on an async thread.
@@ -17,6 +17,7 @@
 
 mod change;
 mod file;
+mod host;
 mod log;
 mod login;
 mod policy;
@@ -24,19 +25,24 @@ mod reader;
 mod request;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Change, Committed, Head, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy};
+use super::{
+    Change, Committed, Head, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy,
+};
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
+use crate::identity::host::HostSession;
 use crate::identity::mac::MacKey;
 use crate::identity::session::{Session, TokenHash};
-use crate::name::{PersonName, PolicyVersion, RequestId};
+use crate::inventory::check_in::Seen;
+use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use crate::ssh::PublicKey;
+use crate::ssh::cert::Certificate;
 use crate::time::Timestamp;
 use reader::Readers;
 use writer::{Job, Writer};
@@ -148,6 +154,31 @@ impl Store for SqliteStore {
     fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>> {
         let key = Arc::clone(&self.key);
         self.read(move |conn| log::policy_entry(conn, &key, version))
+    }
+
+    fn inventory(&self, from: u64) -> Pending<'_, Vec<Entry>> {
+        let key = Arc::clone(&self.key);
+        self.read(move |conn| log::inventory(conn, &key, from))
+    }
+
+    fn host_session(&self, token: TokenHash) -> Pending<'_, Option<HostSession>> {
+        self.read(move |conn| host::session(conn, token))
+    }
+
+    fn note(&self, note: Note) -> Pending<'_, ()> {
+        self.write(move |reply| Job::Note(Box::new(note), reply))
+    }
+
+    fn seen(&self) -> Pending<'_, BTreeMap<HostName, Seen>> {
+        self.read(host::seen)
+    }
+
+    fn known_reports(&self, host: HostName, reports: Vec<ReportId>) -> Pending<'_, BTreeSet<ReportId>> {
+        self.read(move |conn| host::known_reports(conn, &host, reports))
+    }
+
+    fn host_certificates(&self, host: HostName) -> Pending<'_, Vec<Certificate>> {
+        self.read(move |conn| host::certificates(conn, &host))
     }
 
     fn keys_entry(&self) -> Pending<'_, Option<Entry>> {

@@ -105,7 +105,7 @@ pub(super) fn logged(
 
 /// Requests that match, newest first.
 pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<Stored>, StoreError> {
-    let RequestFilter { asker, states, host, waits, since, prefix, limit } = filter;
+    let RequestFilter { asker, states, host, until_after, waits, since, prefix, limit } = filter;
     // A constant, not a parameter, so that the index of waiting requests can be used.
     let mut sql = if *waits { select!("WHERE waits = 1") } else { select!("WHERE 1") }.to_owned();
     let mut values: Vec<Value> = Vec::new();
@@ -125,6 +125,9 @@ pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<
     }
     if let Some(host) = host {
         and("id IN (SELECT request FROM request_host WHERE host = ?)", host.as_str().to_owned().into());
+    }
+    if let Some(until) = until_after {
+        and("json_extract(body, '$.grants[#-1].end') > ?", time_to_sql(*until)?.into());
     }
     if let Some(since) = since {
         and("asked >= ?", time_to_sql(*since)?.into());

@@ -17,10 +17,10 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{change, failed, file, log, login, stopped};
+use super::{change, failed, file, host, log, login, stopped};
 use crate::fail;
 use crate::identity::mac::MacKey;
-use crate::store::{Change, Committed, Head, StoreError};
+use crate::store::{Change, Committed, Head, Note, StoreError};
 use crate::time::Timestamp;
 
 /// How many changes share a commit at most: beyond it the gain is small (PERFORMANCE.md) and the first waits for the last.
@@ -36,6 +36,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Job {
     /// A change with its log entries.
     Commit(Box<Change>, Reply<Committed>),
+    /// Something on which no decision rests.
+    Note(Box<Note>, Reply<()>),
     /// Forget what is over.
     Sweep(Timestamp, Reply<()>),
     /// A write that means nothing.
@@ -185,6 +187,7 @@ fn member(conn: &Connection, head: &mut Head, job: Job, answers: &mut Vec<Answer
         Job::Commit(change, reply) => {
             keep(change::apply(conn, &mut trial, *change).map(|done| (done, true)), reply, answers)
         }
+        Job::Note(note, reply) => keep(host::note(conn, &note).map(|()| ((), true)), reply, answers),
         Job::Sweep(now, reply) => keep(login::sweep(conn, now).map(|wrote| ((), wrote)), reply, answers),
         Job::Ready(reply) => keep(log::probe(conn).map(|()| ((), true)), reply, answers),
     };
@@ -231,7 +234,7 @@ impl Job {
     fn refuse(self, error: StoreError) {
         match self {
             Self::Commit(_, reply) => drop(reply.send(Err(error))),
-            Self::Sweep(_, reply) | Self::Ready(reply) => drop(reply.send(Err(error))),
+            Self::Note(_, reply) | Self::Sweep(_, reply) | Self::Ready(reply) => drop(reply.send(Err(error))),
         }
     }
 }

@@ -92,7 +92,10 @@ fn a_stock_host_gets_one_file_that_sshd_reads_first_and_one_line_in_pam() {
                 "    X11Forwarding no",
             ]
         );
-        assert!(text(&plan, places::PAM).contains("pam_loginuid.so\nsession    required     pam_exec.so quiet type=open_session"));
+        assert!(
+            text(&plan, places::PAM)
+                .contains("pam_loginuid.so\nsession    required     pam_exec.so quiet type=open_session")
+        );
         let settings = Settings::parse(text(&plan, places::HOST_TOML), "host.toml").unwrap();
         assert_eq!((settings.name.as_str(), settings.tags.len()), ("web-1", 1));
         assert!(plan.risks.is_empty(), "{:?}", plan.risks);
@@ -145,13 +148,18 @@ fn a_match_block_that_takes_something_from_us_is_named_with_its_line() {
     let config = format!("{DEBIAN}Match User git\n  AuthorizedPrincipalsFile none\nMatch all\n  Banner none\n");
     let plan = plan(&facts(&config), &wish()).unwrap();
     let risk = plan.risks.iter().find(|risk| risk.word == "match").unwrap();
-    assert!(risk.text.starts_with("/etc/ssh/sshd_config:12: `Match User git` sets AuthorizedPrincipalsFile"), "{}", risk.text);
+    assert!(
+        risk.text.starts_with("/etc/ssh/sshd_config:12: `Match User git` sets AuthorizedPrincipalsFile"),
+        "{}",
+        risk.text
+    );
     assert_eq!(plan.risks.len(), 1);
 }
 
 #[test]
 fn another_ca_is_only_replaced_when_that_is_wished() {
-    let facts = saying(DEBIAN, "trustedusercakeys /etc/ssh/other_ca.pub\nauthorizedprincipalsfile /etc/ssh/principals/%u");
+    let facts =
+        saying(DEBIAN, "trustedusercakeys /etc/ssh/other_ca.pub\nauthorizedprincipalsfile /etc/ssh/principals/%u");
     assert_eq!(
         refused(&facts, &wish()),
         [
@@ -160,12 +168,19 @@ fn another_ca_is_only_replaced_when_that_is_wished() {
         ]
     );
     let plan = plan(&facts, &Wish { may_replace: true, ..wish() }).unwrap();
-    let replaced: Vec<&str> = plan.risks.iter().filter(|risk| risk.word == "replaced").map(|risk| risk.text.as_str()).collect();
+    let replaced: Vec<&str> =
+        plan.risks.iter().filter(|risk| risk.word == "replaced").map(|risk| risk.text.as_str()).collect();
     assert_eq!(
         replaced,
-        ["TrustedUserCAKeys /etc/ssh/other_ca.pub is replaced", "AuthorizedPrincipalsFile /etc/ssh/principals/%u is replaced"]
+        [
+            "TrustedUserCAKeys /etc/ssh/other_ca.pub is replaced",
+            "AuthorizedPrincipalsFile /etc/ssh/principals/%u is replaced"
+        ]
     );
-    let by_hand = saying(DEBIAN, "trustedusercakeys /etc/ssh/hallpass/user_ca_keys\nauthorizedprincipalsfile /etc/ssh/hallpass/principals/%u");
+    let by_hand = saying(
+        DEBIAN,
+        "trustedusercakeys /etc/ssh/hallpass/user_ca_keys\nauthorizedprincipalsfile /etc/ssh/hallpass/principals/%u",
+    );
     assert!(hallpass::enrolment::plan::plan(&by_hand, &wish()).is_ok(), "set up by hand before");
 }
 
@@ -199,7 +214,10 @@ fn leaving_the_guard_out_takes_its_line_out() {
 fn lists_of_who_may_log_in_let_the_host_itself_in() {
     let plan = plan(&saying(DEBIAN, "allowusers alice\nallowusers bob\nallowgroups staff"), &wish()).unwrap();
     let sshd = text(&plan, &places::drop_in());
-    assert!(sshd.contains("\nAllowUsers hallpass-check\n") && sshd.contains("\nAllowGroups hallpass-check\n"), "{sshd}");
+    assert!(
+        sshd.contains("\nAllowUsers hallpass-check\n") && sshd.contains("\nAllowGroups hallpass-check\n"),
+        "{sshd}"
+    );
 }
 
 #[test]
@@ -260,7 +278,8 @@ fn what_an_operator_has_put_into_host_toml_stays() {
     let after = text(&plan, places::HOST_TOML);
     assert!(after.contains("others = \"refuse\"   # on purpose") && after.contains("name = \"web-1\""), "{after}");
     let table = "name = \"old\"\n\n[tags]\nrole = \"db\"\n";
-    let plan = hallpass::enrolment::plan::plan(&Facts { host_toml: Some(table.to_owned()), ..facts(DEBIAN) }, &wish()).unwrap();
+    let plan = hallpass::enrolment::plan::plan(&Facts { host_toml: Some(table.to_owned()), ..facts(DEBIAN) }, &wish())
+        .unwrap();
     let settings = Settings::parse(text(&plan, places::HOST_TOML), "host.toml").unwrap();
     assert_eq!(settings.tags.values().next().unwrap().as_str(), "web");
 }

@@ -1,18 +1,21 @@
 //! The real store, which can be told to say once that a commit failed although it is on the disk: what a database does whose
 //! answer is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hallpass::audit::entry::Entry;
 use hallpass::audit::tree::{Hash, Node};
+use hallpass::identity::host::HostSession;
 use hallpass::identity::session::{Session, TokenHash};
-use hallpass::name::{PersonName, PolicyVersion, RequestId};
+use hallpass::inventory::check_in::Seen;
+use hallpass::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use hallpass::ssh::PublicKey;
+use hallpass::ssh::cert::Certificate;
 use hallpass::store::sqlite::SqliteStore;
 use hallpass::store::{
-    Change, Committed, Head, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy,
+    Change, Committed, Head, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy,
 };
 use hallpass::time::Timestamp;
 
@@ -53,6 +56,12 @@ impl Store for Doubtful {
         sweep(now: Timestamp) -> ();
         policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;
         policy_entry(version: PolicyVersion) -> Option<Entry>;
+        inventory(from: u64) -> Vec<Entry>;
+        host_session(token: TokenHash) -> Option<HostSession>;
+        note(note: Note) -> ();
+        seen() -> BTreeMap<HostName, Seen>;
+        known_reports(host: HostName, reports: Vec<ReportId>) -> BTreeSet<ReportId>;
+        host_certificates(host: HostName) -> Vec<Certificate>;
         keys_entry() -> Option<Entry>;
         policy_with_text(text: String) -> Option<PolicyVersion>;
         policies() -> Vec<StoredPolicy>;

@@ -1,0 +1,79 @@
+//! What a host told of itself last ↔ JSON; unknown fields are refused, and each value is parsed again when it is read (P10).
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::inventory::check_in::CheckIn;
+use crate::name::Digest;
+use crate::ssh::Fingerprint;
+
+/// The version of this format.
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckInRow {
+    v: u8,
+    program: String,
+    sshd: String,
+    os: String,
+    guard: bool,
+    file_sha256: String,
+    keys: BTreeSet<String>,
+    proven: BTreeSet<String>,
+    clock_ms: i64,
+    risky: BTreeSet<String>,
+    sessions: u64,
+}
+
+/// The check-in as JSON.
+///
+/// # Errors
+/// [`StoreError::Failed`], which would be a program error.
+pub(super) fn to_json(check_in: &CheckIn) -> Result<String, StoreError> {
+    let CheckIn { program, sshd, os, guard, file_sha256, keys, proven, clock_ms, risky, sessions } = check_in.clone();
+    let texts = |keys: BTreeSet<Fingerprint>| keys.iter().map(ToString::to_string).collect();
+    let row = CheckInRow {
+        v: FORMAT,
+        program,
+        sshd,
+        os,
+        guard,
+        file_sha256: file_sha256.to_string(),
+        keys: texts(keys),
+        proven: texts(proven),
+        clock_ms,
+        risky,
+        sessions,
+    };
+    serde_json::to_string(&row)
+        .map_err(|error| StoreError::Failed { doing: "writing a check-in as JSON", why: error.to_string() })
+}
+
+/// The check-in that this JSON text holds.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn from_json(text: &str) -> Result<CheckIn, String> {
+    let row: CheckInRow = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if row.v != FORMAT {
+        return Err(format!("its format is {}, this program knows {FORMAT}", row.v));
+    }
+    let keys = |list: &BTreeSet<String>| -> Result<BTreeSet<Fingerprint>, String> {
+        list.iter().map(|text| Fingerprint::parse(text).map_err(|error| error.to_string())).collect()
+    };
+    Ok(CheckIn {
+        file_sha256: Digest::parse(&row.file_sha256).map_err(|error| error.to_string())?,
+        keys: keys(&row.keys)?,
+        proven: keys(&row.proven)?,
+        program: row.program,
+        sshd: row.sshd,
+        os: row.os,
+        guard: row.guard,
+        clock_ms: row.clock_ms,
+        risky: row.risky,
+        sessions: row.sessions,
+    })
+}
