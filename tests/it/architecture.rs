@@ -109,7 +109,8 @@ const CLI: &[(&str, &[&str])] = &[
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/"]),
     ("config", &["cli/serve.rs", "cli/init.rs"]),
     ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
-    ("host", &["cli/demo/", "cli/host.rs"]),
+    ("host", &["cli/demo/", "cli/host.rs", "cli/host_enrol.rs", "cli/host_run.rs"]),
+    ("enrolment", &["cli/host_enrol.rs", "cli/host_run.rs"]),
     ("fail", &["cli/serve.rs"]),
 ];
 
@@ -130,21 +131,22 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ed25519_dalek", &["ssh/", "note.rs"]),
     (
         "sha2",
-        &["ssh/", "note.rs", "identity/", "audit/", "access/digest.rs", "service/", "client/tls.rs", "http/tls.rs"],
+        &[
+            "enrolment/check_in.rs", "ssh/", "note.rs", "identity/", "audit/", "access/digest.rs", "service/", "client/tls.rs", "http/tls.rs"],
     ),
     ("hmac", &["identity/"]),
-    ("rand", &["service/", "signer/", "http/", "cli/"]),
+    ("rand", &["service/", "signer/", "http/", "enrolment/", "cli/"]),
     // policy and files
     ("toml", &["document/", "cli/profile.rs", "cli/init.rs"]),
     ("strsim", &["document/"]),
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
     ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),
-    ("serde", &["wire/", "client/", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
+    ("serde", &["wire/", "client/", "enrolment/link.rs", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
     // storage
     ("rusqlite", &["store/"]),
     // async, HTTP, TLS
-    ("tokio", &["store/", "service/", "http/", "client/", "cli/"]),
+    ("tokio", &["store/", "service/", "http/", "client/", "enrolment/", "cli/"]),
     ("axum", &["http/"]),
     ("tower", &["http/"]),
     ("tower_http", &["http/"]),
@@ -160,7 +162,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["client/"]),
     ("rustls_platform_verifier", &["client/"]),
     // the process and its system
-    ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "cli/"]),
+    ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "enrolment/", "cli/"]),
     ("tracing", &["store/", "service/", "http/", "cli/serve.rs"]),
     ("tracing_subscriber", &["cli/serve.rs"]),
     ("clap", &["cli/"]),

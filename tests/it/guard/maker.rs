@@ -6,7 +6,7 @@ use hallpass::name::{PersonName, Principal, RequestId, Serial};
 use hallpass::signer::Signer as _;
 use hallpass::signer::file::{self, FileSigner};
 use hallpass::ssh::PublicKey;
-use hallpass::ssh::cert::{Certificate, Extension, Fields, KeyId, Options, TbsCert};
+use hallpass::ssh::cert::{Certificate, Extension, Fields, KeyId, Options, Purpose, TbsCert};
 use hallpass::ssh::private::SessionKey;
 use hallpass::time::Window;
 
@@ -19,7 +19,7 @@ impl Maker {
     pub(crate) fn new(folder: &Path) -> Self {
         let path = folder.join("ca");
         FileSigner::create(&path, "test CA", None).unwrap();
-        Self { ca: FileSigner::open(&file::Settings { path, passphrase_path: None }).unwrap() }
+        Self { ca: FileSigner::open(&file::Settings { path, passphrase_path: None }, Purpose::User).unwrap() }
     }
 
     pub(crate) fn key(&self) -> &PublicKey {

@@ -48,7 +48,7 @@ fn only(host: &GuardedHost) -> Record {
 
 /// Gives the host's only session another end, as a daemon does after an approved extension.
 fn set_end(host: &GuardedHost, end: Timestamp) {
-    assert_eq!(sessions(host).rearm(only(host).request(), end), Ok(1));
+    assert_eq!(sessions(host).rearm(only(host).request().unwrap(), end), Ok(1));
 }
 
 /// `hallpass host tend` on the host, as root or its daemon runs it.
@@ -93,7 +93,7 @@ async fn an_extended_session_goes_on_is_warned_and_ends_when_its_record_says() {
     shell.wait_for("still", &host).await;
     // And ended early.
     let end = soon(2);
-    assert_eq!(sessions(&host).end(only(&host).request()), Ok(1));
+    assert_eq!(sessions(&host).end(only(&host).request().unwrap()), Ok(1));
     let (code, said) = shell.finish().await;
     assert!(code == 255 && said.contains("[hallpass] access to web-1 ended "), "{code} {said:?}");
     let late = gone(&host, end).await;

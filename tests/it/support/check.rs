@@ -243,8 +243,6 @@ impl Replay {
                 assert!(told.grants.last().unwrap().is_over(entry.at), "expired before its time");
                 told.close(false, "expired");
             }
-            // About no request.
-            Event::Host(_) => {}
         }
     }
 }
