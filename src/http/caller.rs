@@ -1,5 +1,5 @@
 //! From an exchange to who is calling. A handler names one of these as its first argument, and so can't run without saying so:
-//! [`Caller`], a person with a live session, [`Operator`], one who operates the service, or [`Anyone`].
+//! [`Caller`], a person with a live session, [`Operator`], one who operates the service, [`HostCaller`], an enrolled host, or [`Anyone`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -11,6 +11,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::App;
 use super::error::Problem;
 use crate::identity::Proven;
+use crate::identity::host::HostProven;
+use crate::service::Failure;
 use crate::time::Timestamp;
 
 /// A person with a live session, and within their rate.
@@ -27,6 +29,44 @@ pub(super) struct Caller {
 /// again when it acts.
 #[derive(Debug)]
 pub(super) struct Operator(pub(super) Caller);
+
+/// An enrolled host with a live host token, and within its rate. A person's session is none.
+#[derive(Debug)]
+pub(super) struct HostCaller {
+    /// Which host.
+    pub(super) proven: HostProven,
+    token: SecretString,
+}
+
+impl HostCaller {
+    /// The token alone, to look again later.
+    pub(super) fn into_token(self) -> SecretString {
+        self.token
+    }
+}
+
+impl FromRequestParts<App> for HostCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let found = match bearer(parts) {
+            Ok(token) => match app.service.host_caller(token.expose_secret()).await {
+                Ok(proven) => Ok((proven, token)),
+                Err(Failure::NotLoggedIn) => Err(Problem::no_host_token("there is no such host token, or it is over")),
+                Err(why) => Err(Problem::from(why)),
+            },
+            Err(why) => Err(Problem::no_host_token(why)),
+        };
+        match found {
+            Ok((proven, token)) => {
+                tracing::Span::current().record("person", format!("host:{}", proven.host()));
+                app.limits.host(proven.host())?;
+                Ok(Self { proven, token })
+            }
+            Err(problem) => Err(app.limits.address(address(parts)).err().unwrap_or(problem)),
+        }
+    }
+}
 
 /// Whoever calls, within the rate of their address.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::{Refusal, RefusalKind};
+use crate::inventory::enrol::EnrolRefusal;
 use crate::policy::{RefusedKind, Verdict};
 use crate::service::Failure;
 use crate::wire;
@@ -28,10 +29,13 @@ pub const CODES: &[&str] = &[
     "content_type",
     "digest_changed",
     "forbidden",
+    "host_known",
     "internal",
     "invalid",
+    "join_refused",
     "login_refused",
     "method_not_allowed",
+    "name_taken",
     "no_rule",
     "not_eligible",
     "not_found",
@@ -125,6 +129,43 @@ impl Problem {
             .next("hallpass login");
         problem.header = Some(Header::Authenticate);
         problem
+    }
+
+    /// No host has shown itself.
+    pub(super) fn no_host_token(why: &str) -> Self {
+        let mut problem = Self::new(StatusCode::UNAUTHORIZED, "not_logged_in", "no enrolled host calls here")
+            .why([why.to_owned()])
+            .next("a host gets its token with its host key; hallpass host check says what is wrong");
+        problem.header = Some(Header::Authenticate);
+        problem
+    }
+
+    /// A host may not join.
+    fn enrol(refusal: &EnrolRefusal) -> Self {
+        let (status, code, next) = match refusal {
+            EnrolRefusal::Token | EnrolRefusal::Over(..) => {
+                (StatusCode::FORBIDDEN, "join_refused", "hallpass admin join create, on an operator's machine")
+            }
+            EnrolRefusal::Name { .. } => (
+                StatusCode::FORBIDDEN,
+                "join_refused",
+                "take a name that the token gives, or ask an operator for a token that gives this one",
+            ),
+            EnrolRefusal::Known { .. } => (
+                StatusCode::CONFLICT,
+                "host_known",
+                "if it is the same machine with a new key or name: hallpass admin host retire NAME, then enrol again",
+            ),
+            EnrolRefusal::NameTaken { .. } => (
+                StatusCode::CONFLICT,
+                "name_taken",
+                "leave this name out, or retire the host that has it: hallpass admin host show NAME",
+            ),
+            EnrolRefusal::Tag { .. } | EnrolRefusal::Invalid(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "change what the host asks for; nothing was changed")
+            }
+        };
+        Self::new(status, code, &refusal.to_string()).next(next)
     }
 
     /// Something in path, query or body is no such value: `what` names where.
@@ -226,6 +267,7 @@ impl From<Failure> for Problem {
                 .next("use more digits of the id"),
             Failure::Policy(verdict) => Self::policy(None, &verdict),
             Failure::Refused(refusal) => Self::refused(&refusal),
+            Failure::Enrol(refusal) => Self::enrol(&refusal),
             Failure::TooMany(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", &text).retryable(),
             Failure::BadPolicy { problems, failed_tests } => {
                 let tests = failed_tests

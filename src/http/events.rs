@@ -31,7 +31,7 @@ use super::show;
 use crate::name::{PersonName, RequestId, RequestPrefix};
 
 /// A comment is sent after so much silence, so that both ends and everything between know that the stream lives.
-const HEARTBEAT: Duration = Duration::from_secs(20);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// Waits on a request: its state now, and after each change. Each event's data is a `Request`.
 #[utoipa::path(get, path = "/v1/requests/{id}/events", tag = "requests",
@@ -90,7 +90,7 @@ enum Woken {
 
 impl Watch {
     /// The next piece of the stream; `None` ends it.
-    async fn next(mut self) -> Option<(Bytes, Self)> {
+    async fn next_piece(mut self) -> Option<(Bytes, Self)> {
         if std::mem::take(&mut self.is_first) {
             return self.look().await.map(|data| (data, self));
         }
@@ -142,19 +142,31 @@ impl Watch {
     }
 }
 
+impl Pieces for Watch {
+    fn next(self) -> impl Future<Output = Option<(Bytes, Self)>> + Send {
+        self.next_piece()
+    }
+}
+
+/// Something that a body is made of, piece by piece.
+pub(super) trait Pieces: Sized + Send + 'static {
+    /// The next piece; `None` ends it.
+    fn next(self) -> impl Future<Output = Option<(Bytes, Self)>> + Send;
+}
+
 /// What the stream does next.
-type Step = Pin<Box<dyn Future<Output = Option<(Bytes, Watch)>> + Send>>;
+type Step<W> = Pin<Box<dyn Future<Output = Option<(Bytes, W)>> + Send>>;
 
-/// A body made of the pieces of a [`Watch`]; dropping it (the caller went away) drops the watch.
-struct Unfold(Option<Step>);
+/// A body made of the pieces of a watch; dropping it (the caller went away) drops the watch.
+pub(super) struct Unfold<W>(Option<Step<W>>);
 
-impl Unfold {
-    fn new(watch: Watch) -> Self {
+impl<W: Pieces> Unfold<W> {
+    pub(super) fn new(watch: W) -> Self {
         Self(Some(Box::pin(watch.next())))
     }
 }
 
-impl hyper::body::Body for Unfold {
+impl<W: Pieces> hyper::body::Body for Unfold<W> {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 

@@ -1,6 +1,6 @@
 //! How often somebody may call, and how many connections and event streams they may hold.
 //!
-//! Two buckets: by person once a session is known (whatever address, so that a shared office address starves nobody), by address
+//! Three buckets: by host for enrolled ones; by person once a session is known (whatever address, so that a shared office address starves nobody), by address
 //! before that (so that nobody without a session can make us work without limit). An IPv6 address counts by its /64, which is
 //! what one customer gets at least; connections are counted by its /48 too, which is what many get.
 
@@ -14,13 +14,25 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 
 use super::error::Problem;
-use crate::name::PersonName;
+use crate::name::{HostName, PersonName};
 
 /// Buckets kept before full ones are swept out. Our own choice: about a megabyte.
 const BUCKETS_BEFORE_SWEEP: usize = 10_000;
 
 /// Most event streams one person may hold. Our own choice: a terminal each for more requests than anyone waits for.
 const STREAMS_PER_PERSON_MAX: usize = 64;
+
+/// How often a host may call: in a minute about as often as it polls in an hour, and a burst for draining what it could not deliver. Our
+/// own choice.
+const HOST_PER_S: NonZeroU32 = NonZeroU32::MIN;
+const HOST_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
+
+/// How often a host may log in to itself: at enrolment some times, later now and then; each is two entries of the log. Our own choice.
+const CHECKS_PER_HOUR: NonZeroU32 = NonZeroU32::MIN.saturating_add(11);
+const CHECKS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(11);
+
+/// Most event streams of one host: the daemon's, and one that has not noticed yet that it is dead. Our own choice.
+const STREAMS_PER_HOST_MAX: usize = 4;
 
 /// A quarter of all connections may be in their handshake, but so many always. Our own choice: a crowd that comes at once.
 const HANDSHAKES_MIN: usize = 128;
@@ -31,7 +43,10 @@ pub(super) struct Limits {
     clock: DefaultClock,
     people: DefaultKeyedRateLimiter<PersonName>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
+    hosts: DefaultKeyedRateLimiter<HostName>,
+    checks: DefaultKeyedRateLimiter<HostName>,
     streams: Places<PersonName>,
+    host_streams: Places<HostName>,
     connections: Places<IpAddr>,
     /// By /48; IPv6 only.
     sites: Places<IpAddr>,
@@ -96,7 +111,10 @@ impl Limits {
             clock: DefaultClock::default(),
             people: DefaultKeyedRateLimiter::keyed(quota),
             addresses: DefaultKeyedRateLimiter::keyed(quota),
+            hosts: DefaultKeyedRateLimiter::keyed(Quota::per_second(HOST_PER_S).allow_burst(HOST_BURST)),
+            checks: DefaultKeyedRateLimiter::keyed(Quota::per_hour(CHECKS_PER_HOUR).allow_burst(CHECKS_BURST)),
             streams: Places::new(STREAMS_PER_PERSON_MAX),
+            host_streams: Places::new(STREAMS_PER_HOST_MAX),
             // Half of all: an office may sit behind one address, but no address may lock all others out.
             connections: Places::new(connections_max.div_ceil(2).max(1)),
             sites: Places::new(connections_max.saturating_sub(connections_max / 4).max(1)),
@@ -111,6 +129,24 @@ impl Limits {
             self.people.retain_recent();
         }
         self.people.check_key(person).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    }
+
+    /// Counts a call of this host.
+    pub(super) fn host(&self, host: &HostName) -> Result<(), Problem> {
+        self.hosts.check_key(host).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    }
+
+    /// Counts a check certificate of this host.
+    pub(super) fn check(&self, host: &HostName) -> Result<(), Problem> {
+        self.checks.check_key(host).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    }
+
+    /// One more event stream for this host.
+    pub(super) fn host_stream(&self, host: &HostName) -> Result<Place<HostName>, Problem> {
+        self.host_streams.take(host.clone()).ok_or_else(|| {
+            let title = format!("this host has {STREAMS_PER_HOST_MAX} event streams already");
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", &title).after(20)
+        })
     }
 
     /// Counts a call from this address without a session.

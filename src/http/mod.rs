@@ -8,8 +8,8 @@
 //!
 //! Each exchange passes, from outside in: TLS with deadlines and a cap on connections ([`server`], [`tls`]); a trace id,
 //! deadline, panic barrier, problem bodies and headers ([`exchange`]); the body limit; then the handler, whose first argument says
-//! who may call it: [`caller::Caller`] (a person with a live session, rate-limited by person) or [`caller::Anyone`] (rate-limited
-//! by address).
+//! who may call it: [`caller::Caller`] (a person with a live session, rate-limited by person), [`caller::HostCaller`] (an enrolled host,
+//! rate-limited by host) or [`caller::Anyone`] (rate-limited by address).
 //!
 //! Invariants:
 //! - Every answer that is not a success is RFC 9457 `application/problem+json` with a stable code ([`error`]), made in one place.
@@ -28,6 +28,9 @@ mod error;
 mod events;
 mod exchange;
 mod extract;
+mod host;
+mod host_events;
+mod inventory;
 mod limit;
 mod log;
 mod login;

@@ -5,7 +5,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{App, decide, events, log, login, policy, probes, requests};
+use super::{App, decide, events, host, host_events, inventory, log, login, policy, probes, requests};
 use crate::wire;
 
 #[derive(OpenApi)]
@@ -17,13 +17,16 @@ use crate::wire;
 )]
 struct Document;
 
-/// The bearer session of `POST /v1/login/ssh`.
+/// The bearer session of `POST /v1/login/ssh`, and the host token of `POST /v1/hosts/session`.
 struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-        openapi.components.get_or_insert_default().security_schemes.insert("session".to_owned(), scheme.into());
+        let schemes = &mut openapi.components.get_or_insert_default().security_schemes;
+        schemes.insert("session".to_owned(), scheme.into());
+        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        schemes.insert("host".to_owned(), scheme.into());
     }
 }
 
@@ -72,6 +75,22 @@ pub(super) fn api() -> OpenApiRouter<App> {
         .routes(routes!(decide::certificate))
         .routes(routes!(requests::explain))
         .routes(routes!(policy::hosts))
+        .routes(routes!(host::challenge))
+        .routes(routes!(host::enrol))
+        .routes(routes!(host::session))
+        .routes(routes!(host::state))
+        .routes(routes!(host_events::events))
+        .routes(routes!(host::check_in))
+        .routes(routes!(host::sessions))
+        .routes(routes!(host::certificates))
+        .routes(routes!(host::check_certificate))
+        .routes(routes!(host::leave))
+        .routes(routes!(inventory::create_join, inventory::joins))
+        .routes(routes!(inventory::revoke_join))
+        .routes(routes!(inventory::list))
+        .routes(routes!(inventory::one))
+        .routes(routes!(inventory::tags))
+        .routes(routes!(inventory::retire))
         .routes(policy::sized(routes!(policy::current, policy::apply)))
         .routes(routes!(policy::history))
         .routes(routes!(log::checkpoint))

@@ -156,12 +156,12 @@ pub(super) fn refused(refused: &Refused) -> String {
 
 /// A host that policy knows, and what may be asked for there.
 pub(super) fn host(view: &HostView) -> wire::Host {
-    let HostView { host, ways } = view;
+    let HostView { host, ways, is_enrolled, seen } = view;
     wire::Host {
         name: host.name.to_string(),
         tags: host.tags.iter().map(|(key, value)| format!("{key}={value}")).collect(),
-        is_enrolled: false,
-        seen: None,
+        is_enrolled: *is_enrolled,
+        seen: seen.as_ref().map(super::inventory::seen),
         ways: ways.as_ref().map(|ways| ways.iter().map(way).collect()),
     }
 }

@@ -30,6 +30,9 @@ pub const NAMES_MAX: usize = 16;
 /// The most tags of a host: as many as a `[[host]]` of a policy has.
 pub const TAGS_MAX: usize = 64;
 
+/// Names that are paths of the API below `/v1/hosts/`.
+const RESERVED: [&str; 2] = ["inventory", "joins"];
+
 /// What a host asks for when it joins.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -206,6 +209,9 @@ fn check_names(
 ) -> Result<(), EnrolRefusal> {
     if names.len() > NAMES_MAX {
         return Err(EnrolRefusal::Invalid("a host has at most 16 further names"));
+    }
+    if RESERVED.contains(&host.as_str()) {
+        return Err(EnrolRefusal::Invalid("no host can be called \"inventory\" or \"joins\""));
     }
     if names.contains(host) {
         return Err(EnrolRefusal::Invalid("the host's own name is among its further names"));

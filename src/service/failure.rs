@@ -5,6 +5,7 @@
 
 use crate::access::Refusal;
 use crate::document::Problem;
+use crate::inventory::enrol::EnrolRefusal;
 use crate::policy::Verdict;
 use crate::store::StoreError;
 
@@ -52,6 +53,9 @@ pub enum Failure {
     /// Somebody else changed it first, repeatedly, or the base version is not the newest. 409.
     #[error("{0}")]
     Conflict(String),
+    /// A host may not join; it says why and what to do. 403, 409 or 422.
+    #[error(transparent)]
+    Enrol(#[from] EnrolRefusal),
     /// Can't be done now; try again. 503.
     #[error("not available: {0}")]
     Unavailable(String),

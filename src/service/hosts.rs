@@ -1,11 +1,16 @@
-//! The hosts that policy knows, and what a person may ask for there.
+//! The hosts that policy knows, what a person may ask for there, and what operators see of enrolled ones.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 
 use super::{Failure, Outcome, Service};
 use crate::identity::Proven;
-use crate::name::{TagKey, TagValue};
+use crate::inventory::EnrolledHost;
+use crate::inventory::check_in::{Seen, TrustState};
+use crate::name::{HostName, TagKey, TagValue};
 use crate::policy::{Host, Way};
+use crate::ssh::Fingerprint;
+use crate::time::Timestamp;
 
 /// The most hosts of one answer that says what may be asked for. Our choice: more than anybody reads, and a bounded piece of work.
 pub const WAYS_HOSTS_MAX: usize = 1000;
@@ -28,6 +33,30 @@ pub struct HostView {
     pub host: Host,
     /// The ways in that the caller may ask for now, if that was wanted.
     pub ways: Option<Vec<Way>>,
+    /// Whether it is enrolled.
+    pub is_enrolled: bool,
+    /// What it told last, for those who may read everything.
+    pub seen: Option<SeenView>,
+}
+
+/// What a host told last, as somebody sees it now.
+#[derive(Clone, Debug)]
+pub struct SeenView {
+    /// What it told.
+    pub seen: Seen,
+    /// Whether that is too long ago.
+    pub is_stale: bool,
+    /// How far it follows the trust bundle.
+    pub trust: TrustState,
+}
+
+/// An enrolled host as operators and auditors see it.
+#[derive(Clone, Debug)]
+pub struct EnrolledView {
+    /// The host.
+    pub host: EnrolledHost,
+    /// What it told last.
+    pub seen: Option<SeenView>,
 }
 
 /// The hosts that fit, by name.
@@ -47,22 +76,63 @@ impl Service {
     pub async fn hosts(&self, by: &Proven, filter: HostFilter) -> Outcome<HostList> {
         let (_, policy) = self.policy_now();
         let (person, now) = (by.person().clone(), self.clock.now());
+        let inventory = self.inventory();
+        let seen = if Self::reads_all(by, &policy) { self.seen_views(now) } else { BTreeMap::new() };
         // A large policy takes its time: off the threads that serve others.
         let work = move || {
             let policy = Arc::clone(&policy);
+            let view = |host: &Host, ways: Option<Vec<Way>>| HostView {
+                host: host.clone(),
+                ways,
+                is_enrolled: inventory.host(&host.name).is_some_and(|known| known.is_active),
+                seen: seen.get(&host.name).cloned(),
+            };
             let mut hosts: Vec<&Host> = policy.hosts().filter(|host| filter.fits(host)).collect();
             if !filter.ways {
-                let hosts = hosts.into_iter().map(|host| HostView { host: host.clone(), ways: None }).collect();
+                let hosts = hosts.into_iter().map(|host| view(host, None)).collect();
                 return HostList { hosts, is_cut: false };
             }
             let is_cut = hosts.len() > WAYS_HOSTS_MAX;
             hosts.truncate(WAYS_HOSTS_MAX);
             let ways = policy.ways(&person, &hosts, now);
-            let view = |(host, ways): (&Host, Vec<Way>)| HostView { host: host.clone(), ways: Some(ways) };
-            HostList { hosts: hosts.into_iter().zip(ways).map(view).collect(), is_cut }
+            let hosts = hosts.into_iter().zip(ways).map(|(host, ways)| view(host, Some(ways))).collect();
+            HostList { hosts, is_cut }
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal("listing hosts", error))
     }
+
+    /// One enrolled host, also a retired one; operators and auditors only.
+    ///
+    /// # Errors
+    /// `Forbidden`, `NotFound`.
+    pub fn enrolled_host(&self, by: &Proven, name: &HostName) -> Outcome<EnrolledView> {
+        self.check_reader(by, "read about enrolled hosts")?;
+        let host = self.inventory().host(name).cloned().ok_or(Failure::NotFound("enrolled host"))?;
+        let seen = self.seen(name).map(|seen| seen_view(seen, &self.bundle_keys(), self.clock.now()));
+        Ok(EnrolledView { host, seen })
+    }
+
+    /// All enrolled hosts, also retired ones, by name; operators and auditors only.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub fn enrolled_hosts(&self, by: &Proven) -> Outcome<Vec<EnrolledView>> {
+        self.check_reader(by, "read about enrolled hosts")?;
+        let mut seen = self.seen_views(self.clock.now());
+        let inventory = self.inventory();
+        let view = |host: &EnrolledHost| EnrolledView { host: host.clone(), seen: seen.remove(&host.name) };
+        Ok(inventory.hosts().map(view).collect())
+    }
+
+    fn seen_views(&self, now: Timestamp) -> BTreeMap<HostName, SeenView> {
+        let bundle = self.bundle_keys();
+        let seen = self.hosts.seen.read().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|(host, seen)| (host.clone(), seen_view(seen.clone(), &bundle, now))).collect()
+    }
+}
+
+fn seen_view(seen: Seen, bundle: &BTreeSet<Fingerprint>, now: Timestamp) -> SeenView {
+    SeenView { is_stale: seen.is_stale(now), trust: seen.check_in.trust(bundle), seen }
 }
 
 impl HostFilter {

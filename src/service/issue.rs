@@ -24,7 +24,7 @@ use crate::audit::event::Event;
 use crate::fail;
 use crate::identity::Proven;
 use crate::name::{PolicyVersion, RequestId, RequestPrefix, Serial};
-use crate::ssh::cert::Certificate;
+use crate::ssh::cert::{Certificate, Purpose, TbsCert};
 use crate::store::{Change, Save, StoreError};
 
 /// What is to be signed for which request: its entry is durable.
@@ -127,27 +127,37 @@ impl Service {
         Ok(())
     }
 
-    /// Has the CA key sign what is durably in the log, off the async threads and with a deadline, and believes
-    /// nothing of it.
+    /// Has the CA key sign what is durably in the log for a request.
     pub(super) async fn sign(&self, id: RequestId, certified: &Certified) -> Outcome<Certificate> {
+        self.sign_tbs(&certified.tbs).await.inspect_err(|_traced| tracing::error!(request = %id, "it stays issued"))
+    }
+
+    /// Has the CA key for its purpose sign what is durably in the log, off the async threads and with a deadline, and believes
+    /// nothing of it.
+    pub(super) async fn sign_tbs(&self, tbs: &TbsCert) -> Outcome<Certificate> {
         let unavailable = |why: &str| {
-            tracing::error!(request = %id, serial = %certified.serial, why, "signing failed; nothing was handed out");
+            let (serial, key_id) = (tbs.fields().serial, tbs.fields().key_id.as_str());
+            tracing::error!(%serial, key_id, why, "signing failed; nothing was handed out");
             Failure::Unavailable("the CA key did not sign; fetch again later, the request stays as it is".to_owned())
         };
-        let (signer, slots) = (Arc::clone(&self.signer), Arc::clone(&self.sign_slots));
-        let tbs = certified.tbs.clone();
+        let (signer, slots) = match tbs.purpose() {
+            Purpose::User => (Some(&self.signer), &self.sign_slots),
+            Purpose::Host => (self.host_signer.as_ref(), &self.hosts.sign_slots),
+        };
+        let signer = Arc::clone(signer.ok_or_else(|| unavailable("there is no CA key for it"))?);
+        let (slots, to_sign) = (Arc::clone(slots), tbs.clone());
         let work = async move {
             let slot = slots.acquire_owned().await.map_err(|closed| closed.to_string())?;
             let sign = move || {
                 // Held by the thread itself: a backend that hangs keeps its slot although nobody waits any more.
                 let _slot = slot;
-                let blob = signer.sign(&tbs).map_err(|why| why.to_string())?;
-                Certificate::assemble(tbs, &blob).map_err(|why| why.to_string())
+                let blob = signer.sign(&to_sign).map_err(|why| why.to_string())?;
+                Certificate::assemble(to_sign, &blob).map_err(|why| why.to_string())
             };
             tokio::task::spawn_blocking(sign).await.map_err(|error| error.to_string())?
         };
         match tokio::time::timeout(self.settings.sign_timeout, work).await {
-            Ok(Ok(certificate)) if *certificate.tbs() == certified.tbs => Ok(certificate),
+            Ok(Ok(certificate)) if certificate.tbs() == tbs => Ok(certificate),
             Ok(Ok(_)) => Err(unavailable("the certificate holds other bytes")),
             Ok(Err(why)) => Err(unavailable(&why)),
             Err(_) => Err(unavailable("no answer in time")),

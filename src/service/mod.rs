@@ -19,9 +19,14 @@
 pub mod access;
 mod ask;
 pub mod clock;
+pub mod enrol;
 pub mod failure;
 mod head;
+mod host_issue;
+pub mod host_report;
+pub mod host_state;
 pub mod hosts;
+pub mod inventory;
 pub mod issue;
 mod keys;
 pub mod log;
@@ -156,7 +161,8 @@ pub struct Service {
     watch: clock::Watch,
     random: Box<dyn Random>,
     settings: Settings,
-    policy: RwLock<(PolicyVersion, Arc<Policy>)>,
+    policy: RwLock<InForce>,
+    hosts: inventory::Hosts,
     /// Read while a decision is made and saved, written while a policy is replaced.
     policy_in_use: Arc<tokio::sync::RwLock<()>>,
     /// Whether the store failed while it was to keep a new policy: then it must say which one is in force.
@@ -191,6 +197,16 @@ pub struct TrustBundle {
     pub text: String,
 }
 
+/// The policy in force.
+#[derive(Clone, Debug)]
+struct InForce {
+    version: PolicyVersion,
+    /// As its text says it.
+    file: Arc<Policy>,
+    /// With the enrolled hosts.
+    joined: Arc<Policy>,
+}
+
 /// What the first policy is, when the store has none yet.
 #[derive(Clone, Debug)]
 pub struct FirstPolicy {
@@ -201,11 +217,15 @@ pub struct FirstPolicy {
 }
 
 impl Service {
-    /// Version and policy in force.
+    /// Version and policy in force, with the enrolled hosts.
     #[must_use]
     pub fn policy_now(&self) -> (PolicyVersion, Arc<Policy>) {
-        let held = self.policy.read().unwrap_or_else(PoisonError::into_inner);
-        (held.0, Arc::clone(&held.1))
+        let InForce { version, joined, .. } = self.in_force();
+        (version, joined)
+    }
+
+    fn in_force(&self) -> InForce {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Told the id of every request that changes; for waiting clients.
@@ -294,6 +314,9 @@ impl Service {
         let committed = self.store.commit(change).await?;
         for stored in &committed.requests {
             self.tell(stored.request.id());
+            for host in stored.request.parts().terms.hosts.keys() {
+                self.tell_hosts(inventory::HostChange::One(host.clone()));
+            }
         }
         Ok(committed)
     }

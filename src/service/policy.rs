@@ -9,14 +9,14 @@ use std::sync::{Arc, PoisonError};
 
 use sha2::Digest as _;
 
-use super::{Failure, Outcome, Service, whole};
+use super::{Failure, InForce, Outcome, Service, whole};
 use crate::audit::event::Event;
 use crate::document::Problem;
 use crate::identity::{Actor, Proven};
 use crate::name::PolicyVersion;
-use crate::policy::Policy;
 use crate::policy::diff::{Change as Difference, diff};
 use crate::policy::test::Tested;
+use crate::policy::{Contradiction, Host, Policy};
 use crate::ssh::Fingerprint;
 use crate::store::{Change, Save, StoreError, StoredPolicy};
 
@@ -133,18 +133,19 @@ impl Service {
         self.settle_policy().await?;
         // Parsing, testing and comparing take their time; they go before the lock, and are done anew if the base has
         // moved.
-        let (_, old) = self.policy_now();
-        let checked = check_text(text, file, (*self.service_keys).clone(), Some(Arc::clone(&old))).await?.passed()?;
+        let old = self.in_force();
+        let known = Known { joined: Arc::clone(&old.joined), hosts: self.hosts.for_policy() };
+        let checked = check_text(text, file.clone(), (*self.service_keys).clone(), Some(known)).await?.passed()?;
         let guard = match dry_run {
             true => None,
             false => Some(Arc::clone(&self.policy_in_use).write_owned().await),
         };
-        let (version, current) = self.policy_now();
+        let InForce { version, file: current, .. } = self.in_force();
         if let Some(by) = by {
             // Waiting for the lock may have outlasted the caller's own right.
             self.check_may_apply(by)?;
         }
-        if base.is_some_and(|base| base != version) || !Arc::ptr_eq(&old, &current) {
+        if base.is_some_and(|base| base != version) || !Arc::ptr_eq(&old.file, &current) {
             return Err(Failure::Conflict(format!(
                 "policy version {version} is in force now; look at it and try again"
             )));
@@ -156,7 +157,7 @@ impl Service {
             return Ok(Applied { version, changes, tests, unchanged });
         }
         let version = PolicyVersion(version.0.saturating_add(1));
-        self.replace_policy(version, policy, &actor, (tests, changes.len())).await?;
+        self.replace_policy(version, policy, (&actor, &file), (tests, changes.len())).await?;
         drop(guard);
         tracing::info!(%version, by = %actor, "policy applied");
         Ok(Applied { version, changes, tests, unchanged })
@@ -167,9 +168,11 @@ impl Service {
         &self,
         version: PolicyVersion,
         policy: Policy,
-        actor: &Actor,
+        (actor, file): (&Actor, &str),
         (tests, changes): (usize, usize),
     ) -> Outcome<()> {
+        // A host may have joined since it was checked.
+        let joined = Arc::new(join(&policy, self.hosts.for_policy(), file).map_err(bad_policy)?);
         let at = self.clock.now();
         let sha256 = sha256_hex(policy.text().as_bytes());
         let stored = StoredPolicy { version, text: policy.text().to_owned(), by: actor.to_string(), at };
@@ -187,7 +190,16 @@ impl Service {
             }
         }
         // A crash here is mended by the next start, which loads the newest version.
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = (version, Arc::new(policy));
+        let file = Arc::new(policy);
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = InForce { version, file, joined };
+        Ok(())
+    }
+
+    /// Puts other enrolled hosts beside the policy in force. Called under the policy's write lock.
+    pub(super) fn join_hosts(&self, hosts: Vec<Host>) -> Outcome<()> {
+        let InForce { version, file, .. } = self.in_force();
+        let joined = Arc::new(join(&file, hosts, "the policy in force").map_err(bad_policy)?);
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = InForce { version, file, joined };
         Ok(())
     }
 
@@ -196,6 +208,7 @@ impl Service {
     /// # Errors
     /// When the store can't say it.
     pub(super) async fn settle_policy(&self) -> Outcome<()> {
+        self.settle_inventory().await?;
         if !self.policy_unsure.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -206,7 +219,10 @@ impl Service {
             super::start::check_hash(self.store.as_ref(), &stored).await?;
             let file = format!("policy version {}", stored.version);
             let checked = check_text(stored.text, file, (*self.service_keys).clone(), None).await?;
-            *self.policy.write().unwrap_or_else(PoisonError::into_inner) = (stored.version, Arc::new(checked.policy));
+            let file = Arc::new(checked.policy);
+            let joined = Arc::new(join(&file, self.hosts.for_policy(), "the stored policy").map_err(bad_policy)?);
+            let in_force = InForce { version: stored.version, file, joined };
+            *self.policy.write().unwrap_or_else(PoisonError::into_inner) = in_force;
             tracing::warn!(version = %stored.version, "the policy was stored although the store said that it failed");
         }
         self.policy_unsure.store(false, Ordering::Release);
@@ -261,19 +277,47 @@ pub(super) async fn check_text(
     text: String,
     file: String,
     service_keys: BTreeSet<Fingerprint>,
-    old: Option<Arc<Policy>>,
+    known: Option<Known>,
 ) -> Outcome<Checked> {
     let work = move || {
         let policy = Policy::parse(&text, &file)?;
         check_keys(&policy, &file, &service_keys)?;
+        // Its own tests are about the hosts of the file: they must not depend on who has joined.
         let tested = policy.run_tests();
-        let changes = old.map(|old| diff(&old, &policy)).unwrap_or_default();
+        let changes = match known {
+            Some(Known { joined, hosts }) => diff(&joined, &join(&policy, hosts, &file)?),
+            None => Vec::new(),
+        };
         Ok(Checked { policy, tested, changes })
     };
     match tokio::task::spawn_blocking(work).await {
-        Ok(checked) => checked.map_err(|problems| Failure::BadPolicy { problems, failed_tests: Vec::new() }),
+        Ok(checked) => checked.map_err(bad_policy),
         Err(error) => Err(Failure::internal("checking a policy", error)),
     }
+}
+
+/// What a new policy is compared with.
+pub(super) struct Known {
+    /// The policy in force, with the enrolled hosts.
+    pub(super) joined: Arc<Policy>,
+    /// The enrolled hosts.
+    pub(super) hosts: Vec<Host>,
+}
+
+const fn bad_policy(problems: Vec<Problem>) -> Failure {
+    Failure::BadPolicy { problems, failed_tests: Vec::new() }
+}
+
+/// The policy with these enrolled hosts, unless its file contradicts one of them.
+fn join(policy: &Policy, hosts: Vec<Host>, file: &str) -> Result<Policy, Vec<Problem>> {
+    let problem = |wrong: Contradiction| Problem {
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        key: format!("host {}: tags.{}", wrong.host, wrong.key),
+        what: format!("{wrong}; change the file, or hallpass admin host tag {}", wrong.host),
+    };
+    policy.with_hosts(hosts).map_err(|wrong| wrong.into_iter().map(problem).collect())
 }
 
 /// Login keys and signing keys are disjoint (I-20).

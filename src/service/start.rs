@@ -13,9 +13,10 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::clock::Watch;
 use super::head::Head;
+use super::inventory::Hosts;
 use super::keys::Known;
 use super::policy::{Checked, check_text};
-use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, Outcome, Parts, SIGN_SLOTS, Service};
+use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
@@ -69,6 +70,10 @@ impl Service {
         store.commit(change).await?;
         let bundle = Known::read(store.as_ref()).await?.bundle(&settings.public_url, &log_key)?;
 
+        let host_keys = (log_key.derive("host challenges"), log_key.derive("host sessions"));
+        let hosts = Hosts::load(store.as_ref(), host_keys).await?;
+        let joined = Arc::new(with_hosts(&policy, &hosts)?);
+
         let service = Arc::new(Self {
             store,
             head,
@@ -81,7 +86,8 @@ impl Service {
             clock,
             random,
             settings,
-            policy: RwLock::new((version, policy)),
+            policy: RwLock::new(InForce { version, file: policy, joined }),
+            hosts,
             policy_in_use: Arc::default(),
             policy_unsure: AtomicBool::new(false),
             challenge_key,
@@ -95,6 +101,14 @@ impl Service {
         service.keep_head(1).await?;
         Ok(service)
     }
+}
+
+/// The policy with the enrolled hosts. Both sides look before they change, so that they never contradict each other.
+fn with_hosts(policy: &Policy, hosts: &Hosts) -> Outcome<Policy> {
+    policy.with_hosts(hosts.for_policy()).map_err(|wrong| {
+        let why: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        Failure::Unavailable(format!("the policy and the enrolled hosts contradict each other: {}", why.join("; ")))
+    })
 }
 
 /// Who applies the first policy.

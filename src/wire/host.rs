@@ -364,6 +364,13 @@ pub struct HostDetail {
     pub conflicts: Vec<Conflict>,
 }
 
+/// `GET /v1/hosts/inventory`: all hosts that are or were enrolled.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Inventory {
+    /// By name.
+    pub hosts: Vec<HostDetail>,
+}
+
 /// What a host has told of itself last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Seen {
