@@ -2,8 +2,9 @@
 //!
 //! *bare*: sshd with PAM and a principals file. *`pam_exec` true*: PAM runs a program that does nothing; it closes every descriptor there
 //! could be first, which takes longer than most programs. *guarded*: with `hallpass host principals` (run twice by sshd) and
-//! `hallpass host guard`. Logins take turns, one each, and are compared pair by pair. Then many sessions whose windows end in the same second: when each client was gone,
-//! when everything was, and what a watcher holds in memory.
+//! `hallpass host guard`. Logins take turns, one each, and are compared pair by pair. Then sessions that end one by one, each on a host of its own:
+//! when nothing of it was left. Then many sessions whose windows end in the same second: when each client was gone, when everything was, whether
+//! a session of somebody else was touched, and what a watcher holds in memory.
 //!
 //! Run: `cargo bench --bench guard`; a smoke run in seconds: `cargo bench --bench guard -- --short`.
 #![allow(
@@ -34,6 +35,10 @@ use site::{GuardedHost, More, since, soon};
 const LOGINS: usize = 100;
 const LOGINS_SHORT: usize = 3;
 
+/// Sessions that end one by one.
+const RUNS: u32 = 50;
+const RUNS_SHORT: u32 = 2;
+
 /// Sessions that end together, and the seconds until then: enough for all of them to begin.
 const SESSIONS: (usize, u32) = (200, 150);
 const SESSIONS_SHORT: (usize, u32) = (5, 12);
@@ -46,6 +51,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         logins(if short { LOGINS_SHORT } else { LOGINS }).await;
+        one_by_one(if short { RUNS_SHORT } else { RUNS }).await;
         let (count, seconds) = if short { SESSIONS_SHORT } else { SESSIONS };
         endings(count, seconds).await;
     });
@@ -92,9 +98,44 @@ async fn without_us(line: &str) -> GuardedHost {
     host
 }
 
-/// How long after the end of their window sessions are there.
+/// How long after the end of its window anything of a session is there: a command that ignores TERM, and a detached one.
+async fn one_by_one(count: u32) {
+    let mut runs = Vec::new();
+    for _ in 0..count {
+        let host = GuardedHost::start(&More::default()).await;
+        let end = soon(10);
+        let command = "trap '' TERM HUP; nohup setsid sleep 600 >/dev/null 2>&1 & sleep 600; sleep 600";
+        let mut session = host.session(&host.pass(end), &[], command).await;
+        // The next begin while this one waits for its end.
+        runs.push(tokio::spawn(async move {
+            site::wait_until(end, -200).await;
+            assert!(host.processes().len() >= 3, "not before the end");
+            while session.is_running() || !host.processes().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            since(end) as f64
+        }));
+    }
+    let mut times = Vec::new();
+    for run in runs {
+        times.push(run.await.unwrap());
+    }
+    println!("\n{:<28} {:>10} {:>10} {:>10}", format!("{count} runs, ms after the end"), "median", "p95", "p99");
+    show("nothing is left", &mut times);
+}
+
+/// How long after the end of their window sessions are there, when all end in one second.
 async fn endings(count: usize, seconds: u32) {
     let host = GuardedHost::start(&More::default()).await;
+    // The same account by a plain key, and by a certificate that goes on.
+    let mut others = [
+        host.session(&host.plain_key(), &[], "nohup setsid sleep 900 >/dev/null 2>&1 & sleep 900").await,
+        host.session(&host.pass(soon(3_600)), &[], "sleep 900").await,
+    ];
+    while host.processes().len() != 7 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let kept = host.processes();
     let end = soon(seconds);
     let pass = host.pass(end);
     let mut sessions = Vec::new();
@@ -114,12 +155,18 @@ async fn endings(count: usize, seconds: u32) {
     });
     let ended: Vec<_> = ended.collect();
     let all_gone = async {
-        while !host.processes().is_empty() || host.watchers() > 0 {
+        while !host.processes().is_subset(&kept) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        since(end)
+        let gone = since(end);
+        while host.watchers() > 1 || host.records().len() > 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        (gone, since(end))
     };
-    let all_gone = all_gone.await;
+    let (all_gone, all_known) = all_gone.await;
+    assert_eq!(host.processes(), kept, "nothing of anybody else's is touched");
+    assert!(others.iter_mut().all(site::Client::is_running));
     let mut times = Vec::new();
     for one in ended {
         times.push(one.await.unwrap());
@@ -127,6 +174,7 @@ async fn endings(count: usize, seconds: u32) {
     println!("{:<28} {:>10} {:>10} {:>10}", "after the end, ms", "median", "p95", "p99");
     show("a client is gone", &mut times);
     println!("{:<28} {all_gone:>10}", "nothing is left");
+    println!("{:<28} {all_known:>10}", "and all of it is put down");
     println!("{:<28} {:>10} {:>10} {:>10}", "a watcher holds, KiB", "median", "p95", "p99");
     show("of its own", &mut memory);
 }

@@ -62,7 +62,7 @@
 //!   `architecture`, `story` (CA keys that lie, fail and hang). Rotation, the promise's other half, needs enrolled hosts.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
 //!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
-//!   on a real `sshd` with PAM, lost and nonsensical records), `demo`. A daemon that brings extensions to it comes with enrolment.
+//!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] is how a daemon brings extensions.
 //! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates only. `ssh/cert/lint.rs`. `formats`, `openssh`.
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
 //!   [`wire`]. `policy`, `examples`, `bad_input`, `store`.
@@ -112,8 +112,8 @@
 //!
 //! The design names more than there is: enrolled hosts (and with them CA rotation, host certificates and the daemon beside the guard),
 //! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
-//! its guard is set up by hand, and an extension does not reach a session that is open. Sessions are found by audit session id alone, not
-//! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`. Approvals
+//! its guard is set up by hand, and an extension does not reach a session that is open. Of a session whose watcher root has killed *and*
+//! whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id alone, not
 //! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]

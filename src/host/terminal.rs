@@ -41,7 +41,7 @@ pub fn text(record: &Record, notice: Notice) -> String {
         Notice::FiveMinutes => [format!("access to {host} ends in 5 minutes, at {end}"), more],
         Notice::OneMinute => [format!("access to {host} ends in 1 minute, at {end}"), more],
         Notice::Over => [
-            format!("access to {host} ended {end} (granted {})", granted(record)),
+            format!("access to {host} ended {end} (granted {}), HP-207", granted(record)),
             format!(
                 "its processes are ended, files stay where they are; to ask again, on your laptop: hallpass ssh {host}"
             ),
@@ -118,7 +118,7 @@ mod tests {
                  [hallpass] for more time, on your laptop: hallpass extend 7K3F-9QX2 --for 30m\r\n",
                 "\r\n[hallpass] access to web-1 ends in 1 minute, at 04:00:51 UTC\r\n\
                  [hallpass] for more time, on your laptop: hallpass extend 7K3F-9QX2 --for 30m\r\n",
-                "\r\n[hallpass] access to web-1 ended 04:00:51 UTC (granted 1h)\r\n\
+                "\r\n[hallpass] access to web-1 ended 04:00:51 UTC (granted 1h), HP-207\r\n\
                  [hallpass] its processes are ended, files stay where they are; to ask again, on your laptop: hallpass ssh web-1\r\n",
             ]
         );

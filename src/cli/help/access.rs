@@ -82,6 +82,24 @@ pub(super) const PAGES: &[Page] = &[
         again: "does not help; a new request does",
     },
     Page {
+        code: "HP-207",
+        situation: "access ended in mid-session, on the host's terminal",
+        says: "access to web-1 ended 04:00:51 UTC (granted 1h), HP-207",
+        causes: &[
+            "its window has ended; warnings came 5 min and 1 min before",
+            "somebody ended it early",
+            "an extension does not reach open sessions on hosts without the daemon",
+        ],
+        steps: &[
+            "what ran there is ended; files stay, editors leave recovery files",
+            "ask again, on your laptop:",
+            "  hallpass ssh web-1",
+            "next time, before it ends:",
+            "  hallpass extend 7K3F --for 30m",
+        ],
+        again: "does not help; a new request does",
+    },
+    Page {
         code: "HP-208",
         situation: "more time than the rule gives",
         says: "the policy does not give this time",

@@ -42,7 +42,6 @@ const RESERVED: &[(&str, &str)] = &[
     ("HP-112", "no browser for the login: logins by browser are not built"),
     ("HP-113", "unknown here after a login by an identity provider: not built"),
     ("HP-122", "a host's clock is wrong: hosts do not check in yet"),
-    ("HP-207", "ended in mid-session, on the host's terminal: not built"),
 ];
 
 /// All pages, by code.

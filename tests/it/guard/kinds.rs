@@ -72,7 +72,12 @@ async fn nothing_of_a_session_is_there_two_seconds_after_its_window() {
     }
     let (code, said) = shell.finish().await;
     assert_eq!(code, 255);
-    assert!(said.contains("[hallpass] access to web-1 ended ") && said.contains("hallpass ssh web-1\r"), "{said:?}");
+    assert!(
+        said.contains("[hallpass] access to web-1 ended ")
+            && said.contains(", HP-207\r")
+            && said.contains("hallpass ssh web-1\r"),
+        "{said:?}"
+    );
     let (code, _) = host.ssh(&pass, "true").await;
     assert_eq!(code, 255, "the next login is refused");
     assert!(host.logs().contains("Certificate invalid: expired"), "{}", host.logs());

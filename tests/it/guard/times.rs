@@ -30,6 +30,7 @@ async fn a_session_ends_when_its_record_says_and_in_time_whatever_happens_to_the
         sessions_that_are_due_are_ended_by_one_and_other_sessions_are_left_alone(),
         a_watcher_outlives_the_control_group_of_its_connection(),
         a_process_that_changes_its_number_all_the_time_is_ended_too(),
+        processes_that_fork_while_they_are_being_ended_are_ended_too(),
     );
 }
 
@@ -259,6 +260,45 @@ async fn a_process_that_changes_its_number_all_the_time_is_ended_too() {
     let _session = host.session(&host.pass(end), &[], &hop).await;
     wait_until(end, -400).await;
     assert_eq!(host.watchers(), 1);
+    let late = gone(&host, end).await;
+    assert!((0..2_000).contains(&late), "{late} ms after the end");
+}
+
+/// A tree of processes that ignore what can be ignored, growing around the end. 127 at most, 80 at once by a limit that is seen to be in force
+/// first; each goes by itself after half a minute.
+const TREE: &str = "import os, resource, signal, sys, time
+limit = (80, 80)
+resource.setrlimit(resource.RLIMIT_NPROC, limit)
+if resource.getrlimit(resource.RLIMIT_NPROC) != limit or os.getuid() == 0:
+    sys.exit('no limit')
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+start = float(sys.argv[1])
+over = start + 30
+def tree(depth):
+    for _ in range(2 if depth > 0 else 0):
+        try:
+            if os.fork() == 0:
+                tree(depth - 1)
+                os._exit(0)
+        except OSError:
+            pass
+        time.sleep(0.2)
+    time.sleep(max(0, over - time.time()))
+print('ready', flush=True)
+time.sleep(max(0, start - time.time()))
+tree(6)
+";
+
+async fn processes_that_fork_while_they_are_being_ended_are_ended_too() {
+    let host = GuardedHost::start(&More::default()).await;
+    super::site::write(&host.path("home/tree"), TREE);
+    let end = soon(11);
+    let command = format!("python3 {} {}", host.path("home/tree").display(), end.unix() - 1);
+    let mut session = host.client("ssh", &host.pass(end), &[], &[&command]);
+    session.wait_for("ready", &host).await;
+    wait_until(end, -200).await;
+    assert!(host.processes().len() > 5, "{:?}", host.processes());
     let late = gone(&host, end).await;
     assert!((0..2_000).contains(&late), "{late} ms after the end");
 }
