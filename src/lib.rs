@@ -34,6 +34,7 @@
 //! | | [`http`] | the API server: one service call for each handler |
 //! | | [`client`] | the API client, with a pinned or publicly trusted server |
 //! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
+//! | | [`enrolment`] | a host's side of enrolment: set up beside sshd with a way back, and the daemon that keeps in touch |
 //! | 6 root | [`config`] | the service's file, into each module's own settings |
 //! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
 //!

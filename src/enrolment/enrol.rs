@@ -7,7 +7,7 @@
 //! Invariants: what is carried out is what was shown, but for what only the service tells (its CA keys and host certificates). A
 //! trust bundle that the log key has not signed is not written.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
@@ -23,12 +23,12 @@ use super::plan::{self, Facts, Obstacle, Plan, Risk, Wish, Write};
 use super::service_file::ServiceFile;
 use super::sshd::Sshd;
 use super::{about, diff, machine};
-use crate::client::{Client, ClientError, Server};
+use crate::client::{ClientError, Server};
 use crate::fail;
 use crate::name::{HostName, TagKey, TagValue};
 use crate::note::NoteVerifier;
 use crate::ssh::bundle::Bundle;
-use crate::wire;
+use crate::wire::host as wire;
 
 /// How long sshd may take until it listens again after it was told to read its configuration. Our own choice.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
@@ -113,7 +113,7 @@ pub struct Shown {
 #[derive(Debug)]
 pub struct Done {
     /// What the service knows of the host.
-    pub state: wire::host::State,
+    pub state: wire::State,
     /// Fingerprints of the CA keys with which the host has logged in to itself.
     pub proven: Vec<String>,
     /// How many host certificates were installed.
@@ -244,7 +244,7 @@ impl Prepared {
         let mut link = self.link()?;
         let about = about::about(&self.sshd).await;
         let state = self.join(&mut link, about).await?;
-        let log_key = self.log_key().await?;
+        let log_key = self.log_key(&link)?;
         let bundle = Bundle::open(&state.bundle.text, &log_key)
             .map_err(|why| Stop::Unable(format!("the service's trust bundle can't be believed: {why}")))?;
         let mut notes = Vec::new();
@@ -282,7 +282,7 @@ impl Prepared {
     }
 
     /// Joins with the token, or comes back with the host key alone.
-    async fn join(&self, link: &mut Link, about: wire::host::About) -> Result<wire::host::State, Stop> {
+    async fn join(&self, link: &mut Link, about: wire::About) -> Result<wire::State, Stop> {
         let Some(token) = &self.request.token else {
             link.log_in().await?;
             return Ok(link.state().await?);
@@ -293,20 +293,13 @@ impl Prepared {
         Ok(enrolled.state)
     }
 
-    /// The log key: the one that was given, or the one that the service names now and is held to from now on.
-    async fn log_key(&self) -> Result<NoteVerifier, Stop> {
+    /// The log key: the one that was given or is known, else the one that the service names now and is held to from now on.
+    fn log_key(&self, link: &Link) -> Result<NoteVerifier, Stop> {
         if let Some(key) = &self.request.log_key {
             return Ok(key.clone());
         }
-        if let Ok(known) = ServiceFile::load(Path::new(places::SERVICE_TOML))
-            && known.server.url == self.request.server.url
-        {
-            return Ok(known.log_key);
-        }
-        let client = Client::new(self.request.server.clone(), None, Duration::from_secs(15))?;
-        let checkpoint: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-        let wrong = |_| Stop::Unable("the service does not name its log key".to_owned());
-        NoteVerifier::parse(&checkpoint.log_key).map_err(wrong)
+        let named = link.log_key().and_then(|text| NoteVerifier::parse(text).ok());
+        named.ok_or_else(|| Stop::Unable("the service does not name its log key".to_owned()))
     }
 
     /// Host certificates, as far as the service makes any.

@@ -177,7 +177,7 @@ mod tests {
 
     fn ledger() -> Ledger {
         let saved = |copy| Some(Saved { copy, mode: 0o644, uid: 0, gid: 7 });
-        let file = |path: &str, was| Original { path: path.to_owned(), is_ours: was.is_none(), was };
+        let file = |path: &str, was: Option<Saved>| Original { path: path.to_owned(), is_ours: was.is_none(), was };
         Ledger {
             id: "0123456789abcdef".to_owned(),
             files: vec![file("/etc/a b\"", saved(0)), file("/etc/b", None)],

@@ -26,13 +26,15 @@ pub struct Link {
     identity: HostKey,
     client: Option<Client>,
     offset: ClockOffset,
+    /// What the service named as its log key last.
+    log_key: Option<String>,
 }
 
 impl Link {
     /// A line that is not open yet.
     #[must_use]
     pub fn new(server: Server, name: HostName, identity: HostKey) -> Self {
-        Self { server, name, identity, client: None, offset: ClockOffset::default() }
+        Self { server, name, identity, client: None, offset: ClockOffset::default(), log_key: None }
     }
 
     /// The host's name.
@@ -45,6 +47,12 @@ impl Link {
     #[must_use]
     pub const fn offset(&self) -> &ClockOffset {
         &self.offset
+    }
+
+    /// What the service named as its log key when the line was opened.
+    #[must_use]
+    pub fn log_key(&self) -> Option<&str> {
+        self.log_key.as_deref()
     }
 
     /// Joins, with a join token and every host key.
@@ -65,6 +73,7 @@ impl Link {
             about: joining.about,
         };
         let enrolled: wire::Enrolled = client.post("/v1/hosts/enrol", &body).await?;
+        self.log_key = Some(enrolled.log_key.clone());
         self.open(enrolled.token.clone().into())?;
         Ok(enrolled)
     }
@@ -79,6 +88,7 @@ impl Link {
         let body =
             wire::SessionAnswer { name: self.name.to_string(), challenge, key: proof.key, signature: proof.signature };
         let token: wire::HostToken = client.post("/v1/hosts/session", &body).await?;
+        self.log_key = Some(token.log_key);
         self.open(token.token.into())
     }
 

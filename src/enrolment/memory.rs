@@ -22,7 +22,8 @@ use super::ledger::{self, Ledger, Original, Saved};
 use super::places::{self, Root};
 use super::plan::Write;
 use super::{pam, texts};
-use crate::{durable, fail};
+use crate::durable;
+use crate::fail;
 
 /// The longest file that is changed. Our own choice; the longest `sshd_config` seen has 12 KiB.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -85,6 +85,7 @@ pub(super) async fn enrol(
         state: shown(&state),
         token: session.token.expose_secret().to_owned(),
         expires: session.expires.to_string(),
+        log_key: app.service.log_verifier(),
     }))
 }
 
@@ -105,7 +106,7 @@ pub(super) async fn session(
     };
     let session = app.service.host_login(answer).await?;
     let token = session.token.expose_secret().to_owned();
-    Ok(Answer(wire::HostToken { token, expires: session.expires.to_string() }))
+    Ok(Answer(wire::HostToken { token, expires: session.expires.to_string(), log_key: app.service.log_verifier() }))
 }
 
 /// What the host must know. With `If-None-Match`: 304 if that is what it knows; with `wait`, only after so long without a change.

@@ -85,6 +85,8 @@ pub struct Enrolled {
     pub token: String,
     /// Until when it counts.
     pub expires: String,
+    /// The log key's public half (signed-note verifier key): the host keeps it, and takes no trust bundle that it has not signed.
+    pub log_key: String,
 }
 
 /// `POST /v1/hosts/session`.
@@ -108,6 +110,8 @@ pub struct HostToken {
     pub token: String,
     /// Until when it counts: an hour.
     pub expires: String,
+    /// The log key's public half, for a host that has lost it; one that has it goes by its own.
+    pub log_key: String,
 }
 
 /// `GET /v1/hosts/self/state`: all that a host must know.
