@@ -43,6 +43,12 @@ impl Link {
         &self.name
     }
 
+    /// The service.
+    #[must_use]
+    pub const fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// What the answers said about this machine's clock.
     #[must_use]
     pub const fn offset(&self) -> &ClockOffset {

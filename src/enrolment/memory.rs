@@ -104,6 +104,9 @@ impl Memory {
     pub fn begin(&self, id: &str, writes: &[Write], accounts: &[String], has_unit: bool) -> Result<Ledger, String> {
         fail::point("enrol.journal.before");
         let copies = self.folder.join(Which::Change.name());
+        // The folder above is not ours alone: a service may live there, too.
+        let above = self.folder.parent().unwrap_or(&self.folder);
+        durable::create_folder(above, 0o755).map_err(|error| error.to_string())?;
         durable::create_folder(&self.folder, 0o700).map_err(|error| error.to_string())?;
         durable::create_folder(&copies, 0o700).map_err(|error| error.to_string())?;
         let mut ledger = Ledger { id: id.to_owned(), accounts: accounts.to_vec(), has_unit, ..Ledger::default() };
@@ -271,10 +274,17 @@ impl Memory {
         self.forget(Which::Enrolment)?;
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(format!("cannot remove {:?}: {error}", self.folder))
+                return Err(format!("cannot remove {:?}: {error}", self.folder));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        // Not if anything else is in it, or it is somebody else's.
+        if let Some(above) = self.folder.parent()
+            && fs::metadata(above).is_ok_and(|metadata| metadata.uid() == rustix::process::geteuid().as_raw())
+        {
+            drop(fs::remove_dir(above));
+        }
+        Ok(())
     }
 
     /// The ledger goes first: without it, its copies mean nothing.

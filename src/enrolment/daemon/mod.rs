@@ -99,7 +99,7 @@ pub async fn run(
     let mut daemon = Daemon::open(reload, say).await?;
     daemon.tend(true).await;
     notify::notify(socket, "READY=1");
-    say(&format!("looking after {} for {}", daemon.link.name(), daemon.installer.trust.display()));
+    say(&format!("looking after {} for {}", daemon.link.name(), daemon.link.server().url));
     tokio::pin!(stop);
     loop {
         daemon.work().await;
@@ -257,8 +257,10 @@ impl<'a> Daemon<'a> {
     /// Ends and ends of sessions as the service has them.
     fn put_grants(&self, granted: &Granted, settings: &Settings) {
         match install::ended_list(settings, granted) {
-            Ok(true) => (self.say)(&format!("{} certificates are over before their time", granted.serials.len())),
-            Ok(false) => {}
+            Ok(true) if !granted.serials.is_empty() => {
+                (self.say)(&format!("{} certificates are over before their time", granted.serials.len()));
+            }
+            Ok(_) => {}
             Err(why) => (self.say)(&why),
         }
         let sessions = match Sessions::open(settings, &self.program) {

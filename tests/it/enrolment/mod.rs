@@ -2,4 +2,8 @@
 //! against a real sshd.
 
 mod changes;
+mod cut;
+mod host;
 mod plans;
+mod service;
+mod whole;
