@@ -111,9 +111,10 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: enrolled hosts (and with them CA rotation, host certificates and the daemon beside the guard),
-//! PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or PKCS#11 CA keys are not built. Until a host is enrolled,
-//! its guard is set up by hand, and an extension does not reach a session that is open. Of a session whose watcher root has killed *and*
+//! The design names more than there is: CA rotation, PostgreSQL, OIDC and workloads, notifications, web pages, break-glass and agent or
+//! PKCS#11 CA keys are not built. The host side is two modules: [`host`] decides about logins and ends sessions, offline; [`enrolment`] is all
+//! that talks to the service, and is never waited for. A host that is not enrolled may have its guard set up by hand; an extension does not
+//! reach a session that is open there. Of a session whose watcher root has killed *and*
 //! whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id alone, not
 //! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that

@@ -243,7 +243,8 @@ fn show(context: &Context, prepared: &Prepared) {
     }
     let keys: Vec<&str> = prepared.host_keys().collect();
     text.push_str(&format!(
-        "\nlet sshd read it, and log in to itself; the service learns the public halves of {}\n",
+        "\nthe service learns the public halves of {}; if it certifies them, a HostCertificate line for each comes in\n\
+         let sshd read all this, and log in to itself over loopback\n",
         keys.join(", ")
     ));
     if prepared.has_unit() {

@@ -24,7 +24,7 @@ use crate::host::settings::{self, Settings};
 use crate::host::trust;
 use crate::ssh::PublicKey;
 use crate::ssh::bundle::{Bundle, KeyState};
-use crate::ssh::cert::{Certificate, Purpose};
+use crate::ssh::cert::{Certificate, Purpose, Whose};
 use crate::ssh::private::SessionKey;
 use crate::wire::host::{CheckIn, OpenSession, Trust};
 
@@ -84,7 +84,11 @@ async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKe
     let line = line.map_err(|error| error.to_string())?;
     // What came must be what was asked for, and nothing that opens anything else.
     let certificate = Certificate::parse_openssh(line.trim()).map_err(|error| error.to_string())?;
-    if certificate.tbs().subject() != key.public_key() || certificate.ca_fingerprint().to_string() != ca {
+    let whose = certificate.tbs().fields().key_id.whose();
+    let is_asked_for = certificate.tbs().subject() == key.public_key()
+        && certificate.ca_fingerprint().to_string() == ca
+        && matches!(whose, Whose::Check(host) if host == link.name());
+    if !is_asked_for {
         return Err("the service gave a certificate that was not asked for".to_owned());
     }
     let effective = sshd.effective(CHECK_ACCOUNT).await?;

@@ -1,6 +1,7 @@
 //! The parts of the machine that are no files of ours: system accounts, and the daemon's unit.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::programs::{self, PATIENCE};
 
@@ -9,6 +10,13 @@ const UNIT: &str = "hallpass-host.service";
 
 /// Where no home is.
 const NO_HOME: &str = "/nonexistent";
+
+/// How `userdel` says that something runs as the account: a login to itself that is just ending.
+const USERDEL_BUSY: i32 = 8;
+
+/// How often, and how long apart, it is tried then.
+const BUSY_TRIES: u32 = 40;
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Whether an account exists.
 ///
@@ -60,7 +68,15 @@ pub async fn remove_account(name: &str) -> Result<(), String> {
         return Ok(());
     }
     let userdel = programs::find("userdel").ok_or_else(|| format!("remove the account {name:?} by hand"))?;
-    programs::output(&userdel, &[name]).await.map(drop).map_err(|why| format!("cannot remove account {name:?}: {why}"))
+    for _ in 0..BUSY_TRIES {
+        let ran = programs::run(&userdel, &[name], PATIENCE).await?;
+        match ran.code {
+            Some(0) => return Ok(()),
+            Some(USERDEL_BUSY) => tokio::time::sleep(BUSY_PAUSE).await,
+            _ => return Err(format!("cannot remove account {name:?}: {}", ran.complaint())),
+        }
+    }
+    Err(format!("cannot remove account {name:?}: something still runs as it"))
 }
 
 /// Starts the daemon's unit, now and at each start of the machine.

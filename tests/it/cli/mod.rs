@@ -4,6 +4,7 @@
 mod completion;
 mod device;
 mod doctor;
+mod enrol;
 mod everyday;
 mod help;
 mod host;

@@ -6,6 +6,7 @@
 use super::host::{Host, said};
 use super::service::Service;
 
+#[cfg(feature = "failpoints")]
 /// Runs hallpass, which must die by its fail point; false once it passes that point less often than `nth`.
 fn dies(host: &Host, words: &[&str], point: &str, nth: u32) -> bool {
     let ran = host.hallpass(words, Some(&format!("{point}:{nth}")));
@@ -32,8 +33,9 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
     let enrol = service.enrol("web-1", &token);
     let enrol: Vec<&str> = enrol.iter().map(String::as_str).collect();
     let leave = ["host", "leave", "--yes"];
-    let opens = || host.ssh(&plain, "true").status().unwrap().success();
-    let points: Vec<&str> = hallpass::fail::POINTS.iter().copied().filter(|point| point.starts_with("enrol.")).collect();
+    let opens = || host.opens(&plain);
+    let points: Vec<&str> =
+        hallpass::fail::POINTS.iter().copied().filter(|point| point.starts_with("enrol.")).collect();
     assert!(points.len() > 7);
     for point in points {
         // Before the n-th file is after the one before it.
@@ -46,7 +48,7 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
             let is_fine = ran.status.success() || (point == "enrol.journal.before" && ran.status.code() == Some(7));
             assert!(is_fine, "after {point}:{nth}: {}", said(&ran));
             assert!(opens(), "after {point}:{nth} and leaving\n{}", host.log());
-            assert!(host.snapshot() == before, "after {point}:{nth}");
+            host.same_as(&before, &format!("after {point}:{nth}"));
             if !has_died {
                 assert!(nth > 1, "{point} is never passed");
                 break;
@@ -65,7 +67,8 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
             let ran = host.hallpass(&leave, None);
             // What was done to the end leaves nothing to be done.
             assert!(ran.status.code() == Some(if has_died { 0 } else { 7 }), "{}", said(&ran));
-            assert!(opens() && host.snapshot() == before, "after {point}:{nth}");
+            assert!(opens(), "after {point}:{nth} and leaving\n{}", host.log());
+            host.same_as(&before, &format!("after {point}:{nth}"));
             if !has_died {
                 assert!(nth > 1, "{point} is never passed");
                 break;
@@ -89,7 +92,7 @@ async fn a_login_that_does_not_work_a_full_disk_and_a_folder_that_is_read_only_l
         let ran = host.hallpass(&enrol, None);
         let told = said(&ran);
         assert!(ran.status.code() == Some(7) && told.contains(why), "{why}: {told}");
-        assert!(host.ssh(&plain, "true").status().unwrap().success(), "{}", host.log());
+        assert!(host.opens(&plain), "{}", host.log());
     };
     let run = |script: &str| assert!(host.command("sh", &["-c", script]).status().unwrap().success(), "{script}");
 
@@ -97,22 +100,24 @@ async fn a_login_that_does_not_work_a_full_disk_and_a_folder_that_is_read_only_l
     host.edit("pam.d/sshd", |text| format!("account required pam_succeed_if.so quiet user != hallpass-check\n{text}"));
     let with_rule = host.snapshot();
     fails("everything was taken back");
-    assert!(host.snapshot() == with_rule);
+    host.same_as(&with_rule, "PAM says no");
     host.edit("pam.d/sshd", |text| text.split_once('\n').unwrap().1.to_owned());
 
     run("mount -t tmpfs -o size=4k,nr_inodes=2 tmpfs /var/lib");
     fails("nothing was changed");
     run("umount /var/lib");
-    assert!(host.snapshot() == before);
+    host.same_as(&before, "as before");
 
     run("mkdir -p /etc/hallpass && mount -t tmpfs -o ro tmpfs /etc/hallpass");
     fails("everything was taken back");
     run("umount /etc/hallpass && rmdir /etc/hallpass");
-    assert!(host.snapshot() == before);
+    host.same_as(&before, "as before");
 
     // Full from somewhere in the middle on, wherever that is.
     for inodes in [2, 3, 4, 5, 6] {
-        run(&format!("mkdir -p /etc/ssh/hallpass && mount -t tmpfs -o size=64k,nr_inodes={inodes} tmpfs /etc/ssh/hallpass"));
+        run(&format!(
+            "mkdir -p /etc/ssh/hallpass && mount -t tmpfs -o size=64k,nr_inodes={inodes} tmpfs /etc/ssh/hallpass"
+        ));
         let ran = host.hallpass(&enrol, None);
         let told = said(&ran);
         assert!(ran.status.success() || told.contains("everything was taken back"), "{inodes}: {told}");
@@ -120,7 +125,7 @@ async fn a_login_that_does_not_work_a_full_disk_and_a_folder_that_is_read_only_l
             host.ok(&["host", "leave", "--yes"]);
         }
         run("umount /etc/ssh/hallpass && rmdir /etc/ssh/hallpass");
-        assert!(host.snapshot() == before, "{inodes}");
+        host.same_as(&before, &format!("{inodes} inodes"));
     }
 }
 
@@ -131,7 +136,9 @@ async fn a_host_that_is_not_as_it_should_be_is_refused_before_a_token_is_spent()
     }
     let service = Service::start();
     let host = Host::start("UsePAM no\nTrustedUserCAKeys /etc/ssh/other_ca.pub\n");
-    host.edit("ssh/other_ca.pub", |_| "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIBhRMqm0neetlc+9GLlCsZ2A8dbr28+jMjERrCV98r\n".to_owned());
+    host.edit("ssh/other_ca.pub", |_| {
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIBhRMqm0neetlc+9GLlCsZ2A8dbr28+jMjERrCV98r\n".to_owned()
+    });
     let before = host.snapshot();
     let token = service.join_token().await;
     let enrol = service.enrol("web-1", &token);
@@ -139,10 +146,11 @@ async fn a_host_that_is_not_as_it_should_be_is_refused_before_a_token_is_spent()
     let ran = host.hallpass(&enrol, None);
     let told = said(&ran);
     assert_eq!(ran.status.code(), Some(7), "{told}");
-    for text in ["UsePAM is no", "--no-guard", "sshd already has TrustedUserCAKeys /etc/ssh/other_ca.pub", "--replace"] {
+    for text in ["UsePAM is no", "--no-guard", "sshd already has TrustedUserCAKeys /etc/ssh/other_ca.pub", "--replace"]
+    {
         assert!(told.contains(text), "{text}: {told}");
     }
-    assert!(host.snapshot() == before);
+    host.same_as(&before, "as before");
     let joins: hallpass::wire::host::Joins = service.client().get("/v1/hosts/joins").await.unwrap();
     assert!(joins.joins.iter().all(|join| join.hosts.is_empty()));
     // With both wishes it goes, on an sshd without PAM, above the lines that were first.
@@ -151,5 +159,5 @@ async fn a_host_that_is_not_as_it_should_be_is_refused_before_a_token_is_spent()
     let seen = service.host("web-1").await.seen.unwrap();
     assert_eq!((seen.guard, seen.trust.as_str()), (false, "proven"));
     host.ok(&["host", "leave", "--yes"]);
-    assert!(host.snapshot() == before);
+    host.same_as(&before, "as before");
 }

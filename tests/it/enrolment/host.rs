@@ -133,6 +133,19 @@ impl Host {
         ssh
     }
 
+    /// Whether a key logs in. sshd does not listen for a moment while it reads its configuration again.
+    pub(crate) fn opens(&self, key: &Path) -> bool {
+        let began = Instant::now();
+        loop {
+            let ran = self.ssh(key, "true").output().unwrap();
+            let is_refused = String::from_utf8_lossy(&ran.stderr).contains("Connection refused");
+            if !is_refused || began.elapsed() > PATIENCE {
+                return ran.status.success();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// A plain key with which `deploy` can log in, today as before.
     pub(crate) fn plain_key(&self) -> PathBuf {
         let key = self.path("plain");
@@ -159,6 +172,20 @@ impl Host {
         all.push(("accounts".to_owned(), 0, names.join(" ").into_bytes()));
         all.sort();
         all
+    }
+}
+
+impl Host {
+    /// Fails, naming what is different, unless the machine is as it was.
+    #[track_caller]
+    pub(crate) fn same_as(&self, before: &[(String, u32, Vec<u8>)], when: &str) {
+        let now = self.snapshot();
+        let shown = |all: &[(String, u32, Vec<u8>)], other: &[(String, u32, Vec<u8>)]| -> Vec<String> {
+            let only = all.iter().filter(|one| !other.contains(one));
+            only.map(|(path, mode, bytes)| format!("{path} {mode:o} {}", String::from_utf8_lossy(bytes))).collect()
+        };
+        let (gone, new) = (shown(before, &now), shown(&now, before));
+        assert!(gone.is_empty() && new.is_empty(), "{when}: gone {gone:#?}, new {new:#?}");
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod changes;
 mod cut;
-mod host;
+pub(crate) mod host;
 mod plans;
-mod service;
+pub(crate) mod service;
 mod whole;

@@ -60,15 +60,8 @@ impl Service {
 
     /// A file with a join token for every host.
     pub(crate) async fn join_token(&self) -> PathBuf {
-        let body = wire::host::JoinFor {
-            names: vec!["web-*".to_owned()],
-            tags: vec!["role=web".to_owned()],
-            uses: Some(1000),
-            ..wire::host::JoinFor::default()
-        };
-        let join: wire::host::NewJoin = self.client().post("/v1/hosts/joins", &body).await.unwrap();
         let path = self.path("join");
-        hallpass::durable::replace(&path, join.token.as_bytes(), 0o600).unwrap();
+        join_token(&self.client(), &path).await;
         path
     }
 
@@ -79,11 +72,7 @@ impl Service {
 
     /// omar's client.
     pub(crate) fn client(&self) -> Client {
-        let text = std::fs::read_to_string(self.path("omar/.local/state/hallpass/default/session")).unwrap();
-        let session: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let token = SecretString::from(session["token"].as_str().unwrap());
-        let server = Server { url: self.url.clone(), pin: Some(self.pin.clone()), proxy: None };
-        Client::new(server, Some(token), Duration::from_secs(20)).unwrap()
+        client(&self.url, &self.pin, &self.path("omar/.local/state/hallpass/default/session"))
     }
 
     /// Kills the service where it stands.
@@ -102,9 +91,30 @@ impl Service {
 
     /// The arguments with which a host is enrolled here.
     pub(crate) fn enrol(&self, name: &str, token: &Path) -> Vec<String> {
-        let words = ["host", "enrol", "--yes", "--server", &self.url, "--pin", &self.pin, "--name", name, "--token-file"];
+        let words =
+            ["host", "enrol", "--yes", "--server", &self.url, "--pin", &self.pin, "--name", name, "--token-file"];
         words.into_iter().map(str::to_owned).chain([token.display().to_string()]).collect()
     }
+}
+
+/// The client of whoever's session is in a file.
+pub(crate) fn client(url: &str, pin: &str, session: &Path) -> Client {
+    let session: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(session).unwrap()).unwrap();
+    let token = SecretString::from(session["token"].as_str().unwrap());
+    let server = Server { url: url.to_owned(), pin: Some(pin.to_owned()), proxy: None };
+    Client::new(server, Some(token), Duration::from_secs(20)).unwrap()
+}
+
+/// Writes a join token for all hosts called `web-…` into a file.
+pub(crate) async fn join_token(operator: &Client, path: &Path) {
+    let body = wire::host::JoinFor {
+        names: vec!["web-*".to_owned()],
+        tags: vec!["role=web".to_owned()],
+        uses: Some(1000),
+        ..wire::host::JoinFor::default()
+    };
+    let join: wire::host::NewJoin = operator.post("/v1/hosts/joins", &body).await.unwrap();
+    hallpass::durable::replace(path, join.token.as_bytes(), 0o600).unwrap();
 }
 
 impl Drop for Service {

@@ -36,14 +36,14 @@ async fn a_host_is_enrolled_used_extended_ended_and_left_as_it_was() {
 
     let plan = host.ok(&[&words[..], &["--dry-run"]].concat());
     assert!(plan.contains("+AllowUsers hallpass-check") && plan.contains("nothing was changed"), "{plan}");
-    assert_eq!(host.snapshot(), before);
+    host.same_as(&before, "as before");
     let told = host.ok(&words);
     assert!(told.contains("web-1 is enrolled"), "{told}");
     let detail = service.host("web-1").await;
     let seen = detail.seen.unwrap();
     assert_eq!((seen.trust.as_str(), seen.guard, detail.tags), ("proven", true, vec!["role=web".to_owned()]));
     assert!(host.log().contains("ID hallpass/check/web-1"), "{}", host.log());
-    assert!(host.ssh(&plain, "true").status().unwrap().success(), "what was accepted before still is");
+    assert!(host.opens(&plain), "what was accepted before still is");
 
     // The host shows a certificate, which a client takes that trusts the host CA alone.
     let hosts = service.path("known_hosts");
@@ -80,9 +80,9 @@ async fn a_host_is_enrolled_used_extended_ended_and_left_as_it_was() {
     daemon.stop();
     let left = host.ok(&["host", "leave", "--yes"]);
     assert!(left.contains("web-1 has left"), "{left}");
-    assert_eq!(host.snapshot(), before);
+    host.same_as(&before, "as before");
     assert_eq!(service.host("web-1").await.state, "retired");
-    assert!(host.ssh(&plain, "true").status().unwrap().success());
+    assert!(host.opens(&plain));
     let again = host.hallpass(&["host", "leave", "--yes"], None);
     assert_eq!(again.status.code(), Some(7));
 }
@@ -103,19 +103,22 @@ async fn with_the_service_away_everything_holds_and_nothing_is_lost() {
     until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
     service.kill();
     // Logins go on, and what happens is kept, also over a daemon that is killed.
-    assert!(host.ssh(&key, "true").status().unwrap().success());
+    assert!(host.opens(&key));
     daemon.kill();
-    assert!(host.ssh(&key, "true").status().unwrap().success());
+    assert!(host.opens(&key));
     let daemon = host.daemon();
     until("the daemon says what is wrong", PATIENCE, || host.ok(&["host", "status"]).contains("cannot reach"));
     let check = host.hallpass(&["host", "check"], None);
     assert_eq!(check.status.code(), Some(7));
     service.start_again();
-    until("the daemon is in touch again", Duration::from_secs(70), || host.ok(&["host", "status"]).contains("in touch"));
+    until("the daemon is in touch again", Duration::from_secs(70), || {
+        host.ok(&["host", "status"]).contains("in touch")
+    });
     let spool = || host.command("ls", &["/var/lib/hallpass/host/spool"]).output().unwrap().stdout;
     until("everything is reported", PATIENCE, || spool().is_empty());
-    let opened = service.run("omar", &["audit", "search", &format!("request:{request}"), "kind:session_opened", "--json"]);
-    assert_eq!(opened.matches("\"session_opened\"").count(), 2, "{opened}");
+    let opened =
+        service.run("omar", &["audit", "search", &format!("request:{request}"), "kind:session_opened", "--json"]);
+    assert_eq!(opened.matches("\"report\":\"opened-").count(), 2, "{opened}");
     // A watcher that is killed is started again.
     let mut session = host.ssh(&key, "echo ready; sleep 1000").spawn().unwrap();
     session.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
@@ -133,6 +136,6 @@ async fn with_the_service_away_everything_holds_and_nothing_is_lost() {
     service.kill();
     let left = host.ok(&["host", "leave", "--yes"]);
     assert!(left.contains("the service was not told"), "{left}");
-    assert_eq!(host.snapshot(), before);
+    host.same_as(&before, "as before");
     let _ended = session.kill().and_then(|()| session.wait());
 }
