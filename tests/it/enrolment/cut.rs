@@ -42,12 +42,12 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
         let most = if point == "enrol.file.before" { 1 } else { 20 };
         for nth in 1..=most {
             let has_died = dies(&host, &enrol, point, nth);
-            assert!(opens(), "after {point}:{nth}\n{}", host.log());
+            assert!(opens(), "after {point}:{nth}\n{}", host.last_log());
             let ran = host.hallpass(&leave, None);
             // Nothing was begun, or it was done to the end.
             let is_fine = ran.status.success() || (point == "enrol.journal.before" && ran.status.code() == Some(7));
             assert!(is_fine, "after {point}:{nth}: {}", said(&ran));
-            assert!(opens(), "after {point}:{nth} and leaving\n{}", host.log());
+            assert!(opens(), "after {point}:{nth} and leaving\n{}", host.last_log());
             host.same_as(&before, &format!("after {point}:{nth}"));
             if !has_died {
                 assert!(nth > 1, "{point} is never passed");
@@ -59,7 +59,7 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
         for nth in 1..=20 {
             host.ok(&enrol);
             let has_died = dies(&host, &leave, point, nth);
-            assert!(opens(), "after {point}:{nth}\n{}", host.log());
+            assert!(opens(), "after {point}:{nth}\n{}", host.last_log());
             if has_died && nth % 2 == 0 {
                 // Enrolling again is as good a way on as leaving again.
                 host.ok(&enrol);
@@ -67,7 +67,7 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
             let ran = host.hallpass(&leave, None);
             // What was done to the end leaves nothing to be done.
             assert!(ran.status.code() == Some(if has_died { 0 } else { 7 }), "{}", said(&ran));
-            assert!(opens(), "after {point}:{nth} and leaving\n{}", host.log());
+            assert!(opens(), "after {point}:{nth} and leaving\n{}", host.last_log());
             host.same_as(&before, &format!("after {point}:{nth}"));
             if !has_died {
                 assert!(nth > 1, "{point} is never passed");
@@ -92,7 +92,7 @@ async fn a_login_that_does_not_work_a_full_disk_and_a_folder_that_is_read_only_l
         let ran = host.hallpass(&enrol, None);
         let told = said(&ran);
         assert!(ran.status.code() == Some(7) && told.contains(why), "{why}: {told}");
-        assert!(host.opens(&plain), "{}", host.log());
+        assert!(host.opens(&plain), "{}", host.last_log());
     };
     let run = |script: &str| assert!(host.command("sh", &["-c", script]).status().unwrap().success(), "{script}");
 

@@ -60,7 +60,13 @@ impl Host {
 
     fn with_sshd(mut self) -> Self {
         let log = path_of(&self, "sshd.log");
-        self.sshd = self.command("/usr/sbin/sshd", &["-D", "-E", &log]).stdin(Stdio::null()).spawn().unwrap();
+        self.sshd = self
+            .command("/usr/sbin/sshd", &["-D", "-E", &log])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let began = Instant::now();
         while !self.log().contains("Server listening") {
             assert!(began.elapsed() < PATIENCE, "sshd does not listen: {}", self.log());
@@ -76,6 +82,13 @@ impl Host {
     /// What sshd said.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("sshd.log")).unwrap_or_default()
+    }
+
+    /// The last of it, for a test that fails.
+    pub(crate) fn last_log(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().rev().take(12).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     /// Edits a file below `/etc`.
@@ -106,7 +119,7 @@ impl Host {
     #[track_caller]
     pub(crate) fn ok(&self, words: &[&str]) -> String {
         let ran = self.hallpass(words, None);
-        assert!(ran.status.success(), "{words:?}: {}\n{}", said(&ran), self.log());
+        assert!(ran.status.success(), "{words:?}: {}\n{}", said(&ran), self.last_log());
         said(&ran)
     }
 
@@ -194,6 +207,26 @@ impl Drop for Host {
         for child in [&mut self.sshd, &mut self.holder] {
             let _ended = child.kill().and_then(|()| child.wait());
         }
+    }
+}
+
+/// An `ssh` that goes on beside the test. Killed when dropped.
+pub(crate) struct Session(pub(crate) Child);
+
+impl Session {
+    /// Starts it, and waits until its remote command, which must begin with `echo ready;`, runs.
+    pub(crate) fn start(mut ssh: Command) -> Self {
+        let mut session = Self(ssh.spawn().unwrap());
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(session.0.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        assert_eq!(&ready, b"ready\n");
+        session
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 

@@ -1,10 +1,9 @@
 //! The whole of it on a real sshd with a real service: enrolled, used, extended, ended early, cut off, left.
 
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::host::{Host, until};
+use super::host::{Host, Session, until};
 use super::service::Service;
 
 /// How long anything may take that is not what a test is about.
@@ -62,20 +61,18 @@ async fn a_host_is_enrolled_used_extended_ended_and_left_as_it_was() {
     let check = host.ok(&["host", "check", "--json"]);
     assert!(check.contains("\"good\":true"), "{check}");
 
-    let mut session = host.ssh(&key, "echo ready; sleep 1000").spawn().unwrap();
-    let mut ready = [0; 6];
-    session.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
     let sessions = || host.ok(&["host", "sessions", "--json"]);
     let first = sessions();
     assert!(first.contains(&request), "{first}");
     service.run("alice", &["extend", &request, "--for", "20m", "--reason", "not done yet"]);
     until("the extension reaches the open session", Duration::from_secs(5), || sessions() != first);
-    assert!(session.try_wait().unwrap().is_none(), "the shell is kept");
+    assert!(session.0.try_wait().unwrap().is_none(), "the shell is kept");
     service.run("alice", &["end", &request]);
     until("the early end reaches the open session", Duration::from_secs(5), || {
         host.ssh(&key, "true").status().is_ok_and(|status| !status.success()) && !sessions().contains(&request)
     });
-    assert_eq!(session.wait().unwrap().code(), Some(255));
+    assert_eq!(session.0.wait().unwrap().code(), Some(255));
 
     daemon.stop();
     let left = host.ok(&["host", "leave", "--yes"]);
@@ -120,8 +117,7 @@ async fn with_the_service_away_everything_holds_and_nothing_is_lost() {
         service.run("omar", &["audit", "search", &format!("request:{request}"), "kind:session_opened", "--json"]);
     assert_eq!(opened.matches("\"report\":\"opened-").count(), 2, "{opened}");
     // A watcher that is killed is started again.
-    let mut session = host.ssh(&key, "echo ready; sleep 1000").spawn().unwrap();
-    session.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
     let is_watched = || host.ok(&["host", "sessions", "--json"]).contains("\"watched\":true");
     assert!(is_watched());
     let records = host.command("sh", &["-c", "cat /run/hallpass/sessions/*"]).output().unwrap().stdout;
@@ -137,5 +133,5 @@ async fn with_the_service_away_everything_holds_and_nothing_is_lost() {
     let left = host.ok(&["host", "leave", "--yes"]);
     assert!(left.contains("the service was not told"), "{left}");
     host.same_as(&before, "as before");
-    let _ended = session.kill().and_then(|()| session.wait());
+    drop(session);
 }
