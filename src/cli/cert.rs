@@ -41,7 +41,8 @@ fn show(context: &Context, file: &Path) -> Result<(), Failure> {
     let certificate = Certificate::parse_openssh(text.trim()).map_err(|e| {
         Failure::failed(format!("{:?} holds no certificate that hallpass would issue", file.display().to_string()))
             .because(e.to_string())
-            .next(format!("ssh-keygen -L -f {} shows it anyway, unverified and unescaped", file.display()))
+            .because("ssh-keygen shows it anyway, unverified and unescaped")
+            .next(format!("ssh-keygen -L -f {}", file.display()))
     })?;
     let fields = certificate.tbs().fields();
     let options: Vec<String> = options(&certificate);
@@ -128,7 +129,7 @@ fn ls(context: &Context) -> Result<(), Failure> {
         rows.push([
             output::escape(&held.request.id),
             format!("{} as {}", render::joined(&held.request.hosts), output::escape(&held.request.account)),
-            format!("until {}", render::until(&end)),
+            format!("until {}", render::until(&end, context.now())),
             held.certificate_path().display().to_string(),
         ]);
     }

@@ -11,7 +11,7 @@ use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::client::{Client, ClientError};
 use crate::name::RequestPrefix;
-use crate::time::Lifetime;
+use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
 /// Arguments of `hallpass cancel`.
@@ -42,7 +42,9 @@ pub(crate) struct ExtendArgs {
 pub(crate) fn cancel(context: &Context, args: &CancelArgs) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     let request = context.block_on(async {
-        let id = resolve(&client, args.which.as_deref(), &["pending", "approved"]).await?;
+        let id =
+            resolve(&client, args.which.as_deref(), &["pending", "approved"], |id| format!("hallpass cancel {id}"))
+                .await?;
         Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/withdraw"), &serde_json::json!({})).await?)
     })?;
     closed(context, &profile, &request, "taken back")
@@ -65,8 +67,15 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
     let local = Local::new(&context.places()?, &profile.name);
     let limit = args.waiting.limit();
     let (request, held) = context.block_on(async {
-        let id = resolve(&client, args.which.as_deref(), &["issued"]).await?;
+        let id = resolve(&client, args.which.as_deref(), &["issued"], |id| {
+            format!("hallpass extend {id} --for {}", args.lifetime)
+        })
+        .await?;
         let before: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
+        if wait::is_behind(&local.all()?, &before) {
+            // The server takes no further extension before the last one's certificate is made.
+            wait::fetch(&client, &local, &id).await?;
+        }
         let reason = if args.reason.is_empty() { before.reason.clone() } else { args.reason.clone() };
         let body = wire::Extend { lifetime: args.lifetime.to_string(), reason };
         let asked: wire::Request = client.post(&format!("/v1/requests/{id}/extend"), &body).await?;
@@ -74,14 +83,14 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
         let decided = match (asked.extension.is_some(), limit) {
             (true, Some(limit)) => wait::until(context, &client, &asked.id, limit, |r| r.extension.is_none()).await?,
             (true, None) => {
-                context.out.answer(&wait::document(&asked)?, &render::details(&asked))?;
+                context.out.answer(&wait::document(&asked)?, &render::details(&asked, context.now()))?;
                 return Err(wait::undecided(&asked));
             }
             (false, _) => asked,
         };
         let end = |r: &wire::Request| r.window.as_ref().map(|w| w.not_after.clone());
         if end(&decided) == end(&before) && matches!(decided.state.as_str(), "approved" | "issued") {
-            return Err(not_extended(&client, &decided).await);
+            return Err(not_extended(&client, &decided, context.now()).await);
         }
         wait::settle(context, &client, &local, decided).await
     })?;
@@ -89,7 +98,7 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
 }
 
 /// Why an extension is gone without the window having moved: its log says it.
-async fn not_extended(client: &Client, request: &wire::Request) -> Failure {
+async fn not_extended(client: &Client, request: &wire::Request, now: Timestamp) -> Failure {
     let id = &request.id;
     let history = client.get::<wire::Entries>(&format!("/v1/requests/{id}/history")).await;
     let last = history.into_iter().flat_map(|h| h.entries).rev().find_map(|text| match Entry::parse(text.as_bytes()) {
@@ -107,15 +116,21 @@ async fn not_extended(client: &Client, request: &wire::Request) -> Failure {
         request
             .window
             .as_ref()
-            .map_or_else(String::new, |w| format!("access goes on until {}", render::until(&w.not_after))),
+            .map_or_else(String::new, |w| format!("access goes on until {}", render::until(&w.not_after, now))),
     )
 }
 
-/// The id of the request meant: a host of a live request of mine, an id or its start, or the only one in these states.
+/// The id of the request meant: a host of a live request of mine, an id or its start, or the only one in these states. `line` is what
+/// could have been typed for one.
 ///
 /// # Errors
 /// When nothing or several fit.
-pub(crate) async fn resolve(client: &Client, which: Option<&str>, states: &[&str]) -> Result<String, Failure> {
+pub(crate) async fn resolve(
+    client: &Client,
+    which: Option<&str>,
+    states: &[&str],
+    line: impl Fn(&str) -> String,
+) -> Result<String, Failure> {
     let query: String = states.iter().map(|s| format!("&state={s}")).collect();
     let mine: wire::Requests = client.get(&format!("/v1/requests?mine=true{query}")).await?;
     let fitting: Vec<&wire::Request> = match which {
@@ -127,9 +142,10 @@ pub(crate) async fn resolve(client: &Client, which: Option<&str>, states: &[&str
         ([], Some(text)) => by_prefix(client, text).await,
         ([], None) => Err(Failure::failed(format!("you have no request that is {}", states.join(" or ")))
             .next("hallpass requests --mine")),
-        (several, _) => Err(Failure::usage("several of your requests fit")
-            .because(several.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "))
-            .next("name one by its id")),
+        (several, _) => {
+            let each = several.iter().map(|request| line(&request.id));
+            Err(each.fold(Failure::usage("several of your requests fit"), Failure::next))
+        }
     }
 }
 

@@ -24,6 +24,21 @@ pub(crate) fn now(folder: &Path) -> Timestamp {
     kept(folder).unwrap_or_else(|| SystemClock.now())
 }
 
+/// The same, by what an answer of this run said; else as far as `folder` knows.
+pub(crate) fn measured(offset: &ClockOffset, folder: Option<&Path>) -> Timestamp {
+    match offset.seconds() {
+        Some(ahead) if ahead.unsigned_abs() >= KEPT_FROM_S => shifted(ahead).unwrap_or_else(|| SystemClock.now()),
+        Some(_) => SystemClock.now(),
+        None => folder.map_or_else(|| SystemClock.now(), now),
+    }
+}
+
+/// The server's time when ours is ahead by so many seconds.
+fn shifted(ahead: i64) -> Option<Timestamp> {
+    let here = i64::try_from(SystemClock.now().unix()).ok()?;
+    Timestamp::from_unix(u64::try_from(here.checked_sub(ahead)?).ok()?).ok()
+}
+
 /// Keeps what an answer said about our clock, or forgets what was kept once it is right.
 pub(crate) fn keep(folder: &Path, offset: &ClockOffset) {
     let Some(ahead) = offset.seconds() else { return };
@@ -35,11 +50,9 @@ pub(crate) fn keep(folder: &Path, offset: &ClockOffset) {
         }
         return;
     }
-    let here = i64::try_from(SystemClock.now().unix()).unwrap_or(i64::MAX);
-    let there = u64::try_from(here.saturating_sub(ahead)).unwrap_or_default();
-    let Some(boot) = boot() else { return };
+    let (Some(boot), Some(there)) = (boot(), shifted(ahead)) else { return };
     // Without it the next call to the server measures anew.
-    drop(write(&path, format!("{boot} {} {there}\n", SystemClock.steady()).as_bytes()));
+    drop(write(&path, format!("{boot} {} {}\n", SystemClock.steady(), there.unix()).as_bytes()));
 }
 
 /// HP-121, when the clock is so wrong that people should know.

@@ -7,7 +7,7 @@ use super::{Context, output, profile, render, signing, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Digest, HostName, RequestPrefix};
 use crate::ssh::cert::Extension;
-use crate::time::Lifetime;
+use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
 /// Arguments of `hallpass approve`.
@@ -92,7 +92,7 @@ pub(crate) fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failu
         };
         client.post::<_, wire::Request>(&format!("/v1/requests/{}/approve", shown.id), &body).await.map_err(may_not)
     })?;
-    context.out.answer(&wait::document(&request)?, &approved(&request))
+    context.out.answer(&wait::document(&request)?, &approved(&request, context.now()))
 }
 
 /// `hallpass deny`.
@@ -128,7 +128,7 @@ async fn look(client: &Client, id: &RequestPrefix) -> Result<wire::Request, Fail
 
 /// Shows what would be signed and asks, unless `--yes`.
 fn ask_first(context: &Context, request: &wire::Request, question: &str) -> Result<(), Failure> {
-    context.out.note(&render::details(request));
+    context.out.note(&render::details(request, context.now()));
     if context.globals.yes || output::confirm(question, context.globals.no_input, "--yes")? {
         return Ok(());
     }
@@ -137,12 +137,13 @@ fn ask_first(context: &Context, request: &wire::Request, question: &str) -> Resu
 }
 
 /// What an approval led to.
-fn approved(request: &wire::Request) -> String {
+fn approved(request: &wire::Request, now: Timestamp) -> String {
     let id = output::escape(&request.id);
     if render::waits(request) {
         return format!("{id} approved by you; it still needs {}", render::who_can(request));
     }
-    let until = request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after)));
+    let until =
+        request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after, now)));
     let (person, account) = (output::escape(&request.person), output::escape(&request.account));
     format!("{id} approved: {person} may reach {} as {account}{until}", render::joined(&request.hosts))
 }

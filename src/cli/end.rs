@@ -40,7 +40,9 @@ pub(crate) fn run(context: &Context, args: &EndArgs) -> Result<(), Failure> {
         return all(context, (&profile, &client), &local, &args.reason);
     }
     let ended = context.block_on(async {
-        let id = change::resolve(&client, args.which.as_deref(), &["approved", "issued"]).await?;
+        let id =
+            change::resolve(&client, args.which.as_deref(), &["approved", "issued"], |id| format!("hallpass end {id}"))
+                .await?;
         Ended::end(&client, &local, &id, &args.reason).await
     })?;
     keep(context, &profile, std::slice::from_ref(&ended));

@@ -1,10 +1,10 @@
 //! Access that is over before one connects: HP-206 with its times.
 
 use super::failure::{Exit, Failure};
-use super::{output, render};
+use super::{clock, output, render};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName};
-use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
+use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
 /// Access that ended longer ago is no news.
@@ -21,7 +21,7 @@ pub(crate) async fn lately(
 ) -> Result<Option<Failure>, ClientError> {
     // Not by state: what has just expired is listed under its old state until the service has written that down.
     let last: wire::Requests = client.get(&format!("/v1/requests?mine=true&host={host}&limit=20")).await?;
-    let now = SystemClock.now();
+    let now = clock::measured(client.offset(), None);
     let fits = |request: &&wire::Request| {
         let is_over = matches!(request.state.as_str(), "expired" | "ended");
         let is_news = end(request).is_some_and(|end| now.seconds_since(end) < u64::from(NEWS.seconds()));
@@ -49,7 +49,7 @@ pub(crate) fn over(host: &str, request: &wire::Request, now: Timestamp) -> Failu
         let (from, to) = (output::local_text(&window.not_before), output::local_text(&window.not_after));
         failure = failure.because(format!("{} ran from {from} to {to}; reason: {}", request.id, request.reason));
     }
-    failure.next(format!("hallpass request {host} --as {} --reason \"…\"", request.account))
+    failure.next(format!("hallpass request --like {}", request.id))
 }
 
 fn end(request: &wire::Request) -> Option<Timestamp> {

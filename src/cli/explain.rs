@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::output::escape;
-use super::request::Wish;
+use super::request::{Wish, words};
 use super::{Context, output, render};
+use crate::client::ClientError;
 use crate::name::{Account, PersonName, Target};
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
@@ -52,7 +53,15 @@ pub(crate) fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> 
         at: args.at.map(|at| at.to_string()),
         ..wish.to_wire()
     };
-    let verdict: wire::Verdict = context.block_on(async { Ok(client.post("/v1/explain", &question).await?) })?;
+    let verdict: wire::Verdict = context.block_on(async {
+        match client.post("/v1/explain", &question).await {
+            Err(ClientError::Problem(problem)) if problem.code == "account" => {
+                let targets = words(&args.targets);
+                Err(Failure::name_account(&problem, |account| format!("hallpass explain {targets} --as {account}")))
+            }
+            answer => Ok(answer?),
+        }
+    })?;
     context.out.answer(&output::with_schema("hallpass.verdict.v1", &verdict)?, &text(&verdict))
 }
 

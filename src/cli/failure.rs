@@ -6,6 +6,7 @@
 //! Invariants: a failure never carries a secret; the first line stands alone; `next` is runnable as printed.
 
 use crate::client::ClientError;
+use crate::name::Account;
 use crate::wire;
 
 /// The exit codes of DESIGN section 10.
@@ -122,7 +123,11 @@ impl Failure {
 
     /// A file could not be read, written or made.
     pub(crate) fn file(doing: &str, path: &std::path::Path, why: &std::io::Error) -> Self {
-        Self::failed(format!("cannot {doing} {:?}", path.display().to_string())).because(why.to_string())
+        let what = format!("cannot {doing} {:?}", path.display().to_string());
+        let why = why.to_string();
+        // What writes files says which one, too.
+        let why = why.strip_prefix(&what).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&why).to_owned();
+        Self::failed(what).because(why)
     }
 
     /// With one more fact.
@@ -151,6 +156,12 @@ impl Failure {
     pub(crate) fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// Several accounts are possible, and the server wants one named: a line to type for each.
+    pub(crate) fn name_account(problem: &wire::Problem, line: impl Fn(&Account) -> String) -> Self {
+        let accounts = problem.why.iter().filter_map(|name| Account::parse(name).ok());
+        accounts.map(|account| line(&account)).fold(Self::usage(problem.title.clone()), Self::next)
     }
 
     /// HP-111: no session, or an old one.

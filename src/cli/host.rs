@@ -1,7 +1,7 @@
 //! `hallpass host …`: what PAM and sshd run on a host. Thin calls of the host side.
 //!
-//! What for: [`guard`] turns PAM's environment into a login and the outcome into an exit code and one line in the machine's log;
-//! [`principals`] prints what sshd asked for, or nothing; [`watch`] is the guard's own.
+//! What for: [`guard()`] turns PAM's environment into a login and the outcome into an exit code and one line in the machine's log;
+//! [`principals()`] prints what sshd asked for, or nothing; [`watch`] is the guard's own; [`tend()`] makes good what went wrong with it.
 //!
 //! Invariants: no network, no asynchronous runtime, nothing of the client's files. Whatever goes wrong, the exit code is not 0.
 

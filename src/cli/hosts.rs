@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::output::escape;
 use super::{Context, render};
 use crate::name::Target;
+use crate::time::Timestamp;
 use crate::wire;
 
 /// The longest text to look for; no name or tag is longer.
@@ -80,7 +81,7 @@ pub(crate) fn run(context: &Context, args: &HostsArgs) -> Result<(), Failure> {
     });
     let documents: Vec<Value> = rows.iter().map(|(host, held)| document(host, held)).collect();
     let document = json!({ "schema": "hallpass.hosts.v1", "hosts": documents, "is_cut": list.is_cut });
-    let cells: Vec<[String; 3]> = rows.iter().map(|(host, held)| row(host, held)).collect();
+    let cells: Vec<[String; 3]> = rows.iter().map(|(host, held)| row(host, held, context.now())).collect();
     let text = if cells.is_empty() { "no hosts".to_owned() } else { render::columns(&cells) };
     context.out.answer(&document, &text)?;
     if list.is_cut {
@@ -112,11 +113,12 @@ fn document(host: &wire::Host, held: &[&wire::Request]) -> Value {
 }
 
 /// Name, tags, and what is possible: what is held first.
-fn row(host: &wire::Host, held: &[&wire::Request]) -> [String; 3] {
+fn row(host: &wire::Host, held: &[&wire::Request], now: Timestamp) -> [String; 3] {
     let mut says: Vec<String> = held
         .iter()
         .map(|request| {
-            let until = request.window.as_ref().map(|window| format!(" until {}", render::until(&window.not_after)));
+            let until =
+                request.window.as_ref().map(|window| format!(" until {}", render::until(&window.not_after, now)));
             format!("held as {}{} ({})", escape(&request.account), until.unwrap_or_default(), escape(&request.id))
         })
         .collect();

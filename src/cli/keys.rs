@@ -136,7 +136,7 @@ fn named_key(path: &Path, agent_keys: impl FnOnce() -> Vec<Candidate>) -> Result
     held.or_else(beside).ok_or_else(|| {
         Failure::new(Exit::NotReady, "HP-301", format!("no private key for {:?}", path.display().to_string()))
             .because("it is a public key; its private half is neither in the agent nor beside it")
-            .next("ssh-add FILE")
+            .next(format!("ssh-add {}", path.with_extension("").display()))
     })
 }
 
@@ -247,9 +247,7 @@ pub(crate) fn identities(socket: &Path, timeout: Duration) -> Result<Vec<PublicK
 }
 
 fn agent_failed(why: &str) -> Failure {
-    Failure::new(Exit::NotReady, "HP-301", "your ssh agent did not do it")
-        .because(why)
-        .next("hallpass login --key FILE")
+    Failure::new(Exit::NotReady, "HP-301", "your ssh agent did not do it").because(why).next("ssh-add -l")
 }
 
 /// One question to the agent and its answer, without its length; both within a deadline, the answer within OpenSSH's own limit.

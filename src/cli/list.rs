@@ -95,7 +95,7 @@ pub(crate) fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     }
     let entries: Vec<serde_json::Value> = history.entries.iter().filter_map(|e| serde_json::from_str(e).ok()).collect();
     let document = wait::document_with(&request, "history", json!(entries))?;
-    let mut text = render::details(&request);
+    let mut text = render::details(&request, context.now());
     if let Some(folder) = Local::new(&context.places()?, &profile.name).folder_of(&request)? {
         text.push_str(&format!("  {:<11}  {}\n", "files", folder.display()));
     }

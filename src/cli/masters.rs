@@ -15,8 +15,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::openssh::ssh_program;
 use super::output::escape;
-use super::setup::ssh_program;
 use crate::name::{Account, HostName};
 
 /// How long one ssh may take that connects to nothing.

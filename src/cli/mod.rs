@@ -37,6 +37,7 @@ mod local;
 mod login;
 mod masters;
 mod moment;
+mod openssh;
 mod operator;
 mod output;
 mod policy;
@@ -66,6 +67,7 @@ use output::{Form, Loudness, Output};
 use profile::{Places, Profile};
 
 use crate::client::{Client, ClientError, ClockOffset, Server};
+use crate::time::Timestamp;
 
 /// How long one call to the server may take, unless `--timeout` says otherwise. Our own choice.
 const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -176,10 +178,10 @@ fn check_form(form: Form, command: &Command) -> Result<(), Failure> {
     let is_stream = endless || matches!(command, Command::Wait(_) | Command::Audit(audit::AuditCommand::Tail { .. }));
     match form {
         Form::Json if endless => Err(Failure::usage("--json prints one document, and this goes on until Ctrl-C")
-            .next("--jsonl, which prints one document per line")),
+            .because("--jsonl prints one per line")),
         Form::JsonLines if !is_stream => Err(Failure::usage("--jsonl is for what happens over time")
             .because("it goes with `wait`, `status --watch` and `audit tail`")
-            .next("--json, which prints one document")),
+            .because("--json prints one document")),
         Form::Json | Form::JsonLines | Form::Text | Form::Brief => Ok(()),
     }
 }
@@ -296,6 +298,12 @@ impl Context {
         {
             clock::keep(&places.requests(&self.globals.profile), &self.offset);
         }
+    }
+
+    /// The server's time, as far as this run or an earlier one knows it: the one that access goes by.
+    pub(crate) fn now(&self) -> Timestamp {
+        let folder = self.places().ok().map(|places| places.requests(&self.globals.profile));
+        clock::measured(&self.offset, folder.as_deref())
     }
 
     /// Says what people should know about this machine's clock.

@@ -236,14 +236,8 @@ fn render_briefly(failure: &Failure) -> String {
 /// `hallpass: what`, then `why`, `next` and `more` lines.
 fn render_failure(failure: &Failure) -> String {
     let mut text = format!("hallpass: {}\n", escape(&failure.what));
-    let mut lines = |label: &str, items: &[String]| {
-        for (i, item) in items.iter().enumerate() {
-            let label = if i == 0 { label } else { "" };
-            text.push_str(&format!("  {label:<4}  {}\n", escape(item)));
-        }
-    };
-    lines("why", &failure.why);
-    lines("next", &failure.next);
+    text.push_str(&labelled("  ", "why", &failure.why));
+    text.push_str(&labelled("  ", "next", &failure.next));
     let mut more = Vec::new();
     if failure.code.starts_with("HP-") {
         more.push(format!("hallpass help {}", failure.code));
@@ -252,9 +246,15 @@ fn render_failure(failure: &Failure) -> String {
         more.push(format!("trace {trace}"));
     }
     if !more.is_empty() {
-        lines("more", &[more.join(" · ")]);
+        text.push_str(&labelled("  ", "more", &[more.join(" · ")]));
     }
     text
+}
+
+/// Lines with a label before the first, escaped: `why`, `next` and `more` of failures and of the doctor's findings.
+pub(crate) fn labelled(indent: &str, label: &str, items: &[String]) -> String {
+    let labels = std::iter::once(label).chain(std::iter::repeat(""));
+    items.iter().zip(labels).map(|(item, label)| format!("{indent}{label:<4}  {}\n", escape(item))).collect()
 }
 
 /// Whether a person sits at the terminal: both what we ask and what they type pass through it.

@@ -20,13 +20,13 @@ use super::request::Wish;
 use super::{Context, ended, output, profile, render, request, ssh, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
-use crate::time::{Clock as _, SystemClock};
+use crate::time::{Clock as _, SystemClock, Timestamp};
 use crate::wire;
 
-/// How long an ssh without a person may be held up by the server.
+/// How long an ssh without a person may be held up by the server; `--timeout` in the fragment overrides it.
 const QUICK: Duration = Duration::from_millis(1_500);
 
-/// How long it waits for another ssh that is just fetching the same certificate.
+/// How long it waits for another ssh that is just fetching the same certificate, and no less than for the server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// For how long an ssh without a person believes another one that the server is away.
@@ -134,44 +134,56 @@ impl<'a> Wanted<'a> {
 
     /// Gets a certificate, alone among those who want the same.
     fn obtain(&self) -> Result<(), Failure> {
-        let began = Instant::now();
-        let name = format!("host-{}", self.host);
-        let mut is_said = false;
-        let lock = self.local.lock(&name, |takes_long| {
-            if self.person.is_none() {
-                return !takes_long && began.elapsed() < PATIENCE;
-            }
-            if takes_long && !std::mem::replace(&mut is_said, true) {
-                self.context.out.note(&format!("another ssh asks for {} just now; waiting for it", self.host));
-            }
-            true
-        })?;
-        let Some(lock) = lock else {
-            return Err(Failure::new(
-                Exit::Undecided,
-                "HP-203",
-                format!("{}: another ssh waits for access", self.host),
-            )
-            .next("hallpass status"));
-        };
+        let lock = self.lock()?;
         if let Some(held) = self.local.live(&self.host, self.account.as_ref())? {
             return if self.local.is_pointed(&self.host, &held)? { Ok(()) } else { self.local.point() };
         }
-        self.local.sweep();
         let places = self.context.places()?;
         let profile = profile::need(&places, &self.context.globals)?;
-        let timeout = if self.person.is_some() { self.context.call_timeout() } else { QUICK };
+        let timeout = if self.person.is_some() { self.context.call_timeout() } else { self.quick() };
         let client = self.context.client(&places, &profile, timeout)?;
         let held = self.context.block_on(async {
             match &self.person {
                 Some(person) => self.with_person(&client, &lock, person).await,
                 None => self.quickly(self.without_person(&client), &profile.server.url).await,
             }
-        })?;
+        });
+        // Only an answer says by which clock things are over.
+        if self.context.offset.seconds().is_some() {
+            self.context.keep_clock();
+            self.local.sweep();
+        }
+        let held = held?;
         if self.person.is_some() {
-            self.context.out.note(&granted(&self.host, &held));
+            self.context.out.note(&granted(&self.host, &held, self.context.now()));
         }
         Ok(())
+    }
+
+    /// How long the server may take when nobody sits there.
+    fn quick(&self) -> Duration {
+        self.context.globals.timeout.map_or(QUICK, profile::seconds)
+    }
+
+    /// Waits for its turn among those who want the same, host and account. Those who want another account ask for themselves.
+    fn lock(&self) -> Result<Lock, Failure> {
+        let began = Instant::now();
+        let patience = PATIENCE.max(self.quick());
+        let account = self.account.as_ref().map(|account| format!("{account}@")).unwrap_or_default();
+        let mut is_said = false;
+        let lock = self.local.lock(&format!("host-{account}{}", self.host), |takes_long| {
+            if self.person.is_none() {
+                return !takes_long && began.elapsed() < patience;
+            }
+            if takes_long && !std::mem::replace(&mut is_said, true) {
+                self.context.out.note(&format!("another ssh asks for {} just now; waiting for it", self.host));
+            }
+            true
+        })?;
+        lock.ok_or_else(|| {
+            Failure::new(Exit::Undecided, "HP-203", format!("{}: another ssh waits for access", self.host))
+                .next("hallpass status")
+        })
     }
 
     /// The outcome of `work`, if it comes soon. Of many at once the first finds out that the server is away; the others believe it, or
@@ -188,9 +200,9 @@ impl<'a> Wanted<'a> {
         if let Some(ago) = since.filter(|ago| *ago < AWAY_S) {
             return Err(unreachable(format!("{url} did not answer another ssh {ago} s ago")));
         }
-        let outcome = tokio::time::timeout(QUICK, work).await;
+        let outcome = tokio::time::timeout(self.quick(), work).await;
         let outcome = outcome.unwrap_or_else(|_elapsed| {
-            Err(unreachable(format!("no answer from {url} within {} s", QUICK.as_secs_f32())))
+            Err(unreachable(format!("no answer from {url} within {} s", self.quick().as_secs_f32())))
         });
         if outcome.as_ref().is_err_and(|failure| failure.exit == Exit::Unreachable) {
             // If it can't be written, the next one tries for itself.
@@ -208,7 +220,7 @@ impl<'a> Wanted<'a> {
             return wait::fetch(client, &self.local, &open.id).await;
         }
         let wish = self.wish(profile::env("HALLPASS_REASON").unwrap_or_default());
-        let verdict = explain(client, &wish).await?;
+        let verdict = self.explain(client, &wish).await?;
         match verdict.verdict.as_str() {
             "allow" => self.at_once(client, &wish).await,
             "ask" if self.on_missing == OnMissing::Request => {
@@ -219,7 +231,7 @@ impl<'a> Wanted<'a> {
                 let why = verdict.refused.first().map_or("", String::as_str);
                 Err(self.over_or_missing(client, why).await?)
             }
-            _ => Err(refused(&verdict)),
+            _ => Err(self.refused(&verdict)),
         }
     }
 
@@ -230,12 +242,12 @@ impl<'a> Wanted<'a> {
         }
         let mut wish = self.wish(profile::env("HALLPASS_REASON").unwrap_or_default());
         for _ in 0..TRIES {
-            let verdict = explain(client, &wish).await?;
+            let verdict = self.explain(client, &wish).await?;
             let wants_words = match verdict.verdict.as_str() {
                 "allow" => return self.at_once(client, &wish).await,
                 "ask" => wish.reason.is_empty().then(|| format!("{} needs {}", self.host, needs(&verdict))),
                 _ if is_about_words(&verdict) => Some(verdict.refused.join("; ")),
-                _ => return Err(refused(&verdict)),
+                _ => return Err(self.refused(&verdict)),
             };
             let Some(why) = wants_words else { break };
             self.context.out.note(&format!("{} · {}", self.context.globals.profile, output::escape(&why)));
@@ -268,7 +280,7 @@ impl<'a> Wanted<'a> {
 
     async fn open_request(&self, client: &Client) -> Result<Option<wire::Request>, Failure> {
         let ours = self.local.for_host(&self.host, self.account.as_ref())?;
-        ssh::open_request(client, &ours, self.local.now()).await
+        ssh::open_request(client, &ours).await
     }
 
     fn wish(&self, reason: String) -> Wish {
@@ -293,19 +305,24 @@ impl<'a> Wanted<'a> {
         let account = self.account.as_ref().map(|account| format!(" --as {account}")).unwrap_or_default();
         Failure::new(Exit::Undecided, "HP-211", format!("you have no access to {} yet", self.host))
             .because(why.to_owned())
-            .next(format!("hallpass request {}{account} --reason \"…\"", self.host))
+            .next(format!("hallpass request {}{account}", self.host))
     }
-}
 
-async fn explain(client: &Client, wish: &Wish) -> Result<wire::Verdict, Failure> {
-    match client.post("/v1/explain", &wish.to_wire()).await {
-        Ok(verdict) => Ok(verdict),
-        // Several accounts are possible, and none was named.
-        Err(ClientError::Problem(problem)) if problem.code == "invalid" => {
-            let host = wish.targets.first().map(ToString::to_string).unwrap_or_default();
-            Err(Failure::usage(problem.title.clone()).next(format!("ssh ACCOUNT@{host}")))
+    async fn explain(&self, client: &Client, wish: &Wish) -> Result<wire::Verdict, Failure> {
+        match client.post("/v1/explain", &wish.to_wire()).await {
+            Ok(verdict) => Ok(verdict),
+            Err(ClientError::Problem(problem)) if problem.code == "account" => {
+                Err(Failure::name_account(&problem, |account| format!("ssh {account}@{}", self.host)))
+            }
+            Err(error) => Err(error.into()),
         }
-        Err(error) => Err(error.into()),
+    }
+
+    fn refused(&self, verdict: &wire::Verdict) -> Failure {
+        let account = self.account.as_ref().map(|account| format!(" --as {account}")).unwrap_or_default();
+        let mut failure = Failure::new(Exit::NoRule, "HP-201", "policy does not let you ask for this");
+        failure.why.clone_from(&verdict.refused);
+        failure.next(format!("hallpass explain {}{account}", self.host))
     }
 }
 
@@ -314,24 +331,19 @@ fn is_about_words(verdict: &wire::Verdict) -> bool {
     verdict.code.as_deref() == Some("reason")
 }
 
-fn refused(verdict: &wire::Verdict) -> Failure {
-    let mut failure = Failure::new(Exit::NoRule, "HP-201", "policy does not let you ask for this");
-    failure.why.clone_from(&verdict.refused);
-    failure.next("hallpass explain HOST says what each rule says")
-}
-
 fn needs(verdict: &wire::Verdict) -> String {
     let needs: Vec<String> =
         verdict.needs.iter().map(|need| format!("{} of {}", need.need, render::joined(&need.from))).collect();
     format!("approval by {}", needs.join(" and "))
 }
 
-fn granted(host: &HostName, held: &Held) -> String {
+fn granted(host: &HostName, held: &Held, now: Timestamp) -> String {
     let request = &held.request;
     let by = match request.approved_by.as_slice() {
         [] => String::new(),
         people => format!(" (approved by {})", render::joined(people)),
     };
-    let until = request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after)));
+    let until =
+        request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after, now)));
     format!("access to {host} as {}{until}{by}", output::escape(&request.account))
 }

@@ -1,11 +1,11 @@
 //! Requests as people read them. Every word that came from the server is escaped here, so that line ends in the result are ours.
 
 use super::output::{escape, local_text as time};
-use crate::time::{Clock as _, SystemClock, Timestamp};
+use crate::time::Timestamp;
 use crate::wire;
 
-/// A request in full: all that an approver agrees to, and how it stands.
-pub(crate) fn details(request: &wire::Request) -> String {
+/// A request in full: all that an approver agrees to, and how it stands at `now`, the server's time.
+pub(crate) fn details(request: &wire::Request, now: Timestamp) -> String {
     let mut lines = Lines(format!(
         "{}  {}: {} asks for {} as {} for {}\n",
         escape(&request.id),
@@ -23,7 +23,7 @@ pub(crate) fn details(request: &wire::Request) -> String {
     // The usual 30 s is not worth a line.
     let backdate = Some(request.backdate.as_str()).filter(|backdate| !matches!(*backdate, "" | "30s" | "0s"));
     lines.maybe("begins", backdate.map(|backdate| format!("{} before its approval", escape(backdate))));
-    lines.maybe("window", request.window.as_ref().map(window));
+    lines.maybe("window", request.window.as_ref().map(|of| window(of, now)));
     lines.add("principals", &joined(&request.principals));
     lines.add("may use", &if request.permit.is_empty() { "commands only".to_owned() } else { joined(&request.permit) });
     lines.maybe("command", request.command.as_deref().map(escape));
@@ -107,17 +107,16 @@ pub(crate) fn joined(words: &[String]) -> String {
     words.iter().map(|w| escape(w)).collect::<Vec<_>>().join(", ")
 }
 
-/// `2026-01-05 11:00:00 +01:00 (12 min left)`.
-pub(crate) fn until(at: &str) -> String {
-    let now = SystemClock.now();
+/// `2026-01-05 11:00:00 +01:00 (12 min left)`, at `now`, the server's time.
+pub(crate) fn until(at: &str, now: Timestamp) -> String {
     match Timestamp::parse(at) {
         Ok(end) if end > now => format!("{} ({} left)", time(at), span(end.seconds_since(now))),
         _ => format!("{} (over)", time(at)),
     }
 }
 
-fn window(window: &wire::Window) -> String {
-    format!("{} to {}", time(&window.not_before), until(&window.not_after))
+fn window(window: &wire::Window, now: Timestamp) -> String {
+    format!("{} to {}", time(&window.not_before), until(&window.not_after, now))
 }
 
 /// Seconds as people say them: `40 s`, `12 min`, `3 h 5 min`.
@@ -161,7 +160,7 @@ mod tests {
     #[test]
     fn a_line_end_from_the_server_makes_no_line() {
         let request = wire::Request { reason: "x\n  closed  by root".to_owned(), ..tests_request() };
-        let text = details(&request);
+        let text = details(&request, Timestamp::from_unix(0).unwrap());
         assert!(text.contains("x\\u{a}  closed"));
         assert!(!row(&request).concat().contains('\n'));
     }

@@ -225,6 +225,11 @@ pub(crate) fn reason(context: &Context, given: Option<String>) -> Result<String,
     }
 }
 
+/// Targets as they are typed.
+pub(crate) fn words(targets: &[Target]) -> String {
+    targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 /// Asks with a new key that is on disk before the server hears of it.
 ///
 /// # Errors
@@ -244,7 +249,13 @@ pub(crate) async fn ask(client: &Client, local: &Local, wish: &Wish) -> Result<w
             if matches!(error, ClientError::Problem(_) | ClientError::Setup { .. }) {
                 local.discard(&folder);
             }
-            Err(error.into())
+            match error {
+                ClientError::Problem(problem) if problem.code == "account" => {
+                    let targets = words(&wish.targets);
+                    Err(Failure::name_account(&problem, |account| format!("hallpass request {targets} --as {account}")))
+                }
+                error => Err(error.into()),
+            }
         }
     }
 }
@@ -263,7 +274,7 @@ pub(crate) async fn obtain(
     let decided = match (request.state.as_str(), limit) {
         ("pending", Some(limit)) => wait::until(context, client, &request.id, limit, |r| r.state != "pending").await?,
         ("pending", None) => {
-            context.out.answer(&wait::document(&request)?, &render::details(&request))?;
+            context.out.answer(&wait::document(&request)?, &render::details(&request, context.now()))?;
             return Err(wait::undecided(&request));
         }
         _ => request,

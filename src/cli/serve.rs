@@ -115,8 +115,7 @@ fn limit_connections(http: &mut crate::http::Settings) {
 fn read_config(path: &Path) -> Result<Config, Failure> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
-        Failure::file("read configuration", path, &e)
-            .next("hallpass init writes a first one; or: hallpass serve --config FILE")
+        Failure::file("read configuration", path, &e).next("hallpass init").next("hallpass serve --config FILE")
     })?;
     // Relative paths in it are relative to its folder, wherever we were started.
     let folder = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
@@ -229,7 +228,7 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
 /// Opens a CA key.
 fn ca_key(settings: &file::Settings, purpose: Purpose) -> Result<Arc<dyn Signer>, Failure> {
     let signer = FileSigner::open(settings, purpose)
-        .map_err(|e| Failure::failed(e.to_string()).next("hallpass init makes CA keys"))?;
+        .map_err(|e| Failure::failed(e.to_string()).next("hallpass init"))?;
     tracing::info!(%purpose, ca = %signer.public_key().fingerprint(), "CA key opened");
     Ok(Arc::new(signer))
 }
@@ -275,7 +274,7 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
     let unusable = |why: String| {
         let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
-        if path.exists() { failure } else { failure.next("hallpass init makes one") }
+        if path.exists() { failure } else { failure.next("hallpass init") }
     };
     let bytes = secret::read(path, LOG_KEY_BYTES_MAX).map_err(unusable)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| unusable(e.to_string()))?;

@@ -82,7 +82,7 @@ pub(crate) fn security_key(path: &Path) -> Result<PublicKey, Failure> {
     let wrong = |why: String| {
         Failure::new(Exit::NotReady, "HP-301", format!("{shown:?} is not the file of a security key"))
             .because(why)
-            .next("ssh-keygen -t ed25519-sk makes one")
+            .next("ssh-keygen -t ed25519-sk")
             .next("hallpass setup --key file")
     };
     if !path.is_file() {
@@ -117,12 +117,14 @@ pub(crate) fn lend(held: &Held, comment: &str, now: Timestamp) -> Result<(), Fai
     };
     let pem = read_small(&held.key_path())?.map(zeroize::Zeroizing::new).ok_or_else(|| refused("its key is gone"))?;
     let key = SessionKey::parse(pem.as_bytes()).map_err(|e| refused(&e.to_string()))?;
-    let socket = socket()?;
-    if !agent::is_done(&exchange(&socket, &agent::add_certificate(&key, certificate, comment, seconds), AGENT_TIMEOUT)?)
-    {
+    let ask = |question: &[u8]| {
+        let answer = socket().and_then(|socket| exchange(&socket, question, AGENT_TIMEOUT));
+        answer.map_err(|failure| refused(&failure.why.join("; ")))
+    };
+    if !agent::is_done(&ask(&agent::add_certificate(&key, certificate, comment, seconds))?) {
         return Err(refused("it refused to add one"));
     }
-    match agent::lists(&exchange(&socket, &agent::request_identities(), AGENT_TIMEOUT)?, certificate) {
+    match agent::lists(&ask(&agent::request_identities())?, certificate) {
         Ok(true) => Ok(()),
         Ok(false) => Err(refused("it said that it had added one, and does not list it")),
         Err(why) => Err(refused(&why.to_string())),

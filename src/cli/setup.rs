@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::known_hosts::KnownHosts;
 use super::local::Local;
+use super::openssh::{check_ssh, no_ssh, ssh_program};
 use super::profile::{self, Places, Profile, SshSetup};
 use super::session_key::Holder;
 use super::ssh_config::{self, Fragment, Pattern};
@@ -86,6 +87,7 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
         None => profile.session_key.clone(),
     };
     holder.check()?;
+    let is_new_holder = holder != profile.session_key;
     let given = args.hosts.iter().map(|p| p.as_str().to_owned()).collect();
     let wanted = SshSetup { hosts: given, coexist: args.coexist, strict: args.strict };
     let hosts = match args.hosts.as_slice() {
@@ -112,10 +114,25 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
     if !args.dry_run {
         apply(&changes, Some((&config, &hosts)))?;
         profile.ssh = Some(wanted);
-        profile.session_key = holder;
+        profile.session_key = holder.clone();
         profile::save(&places, &profile)?;
     }
-    report(context, &changes, args.dry_run, &hosts)
+    let mut said: Vec<String> = changes.iter().map(FileChange::said).collect();
+    if is_new_holder {
+        said.push(format!("changed  profile {}: {}", profile.name, held_by(&holder)));
+    }
+    report(context, (&changes, &said), args.dry_run, &hosts)
+}
+
+/// What holds session keys, as a change of it is said.
+fn held_by(holder: &Holder) -> String {
+    match holder {
+        Holder::File => "session keys are files".to_owned(),
+        Holder::Agent => "session keys are files, and lent to your ssh agent from the next certificate on".to_owned(),
+        Holder::SecurityKey(path) => {
+            format!("from the next request on, the session key is {}", output::escape(&path.display().to_string()))
+        }
+    }
 }
 
 /// Brings a profile's fragment up to the hosts that the service knows now, if that is what it was set up for.
@@ -165,7 +182,7 @@ async fn known_hosts(client: &Client) -> Result<Vec<Pattern>, Failure> {
         .collect();
     hosts.sort();
     match hosts.len() {
-        0 => Err(Failure::failed("the service knows no host yet").next("hallpass setup --hosts PATTERN…")),
+        0 => Err(Failure::failed("the service knows no host yet").next("hallpass setup --hosts 'web-*' 'db-*'")),
         1..=PATTERNS_MAX => Ok(hosts),
         count => {
             Err(Failure::usage(format!("{count} hosts are too many for ssh's configuration; it takes {PATTERNS_MAX}"))
@@ -215,7 +232,7 @@ pub(crate) fn check_overlap(places: &Places, profile: &str, hosts: &[Pattern]) -
             if let Some(same) = theirs.iter().find(|pattern| pattern.overlaps(host)) {
                 return Err(Failure::usage(format!("profile {other:?} has {:?} already", same.as_str()))
                     .because(format!("{:?} would belong to both", host.as_str()))
-                    .next("hallpass setup --hosts PATTERN… with hosts that no other profile has")
+                    .next("hallpass setup --hosts 'web-*' 'db-*'")
                     .next(format!("hallpass setup --profile {other} --undo")));
             }
         }
@@ -249,7 +266,8 @@ fn undo(
         profile.ssh = None;
         profile::save(places, profile)?;
     }
-    report(context, &changes, dry_run, &[])
+    let said: Vec<String> = changes.iter().map(FileChange::said).collect();
+    report(context, (&changes, &said), dry_run, &[])
 }
 
 /// Puts our `Include` back on the first line of `config`, with a copy of what was there.
@@ -352,56 +370,6 @@ fn check_config(config: &Path, hosts: &[Pattern]) -> Result<(), Failure> {
     Err(Failure::failed("ssh does not take the new configuration; nothing was changed").because(said))
 }
 
-/// What `ssh -V` says.
-///
-/// # Errors
-/// HP-304 when it can't be run.
-pub(crate) fn ssh_says() -> Result<String, Failure> {
-    let ran = std::process::Command::new(ssh_program()).arg("-V").output().map_err(|e| no_ssh(&e))?;
-    Ok(String::from_utf8_lossy(&ran.stderr).trim().to_owned())
-}
-
-/// ssh must be there, and know `Include`; for a strict fragment also `RefuseConnection`. Returns its version.
-///
-/// # Errors
-/// HP-304.
-pub(crate) fn check_ssh(strict: bool) -> Result<(u32, u32), Failure> {
-    let said = ssh_says()?;
-    let Some(version) = version(&said) else {
-        return Err(Failure::new(Exit::NotReady, "HP-304", "this ssh is not OpenSSH").because(said));
-    };
-    let too_old = |what: &str, least: &str| {
-        Failure::new(Exit::NotReady, "HP-304", format!("ssh {}.{} is too old for {what}", version.0, version.1))
-            .because(format!("it takes OpenSSH {least} or newer"))
-    };
-    if version < (7, 3) {
-        return Err(too_old("this", "7.3").next("hallpass ssh HOST, which needs no set-up"));
-    }
-    if strict && version < (10, 1) {
-        return Err(too_old("--strict", "10.1").next("hallpass setup without --strict: ssh then tries, and fails"));
-    }
-    Ok(version)
-}
-
-/// The version in `OpenSSH_9.2p1 Debian-2, …`.
-fn version(said: &str) -> Option<(u32, u32)> {
-    let numbers = said.strip_prefix("OpenSSH_")?.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
-    let (major, minor) = numbers.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// The ssh that is run.
-pub(crate) fn ssh_program() -> String {
-    profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned())
-}
-
-/// HP-304: ssh can't be run.
-pub(crate) fn no_ssh(error: &std::io::Error) -> Failure {
-    Failure::new(Exit::NotReady, "HP-304", format!("cannot run {:?}", ssh_program()))
-        .because(error.to_string())
-        .next("install OpenSSH's client, or set HALLPASS_SSH to its path")
-}
-
 /// The user's configuration, through a link if it is one.
 ///
 /// # Errors
@@ -449,8 +417,12 @@ fn fragments(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "conf")).collect())
 }
 
-fn report(context: &Context, changes: &[FileChange], dry_run: bool, hosts: &[Pattern]) -> Result<(), Failure> {
-    let said: Vec<String> = changes.iter().map(FileChange::said).collect();
+fn report(
+    context: &Context,
+    (changes, said): (&[FileChange], &[String]),
+    dry_run: bool,
+    hosts: &[Pattern],
+) -> Result<(), Failure> {
     let document = json!({
         "schema": "hallpass.setup.v1", "dry_run": dry_run, "changes": said,
         "hosts": hosts.iter().map(Pattern::as_str).collect::<Vec<_>>(),
@@ -470,17 +442,4 @@ fn report(context: &Context, changes: &[FileChange], dry_run: bool, hosts: &[Pat
         context.out.note(&format!("next: ssh {}", host.as_str()));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::version;
-
-    #[test]
-    fn opensshs_version_is_found() {
-        assert_eq!(version("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.20"), Some((9, 2)));
-        assert_eq!(version("OpenSSH_10.0p2, LibreSSL"), Some((10, 0)));
-        assert_eq!(version("OpenSSH_for_Windows_8.1p1, LibreSSL 3.0.2"), None);
-        assert_eq!(version("Sun_SSH_1.1"), None);
-    }
 }

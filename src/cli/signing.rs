@@ -37,7 +37,7 @@ pub(super) fn sign(
         if shown.needs.iter().all(|need| need.signed) {
             return failure;
         }
-        failure.next(format!("hallpass approve {} --unsigned approves by your login alone", statement.request))
+        failure.next(format!("hallpass approve {} --unsigned", statement.request))
     })?;
     Ok(wire::ApprovalSignature { key: key.to_openssh(), signed: signed.to_string(), signature })
 }

@@ -10,8 +10,9 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local, has_time_left};
+use super::openssh::{no_ssh, ssh_program};
 use super::request::{self, Wish};
-use super::{Context, output, profile};
+use super::{Context, clock, output, profile};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
 use crate::time::{Lifetime, Timestamp, Window};
@@ -90,7 +91,7 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     }
     let (_, client) = context.connect()?;
     context.block_on(async {
-        let request = match open_request(&client, &ours, now).await? {
+        let request = match open_request(&client, &ours).await? {
             Some(request) => request,
             None => ask(context, &client, &local, args, account).await?,
         };
@@ -103,11 +104,7 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
 }
 
 /// The first of our requests for this host that is not closed, and not about to end.
-pub(crate) async fn open_request(
-    client: &Client,
-    ours: &[Held],
-    now: Timestamp,
-) -> Result<Option<wire::Request>, Failure> {
+pub(crate) async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Request>, Failure> {
     for held in ours {
         let request: wire::Request = match client.get(&format!("/v1/requests/{}", held.request.id)).await {
             Ok(request) => request,
@@ -117,9 +114,11 @@ pub(crate) async fn open_request(
         };
         let is_open = match request.state.as_str() {
             "pending" => true,
-            "approved" | "issued" => {
-                request.window.as_ref().and_then(parse_window).is_some_and(|w| has_time_left(w, now))
-            }
+            "approved" | "issued" => request
+                .window
+                .as_ref()
+                .and_then(parse_window)
+                .is_some_and(|w| has_time_left(w, clock::measured(client.offset(), None))),
             _ => false,
         };
         if is_open {
@@ -158,8 +157,7 @@ fn become_ssh(args: &SshArgs, held: &Held) -> Failure {
         Ok(account) => account,
         Err(why) => return Failure::failed("the request's account is no account").because(why.to_string()),
     };
-    let program = profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned());
-    let error = std::process::Command::new(&program)
+    let error = std::process::Command::new(ssh_program())
         .arg("-i")
         .arg(held.key_path())
         .arg("-o")
@@ -170,7 +168,5 @@ fn become_ssh(args: &SshArgs, held: &Held) -> Failure {
         .arg(args.host.1.as_str())
         .args(&args.args)
         .exec();
-    Failure::new(Exit::Ssh, "HP-304", format!("cannot run {program:?}"))
-        .because(error.to_string())
-        .next("install OpenSSH's client, or set HALLPASS_SSH to its path")
+    no_ssh(&error)
 }

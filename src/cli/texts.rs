@@ -46,7 +46,6 @@ Environment (a flag wins over the environment, the environment over the profile)
   HALLPASS_REASON       reason of `request` and `ssh`
   HALLPASS_TICKET       ticket of `request` and `ssh`
   HALLPASS_NO_INPUT     1: never ask a question
-  HALLPASS_ON_MISSING   what plain ssh does without access: ask (at a terminal), hint, request
   HALLPASS_CONFIG_DIR   folder of the profiles
   HALLPASS_STATE_DIR    folder of the login sessions
   HALLPASS_RUNTIME_DIR  folder of keys and certificates

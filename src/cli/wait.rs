@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use super::args::Globals;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, ended, list, output, profile, render};
+use super::{Context, clock, ended, list, output, profile, render};
 use crate::client::{Client, ClientError};
 use crate::name::RequestPrefix;
-use crate::time::{Clock as _, Lifetime, SystemClock};
+use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
 /// How often we say that we still wait.
@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<(), Failure> {
     let (request, held) = context.block_on(async {
         let id = match &args.id {
             Some(id) => id.as_str().to_owned(),
-            None => only_waiting(&client).await?,
+            None => only_waiting(&client, &local).await?,
         };
         let request = until(context, &client, &id, limit, |r| !render::waits(r)).await?;
         settle(context, &client, &local, request).await
@@ -57,16 +57,26 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<(), Failure> {
 }
 
 /// The id of my only request that waits.
-async fn only_waiting(client: &Client) -> Result<String, Failure> {
+async fn only_waiting(client: &Client, local: &Local) -> Result<String, Failure> {
     let mine: wire::Requests = client.get("/v1/requests?mine=true&state=pending&state=approved&state=issued").await?;
-    let waiting: Vec<_> = mine.requests.iter().filter(|r| render::waits(r) || r.state == "approved").collect();
+    let held = local.all()?;
+    let waits = |r: &&wire::Request| render::waits(r) || r.state == "approved" || is_behind(&held, r);
+    let waiting: Vec<_> = mine.requests.iter().filter(waits).collect();
     match waiting.as_slice() {
         [one] => Ok(one.id.clone()),
         [] => Err(Failure::failed("none of your requests waits").next("hallpass requests --mine")),
-        several => Err(Failure::usage("several of your requests wait")
-            .because(several.iter().map(|r| r.id.as_str()).collect::<Vec<_>>().join(", "))
-            .next("hallpass wait ID")),
+        several => {
+            let each = several.iter().map(|r| format!("hallpass wait {}", r.id));
+            Err(each.fold(Failure::usage("several of your requests wait"), Failure::next))
+        }
     }
+}
+
+/// Whether the certificate held here ends before the request's window: an extension was granted, and its certificate not fetched.
+pub(crate) fn is_behind(held: &[Held], request: &wire::Request) -> bool {
+    let end = request.window.as_ref().and_then(|window| Timestamp::parse(&window.not_after).ok());
+    let ours = held.iter().find(|held| held.request.id == request.id).and_then(Held::window);
+    request.state == "issued" && ours.zip(end).is_some_and(|(ours, end)| ours.end() < end)
 }
 
 /// Waits until `is_done`, at most `limit`.
@@ -281,7 +291,7 @@ pub(crate) async fn settle(
         _ => {
             local.save_request(&request)?;
             local.sweep();
-            return Err(over(&request));
+            return Err(over(&request, context.now()));
         }
     }
     if local.folder_of(&request)?.is_none() {
@@ -315,15 +325,17 @@ pub(crate) fn not_begun(request: &wire::Request) -> Failure {
 pub(crate) async fn fetch(client: &Client, local: &Local, id: &str) -> Result<Held, Failure> {
     let answer: wire::Certificate = client.post(&format!("/v1/requests/{id}/certificate"), &json!({})).await?;
     let request: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
+    // What is live is told by the server's clock; ours may be off and this the first answer to say so.
+    clock::keep(local.root(), client.offset());
     local.save_certificate(&request, &answer.certificate)
 }
 
 /// HP-204, HP-205, HP-206: a request that is closed.
-pub(crate) fn over(request: &wire::Request) -> Failure {
+pub(crate) fn over(request: &wire::Request, now: Timestamp) -> Failure {
     let id = &request.id;
     let by = request.closed.as_ref().map_or("somebody", |c| c.by.as_str());
     let host = request.hosts.first().map_or("HOST", String::as_str);
-    let again = format!("hallpass request {host} --reason …");
+    let again = format!("hallpass request --like {id}");
     let failure = match request.state.as_str() {
         "denied" => {
             Failure::new(Exit::Refused, "HP-204", format!("{by} denied {id}")).next(format!("hallpass explain {host}"))
@@ -331,7 +343,7 @@ pub(crate) fn over(request: &wire::Request) -> Failure {
         "lapsed" => Failure::new(Exit::Over, "HP-205", format!("nobody decided {id} in time")).next(again),
         "withdrawn" => Failure::new(Exit::Over, "HP-206", format!("{id} was taken back")).next(again),
         "ended" => Failure::new(Exit::Over, "HP-206", format!("{by} ended {id}")).next(again),
-        _ => ended::over(host, request, SystemClock.now()),
+        _ => ended::over(host, request, now),
     };
     match request.closed.as_ref().filter(|c| !c.reason.is_empty()) {
         Some(closed) => failure.because(closed.reason.clone()),
@@ -359,7 +371,7 @@ pub(crate) fn print_and_next(
     next: Option<&str>,
 ) -> Result<(), Failure> {
     let mut document = document(request)?;
-    let mut text = granted(request);
+    let mut text = granted(request, context.now());
     if let Some(held) = held {
         let serial = held.certificate.as_ref().map(|c| c.tbs().fields().serial.number());
         let (key, certificate) = (held.key_path(), held.certificate_path());
@@ -401,12 +413,13 @@ pub(crate) fn document_with(
     Ok(document)
 }
 
-fn granted(request: &wire::Request) -> String {
+fn granted(request: &wire::Request, now: Timestamp) -> String {
     let by = match request.approved_by.as_slice() {
         [] => "allowed by policy".to_owned(),
         people => format!("approved by {}", render::joined(people)),
     };
-    let until = request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after)));
+    let until =
+        request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after, now)));
     let hosts = render::joined(&request.hosts);
     format!("{} {by}\n  access       {hosts} as {}{until}", request.id, output::escape(&request.account))
 }

@@ -179,6 +179,12 @@ impl Client {
         self
     }
 
+    /// How far this machine's clock is off, as the answers so far say.
+    #[must_use]
+    pub const fn offset(&self) -> &ClockOffset {
+        &self.offset
+    }
+
     /// Where it calls.
     #[must_use]
     pub const fn server(&self) -> &Server {

@@ -14,7 +14,6 @@ use std::time::Duration;
 use super::arming::{Arms, Occasion};
 use super::deadline::Deadline;
 use super::ending::Target;
-use super::event::{Event, Kind};
 use super::journal;
 use super::record::{self, Folder, Key, Record};
 use super::settings::Settings;
@@ -113,7 +112,7 @@ impl Sessions {
         let (mut tended, mut failed) = (Tended::default(), None);
         for session in self.list().into_iter().filter(|session| !session.is_watched) {
             let done = match &session.record {
-                Ok(record) if record.boot_id != self.boot_id => self.forget(record, "the machine was restarted"),
+                Ok(record) if record.boot_id != self.boot_id => Ok(self.forget(record, "the machine was restarted")),
                 Ok(record) => self.tend_known(record),
                 Err(why) => self.tend_unknown(session.key, why),
             };
@@ -130,7 +129,7 @@ impl Sessions {
 
     fn tend_known(&self, record: &Record) -> Result<Tended, String> {
         if !record.target().is_there().map_err(|error| error.to_string())? {
-            return self.forget(record, "its connection was closed");
+            return Ok(self.forget(record, "its connection was closed"));
         }
         journal::note(&format!("session {}: its watcher is gone, so another one watches", record.key));
         let arms = Arms { program: &self.program, folder: &self.folder, spool: &self.spool };
@@ -156,10 +155,9 @@ impl Sessions {
         Ok(Tended { forgotten: 1, ..Tended::default() })
     }
 
-    fn forget(&self, record: &Record, why: &str) -> Result<Tended, String> {
-        self.spool.put(&Event::of(record, Kind::Ended, SystemClock.now(), why));
-        self.folder.remove(record.key);
-        Ok(Tended { forgotten: 1, ..Tended::default() })
+    fn forget(&self, record: &Record, why: &str) -> Tended {
+        sweep::forget(&self.place(), record, why);
+        Tended { forgotten: 1, ..Tended::default() }
     }
 
     /// One session; `None` when it is over meanwhile.
@@ -205,6 +203,7 @@ impl Tended {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::event::Kind;
     use crate::host::process::Process;
     use crate::host::record::tests::record;
 

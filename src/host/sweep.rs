@@ -5,7 +5,7 @@
 //!
 //! Invariants: the caller's own session is ended whether it still has a record or not, and whoever holds the lock (I-34). A session
 //! whose record can't be understood is due, if what the file's name says of it can still be true. A record of an earlier
-//! start of the machine names nobody.
+//! start of the machine names nobody and is forgotten.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -85,6 +85,21 @@ pub fn end_due(place: &Place<'_>, own: Option<&Record>) {
         report(place, key, own);
         place.folder.remove(key);
     }
+    forget_earlier(place);
+}
+
+/// Forgets the sessions of an earlier start of the machine: none of them is left.
+fn forget_earlier(place: &Place<'_>) {
+    let read = |key| Record::parse(&place.folder.text(key).ok()??).ok();
+    for record in place.folder.keys().into_iter().filter_map(read).filter(|record| record.boot_id != place.boot_id) {
+        forget(place, &record, "the machine was restarted");
+    }
+}
+
+/// Puts down that a session has ended, and forgets it.
+pub(super) fn forget(place: &Place<'_>, record: &Record, why: &str) {
+    place.spool.put(&Event::of(record, Kind::Ended, SystemClock.now(), why));
+    place.folder.remove(record.key);
 }
 
 /// The lock; `None` where it can't be had, which must not stop the end.

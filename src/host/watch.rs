@@ -72,11 +72,10 @@ pub fn run(path: &Path, spool: Spool) -> Result<(), String> {
     silence();
     // Only now: the kernel takes its time, and the login waits no longer.
     leave_group();
-    if line == GO {
-        watcher.report_opened();
-    }
+    let reported = if line == GO { watcher.report_opened() } else { None };
     watcher.watch();
-    Ok(())
+    // Nothing is left to end, so there is time to wait for the disk.
+    reported.map_or(Ok(()), |thread| thread.join().map_err(|_| "the thread that reports failed".to_owned()))
 }
 
 /// The kernel's last resort when memory is short must not be us: we are small, and a session would be immortal.
@@ -130,10 +129,10 @@ impl Watcher {
     }
 
     /// In a thread of its own: the end comes also when the disk does not answer.
-    fn report_opened(&self) {
+    fn report_opened(&self) -> Option<std::thread::JoinHandle<()>> {
         let (spool, event) = (self.spool.clone(), Event::of(&self.record, Kind::Opened, SystemClock.now(), ""));
         // Without a thread the log of the machine has it, which the guard wrote.
-        drop(std::thread::Builder::new().stack_size(REPORT_STACK).spawn(move || spool.put(&event)));
+        std::thread::Builder::new().stack_size(REPORT_STACK).spawn(move || spool.put(&event)).ok()
     }
 
     fn watch(&mut self) {
@@ -146,17 +145,19 @@ impl Watcher {
                 terminal::say(&self.record, notice);
             }
             if !makes_sense || left.is_zero() {
-                let place = Place { folder: &self.folder, spool: &self.spool, boot_id: &self.record.boot_id };
-                sweep::end_due(&place, Some(&self.record));
+                sweep::end_due(&self.place(), Some(&self.record));
                 return;
             }
             if self.is_over(now.boot) {
-                self.spool.put(&Event::of(&self.record, Kind::Ended, SystemClock.now(), "its connection was closed"));
-                self.folder.remove(self.record.key);
+                sweep::forget(&self.place(), &self.record, "its connection was closed");
                 return;
             }
             ending::wait(&self.connection.iter().collect::<Vec<_>>(), pace.wait());
         }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { folder: &self.folder, spool: &self.spool, boot_id: &self.record.boot_id }
     }
 
     /// Reads the record again. Whether it makes sense; one that is gone changes nothing and is put back.

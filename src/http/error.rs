@@ -19,6 +19,7 @@ use crate::wire;
 
 /// All stable codes of problems, each with one status (`docs/errors.md`). Scripts rely on them: they are only ever added to.
 pub const CODES: &[&str] = &[
+    "account",
     "already_approved",
     "ambiguous",
     "bad_json",
@@ -215,6 +216,8 @@ impl Problem {
     fn policy(title: Option<&str>, verdict: &Verdict) -> Self {
         let refused = super::show::refusals(verdict);
         let kind = refused.first().map_or(RefusedKind::NoRule, |first| first.kind);
+        let host =
+            refused.iter().find_map(|one| one.host.as_ref()).map_or_else(|| "--help".to_owned(), ToString::to_string);
         let what = match kind {
             RefusedKind::NoRule => "no rule of the policy lets you ask for this",
             RefusedKind::Rule => "a rule of the policy refuses this",
@@ -224,7 +227,7 @@ impl Problem {
         };
         Self::new(StatusCode::FORBIDDEN, refused_code(kind), title.unwrap_or(what))
             .why(refused.iter().map(super::show::refused))
-            .next("hallpass explain TARGET shows what each rule says")
+            .next(&format!("hallpass explain {host}"))
     }
 }
 
@@ -247,21 +250,19 @@ impl From<Failure> for Problem {
             Failure::LoginRefused => {
                 let mut problem = Self::new(StatusCode::UNAUTHORIZED, "login_refused", "login refused")
                     .why(["the person, key, challenge or signature does not fit".to_owned()])
-                    .next("hallpass login, with a key that the policy lists for you");
+                    .next("hallpass login");
                 problem.header = Some(Header::Authenticate);
                 problem
             }
             Failure::NotFound(what) => {
                 let problem = Self::new(StatusCode::NOT_FOUND, "not_found", &text)
                     .why(["it does not exist, or you may not see it".to_owned()]);
-                if what == "request" {
-                    problem.next("hallpass inbox and hallpass requests list what you may see")
-                } else {
-                    problem
-                }
+                if what == "request" { problem.next("hallpass inbox").next("hallpass requests") } else { problem }
             }
             Failure::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, "forbidden", &text),
             Failure::Invalid(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", &text),
+            Failure::Account(accounts) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "account", &text)
+                .why(accounts.iter().map(ToString::to_string)),
             Failure::Ambiguous(ids) => Self::new(StatusCode::CONFLICT, "ambiguous", &text)
                 .why(ids.iter().map(ToString::to_string))
                 .next("use more digits of the id"),

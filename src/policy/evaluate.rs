@@ -199,6 +199,9 @@ fn reason_problems(asked: &Asked<'_>, rule: &Rule, grant: &Grant) -> Vec<String>
     let chars = question.reason.trim().chars().count();
     match grant.reason_chars_min {
         1 if chars == 0 => problems.push(format!("rule \"{name}\" needs a reason, and none is given")),
+        least if chars < least && chars == 0 => {
+            problems.push(format!("rule \"{name}\" needs a reason of at least {least} characters, and none is given"));
+        }
         least if chars < least => {
             problems
                 .push(format!("rule \"{name}\" needs a reason of at least {least} characters; this one has {chars}"));

@@ -227,10 +227,7 @@ fn only_account(question: Question, policy: &Policy) -> Outcome<Question> {
     match (possible.len(), possible.first()) {
         (1, Some(only)) => Ok(as_account(only)),
         (0, _) | (_, None) => Ok(question),
-        (_, Some(_)) => {
-            let names: Vec<&str> = possible.iter().map(|account| account.as_str()).collect();
-            Err(Failure::Invalid(format!("name the account, one of: {}", names.join(", "))))
-        }
+        (_, Some(_)) => Err(Failure::Account(possible.into_iter().cloned().collect())),
     }
 }
 

@@ -30,6 +30,9 @@ pub enum Failure {
     /// Input that no state could make right; says what and what would be accepted. 422.
     #[error("{0}")]
     Invalid(String),
+    /// Several accounts may be asked for, and none was named. 422.
+    #[error("name the account, one of: {}", joined(.0))]
+    Account(Vec<crate::name::Account>),
     /// A prefix fits several requests. 409.
     #[error("several requests start with this")]
     Ambiguous(Vec<crate::name::RequestId>),
@@ -104,4 +107,8 @@ impl From<StoreError> for Failure {
             }
         }
     }
+}
+
+fn joined(accounts: &[crate::name::Account]) -> String {
+    accounts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

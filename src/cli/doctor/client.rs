@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::session_key::{self, Holder};
-use super::super::{keys, profile, setup};
+use super::super::{keys, openssh, profile};
 use super::Doctor;
 use super::report::Check;
 
@@ -40,9 +40,9 @@ pub(super) fn look(doctor: &Doctor<'_>, checks: &mut Vec<Check>) {
 
 /// HP-304.
 fn ssh(doctor: &Doctor<'_>) -> Check {
-    let program = setup::ssh_program();
+    let program = openssh::ssh_program();
     let setup = doctor.profile.as_ref().and_then(|profile| profile.ssh.as_ref());
-    match setup::check_ssh(setup.is_some_and(|setup| setup.strict)) {
+    match openssh::check_ssh(setup.is_some_and(|setup| setup.strict)) {
         Ok((major, minor)) => Check::ok("ssh", format!("OpenSSH {major}.{minor} ({})", found(&program))),
         Err(failure) => Check::failed("ssh", &failure).because(format!("found at {}", found(&program))),
     }

@@ -118,7 +118,7 @@ fn refused(known: &Known<'_>, trace: &Trace) -> Check {
     if window.end() <= known.now {
         return Check::bad(ID, "HP-206", format!("your access to {host} is over"))
             .because(format!("its window ended at {} {clock}", local_time(window.end())))
-            .next(format!("hallpass request {host} --as {} --reason \"…\"", known.account));
+            .next(format!("hallpass request {host} --as {}", known.account));
     }
     if known.now < window.start() {
         return Check::bad(ID, "HP-210", format!("your access to {host} has not begun"))

@@ -53,7 +53,7 @@ pub(super) fn look(
     match best {
         Some(index) => {
             let held = live.swap_remove(index);
-            checks.push(holds(&held));
+            checks.push(holds(&held, server.now()));
             found.live = Some(held);
         }
         None => checks.push(nothing(doctor, host, server, &rest)),
@@ -61,10 +61,10 @@ pub(super) fn look(
     Ok(found)
 }
 
-fn holds(held: &Held) -> Check {
+fn holds(held: &Held, now: Timestamp) -> Check {
     let request = &held.request;
     let until =
-        request.window.as_ref().map_or_else(String::new, |w| format!(", until {}", render::until(&w.not_after)));
+        request.window.as_ref().map_or_else(String::new, |w| format!(", until {}", render::until(&w.not_after, now)));
     let mut check = Check::ok(
         "access",
         format!("you hold {}: {} as {}{until}", request.id, request.hosts.join(", "), request.account),
@@ -92,7 +92,7 @@ fn nothing(doctor: &Doctor<'_>, host: &HostName, server: &Server, rest: &[Held])
         Some(held) => Check::failed("access", &ended::over(host.as_str(), &held.request, now)),
         None => Check::bad("access", "HP-211", format!("you hold no access to {host}"))
             .because("the access server could not be asked whether you may")
-            .next(format!("hallpass request {host} --reason \"…\"")),
+            .next(format!("hallpass request {host}")),
     }
 }
 
@@ -119,8 +119,8 @@ async fn ask(doctor: &Doctor<'_>, client: &crate::client::Client, host: &HostNam
     };
     let verdict: wire::Verdict = match client.post("/v1/explain", &question).await {
         Ok(verdict) => verdict,
-        Err(ClientError::Problem(problem)) if problem.code == "invalid" => {
-            let failure = Failure::usage(problem.title.clone()).next(format!("hallpass doctor ACCOUNT@{host}"));
+        Err(ClientError::Problem(problem)) if problem.code == "account" => {
+            let failure = Failure::name_account(&problem, |account| format!("hallpass doctor {account}@{host}"));
             return Ok(Check::failed("access", &failure));
         }
         Err(error) => return Err(error.into()),
@@ -141,7 +141,7 @@ async fn ask(doctor: &Doctor<'_>, client: &crate::client::Client, host: &HostNam
         let longest = verdict.max.as_ref().map_or_else(String::new, |max| format!(", for {max} at most"));
         check = check.because(format!("policy lets you ask for it{longest}; {by}"));
     }
-    Ok(check.next(format!("hallpass request {host} --reason \"…\"")))
+    Ok(check.next(format!("hallpass request {host}")))
 }
 
 /// One real attempt with what we hold; its lines for the bundle.

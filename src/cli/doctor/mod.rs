@@ -27,7 +27,7 @@ use clap::Args;
 use super::failure::{Exit, Failure};
 use super::local::Local;
 use super::profile::{self, Places, Profile};
-use super::{Context, setup, ssh};
+use super::{Context, openssh, setup, ssh};
 use crate::name::{Account, HostName};
 use probe::Shown;
 use report::{Check, Report, State};
@@ -86,7 +86,7 @@ pub(crate) fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
         let bundle = bundle::Bundle {
             report: &report,
             now: seen.now,
-            ssh: setup::ssh_says().unwrap_or_else(|failure| failure.what.clone()),
+            ssh: openssh::ssh_says().unwrap_or_else(|failure| failure.what.clone()),
             shown: seen.shown.as_ref(),
             lines: &seen.lines,
             ours: doctor.local.root(),

@@ -17,7 +17,7 @@ use tokio::process::Command;
 
 use super::super::failure::Failure;
 use super::super::local::Held;
-use super::super::setup;
+use super::super::openssh;
 use crate::name::{Account, HostName};
 
 /// Longest attempt: connecting may take ten seconds, a slow host a few more.
@@ -65,7 +65,7 @@ impl Shown {
         account: Option<&Account>,
         host: &HostName,
     ) -> Result<Self, Failure> {
-        let mut command = Command::new(setup::ssh_program());
+        let mut command = Command::new(openssh::ssh_program());
         command.arg("-G").args(config.iter().flat_map(|path| ["-F".as_ref(), path.as_os_str()]));
         if let Some(account) = account {
             command.args(["-l", account.as_str()]);
@@ -77,7 +77,7 @@ impl Shown {
                 TIME_MAX.as_secs()
             )));
         };
-        let ran = ran.map_err(|e| setup::no_ssh(&e))?;
+        let ran = ran.map_err(|e| openssh::no_ssh(&e))?;
         if !ran.status.success() {
             let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
             return Err(Failure::failed("ssh does not take your configuration").because(said));
@@ -122,7 +122,7 @@ pub(super) async fn log_in(
     held: &Held,
     is_to_sign: bool,
 ) -> Result<Vec<String>, Failure> {
-    let mut command = Command::new(setup::ssh_program());
+    let mut command = Command::new(openssh::ssh_program());
     command.args(["-v", "-N", "-F", "none"]);
     for key in WAY {
         if let Some(value) = shown.one(key).filter(|value| !value.is_empty()) {
@@ -152,7 +152,7 @@ pub(super) async fn log_in(
     command.arg("-o").arg(format!("CertificateFile=\"{}\"", held.certificate_path().display()));
     command.args(["-l", account.as_str(), host.as_str()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| setup::no_ssh(&e))?;
+    let mut child = command.spawn().map_err(|e| openssh::no_ssh(&e))?;
     let mut lines = Vec::new();
     if let Some(errors) = child.stderr.take() {
         // Whatever was said until then is what there is.
@@ -182,7 +182,7 @@ async fn listen(errors: tokio::process::ChildStderr, is_to_sign: bool, lines: &m
 fn through(jump: &str, config: Option<&Path>) -> Result<String, Failure> {
     let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@:-[]/,".contains(&b));
     let config = config.map(|path| path.display().to_string());
-    let program = setup::ssh_program();
+    let program = openssh::ssh_program();
     if !is_plain(jump) || !is_plain(&program) || !config.iter().all(|path| is_plain(path)) {
         return Err(Failure::failed("the way through the jump host cannot be tried")
             .because(format!("{jump:?}, or a path, holds what a shell would read differently")));

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::super::failure::Failure;
-use super::super::output::escape;
+use super::super::output::{escape, labelled};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -148,10 +148,7 @@ impl Report {
             text.push_str(&format!("{word:<8} {:<12} {}\n", check.id, escape(&check.what)));
             let more: Vec<String> = check.code.iter().map(|code| format!("hallpass help {code}")).collect();
             for (label, lines) in [("why", &check.why), ("next", &check.next), ("more", &more)] {
-                for (index, line) in lines.iter().enumerate() {
-                    let label = if index == 0 { label } else { "" };
-                    text.push_str(&format!("           {label:<4}  {}\n", escape(line)));
-                }
+                text.push_str(&labelled("           ", label, lines));
             }
         }
         text

@@ -10,7 +10,7 @@ use super::super::render;
 use super::Doctor;
 use super::report::Check;
 use crate::client::{Client, ClientError, ClockOffset};
-use crate::time::{Clock as _, SystemClock, Timestamp};
+use crate::time::Timestamp;
 use crate::wire;
 
 /// A clock that is off by more than this is wrong: certificates begin 30 s before they are made, unless the policy says otherwise.
@@ -34,10 +34,7 @@ pub(super) struct Server {
 impl Server {
     /// The time: the server's if it is known.
     pub(super) fn now(&self) -> Timestamp {
-        let here = SystemClock.now();
-        let ahead = self.offset.seconds().unwrap_or_default();
-        let there = i64::try_from(here.unix()).unwrap_or(i64::MAX).saturating_sub(ahead);
-        u64::try_from(there).ok().and_then(|there| Timestamp::from_unix(there).ok()).unwrap_or(here)
+        super::super::clock::measured(&self.offset, None)
     }
 
     /// Whether [`Server::now`] is the server's.
@@ -59,7 +56,7 @@ pub(super) fn look(doctor: &Doctor<'_>, checks: &mut Vec<Check>) -> Result<Serve
     let mut server = Server::default();
     let (answer, took) = ask(doctor, profile, session.as_ref(), &server.offset)?;
     checks.push(reached(doctor, profile, &answer, took));
-    checks.push(login(profile, session.as_ref(), &answer));
+    checks.push(login(profile, session.as_ref(), &answer, server.now()));
     checks.push(clock(server.offset.seconds()));
     if let Answer::Me(client, _) = answer {
         server.client = Some(*client);
@@ -123,7 +120,7 @@ fn reached(doctor: &Doctor<'_>, profile: &Profile, answer: &Answer, took: u128) 
         let now = doctor.local.now();
         for held in doctor.local.all().unwrap_or_default().iter().filter(|held| held.is_live(now)).take(HELD_SHOWN_MAX)
         {
-            let until = held.window().map_or_else(String::new, |window| render::until(&window.end().to_string()));
+            let until = held.window().map_or_else(String::new, |window| render::until(&window.end().to_string(), now));
             let (hosts, account) = (held.request.hosts.join(", "), &held.request.account);
             check = check.because(format!("works without it: {hosts} as {account}, until {until}"));
         }
@@ -137,10 +134,10 @@ fn reached(doctor: &Doctor<'_>, profile: &Profile, answer: &Answer, took: u128) 
     Check::ok("server", format!("{url} answers, {by} ({took} ms)"))
 }
 
-fn login(profile: &Profile, session: Option<&Session>, answer: &Answer) -> Check {
+fn login(profile: &Profile, session: Option<&Session>, answer: &Answer, now: Timestamp) -> Check {
     match (answer, session) {
         (Answer::Me(_, me), _) => {
-            Check::ok("session", format!("you are {}, until {}", me.person, render::until(&me.expires)))
+            Check::ok("session", format!("you are {}, until {}", me.person, render::until(&me.expires, now)))
         }
         (Answer::Stranger(failure), Some(session)) => {
             let check = Check::failed("session", failure);

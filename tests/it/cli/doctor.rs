@@ -287,7 +287,7 @@ async fn access_that_is_over_says_when_it_was() {
     let lines: Vec<&str> = ssh.err.lines().collect();
     assert!(lines[0].starts_with("hallpass: your access to web-1 ended ") && lines[0].ends_with(" ago"), "{}", ssh.err);
     assert!(lines[1].starts_with(&format!("  why   {id} ran from ")), "{}", ssh.err);
-    assert_eq!(lines[2], "  next  hallpass request web-1 --as deploy --reason \"…\"");
+    assert_eq!(lines[2], format!("  next  hallpass request --like {id}"));
     // Ended by somebody else: their reason.
     let id = plain.granted(&["web-1"]);
     assert_eq!(plain.ssh(&["web-1", "true"]).code, 0);

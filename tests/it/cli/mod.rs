@@ -373,6 +373,25 @@ fn what_policy_allows_at_once_comes_with_its_certificate() {
 }
 
 #[test]
+fn where_several_accounts_are_possible_each_is_a_line_to_type() {
+    let mut stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let more =
+        "\n[[rule]]\nname = \"web-logs\"\nwho = [\"group:backend\"]\nhosts = [\"web-1\"]\naccounts = [\"logs\"]\n";
+    stage.write("more.toml", &(policy + more));
+    let file = stage.shown("more.toml");
+    assert_eq!(stage.as_person("omar", &["policy", "apply", &file, "--yes"]).code, 0);
+    for (asked, code) in [
+        (&["explain", "web-1"][..], 2),
+        (&["request", "web-1", "--reason", REASON], 2),
+        (&["ssh", "web-1", "--reason", REASON], 255),
+    ] {
+        assert_eq!(stage.types("alice", asked).code, code);
+    }
+    stage.check("accounts");
+}
+
+#[test]
 fn an_extension_waits_for_its_own_decision() {
     let mut stage = Stage::new();
     let id = asked(&mut stage);
@@ -400,6 +419,12 @@ fn an_extension_waits_for_its_own_decision() {
     let ran = extending.ends();
     stage.note("alice", &["extend", "--for", "1m", "--wait"], &ran);
     assert_eq!(ran.code, 3);
+    // Granted while nobody waited: found without its id, and fetched before a further one is asked for.
+    for last in [&["wait"][..], &["extend", "web-1", "--for", "1m", "--no-wait"]] {
+        assert_eq!(stage.types("alice", &["extend", "web-1", "--for", "2m", "--no-wait"]).code, 8);
+        assert_eq!(stage.types("bob", &["approve", &id, "-y"]).code, 0);
+        assert_eq!(stage.types("alice", last).code, if last == ["wait"] { 0 } else { 8 });
+    }
     stage.check("extension");
 }
 

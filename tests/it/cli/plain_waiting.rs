@@ -66,6 +66,19 @@ async fn a_wait_that_is_denied_taken_back_or_ended_says_so_by_its_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_one_account_does_not_hold_up_another() {
+    let Some(plain) = Plain::new().await else { return };
+    let config = plain.stage.shown("ssh_config");
+    let mut asked = Typed::start(&plain, &format!("ssh -F {config} deploy@web-1"));
+    asked.sees("Reason: ");
+    let same = plain.ssh(&["deploy@web-1", "true"]);
+    assert!(same.err.starts_with("hallpass: web-1: another ssh waits for access\n"), "{}", same.err);
+    let other = plain.ssh(&["logs@web-1", "true"]);
+    assert!(!other.err.contains("another ssh waits"), "{}", other.err);
+    assert!(other.err.contains("web-1"), "{}", other.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_lapses_while_somebody_waits_ends_the_waiting() {
     let Some(plain) = Plain::new().await else { return };
     let policy = std::fs::read_to_string(plain.stage.path("service/policy.toml")).unwrap();
@@ -80,7 +93,8 @@ async fn a_request_that_lapses_while_somebody_waits_ends_the_waiting() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_laptop_whose_clock_is_off_is_told_by_how_much_and_gets_in() {
-    for (off, said) in [("+10m", "10 min 0 s ahead of"), ("-10m", "10 min 0 s behind")] {
+    for (off, said) in [("+10m", "10 min 0 s ahead of"), ("-10m", "10 min 0 s behind"), ("+40m", "40 min 0 s ahead of")]
+    {
         let Some(mut plain) = Plain::new().await else { return };
         let config = plain.stage.shown("ssh_config");
         plain.granted(&["web-1"]);

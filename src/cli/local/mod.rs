@@ -4,23 +4,23 @@
 //! `new-<random>`. The key is on disk before the server hears of it, so a lost connection or a kill loses nothing: the same key is
 //! found again by its fingerprint (see [`Local::folder_of`]).
 //!
-//! Beside them, `hosts/HOST.conf` for each host that a certificate opens: what plain `ssh HOST` includes (`ssh_config`). They are
-//! made anew from the folders whenever a certificate comes or goes.
+//! Beside them, `hosts/HOST.conf` for each host that a certificate opens ([`point`]), and the locks ([`lock`]).
 //!
 //! Invariants: folders 0700 and ours, files 0600; the private key never leaves its file (ssh reads it itself); what is over is deleted.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+mod lock;
+mod point;
+
+pub(crate) use lock::Lock;
 
 use super::clock;
 use super::failure::{Exit, Failure};
 use super::profile::{self, Places, read_small, write};
 use super::session_key::{self, Holder};
-use super::ssh_config::{self, Way};
+use super::ssh_config;
 use crate::durable;
 use crate::name::{Account, HostName, Principal, RequestId};
 use crate::ssh::PublicKey;
@@ -37,9 +37,6 @@ const KEEP: Lifetime = Lifetime::minutes(24 * 60);
 
 /// A certificate with less left than this is as good as over; of a short window, a quarter.
 const LEFT_MIN_S: u64 = 30;
-
-/// The folder of the host files.
-const HOSTS: &str = "hosts";
 
 /// The request folders of one profile.
 #[derive(Clone, Debug)]
@@ -92,23 +89,6 @@ pub(crate) fn has_time_left(window: Window, now: Timestamp) -> bool {
     window.end().seconds_since(now) >= LEFT_MIN_S.min(window.seconds() / 4)
 }
 
-/// A lock among our own processes; it goes with the value, or with the process.
-#[derive(Debug)]
-pub(crate) struct Lock(File);
-
-impl Lock {
-    /// Whether whoever holds it has said that it takes long.
-    fn is_long(&self) -> bool {
-        self.0.metadata().is_ok_and(|metadata| metadata.len() > 0)
-    }
-
-    /// Says whether it takes long: others then need not wait.
-    pub(crate) fn takes_long(&self, long: bool) {
-        // Only a hint: nothing rests on it.
-        let _ignored = self.0.set_len(u64::from(long));
-    }
-}
-
 impl Local {
     /// The request folders of `profile`.
     pub(crate) fn new(places: &Places, profile: &str) -> Self {
@@ -142,29 +122,6 @@ impl Local {
         clock::now(&self.root)
     }
 
-    /// Takes a lock of this name, asking `go_on` every 20 ms while somebody else has it; `None` when it says no. It is told whether
-    /// they take long.
-    ///
-    /// # Errors
-    /// When the lock's file can't be made.
-    pub(crate) fn lock(&self, name: &str, mut go_on: impl FnMut(bool) -> bool) -> Result<Option<Lock>, Failure> {
-        self.check_root()?;
-        let path = self.root.join(format!("{name}.lock"));
-        let open = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let lock = Lock(open.map_err(|e| Failure::file("open lock", &path, &e))?);
-        loop {
-            match flock(&lock.0, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    lock.takes_long(false);
-                    return Ok(Some(lock));
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) if !go_on(lock.is_long()) => return Ok(None),
-                Err(rustix::io::Errno::WOULDBLOCK) => nap(),
-                Err(e) => return Err(Failure::file("lock", &path, &e.into())),
-            }
-        }
-    }
-
     /// The certificate that lets this person in now, if there is one; quick, and without a change to anything.
     ///
     /// # Errors
@@ -172,15 +129,6 @@ impl Local {
     pub(crate) fn live(&self, host: &HostName, account: Option<&Account>) -> Result<Option<Held>, Failure> {
         let now = self.now();
         Ok(self.for_host(host, account)?.into_iter().find(|held| held.is_live(now)))
-    }
-
-    /// Whether the host's file names this certificate. Who has just fetched one is perhaps still about to write it.
-    ///
-    /// # Errors
-    /// When the file can't be read.
-    pub(crate) fn is_pointed(&self, host: &HostName, held: &Held) -> Result<bool, Failure> {
-        let text = read_small(&host_path(&self.root.join(HOSTS), host))?;
-        Ok(text.is_some_and(|text| text.contains(&format!("\"{}\"", held.certificate_path().display()))))
     }
 
     /// Makes a session key, or takes the security key, and keeps it before anybody hears of it. Returns its folder and public half.
@@ -233,7 +181,11 @@ impl Local {
         let Some(folder) = self.folder_of(request)? else { return Ok(()) };
         let json = serde_json::to_string(request)
             .map_err(|e| Failure::failed("cannot write the request").because(e.to_string()))?;
-        write(&folder.join("request.json"), json.as_bytes())
+        match write(&folder.join("request.json"), json.as_bytes()) {
+            // Another hallpass has just deleted it, because it is over.
+            Err(_) if !folder.join("key").exists() => Ok(()),
+            written => written,
+        }
     }
 
     /// Keeps a request's certificate beside its key; returns what is held now.
@@ -244,7 +196,7 @@ impl Local {
         let folder = self.folder_of(request)?.ok_or_else(|| {
             Failure::new(Exit::NotReady, "no_key", format!("the key of {} is not on this machine", request.id))
                 .because("a request's certificate is for the key that asked; it was asked elsewhere or its files were deleted")
-                .next("hallpass request … to ask again from here")
+                .next(format!("hallpass request --like {}", request.id))
         })?;
         let certificate = Certificate::parse_openssh(line.trim())
             .map_err(|e| Failure::failed("the server's certificate is not one we accept").because(e.to_string()))?;
@@ -336,42 +288,6 @@ impl Local {
         Ok(Some(Held { folder: folder.to_owned(), request, certificate: certificate_in(folder)? }))
     }
 
-    /// Brings the host files up to what is held now. Under a lock, so that two at once leave what is there after both.
-    ///
-    /// # Errors
-    /// When they can't be read or written.
-    pub(crate) fn point(&self) -> Result<(), Failure> {
-        let _lock = self.lock(HOSTS, |_| true)?;
-        let now = self.now();
-        let mut held = self.all()?;
-        held.retain(|h| h.certificate.as_ref().is_some_and(|c| c.tbs().fields().window.end() > now));
-        held.sort_by_key(|h| std::cmp::Reverse((ends(h), h.request.asked.clone())));
-        let mut ways: BTreeMap<HostName, Vec<Way>> = BTreeMap::new();
-        for held in &held {
-            let Ok(account) = Account::parse(&held.request.account) else { continue };
-            for host in held.request.hosts.iter().filter_map(|host| HostName::parse(host).ok()) {
-                let ways = ways.entry(host).or_default();
-                if ways.iter().all(|way| way.account != account) {
-                    let (key, certificate) = (held.key_path(), held.certificate_path());
-                    ways.push(Way { account: account.clone(), key, certificate });
-                }
-            }
-        }
-        let (folder, user) = (self.root.join(HOSTS), profile::local_user());
-        for path in files(&folder)? {
-            if !ways.keys().any(|host| path == host_path(&folder, host)) {
-                std::fs::remove_file(&path).map_err(|e| Failure::file("delete", &path, &e))?;
-            }
-        }
-        for (host, ways) in &ways {
-            let (path, text) = (host_path(&folder, host), ssh_config::host_file(host, ways, user.as_deref()));
-            if read_small(&path)?.as_ref() != Some(&text) {
-                write(&path, text.as_bytes())?;
-            }
-        }
-        Ok(())
-    }
-
     /// The folders of what is over.
     ///
     /// # Errors
@@ -436,18 +352,20 @@ impl Local {
         ssh_config::check_path(&self.root).map_err(|why| {
             Failure::failed(format!("keys cannot be kept in {shown:?}"))
                 .because(why)
-                .next("export HALLPASS_RUNTIME_DIR=DIR")
+                .next("export HALLPASS_RUNTIME_DIR=/dev/shm/hallpass-$(id -u)")
         })?;
         durable::create_folder(&self.root, 0o700).map_err(|e| Failure::file("make folder", &self.root, &e))?;
         let meta = std::fs::symlink_metadata(&self.root).map_err(|e| Failure::file("look at", &self.root, &e))?;
-        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        // A link is nobody's: where it leads to can change.
+        let is_ours = meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw();
+        if !is_ours || meta.mode() & 0o077 != 0 {
             return Err(Failure::new(Exit::NotReady, "HP-303", format!("others can reach the key folder {shown:?}"))
                 .because(format!(
                     "it must be a folder of yours with mode 0700; it has owner {} and mode {:04o}",
                     meta.uid(),
                     meta.mode() & 0o7777
                 ))
-                .next(format!("chmod 700 {shown}")));
+                .next(if is_ours { format!("chmod 700 {shown}") } else { format!("ls -ld {shown}") }));
         }
         Ok(())
     }
@@ -481,27 +399,6 @@ fn ends(held: &Held) -> Option<Timestamp> {
             Some(extended.map_or(end, |e| e.max(end)))
         }
         _ => None,
-    }
-}
-
-/// flock(2) knows no deadline. The process is ours alone, and Ctrl-C ends it.
-#[expect(clippy::disallowed_methods, reason = "there is nothing to wait on; see above")]
-fn nap() {
-    std::thread::sleep(std::time::Duration::from_millis(20));
-}
-
-/// The file of a host. A host's name is safe as a file's name: it has no slash and no leading dot.
-fn host_path(folder: &Path, host: &HostName) -> PathBuf {
-    folder.join(format!("{host}.conf"))
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    match std::fs::read_dir(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => {
-            let entries = read.map_err(|e| Failure::file("read folder", folder, &e))?;
-            Ok(entries.filter_map(Result::ok).map(|entry| entry.path()).collect())
-        }
     }
 }
 
