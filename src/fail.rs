@@ -18,21 +18,27 @@ pub const POINTS: &[&str] = &[
     "issue.signed",
     // The outcome entry is durable, the certificate has not been handed out.
     "issue.outcome.durable",
+    // service/enrol.rs: a host, its token spent and its session are durable, the host has not been told.
+    "enrol.durable",
+    // service/host_issue.rs: the to-be-signed bytes are durable in the log, the signer has not been called.
+    "host.intent.durable",
+    // The signature exists and is verified, its outcome entry is not written.
+    "host.signed",
     // enrolment/: nothing is written down; the way back is; an account exists; before and after each file; sshd has read it; it has
     // let the host in; before and after it holds.
-    "enrol.journal.before",
-    "enrol.journal.durable",
-    "enrol.account.made",
-    "enrol.file.before",
-    "enrol.file.written",
-    "enrol.sshd.reloaded",
-    "enrol.login.proven",
-    "enrol.keep.before",
-    "enrol.keep.durable",
+    "enrolment.journal.before",
+    "enrolment.journal.durable",
+    "enrolment.account.made",
+    "enrolment.file.before",
+    "enrolment.file.written",
+    "enrolment.sshd.reloaded",
+    "enrolment.login.proven",
+    "enrolment.keep.before",
+    "enrolment.keep.durable",
     // The way back: a file has come back; sshd's all have, and sshd does not know; an account is gone.
-    "leave.file.restored",
-    "leave.sshd.restored",
-    "leave.account.removed",
+    "enrolment.file.restored",
+    "enrolment.sshd.restored",
+    "enrolment.account.removed",
 ];
 
 /// Passes the fail point `name`.

@@ -59,12 +59,14 @@
 //!   [`policy::quorum`]. `lifecycle`, `policy`; [`audit::export`] finds a log that says otherwise.
 //! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
-//! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made in one place.
-//!   `architecture`, `story` (CA keys that lie, fail and hang). Rotation, the promise's other half, needs enrolled hosts.
+//! - **P7** A CA key signs only what a permit yielded: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for people in one place
+//!   ([`access`]) and for hosts in one ([`inventory::permit`]). `architecture`, `story` (CA keys that lie, fail and hang), `hosts`.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
 //!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
-//!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] is how a daemon brings extensions.
-//! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates only. `ssh/cert/lint.rs`. `formats`, `openssh`.
+//!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] and [`enrolment::daemon`] bring
+//!   extensions and early ends, as [`service::host_state`] says them. `enrolment` (the same with a real service).
+//! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates for people, host certificates for hosts.
+//!   `ssh/cert/lint.rs`. `formats`, `hosts`, `openssh`.
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
 //!   [`wire`]. `policy`, `examples`, `bad_input`, `store`.
 //! - **P11** Private keys stay where they were made; secrets are never printed, logged or compared in variable time. [`ssh::private`],
@@ -100,6 +102,9 @@
 //!
 //! *Why is the log a tree and not a chain?* One entry can be proven with a dozen hashes, and an old checkpoint against a new one, without
 //! reading the log.
+//!
+//! *Why is there no table of enrolled hosts?* Which hosts there are decides who can be let in where, and a row can be changed without a trace.
+//! The log's entries can't, and the sealed head counts them: an inventory is read from there, whole, or not at all.
 //!
 //! *Why replay a log that is signed?* The signature says that nobody changed it afterwards; not that it made sense when it was written.
 //!

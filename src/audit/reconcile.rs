@@ -75,7 +75,7 @@ pub fn judge(login: &Login<'_>, granted: Option<&Granted>) -> Option<(Flag, Stri
     let wrong = [
         (certified.ca != ca, Flag::WithoutRequest, format!("certificate {serial} is by another CA key")),
         (!granted.hosts.contains(host), Flag::OutsideGrant, format!("the request is not for {host}")),
-        (granted.account != account, Flag::OutsideGrant, format!("the request is for {}", granted.account)),
+        (granted.account != account, Flag::OutsideGrant, format!("the request is for the account {}", granted.account)),
         (at < window.start(), Flag::OutsideGrant, format!("its window begins at {}", window.start())),
         (window.is_over(at), Flag::AfterEnd, format!("its window ended at {}", window.end())),
     ];

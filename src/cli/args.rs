@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    audit, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator, prepare,
+    admin, audit, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
+    prepare,
     request, serve, setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
@@ -131,6 +132,9 @@ pub(crate) enum Command {
     /// Read, export and verify the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Join tokens and enrolled hosts, for operators
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// What PAM and sshd run on a host
     #[command(subcommand)]
     Host(host::HostCommand),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure};
 use super::output::escape;
-use super::{Context, follow};
+use super::{Context, follow, reconcile};
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::export::Exporter;
@@ -73,6 +73,11 @@ pub(crate) enum AuditCommand {
     },
     /// Verify an export, offline
     Verify(VerifyArgs),
+    /// Hold the logins that hosts report against what was granted
+    ///
+    /// Names logins without a request, outside the grant (host, account, window), after the end, and grants that nobody used. Exit code 1
+    /// if there are any.
+    Reconcile(reconcile::ReconcileArgs),
 }
 
 /// Arguments of `hallpass audit verify`.
@@ -110,6 +115,7 @@ pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failu
         AuditCommand::Show { index } => show(context, *index),
         AuditCommand::Export { out } => export(context, out),
         AuditCommand::Verify(args) => verify(context, args),
+        AuditCommand::Reconcile(args) => reconcile::run(context, args),
     }
 }
 

@@ -68,8 +68,11 @@ enum Kind {
     Help,
 }
 
-/// Command, argument, and what it is completed with.
+/// Command with its subcommands, argument, and what it is completed with.
 const WITH: &[(&str, &str, Kind)] = &[
+    ("admin host retire", "host", Kind::Hosts),
+    ("admin host show", "host", Kind::Hosts),
+    ("admin host tag", "host", Kind::Hosts),
     ("approve", "id", Kind::ToDecide),
     ("approve", "only", Kind::Hosts),
     ("cancel", "which", Kind::MineOrHosts(&["pending", "approved"])),
@@ -132,9 +135,21 @@ fn command(words: &[OsString]) -> clap::Command {
             let is_it = it.get_id() == argument;
             if is_it { it.add(ArgValueCandidates::new(offered.clone())) } else { it }
         };
-        command = command.mut_subcommand(name, |sub| sub.mut_args(add));
+        command = within(command, name, |sub| sub.mut_args(add));
     }
     command
+}
+
+/// Changes the subcommand of this path.
+fn within(command: clap::Command, path: &str, change: impl FnOnce(clap::Command) -> clap::Command) -> clap::Command {
+    match path.split_once(' ') {
+        None => command.mut_subcommand(path, change),
+        Some((first, rest)) => {
+            // The recursion needs one type of closure, whatever its depth.
+            let change: Box<dyn FnOnce(clap::Command) -> clap::Command + '_> = Box::new(change);
+            command.mut_subcommand(first, move |sub| within(sub, rest, change))
+        }
+    }
 }
 
 /// The profile that the line names so far, else the environment, else the default.
@@ -182,7 +197,9 @@ mod tests {
     fn every_row_of_the_table_names_an_argument_that_there_is() {
         let tree = Cli::command();
         for (name, argument, _) in WITH {
-            let sub = tree.find_subcommand(name).unwrap_or_else(|| panic!("{name}"));
+            let sub = name
+                .split(' ')
+                .fold(&tree, |tree, name| tree.find_subcommand(name).unwrap_or_else(|| panic!("{name}")));
             assert!(sub.get_arguments().any(|a| a.get_id() == argument), "{name} {argument}");
         }
         command(&[]).debug_assert();

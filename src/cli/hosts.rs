@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::escape;
-use super::{Context, render};
+use super::{Context, admin, render};
 use crate::name::Target;
 use crate::time::Timestamp;
 use crate::wire;
@@ -109,7 +109,13 @@ fn document(host: &wire::Host, held: &[&wire::Request]) -> Value {
             json!({ "id": request.id, "account": request.account, "until": until })
         })
         .collect();
-    json!({ "name": host.name, "tags": host.tags, "held": held, "ways": host.ways })
+    let mut document = json!({
+        "name": host.name, "tags": host.tags, "is_enrolled": host.is_enrolled, "held": held, "ways": host.ways,
+    });
+    if let (Value::Object(members), Some(seen)) = (&mut document, &host.seen) {
+        members.insert("seen".to_owned(), json!(seen));
+    }
+    document
 }
 
 /// Name, tags, and what is possible: what is held first.
@@ -124,7 +130,11 @@ fn row(host: &wire::Host, held: &[&wire::Request], now: Timestamp) -> [String; 3
         .collect();
     let ways = host.ways.iter().flatten();
     says.extend(ways.filter(|way| held.iter().all(|request| request.account != way.account)).map(said));
-    let says = if says.is_empty() { "nothing that you may ask for now".to_owned() } else { says.join("; ") };
+    if says.is_empty() {
+        says.push("nothing that you may ask for now".to_owned());
+    }
+    says.extend(host.seen.as_ref().map(admin::seen));
+    let says = says.join("; ");
     [escape(&host.name), render::joined(&host.tags), says]
 }
 

@@ -22,8 +22,8 @@ use crate::ssh::PublicKey;
 /// What begins a line that names a CA.
 const MARKER: &str = "@cert-authority";
 
-/// Most lines: a rotation has two keys.
-const LINES_MAX: usize = 100;
+/// Most lines: one for each name of each enrolled host, and twice as many during a rotation. Our own choice.
+const LINES_MAX: usize = 20_000;
 
 /// A host CA key, and for which hosts it may vouch.
 #[derive(Clone, Debug)]

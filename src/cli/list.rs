@@ -75,7 +75,7 @@ impl State {
 }
 
 /// A moment, or a duration before now.
-fn since(text: &str) -> Result<Timestamp, String> {
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     match Lifetime::parse(text) {
         Ok(ago) => SystemClock.now().minus(ago).map_err(|e| e.to_string()),
         Err(_) => Timestamp::parse(text).map_err(|e| format!("{e}, nor a duration like 2d")),

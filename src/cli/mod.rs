@@ -8,6 +8,7 @@
 //! Invariants: standard output holds the answer alone; nothing is printed unescaped; no secret is an argument; no question is asked
 //! without a terminal.
 
+mod admin;
 mod args;
 mod audit;
 mod cache;
@@ -44,6 +45,7 @@ mod policy;
 mod policy_report;
 mod prepare;
 mod profile;
+mod reconcile;
 mod render;
 mod request;
 mod screen;
@@ -213,6 +215,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Ca(command) => operator::ca(context, &command),
         Command::Policy(command) => operator::policy(context, &command),
         Command::Audit(command) => audit::run(context, &command),
+        Command::Admin(command) => admin::run(context, &command),
         Command::Host(command) => host::run(context, &command),
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),

@@ -227,8 +227,8 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
 
 /// Opens a CA key.
 fn ca_key(settings: &file::Settings, purpose: Purpose) -> Result<Arc<dyn Signer>, Failure> {
-    let signer = FileSigner::open(settings, purpose)
-        .map_err(|e| Failure::failed(e.to_string()).next("hallpass init"))?;
+    let signer =
+        FileSigner::open(settings, purpose).map_err(|e| Failure::failed(e.to_string()).next("hallpass init"))?;
     tracing::info!(%purpose, ca = %signer.public_key().fingerprint(), "CA key opened");
     Ok(Arc::new(signer))
 }

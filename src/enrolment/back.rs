@@ -27,7 +27,7 @@ pub async fn take_back(memory: &Memory, which: Which, ledger: &Ledger, sshd: &Ss
         note(machine::stop_unit().await);
     }
     note(memory.restore(which, ledger, is_sshds));
-    fail::point("leave.sshd.restored");
+    fail::point("enrolment.sshd.restored");
     match sshd.reload().await {
         Ok(Told::By(_) | Told::NotRunning) => {}
         Err(why) => note(Err(format!("sshd was not told to read its configuration again: {why}"))),
@@ -38,7 +38,7 @@ pub async fn take_back(memory: &Memory, which: Which, ledger: &Ledger, sshd: &Ss
     }
     for account in &ledger.accounts {
         note(machine::remove_account(account).await);
-        fail::point("leave.account.removed");
+        fail::point("enrolment.account.removed");
     }
     note(memory.remove_folders(ledger));
     left

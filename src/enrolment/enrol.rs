@@ -325,7 +325,7 @@ impl Prepared {
     async fn write_and_prove(&self, change: &Ledger, link: &mut Link, bundle: &Bundle) -> Result<Proof, String> {
         for account in &change.accounts {
             machine::add_account(account).await?;
-            fail::point("enrol.account.made");
+            fail::point("enrolment.account.made");
         }
         for write in &self.plan.writes {
             self.memory.write(change, write)?;
@@ -333,9 +333,9 @@ impl Prepared {
         self.sshd.test().await.map_err(|why| format!("sshd does not take its new configuration: {why}"))?;
         self.check_effective().await?;
         self.sshd.reload().await?;
-        fail::point("enrol.sshd.reloaded");
+        fail::point("enrolment.sshd.reloaded");
         let proof = self.prove(link, bundle).await?;
-        fail::point("enrol.login.proven");
+        fail::point("enrolment.login.proven");
         self.memory.keep(change)?;
         Ok(proof)
     }

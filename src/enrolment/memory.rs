@@ -102,7 +102,7 @@ impl Memory {
     /// # Errors
     /// In words; then nothing has been changed.
     pub fn begin(&self, id: &str, writes: &[Write], accounts: &[String], has_unit: bool) -> Result<Ledger, String> {
-        fail::point("enrol.journal.before");
+        fail::point("enrolment.journal.before");
         let copies = self.folder.join(Which::Change.name());
         // The folder above is not ours alone: a service may live there, too.
         let above = self.folder.parent().unwrap_or(&self.folder);
@@ -117,7 +117,7 @@ impl Memory {
             self.note_folders(&write.path, &mut ledger.folders);
         }
         self.store(Which::Change, &ledger)?;
-        fail::point("enrol.journal.durable");
+        fail::point("enrolment.journal.durable");
         Ok(ledger)
     }
 
@@ -148,7 +148,7 @@ impl Memory {
     /// In words.
     pub fn write(&self, ledger: &Ledger, write: &Write) -> Result<(), String> {
         let Some(text) = &write.text else { return Ok(()) };
-        fail::point("enrol.file.before");
+        fail::point("enrolment.file.before");
         let was = ledger.files.iter().find(|file| file.path == write.path).and_then(|file| file.was.as_ref());
         let path = self.root.path(&write.path);
         let told = |error: io::Error| error.to_string();
@@ -161,7 +161,7 @@ impl Memory {
         if let Some(was) = was.filter(|_| !write.is_ours) {
             own(&path, was).map_err(|error| format!("cannot give {path:?} back to its owner: {error}"))?;
         }
-        fail::point("enrol.file.written");
+        fail::point("enrolment.file.written");
         Ok(())
     }
 
@@ -184,9 +184,9 @@ impl Memory {
             }
         });
         copied?;
-        fail::point("enrol.keep.before");
+        fail::point("enrolment.keep.before");
         self.store(Which::Enrolment, &all)?;
-        fail::point("enrol.keep.durable");
+        fail::point("enrolment.keep.durable");
         self.forget(Which::Change)
     }
 
@@ -202,7 +202,7 @@ impl Memory {
             if self.restore_one(&copies, file).is_err() {
                 left.push(file);
             }
-            fail::point("leave.file.restored");
+            fail::point("enrolment.file.restored");
         }
         // On a full disk, what has gone meanwhile may have made the room.
         for file in left {

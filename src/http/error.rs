@@ -145,28 +145,25 @@ impl Problem {
     fn enrol(refusal: &EnrolRefusal) -> Self {
         let (status, code, next) = match refusal {
             EnrolRefusal::Token | EnrolRefusal::Over(..) => {
-                (StatusCode::FORBIDDEN, "join_refused", "hallpass admin join create, on an operator's machine")
+                (StatusCode::FORBIDDEN, "join_refused", "hallpass admin join create NAME")
             }
             EnrolRefusal::Name { .. } => (
                 StatusCode::FORBIDDEN,
                 "join_refused",
                 "take a name that the token gives, or ask an operator for a token that gives this one",
             ),
-            EnrolRefusal::Known { .. } => (
-                StatusCode::CONFLICT,
-                "host_known",
-                "if it is the same machine with a new key or name: hallpass admin host retire NAME, then enrol again",
-            ),
-            EnrolRefusal::NameTaken { .. } => (
-                StatusCode::CONFLICT,
-                "name_taken",
-                "leave this name out, or retire the host that has it: hallpass admin host show NAME",
-            ),
+            EnrolRefusal::Known { .. } => (StatusCode::CONFLICT, "host_known", "hallpass admin host retire NAME"),
+            EnrolRefusal::NameTaken { .. } => {
+                (StatusCode::CONFLICT, "name_taken", "leave this name out, or retire the host that has it")
+            }
             EnrolRefusal::Tag { .. } | EnrolRefusal::Invalid(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "change what the host asks for; nothing was changed")
             }
         };
-        Self::new(status, code, &refusal.to_string()).next(next)
+        let problem = Self::new(status, code, &refusal.to_string());
+        let same = "if it is the same machine with a new key or name, an operator retires it, and it enrols again";
+        let is_known = matches!(refusal, EnrolRefusal::Known { .. });
+        problem.why(is_known.then(|| same.to_owned())).next(next)
     }
 
     /// Something in path, query or body is no such value: `what` names where.

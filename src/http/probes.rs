@@ -10,10 +10,10 @@ use tokio::sync::Mutex;
 use tracing::Instrument as _;
 
 use super::App;
-use super::caller::Anyone;
+use super::caller::{Anyone, Caller};
 use super::error::Problem;
 use super::extract::NoQuery;
-use super::openapi::ProblemsOpen;
+use super::openapi::{Problems, ProblemsOpen};
 use crate::service::Failure;
 
 /// The trust bundle: the content of the `TrustedUserCAKeys` file. Public keys only.
@@ -23,11 +23,12 @@ pub(super) async fn user_keys(_: Anyone, _: NoQuery, State(app): State<App>) -> 
     app.service.trust_bundle().text.clone()
 }
 
-/// The host CA keys, as `@cert-authority` lines for a `known_hosts` file; empty as long as there is no host CA. Public keys only.
-#[utoipa::path(get, path = "/v1/ca/host-keys", tag = "ca", security(()),
-    responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
-pub(super) async fn host_keys(_: Anyone, _: NoQuery) -> &'static str {
-    ""
+/// The host CA key, as one `@cert-authority` line for each name of each enrolled host; empty as long as there is no host CA. With a
+/// session, since it names hosts.
+#[utoipa::path(get, path = "/v1/ca/host-keys", tag = "ca",
+    responses((status = 200, body = String, content_type = "text/plain"), Problems))]
+pub(super) async fn host_keys(_: Caller, _: NoQuery, State(app): State<App>) -> String {
+    app.service.known_hosts()
 }
 
 /// This document.

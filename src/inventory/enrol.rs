@@ -19,7 +19,7 @@ use super::{EnrolledHost, Inventory, Join, pairs};
 use crate::audit::host_event::HostEvent;
 use crate::identity::host::ProvenKeys;
 use crate::identity::session::TokenHash;
-use crate::name::{HostName, JoinId, Tag, TagKey, TagValue};
+use crate::name::{HostName, JoinId, NamePattern, Tag, TagKey, TagValue};
 use crate::policy::Policy;
 use crate::ssh::{Fingerprint, KeyAlgorithm, PublicKey};
 use crate::time::Timestamp;
@@ -218,7 +218,7 @@ fn check_names(
     }
     for name in names.iter().chain([host]) {
         if !join.names.iter().any(|pattern| pattern.matches(name)) {
-            let given: Vec<&str> = join.names.iter().map(|pattern| pattern.as_str()).collect();
+            let given: Vec<&str> = join.names.iter().map(NamePattern::as_str).collect();
             let (join, name, given) = (join.id.clone(), name.clone(), given.join(", "));
             return Err(EnrolRefusal::Name { join, name, given });
         }

@@ -84,6 +84,8 @@ pub struct Conflict {
 pub struct Join {
     /// Its id.
     pub id: JoinId,
+    /// Which of the inventory's entries made it: tells apart what was made in one second.
+    pub number: u64,
     /// Who made it.
     pub by: PersonName,
     /// When.
@@ -188,6 +190,7 @@ impl Inventory {
             HostEvent::JoinCreated { join, by, token, uses, expires, names, tags } => {
                 let new = Join {
                     id: join.clone(),
+                    number: self.entries,
                     by: by.clone(),
                     created: at,
                     expires: *expires,

@@ -9,7 +9,7 @@ use crate::inventory::EnrolledHost;
 use crate::inventory::check_in::{Seen, TrustState};
 use crate::name::{HostName, TagKey, TagValue};
 use crate::policy::{Host, Way};
-use crate::ssh::Fingerprint;
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
 
 /// The most hosts of one answer that says what may be asked for. Our choice: more than anybody reads, and a bounded piece of work.
@@ -99,6 +99,15 @@ impl Service {
             HostList { hosts, is_cut }
         };
         tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal("listing hosts", error))
+    }
+
+    /// The host CA key as lines for ssh's known hosts, one for each name of each enrolled host: it vouches for these and no others.
+    #[must_use]
+    pub fn known_hosts(&self) -> String {
+        let Some(ca) = self.host_ca().map(PublicKey::to_openssh) else { return String::new() };
+        let inventory = self.inventory();
+        let names = inventory.active().flat_map(|host| [&host.name].into_iter().chain(&host.names));
+        names.map(|name| format!("@cert-authority {name} {ca}\n")).collect()
     }
 
     /// One enrolled host, also a retired one; operators and auditors only.

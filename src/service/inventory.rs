@@ -187,7 +187,7 @@ impl Service {
     pub fn joins(&self, by: &Proven) -> Outcome<Vec<Join>> {
         self.check_reader(by, "read join tokens")?;
         let mut joins: Vec<Join> = self.inventory().joins().cloned().collect();
-        joins.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        joins.sort_by_key(|join| std::cmp::Reverse(join.number));
         Ok(joins)
     }
 
@@ -296,7 +296,10 @@ impl Service {
         }
         // A crash here is mended by the next start, which reads the log.
         self.refresh_inventory().await?;
-        self.tell_hosts(event.host().map_or(HostChange::All, |host| HostChange::One(host.clone())));
+        // A join token concerns no host that there is.
+        if let Some(host) = event.host() {
+            self.tell_hosts(HostChange::One(host.clone()));
+        }
         Ok(Some(outcome))
     }
 

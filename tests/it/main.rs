@@ -26,6 +26,7 @@ mod enrolment;
 mod examples;
 mod formats;
 mod guard;
+mod hosts;
 mod lifecycle;
 mod openssh;
 mod policy;

@@ -41,7 +41,7 @@ pub(crate) struct Page {
 const RESERVED: &[(&str, &str)] = &[
     ("HP-112", "no browser for the login: logins by browser are not built"),
     ("HP-113", "unknown here after a login by an identity provider: not built"),
-    ("HP-122", "a host's clock is wrong: hosts do not check in yet"),
+    ("HP-122", "a host's clock is wrong: operators see it, and clients are not told"),
 ];
 
 /// All pages, by code.

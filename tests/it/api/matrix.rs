@@ -6,12 +6,14 @@
 use std::fmt::Write as _;
 
 use hallpass::client::Client;
+use hallpass::ssh::host::HostPurpose;
 use hallpass::wire;
 use serde_json::{Value, json};
 
 use super::document::{document, documented};
 use super::site::Site;
 use super::{approve, certificate};
+use crate::hosts::machine::{Machine, join};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/access_matrix.txt");
 
@@ -19,10 +21,11 @@ const HEADER: &str = "\
 # Every route by every kind of caller: the status. Compared exactly by tests/it/api/matrix.rs.
 # asker: asked for the request. stranger: has nothing to do with it. approver: may decide it. The state of
 # the request fits the route (pending for approve, issued for end, ...). A dead session: one that has expired.
+# host: an enrolled host with its token; what it is asked about is a host or join token of its own.
 ";
 
 /// The kinds of caller, and who plays them; `None` is without a session.
-const CALLERS: [(&str, Option<&str>); 7] = [
+const CALLERS: [(&str, Option<&str>); 8] = [
     ("nobody", None),
     ("dead", Some("bob")),
     ("asker", Some("alice")),
@@ -30,6 +33,7 @@ const CALLERS: [(&str, Option<&str>); 7] = [
     ("approver", Some("bob")),
     ("operator", Some("omar")),
     ("auditor", Some("ada")),
+    ("host", Some("app-1")),
 ];
 
 /// The state that a route's request is put into.
@@ -52,6 +56,31 @@ async fn input(site: &Site, route: &str, request: &wire::Request) -> (String, Op
         "POST /v1/requests/{id}/approve" => body(json!({ "digest": request.digest })),
         "POST /v1/requests/{id}/deny" | "POST /v1/requests/{id}/end" => body(json!({ "reason": "no need any more" })),
         "POST /v1/requests/{id}/extend" => body(json!({ "for": "10m", "reason": "INC-1 not done yet" })),
+        "POST /v1/hosts/challenge" => body(json!({ "name": "app-1", "purpose": "session" })),
+        "POST /v1/hosts/enrol" => {
+            let token = join(site, &["app-*"], 1).await.token;
+            body(serde_json::to_value(Machine::new("app-1", &[60]).enrolment(site, &token).await).unwrap())
+        }
+        "POST /v1/hosts/session" => {
+            let machine = Machine::new("app-1", &[60]);
+            let challenge = machine.challenge(site, "session").await;
+            let proof = machine.proof(&machine.keys[0], &challenge, HostPurpose::Session);
+            let (key, signature) = (proof.key, proof.signature);
+            body(json!({ "name": "app-1", "challenge": challenge.challenge, "key": key, "signature": signature }))
+        }
+        "POST /v1/hosts/joins" => body(json!({ "names": ["other-*"] })),
+        "POST /v1/hosts/sessions" => body(json!({ "events": [] })),
+        "POST /v1/hosts/certificates" => {
+            body(json!({ "keys": [Machine::new("app-1", &[60]).keys[0].public_key().to_openssh()] }))
+        }
+        "POST /v1/hosts/check-certificate" => body(json!({ "key": site.world.fresh_key().to_openssh() })),
+        "POST /v1/hosts/check-in" => body(json!({
+            "about": {}, "clock_ms": 0, "guard": true,
+            "trust": { "file_sha256": "00".repeat(32), "keys": [], "proven": [] },
+        })),
+        "POST /v1/hosts/leave" => body(json!({})),
+        "POST /v1/hosts/{name}/retire" => body(json!({ "reason": "gone" })),
+        "POST /v1/hosts/{name}/tags" => body(json!({ "set": ["a=b"] })),
         "PUT /v1/policy" => body(json!({ "text": crate::support::policy(), "dry_run": true })),
         "GET /v1/log/proof" => none("?index=1&size=2"),
         "GET /v1/requests/{id}"
@@ -66,6 +95,12 @@ async fn input(site: &Site, route: &str, request: &wire::Request) -> (String, Op
         | "GET /v1/ca/host-keys"
         | "GET /v1/ca/user-keys"
         | "GET /v1/hosts"
+        | "DELETE /v1/hosts/joins/{id}"
+        | "GET /v1/hosts/inventory"
+        | "GET /v1/hosts/joins"
+        | "GET /v1/hosts/self/events"
+        | "GET /v1/hosts/self/state"
+        | "GET /v1/hosts/{name}"
         | "GET /v1/log/checkpoint"
         | "GET /v1/log/entries"
         | "GET /v1/openapi.json"
@@ -91,29 +126,42 @@ async fn request(site: &Site, (alice, bob): (&Client, &Client), state: &str) -> 
 
 #[tokio::test]
 async fn every_route_answers_every_kind_of_caller_as_reviewed() {
-    let site = Site::new().await;
+    let site = crate::hosts::machine::site().await;
     let dead = site.token("bob").await;
     site.world.pass(12 * 3600);
     let (alice, bob) = (site.logged_in("alice").await, site.logged_in("bob").await);
     let pending = request(&site, (&alice, &bob), "pending").await;
     let http = site.http();
     let mut table = HEADER.to_owned();
-    write!(table, "{:36}", "").unwrap();
+    write!(table, "{:38}", "").unwrap();
     CALLERS.iter().for_each(|(kind, _)| write!(table, " {kind:>8}").unwrap());
     for route in documented(&document()) {
-        write!(table, "\n{route:36}").unwrap();
+        write!(table, "\n{route:38}").unwrap();
         let (method, path) = route.split_once(' ').unwrap();
         for (kind, name) in CALLERS {
-            let request = if path.contains("{id}") {
+            // A host that left or was retired is enrolled anew for the next caller.
+            let token = join(&site, &["app-*"], 1).await;
+            let host = Machine::new("app-1", &[60]).enrol(&site, &token.token).await.unwrap();
+            let request = if path.contains("{id}") && !path.contains("/joins/") {
                 request(&site, (&alice, &bob), state_for(&route)).await
             } else {
                 pending.clone()
             };
             let (query, body) = input(&site, &route, &request).await;
-            let url = format!("{}{}{query}", site.url(), path.replace("{id}", &request.id));
+            let url = format!("{}{}{query}", site.url(), path.replace("{name}", "app-1"));
+            let url = if path.contains("/joins/") {
+                let spare = join(&site, &["app-*"], 1).await;
+                url.replace("{id}", &spare.join.id)
+            } else {
+                url.replace("{id}", &request.id)
+            };
             let mut call = http.request(method.parse().unwrap(), url);
             if let Some(name) = name {
-                call = call.bearer_auth(if kind == "dead" { dead.clone() } else { site.token(name).await });
+                call = call.bearer_auth(match kind {
+                    "dead" => dead.clone(),
+                    "host" => host.token.clone(),
+                    _ => site.token(name).await,
+                });
             }
             if let Some(body) = body {
                 call = call.json(&body);

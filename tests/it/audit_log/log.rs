@@ -334,3 +334,11 @@ pub(crate) fn kinds(findings: &[Finding]) -> Vec<FindingKind> {
 
 pub(crate) static SHORT: LazyLock<String> = LazyLock::new(|| export(story()));
 pub(crate) static LONG: LazyLock<String> = LazyLock::new(|| export(long_story(280)));
+
+/// What an auditor finds in a log of these events, which begin after its start.
+pub(crate) fn meaning_of(events: Vec<(Timestamp, Event)>) -> Vec<String> {
+    let started = Event::LogStarted { service: "0123 https://h".to_owned(), log_key: log_key().verifier().to_text() };
+    let events = events.into_iter().map(|(at, event)| (at.unix() - START, event));
+    let text = export([(0, started)].into_iter().chain(events).collect());
+    check(text.as_bytes()).err().unwrap_or_default().into_iter().map(|finding| finding.what).collect()
+}

@@ -9,6 +9,7 @@ mod everyday;
 mod help;
 mod host;
 mod hostile;
+mod inventory;
 mod masters;
 mod plain_ssh;
 mod plain_waiting;

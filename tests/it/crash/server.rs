@@ -30,13 +30,15 @@ impl Site {
         let site = Self { folder: tempfile::tempdir().unwrap() };
         let ca = SessionKey::generate([200; 32]).to_openssh("user CA").unwrap();
         site.write("user-ca", &ca);
+        let host_ca = SessionKey::generate([202; 32]).to_openssh("host CA").unwrap();
+        site.write("host-ca", &host_ca);
         site.write("log.key", &LogKey::seed_text(&LOG_SEED));
         site.write("policy.toml", &House::text());
         site.write(
             "config.toml",
             &format!(
                 "listen = \"127.0.0.1:0\"\npublic_url = \"{PUBLIC_URL}\"\n\n[tls]\nself_signed = true\n\n\
-                 [store]\npath = \"hallpass.db\"\n\n[ca.user]\nkey = \"user-ca\"\n\n[log]\nkey = \"log.key\"\n\n\
+                 [store]\npath = \"hallpass.db\"\n\n[ca.user]\nkey = \"user-ca\"\n\n[ca.host]\nkey = \"host-ca\"\n\n[log]\nkey = \"log.key\"\n\n\
                  [limits]\nrequests_per_second = 10000\nburst = 10000\n"
             ),
         );

@@ -18,6 +18,10 @@ use super::finding::{
     a_host_that_was_narrowed_away_finds_the_request_no_more, due_requests_come_earliest_first, lists_have_a_limit,
     requests_are_found_by_each_filter, requests_are_found_by_prefix, what_is_open_is_counted_and_found_by_its_key,
 };
+use super::hosts::{
+    a_host_is_certified_by_a_permit_on_the_inventory_that_it_is_of, grants_are_found_by_host_while_their_window_lasts,
+    the_inventory_is_the_logs_and_changes_rest_on_what_was_read, what_hosts_leave_is_kept_and_swept,
+};
 use super::{Database, Desk, change, event, outcome};
 use crate::support::fixtures::{at, ca, id, key, person, states};
 
@@ -60,6 +64,10 @@ contract! {
     policy_versions_follow_each_other
     a_store_that_can_write_is_ready
     a_dropped_caller_does_not_take_its_change_back
+    the_inventory_is_the_logs_and_changes_rest_on_what_was_read
+    a_host_is_certified_by_a_permit_on_the_inventory_that_it_is_of
+    what_hosts_leave_is_kept_and_swept
+    grants_are_found_by_host_while_their_window_lasts
 }
 
 fn session(n: u8, who: &str, expires: Timestamp) -> Session {

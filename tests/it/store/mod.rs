@@ -2,6 +2,7 @@
 
 mod contract;
 mod finding;
+mod hosts;
 mod model;
 mod sqlite;
 

@@ -204,7 +204,7 @@ impl World {
     /// An answer by this person, with their own key, to a fresh challenge.
     pub(crate) fn answer(&self, name: &str) -> Answer {
         let (challenge, _) = self.service().challenge().unwrap();
-        answer_to(challenge, name, &login_key(name))
+        answer_at(&self.settings.public_url, challenge, name, &login_key(name))
     }
 
     /// Logs in.
@@ -293,7 +293,12 @@ pub(crate) fn sign_approval(
 
 /// The answer that `key` gives to this challenge in the name of `name`.
 pub(crate) fn answer_to(challenge: String, name: &str, key: &LoginKey) -> Answer {
-    let text = statement(SERVER, &person(name), &challenge);
+    answer_at(SERVER, challenge, name, key)
+}
+
+/// The same to the service at this URL.
+fn answer_at(server: &str, challenge: String, name: &str, key: &LoginKey) -> Answer {
+    let text = statement(server, &person(name), &challenge);
     let signature = SshSignature::parse(&key.sign(LOGIN_NAMESPACE, text.as_bytes()).unwrap()).unwrap();
     Answer { person: person(name), challenge, key: key.public_key().clone(), signature }
 }
