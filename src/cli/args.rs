@@ -4,8 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     admin, audit, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
-    prepare,
-    request, serve, setup, ssh, status, texts, wait,
+    prepare, request, serve, setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
 

@@ -174,7 +174,9 @@ pub(crate) fn sessions(context: &Context, settings: &Path, args: &SessionsArgs) 
         let count = sessions.end(request).map_err(failed)?;
         context.out.note(&format!("{count} sessions of request {request} end within two seconds"));
     }
-    let all = sessions.list();
+    let mut all = sessions.list();
+    // Not the host's own logins to itself.
+    all.retain(|session| session.record.as_ref().map_or(true, |record| record.request().is_some()));
     let shown: Vec<_> = all.iter().map(session_document).collect();
     let lines: Vec<String> = all.iter().map(session_line).collect();
     let text = if lines.is_empty() { "no session by certificate is open".to_owned() } else { lines.join("\n") };

@@ -38,6 +38,8 @@ pub struct Proof {
     pub keys: BTreeSet<String>,
     /// What went wrong with the key that signs now.
     pub problem: Option<String>,
+    /// Whether that may be better in a moment: sshd does not listen yet, or the service wants a pause.
+    pub may_pass: bool,
 }
 
 /// 16 hex digits that nobody can guess.
@@ -66,7 +68,10 @@ pub async fn prove(sshd: &Sshd, link: &mut Link, bundle: &Bundle, keys: &[HostKe
         match prove_one(sshd, link, &fingerprint, &host_keys).await {
             Ok(()) => _ = proof.keys.insert(fingerprint),
             // One that signs nothing yet, or nothing more, is not what logins fail by.
-            Err(why) if key.state == KeyState::Active => proof.problem = Some(why),
+            Err((why, may_pass)) if key.state == KeyState::Active => {
+                proof.problem = Some(why);
+                proof.may_pass = may_pass;
+            }
             Err(_) => {}
         }
     }
@@ -76,23 +81,34 @@ pub async fn prove(sshd: &Sshd, link: &mut Link, bundle: &Bundle, keys: &[HostKe
     proof
 }
 
-async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKey]) -> Result<(), String> {
+/// One login to itself; else why not, and whether that may pass.
+async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKey]) -> Result<(), (String, bool)> {
+    let lasting = |why: String| (why, false);
     let mut seed = zeroize::Zeroizing::new([0; 32]);
-    SysRng.try_fill_bytes(seed.as_mut_slice()).map_err(|error| error.to_string())?;
+    SysRng.try_fill_bytes(seed.as_mut_slice()).map_err(|error| lasting(error.to_string()))?;
     let key = SessionKey::generate(*seed);
     let line = link.check_certificate(key.public_key().to_openssh(), Some(ca.to_owned())).await;
-    let line = line.map_err(|error| error.to_string())?;
+    let line = line.map_err(|error| (error.to_string(), is_passing(&error)))?;
     // What came must be what was asked for, and nothing that opens anything else.
-    let certificate = Certificate::parse_openssh(line.trim()).map_err(|error| error.to_string())?;
+    let certificate = Certificate::parse_openssh(line.trim()).map_err(|error| lasting(error.to_string()))?;
     let whose = certificate.tbs().fields().key_id.whose();
     let is_asked_for = certificate.tbs().subject() == key.public_key()
         && certificate.ca_fingerprint().to_string() == ca
         && matches!(whose, Whose::Check(host) if host == link.name());
     if !is_asked_for {
-        return Err("the service gave a certificate that was not asked for".to_owned());
+        return Err(lasting("the service gave a certificate that was not asked for".to_owned()));
     }
-    let effective = sshd.effective(CHECK_ACCOUNT).await?;
-    self_login::log_in(sshd::own_address(&effective)?, host_keys, &key, &certificate.to_openssh()).await
+    let effective = sshd.effective(CHECK_ACCOUNT).await.map_err(lasting)?;
+    let address = sshd::own_address(&effective).map_err(lasting)?;
+    let tried = self_login::log_in(address, host_keys, &key, &certificate.to_openssh()).await;
+    tried.map_err(|why| {
+        let may_pass = why.contains("Connection refused");
+        (why, may_pass)
+    })
+}
+
+fn is_passing(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem(problem) if problem.retryable)
 }
 
 /// What the host is like now, with what has been proven.

@@ -159,7 +159,9 @@ async fn principals(effective: &Effective) -> Result<String, String> {
 
 fn sessions(settings: &Settings) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let all = Sessions::open(settings, &program)?.list();
+    let mut all = Sessions::open(settings, &program)?.list();
+    // Not the host's own logins to itself.
+    all.retain(|session| session.record.as_ref().map_or(true, |record| record.request().is_some()));
     match all.iter().filter(|session| !session.is_watched).count() {
         0 => Ok(format!("{} open by certificate, each with its watcher", all.len())),
         count => Err(format!("{count} of {} have no watcher: nothing ends them", all.len())),

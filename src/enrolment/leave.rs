@@ -66,7 +66,12 @@ impl Leaving {
     /// [`Stop::TakenBack`] with what is left.
     pub async fn carry_out(mut self) -> Result<Gone, Stop> {
         let name = Settings::load(Path::new(settings::PATH)).map(|settings| settings.name.to_string());
+        let mut cut_short = Err("it was never enrolled".to_owned());
         if let Standing::Unfinished(change) = &self.standing {
+            // The service may have heard of the beginning; where the host was enrolled before, it goes on being so.
+            if matches!(self.memory.enrolled(), Ok(None)) {
+                cut_short = told_within(&self.sshd).await;
+            }
             let left = back::take_back(&self.memory, Which::Change, change, &self.sshd).await;
             finished(left, "an earlier enrolment was cut short")?;
             self.memory.forget_change().map_err(Stop::Unable)?;
@@ -74,13 +79,10 @@ impl Leaving {
         }
         let name = name.unwrap_or_else(|_| "this host".to_owned());
         let Standing::Enrolled(all) = &self.standing else {
-            return Ok(Gone { name, told: Err("it was never enrolled".to_owned()) });
+            return Ok(Gone { name, told: cut_short });
         };
         // While the files that say where the service is are still there.
-        let told = match tokio::time::timeout(TELL_WITHIN, tell(&self.sshd)).await {
-            Ok(told) => told,
-            Err(_) => Err(format!("no answer within {} s", TELL_WITHIN.as_secs())),
-        };
+        let told = told_within(&self.sshd).await;
         let left = back::take_back(&self.memory, Which::Enrolment, all, &self.sshd).await;
         finished(left, "leaving did not go through")?;
         self.memory.forget_all().map_err(Stop::Unable)?;
@@ -90,6 +92,14 @@ impl Leaving {
 
 fn finished(left: Left, why: &str) -> Result<(), Stop> {
     if left.is_empty() { Ok(()) } else { Err(Stop::TakenBack { why: why.to_owned(), left }) }
+}
+
+/// Tells the service, if it can be told soon.
+async fn told_within(sshd: &Sshd) -> Result<(), String> {
+    match tokio::time::timeout(TELL_WITHIN, tell(sshd)).await {
+        Ok(told) => told,
+        Err(_) => Err(format!("no answer within {} s", TELL_WITHIN.as_secs())),
+    }
 }
 
 /// Tells the service.

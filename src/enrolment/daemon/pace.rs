@@ -67,7 +67,8 @@ mod tests {
         fn no_pause_is_shorter_than_half_a_second_or_longer_than_a_minute(failures in 0..50_u32, random: u32) {
             let mut pause = Pause::default();
             for _ in 0..failures {
-                let _ = pause.next(random);
+                let one = pause.next(random);
+                prop_assert!(one <= PAUSE_MAX);
             }
             let span = pause.next(random);
             prop_assert!((PAUSE_MIN / 2..=PAUSE_MAX).contains(&span));

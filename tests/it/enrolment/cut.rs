@@ -26,7 +26,7 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
     if !Host::can_be_had() {
         return;
     }
-    let service = Service::start();
+    let mut service = Service::start();
     let host = Host::start("");
     let (plain, before) = (host.plain_key(), host.snapshot());
     let token = service.join_token().await;
@@ -35,10 +35,14 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
     let leave = ["host", "leave", "--yes"];
     let opens = || host.opens(&plain);
     let back = ["enrolment.file.restored", "enrolment.sshd.restored", "enrolment.account.removed"];
-    let points: Vec<&str> =
-        hallpass::fail::POINTS.iter().copied().filter(|point| point.starts_with("enrolment.") && !back.contains(point)).collect();
+    let points: Vec<&str> = hallpass::fail::POINTS
+        .iter()
+        .copied()
+        .filter(|point| point.starts_with("enrolment.") && !back.contains(point))
+        .collect();
     assert!(points.len() > 7);
     for point in points {
+        service.forget_rates();
         // Before the n-th file is after the one before it.
         let most = if point == "enrolment.file.before" { 1 } else { 20 };
         for nth in 1..=most {
@@ -58,6 +62,7 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
     }
     for point in back {
         for nth in 1..=20 {
+            service.forget_rates();
             host.ok(&enrol);
             let has_died = dies(&host, &leave, point, nth);
             assert!(opens(), "after {point}:{nth}\n{}", host.last_log());

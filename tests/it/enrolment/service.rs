@@ -89,6 +89,13 @@ impl Service {
         self.child = serve(self.folder.path()).0;
     }
 
+    /// Starts it anew: how often a host may log in to itself in an hour is counted in memory.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn forget_rates(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
     /// The arguments with which a host is enrolled here.
     pub(crate) fn enrol(&self, name: &str, token: &Path) -> Vec<String> {
         let words =

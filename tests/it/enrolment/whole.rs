@@ -105,6 +105,7 @@ async fn with_the_service_away_everything_holds_and_nothing_is_lost() {
     assert!(host.opens(&key));
     let daemon = host.daemon();
     until("the daemon says what is wrong", PATIENCE, || host.ok(&["host", "status"]).contains("cannot reach"));
+    assert!(host.daemon_log().contains("cannot reach"), "{}", host.daemon_log());
     let check = host.hallpass(&["host", "check"], None);
     assert_eq!(check.status.code(), Some(7));
     service.start_again();

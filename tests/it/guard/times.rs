@@ -186,7 +186,7 @@ async fn what_happens_to_sessions_is_put_down_once_each() {
     let session = host.session(&pass, &[], "sleep 600").await;
     let told = events(&host, &pass, 1).await.remove(0);
     let records = sessions(&host).list().into_iter().filter_map(|session| session.record.ok());
-    let record = records.filter(|record| record.serial == told.serial).last().unwrap();
+    let record = records.rev().find(|record| record.serial == told.serial).unwrap();
     assert_eq!((&told.key_id, told.ca, &told.account), (&record.key_id, record.ca, &record.account));
     assert_eq!(told.from, "127.0.0.1");
     session.finish().await;
