@@ -4,6 +4,7 @@
 mod changes;
 mod cut;
 pub(crate) mod host;
+mod installing;
 mod plans;
 pub(crate) mod service;
 mod whole;
