@@ -305,6 +305,15 @@ pub(crate) async fn wait_until(end: Timestamp, milliseconds: i64) {
     tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap_or(0))).await;
 }
 
+/// Demands that something holds shortly before `end`; where the machine is too busy to look in time, nothing is shown.
+#[track_caller]
+pub(crate) fn still(end: Timestamp, what: &str, holds: impl FnOnce() -> bool) {
+    if !holds() {
+        assert!(since(end) >= 0, "{what}: not before the end");
+        println!("not shown here: {what} until the end; the machine is too busy");
+    }
+}
+
 /// How many milliseconds `end` is past.
 pub(crate) fn since(end: Timestamp) -> i64 {
     i64::try_from(SystemClock.moment().wall.as_millis()).unwrap() - i64::try_from(end.unix()).unwrap() * 1_000
