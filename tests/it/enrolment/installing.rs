@@ -107,7 +107,7 @@ fn grants_are_believed_as_a_whole_and_ended_is_ended() {
         grant("7K3F-9QX2", 7, 100, false),
         grant("7K3F-9QX2", 9, 300, false),
         grant("7K3F-9QX2", 8, 200, false),
-        grant("00000-000", 1, 1, false),
+        grant("no-request", 1, 1, false),
     ]);
     assert!(all.unwrap_err().contains("a grant that is none"));
     let all = granted(&[
