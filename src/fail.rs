@@ -24,6 +24,21 @@ pub const POINTS: &[&str] = &[
     "host.intent.durable",
     // The signature exists and is verified, its outcome entry is not written.
     "host.signed",
+    // enrolment/: nothing is written down; the way back is; an account exists; before and after each file; sshd has read it; it has
+    // let the host in; before and after it holds.
+    "enrolment.journal.before",
+    "enrolment.journal.durable",
+    "enrolment.account.made",
+    "enrolment.file.before",
+    "enrolment.file.written",
+    "enrolment.sshd.reloaded",
+    "enrolment.login.proven",
+    "enrolment.keep.before",
+    "enrolment.keep.durable",
+    // The way back: a file has come back; sshd's all have, and sshd does not know; an account is gone.
+    "enrolment.file.restored",
+    "enrolment.sshd.restored",
+    "enrolment.account.removed",
 ];
 
 /// Passes the fail point `name`.

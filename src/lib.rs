@@ -34,6 +34,7 @@
 //! | | [`http`] | the API server: one service call for each handler |
 //! | | [`client`] | the API client, with a pinned or publicly trusted server |
 //! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
+//! | | [`enrolment`] | a host's side of enrolment: set up beside sshd with a way back, and the daemon that keeps in touch |
 //! | 6 root | [`config`] | the service's file, into each module's own settings |
 //! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
 //!
@@ -63,7 +64,8 @@
 //!   fail and hang), `hosts`.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
 //!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
-//!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] is how a daemon brings extensions.
+//!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] and [`enrolment::daemon`] bring
+//!   extensions and early ends, as [`service::host_state`] says them. `enrolment` (the same with a real service).
 //! - **P9** Principals are 1 to 256, each parsed, no wildcard; user certificates for people, host certificates for hosts.
 //!   `ssh/cert/lint.rs`. `formats`, `hosts`, `openssh`.
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
@@ -115,9 +117,10 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: the host's own side of enrolment (and with it the daemon beside the guard), CA rotation by command,
-//! PostgreSQL, OIDC and workloads, notifications, web pages and break-glass are not built. Until a host is enrolled,
-//! its guard is set up by hand, and an extension does not reach a session that is open. Of a session whose watcher root has killed *and*
+//! The design names more than there is: CA rotation by command, PostgreSQL, OIDC and workloads, notifications, web pages and break-glass are
+//! not built. The host side is two modules: [`host`] decides about logins and ends sessions, offline; [`enrolment`] is all
+//! that talks to the service, and is never waited for. A host that is not enrolled may have its guard set up by hand; an extension does not
+//! reach a session that is open there. Of a session whose watcher root has killed *and*
 //! whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id alone, not
 //! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
@@ -131,6 +134,7 @@ pub mod client;
 pub mod config;
 pub mod document;
 pub mod durable;
+pub mod enrolment;
 pub mod fail;
 pub mod host;
 pub mod http;

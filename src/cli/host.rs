@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::Context;
 use super::failure::{Exit, Failure};
+use super::{host_enrol, host_run};
 use crate::host::guard::{self, Login, Passed, Refused};
 use crate::host::judgement::Rules;
 use crate::host::principals::{Question, answer};
@@ -45,6 +46,22 @@ forgotten. Run it once as root after such an accident, or from a timer on hosts 
 /// `hallpass host …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostCommand {
+    /// Set this host up beside its sshd, in one go
+    #[command(after_help = host_enrol::ENROL_HELP)]
+    Enrol(Box<host_enrol::EnrolArgs>),
+    /// Take everything back that enrolling did
+    #[command(after_help = host_enrol::LEAVE_HELP)]
+    Leave(host_enrol::LeaveArgs),
+    /// Look after this host (the daemon)
+    #[command(after_help = host_run::RUN_HELP)]
+    Run(host_run::RunArgs),
+    /// Whether this host does what it is enrolled for
+    #[command(after_help = host_run::CHECK_HELP)]
+    Check,
+    /// What this host is enrolled as, and how it stands with the service
+    Status,
+    /// Sessions by certificate that are open here
+    Sessions(host_run::SessionsArgs),
     /// End sessions with their windows (run by PAM)
     #[command(after_help = GUARD_HELP)]
     Guard,
@@ -94,6 +111,12 @@ pub(crate) struct WatchArgs {
 pub(crate) fn run(context: &Context, command: &HostCommand) -> Result<(), Failure> {
     let settings = context.globals.config.as_deref().unwrap_or_else(|| Path::new(settings::PATH));
     match command {
+        HostCommand::Enrol(args) => host_enrol::enrol(context, args),
+        HostCommand::Leave(args) => host_enrol::leave(context, args),
+        HostCommand::Run(args) => host_run::run(context, args),
+        HostCommand::Check => host_run::check(context),
+        HostCommand::Status => host_run::status(context),
+        HostCommand::Sessions(args) => host_run::sessions(context, settings, args),
         HostCommand::Guard => guard(settings),
         HostCommand::Tend => tend(context, settings),
         HostCommand::Principals(args) => principals(context, settings, args),

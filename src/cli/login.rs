@@ -37,7 +37,7 @@ pub(crate) struct LogoutArgs {
 }
 
 /// 64 hex digits in either case, with or without colons and a leading `sha256:`.
-fn parse_pin(text: &str) -> Result<String, String> {
+pub(super) fn parse_pin(text: &str) -> Result<String, String> {
     let text = text.to_ascii_lowercase();
     let digits: String = text.strip_prefix("sha256:").unwrap_or(&text).chars().filter(|c| *c != ':').collect();
     let is_pin = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
@@ -106,7 +106,7 @@ fn person(context: &Context, args: &LoginArgs, known: Option<&Profile>) -> Resul
 
 /// The server with the pin it is to be recognised by: the known one, none if the web's roots vouch for it, else one that a person has
 /// just compared.
-async fn recognise(context: &Context, server: Server) -> Result<Server, Failure> {
+pub(super) async fn recognise(context: &Context, server: Server) -> Result<Server, Failure> {
     if server.pin.is_some() || server.url.starts_with("http://") {
         return Ok(server);
     }

@@ -27,6 +27,8 @@ mod failure;
 mod follow;
 mod help;
 mod host;
+mod host_enrol;
+mod host_run;
 mod hosts;
 mod init;
 mod keys;

@@ -398,11 +398,11 @@ fn start_logging(logging: &Logging) -> Result<(), Failure> {
 
 /// Crash tests name the point at which this process dies.
 #[cfg(feature = "failpoints")]
-fn arm_fail_point() {
+pub(super) fn arm_fail_point() {
     if let Some(point) = profile::env("HALLPASS_FAILPOINT") {
         crate::fail::arm(&point);
     }
 }
 
 #[cfg(not(feature = "failpoints"))]
-const fn arm_fail_point() {}
+pub(super) const fn arm_fail_point() {}

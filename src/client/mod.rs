@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -245,8 +245,15 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn events(&self, id: &str) -> Result<EventStream, ClientError> {
-        let path = format!("/v1/requests/{id}/events");
-        let request = self.request(Method::GET, &path, None).header(ACCEPT, "text/event-stream");
+        self.stream(&format!("/v1/requests/{id}/events")).await
+    }
+
+    /// Opens the event stream at `path`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stream(&self, path: &str) -> Result<EventStream, ClientError> {
+        let request = self.request(Method::GET, path, None).header(ACCEPT, "text/event-stream");
         let answer = tokio::time::timeout(self.timeout, request.send())
             .await
             .map_err(|_elapsed| self.no_answer())?
@@ -268,6 +275,39 @@ impl Client {
     /// [`ClientError::Protocol`] when something else than events of ours comes.
     pub async fn next_event(&self, stream: &mut EventStream) -> Result<Option<wire::Request>, ClientError> {
         stream.next(HEARTBEAT_OVERDUE).await?.map(|data| parse_json(data.as_bytes())).transpose()
+    }
+
+    /// Waits on a stream of [`Self::stream`] until something comes: its data. `None` as for [`Self::next_event`].
+    ///
+    /// # Errors
+    /// [`ClientError::Protocol`] when something else than events of ours comes.
+    pub async fn next_data(stream: &mut EventStream) -> Result<Option<String>, ClientError> {
+        stream.next(HEARTBEAT_OVERDUE).await
+    }
+
+    /// `GET path` as JSON, unless it still is what `etag` names: then `None`. May take as long as `patience`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get_changed<A: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        etag: &str,
+        patience: Duration,
+    ) -> Result<Option<A>, ClientError> {
+        let whole = async {
+            let request = self.request(Method::GET, path, None).header(IF_NONE_MATCH, format!("\"{etag}\""));
+            let answer = request.send().await.map_err(|e| self.failure(&e))?;
+            self.note_date(&answer);
+            if answer.status() == StatusCode::NOT_MODIFIED {
+                return Ok(None);
+            }
+            if !answer.status().is_success() {
+                return Err(self.refusal(answer).await);
+            }
+            parse_json(&self.body(answer).await?).map(Some)
+        };
+        tokio::time::timeout(patience, whole).await.map_err(|_elapsed| self.no_answer())?
     }
 
     /// One exchange: the body of a successful answer.

@@ -149,7 +149,7 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
 ///
 /// # Errors
 /// In words, with the file's name.
-pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
     let told = |error: std::io::Error| format!("cannot read {path:?}: {error}");
     // Without O_NONBLOCK a named pipe would hold us here for ever.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();

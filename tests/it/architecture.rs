@@ -58,14 +58,38 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("http", 5, &["time", "name", "ssh", "identity", "audit", "policy", "access", "inventory", "service", "wire"]),
     // No network, no runtime: a login waits for nothing. `document` reads `host.toml` and the sessions' records.
     ("host", 5, &["time", "name", "ssh", "durable", "document"]),
+    // A host's side of enrolment: everything beside sshd that does talk to the service.
+    (
+        "enrolment",
+        5,
+        &["time", "name", "durable", "secret", "fail", "note", "ssh", "document", "wire", "client", "host"],
+    ),
     // 6 root
     ("config", 6, &["time", "name", "document", "audit", "signer", "store", "service", "http"]),
     (
         "cli",
         6,
         &[
-            "time", "name", "durable", "secret", "fail", "ssh", "document", "identity", "audit", "policy", "signer",
-            "store", "service", "wire", "client", "http", "host", "config",
+            "time",
+            "name",
+            "durable",
+            "secret",
+            "fail",
+            "note",
+            "ssh",
+            "document",
+            "identity",
+            "audit",
+            "policy",
+            "signer",
+            "store",
+            "service",
+            "wire",
+            "client",
+            "http",
+            "host",
+            "enrolment",
+            "config",
         ],
     ),
 ];
@@ -86,7 +110,8 @@ const CLI: &[(&str, &[&str])] = &[
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/"]),
     ("config", &["cli/serve.rs", "cli/init.rs"]),
     ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
-    ("host", &["cli/demo/", "cli/host.rs"]),
+    ("host", &["cli/demo/", "cli/host.rs", "cli/host_enrol.rs", "cli/host_run.rs"]),
+    ("enrolment", &["cli/host_enrol.rs", "cli/host_run.rs"]),
     ("fail", &["cli/serve.rs"]),
 ];
 
@@ -107,10 +132,20 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ed25519_dalek", &["ssh/", "note.rs"]),
     (
         "sha2",
-        &["ssh/", "note.rs", "identity/", "audit/", "access/digest.rs", "service/", "client/tls.rs", "http/tls.rs"],
+        &[
+            "enrolment/check_in.rs",
+            "ssh/",
+            "note.rs",
+            "identity/",
+            "audit/",
+            "access/digest.rs",
+            "service/",
+            "client/tls.rs",
+            "http/tls.rs",
+        ],
     ),
     ("hmac", &["identity/"]),
-    ("rand", &["service/", "signer/", "http/", "cli/"]),
+    ("rand", &["service/", "signer/", "http/", "enrolment/", "cli/"]),
     // a token speaks PKCS#11 only through its own library, whose C interface we may not call ourselves (no unsafe)
     ("cryptoki", &["signer/pkcs11/"]),
     // policy and files
@@ -119,11 +154,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
     ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),
-    ("serde", &["wire/", "client/", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
+    ("serde", &["wire/", "client/", "enrolment/link.rs", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
     // storage
     ("rusqlite", &["store/"]),
     // async, HTTP, TLS
-    ("tokio", &["store/", "service/", "http/", "client/", "cli/"]),
+    ("tokio", &["store/", "service/", "http/", "client/", "enrolment/", "cli/"]),
     ("axum", &["http/"]),
     ("tower", &["http/"]),
     ("tower_http", &["http/"]),
@@ -139,7 +174,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["client/"]),
     ("rustls_platform_verifier", &["client/"]),
     // the process and its system
-    ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "cli/"]),
+    ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "enrolment/", "cli/"]),
     ("tracing", &["signer/", "store/", "service/", "http/", "cli/serve.rs"]),
     ("tracing_subscriber", &["cli/serve.rs"]),
     ("clap", &["cli/"]),

@@ -22,6 +22,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod demo;
+mod enrolment;
 mod examples;
 mod formats;
 mod guard;

@@ -5,6 +5,7 @@ mod ca_keys;
 mod completion;
 mod device;
 mod doctor;
+mod enrol;
 mod everyday;
 mod help;
 mod host;

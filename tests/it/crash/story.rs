@@ -358,7 +358,10 @@ macro_rules! points {
 
         #[test]
         fn every_point_has_its_runs() {
-            assert_eq!(hallpass::fail::POINTS, [$($point),*]);
+            // Those of a host's own side have theirs in `enrolment`.
+            let points: Vec<&str> =
+                hallpass::fail::POINTS.iter().copied().filter(|point| !point.starts_with("enrolment.")).collect();
+            assert_eq!(points, [$($point),*]);
         }
     };
 }

@@ -1,0 +1,308 @@
+//! `hallpass host enrol|leave`: shows what is to be done to this host, asks once, does it.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::failure::{Exit, Failure};
+use super::{Context, login, output, profile};
+use crate::client::Server;
+use crate::enrolment::enrol::{self, Done, Prepared, Request, Stop};
+use crate::enrolment::leave::{self, Gone};
+use crate::enrolment::places;
+use crate::enrolment::service_file::ServiceFile;
+use crate::host::settings::{self, Settings};
+use crate::name::{HostName, TagKey, TagValue};
+use crate::note::NoteVerifier;
+use crate::secret;
+
+pub(super) const ENROL_HELP: &str = "\
+Makes this host accept certificates by hallpass for itself and nothing else, and end sessions with
+their windows. Prints what it will do, asks once, does it, lets sshd read it, logs in to itself
+over loopback, and takes everything back if any of that fails.
+
+  sudo hallpass host enrol --server https://hallpass.example.com --token-file /root/join --dry-run
+  sudo hallpass host enrol --server https://hallpass.example.com --token-file /root/join
+
+An operator makes the join token: hallpass admin join create. Enrolling again (after a change of
+sshd's configuration, or to get host certificates) needs no token and no --server.";
+
+pub(super) const LEAVE_HELP: &str = "\
+Brings back every file as it was before the host was enrolled (one that was edited since loses only
+our lines), removes what was made, lets sshd read it, and tells the service. Works without the
+service, too: then say `hallpass admin host retire NAME` there.";
+
+/// The longest join token file: a token has 47 characters.
+const TOKEN_BYTES_MAX: usize = 1024;
+
+/// Arguments of `hallpass host enrol`.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
+pub(crate) struct EnrolArgs {
+    /// File with the join token; - is standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The server's certificate: SHA-256 in hex, as `hallpass serve` prints it
+    #[arg(long, value_name = "SHA256", value_parser = login::parse_pin)]
+    pin: Option<String>,
+    /// The service's log key, as `hallpass serve` prints it; else the one that it names now
+    #[arg(long, value_name = "KEY", value_parser = NoteVerifier::parse)]
+    log_key: Option<NoteVerifier>,
+    /// What the host is called; else its host name
+    #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
+    name: Option<HostName>,
+    /// A tag, as KEY=VALUE; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
+    tag: Vec<(TagKey, TagValue)>,
+    /// A further name of the host's certificate; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
+    principal: Vec<HostName>,
+    /// Leave PAM alone: open sessions then live on after their window
+    #[arg(long)]
+    no_guard: bool,
+    /// Take the place of another CA that sshd trusts
+    #[arg(long)]
+    replace: bool,
+    /// How sshd is told to read its configuration, for `sh -c`; else systemctl, or SIGHUP
+    #[arg(long, value_name = "COMMAND")]
+    reload_command: Option<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Arguments of `hallpass host leave`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LeaveArgs {
+    /// How sshd is told to read its configuration, for `sh -c`; else systemctl, or SIGHUP
+    #[arg(long, value_name = "COMMAND")]
+    reload_command: Option<String>,
+    /// Print what would be taken back, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn parse_tag(text: &str) -> Result<(TagKey, TagValue), String> {
+    let (key, value) = text.split_once('=').ok_or("a tag is KEY=VALUE, such as role=web")?;
+    Ok((TagKey::parse(key).map_err(|e| e.to_string())?, TagValue::parse(value).map_err(|e| e.to_string())?))
+}
+
+/// `hallpass host enrol`.
+///
+/// # Errors
+/// What is in the way, or what went wrong and was taken back.
+pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> {
+    super::serve::arm_fail_point();
+    need_root("enrol")?;
+    let token = args.token_file.as_deref().map(token).transpose()?;
+    context.block_on(async {
+        let request = request(context, args, token).await?;
+        let prepared = enrol::prepare(request, args.dry_run).await.map_err(|stop| stopped(stop, "enrol"))?;
+        show(context, &prepared);
+        if args.dry_run {
+            return dry(context, &prepared);
+        }
+        if !context.globals.yes && !output::confirm("do this?", context.globals.no_input, "--yes")? {
+            return Err(Failure::new(Exit::Refused, "host", "not enrolled: nothing was changed"));
+        }
+        let done = prepared.carry_out().await.map_err(|stop| stopped(stop, "enrol"))?;
+        tell(context, &done)
+    })
+}
+
+/// `hallpass host leave`.
+///
+/// # Errors
+/// What could not be taken back.
+pub(crate) fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> {
+    super::serve::arm_fail_point();
+    need_root("leave")?;
+    context.block_on(async {
+        let leaving = leave::prepare(args.reload_command.clone()).map_err(|stop| stopped(stop, "leave"))?;
+        let Some(leaving) = leaving else {
+            return Err(Failure::new(Exit::NotReady, "host", "this host is not enrolled").next("hallpass host check"));
+        };
+        let files = leaving.files();
+        context.out.note(&format!("these files come back as they were, or go:\n  {}", files.join("\n  ")));
+        let document = |left: bool, told: bool| {
+            json!({ "schema": "hallpass.host-leave.v1", "dry_run": args.dry_run, "files": files, "left": left, "told": told })
+        };
+        if args.dry_run {
+            return context.out.answer(&document(false, false), "nothing was changed (--dry-run)");
+        }
+        if !context.globals.yes && !output::confirm("leave?", context.globals.no_input, "--yes")? {
+            return Err(Failure::new(Exit::Refused, "host", "not left: nothing was changed"));
+        }
+        let Gone { name, told } = leaving.carry_out().await.map_err(|stop| stopped(stop, "leave"))?;
+        if let Err(why) = &told {
+            context.out.note(&format!("the service was not told ({why}); there: hallpass admin host retire {name}"));
+        }
+        let text = format!("{name} has left: everything is as it was before it was enrolled");
+        context.out.answer(&document(true, told.is_ok()), &text)
+    })
+}
+
+fn need_root(command: &str) -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::NotReady, "host", "this changes sshd's configuration, so it must be run as root")
+        .next(format!("sudo hallpass host {command}")))
+}
+
+/// The token, from a file that only root can read, or from standard input.
+fn token(path: &Path) -> Result<SecretString, Failure> {
+    let text = if path == Path::new("-") {
+        let mut text = zeroize::Zeroizing::new(String::new());
+        let most = u64::try_from(TOKEN_BYTES_MAX).unwrap_or(u64::MAX);
+        let read = std::io::stdin().lock().take(most).read_to_string(&mut text);
+        read.map_err(|error| Failure::failed("cannot read the join token").because(error.to_string()))?;
+        text
+    } else {
+        let bytes = secret::read(path, TOKEN_BYTES_MAX);
+        let bytes = bytes.map_err(|why| {
+            Failure::new(
+                Exit::NotReady,
+                "host",
+                format!("cannot read the join token in {:?}", path.display().to_string()),
+            )
+            .because(why)
+        })?;
+        zeroize::Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let token = text.trim();
+    if token.starts_with("hpj_") && token.len() < 100 {
+        return Ok(SecretString::from(token));
+    }
+    Err(Failure::usage("that is no join token: one begins with hpj_").next("hallpass admin join create"))
+}
+
+/// What is asked for, filled up from what the host was enrolled with before.
+async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString>) -> Result<Request, Failure> {
+    let known = ServiceFile::load(Path::new(places::SERVICE_TOML)).ok();
+    let before = Settings::load(Path::new(settings::PATH)).ok();
+    let url = context.globals.server.as_deref().map(profile::normal_url);
+    let known = known.filter(|known| url.as_ref().is_none_or(|url| *url == known.server.url));
+    let Some(url) = url.or_else(|| known.as_ref().map(|known| known.server.url.clone())) else {
+        return Err(
+            Failure::usage("which server?").next("hallpass host enrol --server https://HOST:PORT --token-file FILE")
+        );
+    };
+    if token.is_none() && known.is_none() && !args.dry_run {
+        return Err(Failure::usage("a host that was never enrolled needs a join token")
+            .because("an operator makes one with `hallpass admin join create`")
+            .next("hallpass host enrol --server URL --token-file FILE"));
+    }
+    let known_pin = known.as_ref().and_then(|known| known.server.pin.clone());
+    let server = Server { url, pin: args.pin.clone().or(known_pin), proxy: profile::proxy() };
+    let server = if args.dry_run { server } else { login::recognise(context, server).await? };
+    let tags = if args.tag.is_empty() {
+        before.as_ref().map(|b| b.tags.clone()).unwrap_or_default()
+    } else {
+        args.tag.iter().cloned().collect()
+    };
+    Ok(Request {
+        server,
+        token,
+        log_key: args.log_key.clone().or_else(|| known.map(|known| known.log_key)),
+        name: name(args, before.as_ref())?,
+        tags: tags.into_iter().collect(),
+        names: args.principal.clone(),
+        has_guard: !args.no_guard,
+        may_replace: args.replace,
+        reload: args.reload_command.clone(),
+        program: std::env::current_exe()
+            .map_err(|e| Failure::failed("cannot find our own program").because(e.to_string()))?,
+    })
+}
+
+/// The flag, else the name that it has, else what the machine is called.
+fn name(args: &EnrolArgs, before: Option<&Settings>) -> Result<HostName, Failure> {
+    if let Some(name) = args.name.clone().or_else(|| before.map(|before| before.name.clone())) {
+        return Ok(name);
+    }
+    let machine = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    HostName::parse(&machine).map_err(|error| Failure::usage(error.to_string()).next("--name NAME"))
+}
+
+/// What will be done, for people.
+fn show(context: &Context, prepared: &Prepared) {
+    if prepared.recovered {
+        context.out.note("an earlier enrolment was cut short; it was taken back first");
+    }
+    let mut text = String::from("this will be done to this host:\n");
+    for account in prepared.accounts() {
+        text.push_str(&format!("\nmake the system account {account}, without shell, home and password\n"));
+    }
+    for file in prepared.files() {
+        let change = file.diff.unwrap_or_else(|| "+(what the service says)\n".to_owned());
+        text.push_str(&format!("\n{}\n{change}", file.path));
+    }
+    let keys: Vec<&str> = prepared.host_keys().collect();
+    text.push_str(&format!(
+        "\nthe service learns the public halves of {}; if it certifies them, a HostCertificate line for each comes in\n\
+         let sshd read all this, and log in to itself over loopback\n",
+        keys.join(", ")
+    ));
+    if prepared.has_unit() {
+        text.push_str("start hallpass-host.service, now and at each start of the machine\n");
+    }
+    context.out.note(text.trim_end());
+    for risk in prepared.risks() {
+        context.out.note(&format!("note: {}", risk.text));
+    }
+}
+
+fn dry(context: &Context, prepared: &Prepared) -> Result<(), Failure> {
+    let files: Vec<_> =
+        prepared.files().into_iter().map(|file| json!({ "path": file.path, "diff": file.diff })).collect();
+    let risks: Vec<_> = prepared.risks().iter().map(|risk| json!({ "risk": risk.word, "text": risk.text })).collect();
+    let document = json!({
+        "schema": "hallpass.host-plan.v1", "accounts": prepared.accounts(), "files": files, "risks": risks,
+        "unit": prepared.has_unit(),
+    });
+    context.out.answer(&document, "nothing was changed (--dry-run)")
+}
+
+fn tell(context: &Context, done: &Done) -> Result<(), Failure> {
+    for note in &done.notes {
+        context.out.note(&format!("note: {note}"));
+    }
+    if !done.has_daemon {
+        context.out.note("there is no systemd here: have `hallpass host run` run all the time, as root");
+    }
+    let document = json!({
+        "schema": "hallpass.host-enrol.v1", "host": done.state.name, "tags": done.state.tags,
+        "bundle": done.state.bundle.version, "proven": done.proven, "certificates": done.certificates,
+        "daemon": done.has_daemon, "notes": done.notes,
+    });
+    let text = format!("{} is enrolled: it has logged in to itself with a certificate", done.state.name);
+    context.out.answer(&document, &text)
+}
+
+fn stopped(stop: Stop, command: &str) -> Failure {
+    match stop {
+        Stop::Obstacles(all) => {
+            let mut failure =
+                Failure::new(Exit::NotReady, "host", "this host cannot be enrolled as it is; nothing was changed");
+            for obstacle in all {
+                failure = failure.because(obstacle.what).next(obstacle.next);
+            }
+            failure
+        }
+        Stop::Unable(why) => Failure::new(Exit::NotReady, "host", "nothing was changed").because(why),
+        Stop::Service(error) => Failure::from(error).because("nothing was changed on this host"),
+        Stop::TakenBack { why, left } if left.is_empty() => {
+            Failure::new(Exit::NotReady, "host", "it did not hold, and everything was taken back").because(why)
+        }
+        Stop::TakenBack { why, left } => {
+            let failure =
+                Failure::new(Exit::NotReady, "host", "it did not hold, and not everything could be taken back");
+            let failure = left.into_iter().fold(failure.because(why), Failure::because);
+            failure.next(format!("once that is mended: sudo hallpass host {command}, which goes on taking it back"))
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What the host tells of itself: which CA keys its sshd really accepts, its clock, its guard, its open doors, its sessions.
+//!
+//! Invariants: "proven" means that a login to this host's own sshd with a certificate by that key has gone through, guard and all; what
+//! stands in a file is only "delivered". The file is the one that sshd says it reads.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use sha2::{Digest as _, Sha256};
+
+use super::facts::HostKey;
+use super::link::Link;
+use super::places::{self, CHECK_ACCOUNT, Root};
+use super::plan::settings_at_risk;
+use super::sshd::{self, Sshd};
+use super::sshd_config::Effective;
+use super::{about, pam, self_login};
+use crate::client::ClientError;
+use crate::host::sessions::Sessions;
+use crate::host::settings::{self, Settings};
+use crate::host::trust;
+use crate::ssh::PublicKey;
+use crate::ssh::bundle::{Bundle, KeyState};
+use crate::ssh::cert::{Certificate, Purpose, Whose};
+use crate::ssh::private::SessionKey;
+use crate::wire::host::{CheckIn, OpenSession, Trust};
+
+/// The most sessions in one check-in; the service takes no more.
+const SESSIONS_MAX: usize = 1024;
+
+/// Which CA keys have let the host log in to itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Fingerprints.
+    pub keys: BTreeSet<String>,
+    /// What went wrong with the key that signs now.
+    pub problem: Option<String>,
+    /// Whether that may be better in a moment: sshd does not listen yet, or the service wants a pause.
+    pub may_pass: bool,
+}
+
+/// 16 hex digits that nobody can guess.
+///
+/// # Errors
+/// When the system has no randomness.
+pub fn random_id() -> Result<String, String> {
+    let mut bytes = [0; 8];
+    SysRng.try_fill_bytes(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(HEXLOWER.encode(&bytes))
+}
+
+/// Whether a line is a host certificate for this key that is in its window or will be.
+#[must_use]
+pub fn is_certificate_of(line: &str, key: &PublicKey) -> bool {
+    Certificate::parse_openssh(line.trim())
+        .is_ok_and(|certificate| certificate.tbs().purpose() == Purpose::Host && certificate.tbs().subject() == key)
+}
+
+/// Logs in to itself with a certificate by each key of the bundle that can sign one.
+pub async fn prove(sshd: &Sshd, link: &mut Link, bundle: &Bundle, keys: &[HostKey]) -> Proof {
+    let mut proof = Proof::default();
+    let host_keys: Vec<PublicKey> = keys.iter().map(|key| key.key.public_key().clone()).collect();
+    for key in bundle.keys() {
+        let fingerprint = key.key.fingerprint().to_string();
+        match prove_one(sshd, link, &fingerprint, &host_keys).await {
+            Ok(()) => _ = proof.keys.insert(fingerprint),
+            // One that signs nothing yet, or nothing more, is not what logins fail by.
+            Err((why, may_pass)) if key.state == KeyState::Active => {
+                proof.problem = Some(why);
+                proof.may_pass = may_pass;
+            }
+            Err(_) => {}
+        }
+    }
+    if !bundle.keys().iter().any(|key| key.state == KeyState::Active) {
+        proof.problem = Some("the service has no CA key that signs".to_owned());
+    }
+    proof
+}
+
+/// One login to itself; else why not, and whether that may pass.
+async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKey]) -> Result<(), (String, bool)> {
+    let lasting = |why: String| (why, false);
+    let mut seed = zeroize::Zeroizing::new([0; 32]);
+    SysRng.try_fill_bytes(seed.as_mut_slice()).map_err(|error| lasting(error.to_string()))?;
+    let key = SessionKey::generate(*seed);
+    let line = link.check_certificate(key.public_key().to_openssh(), Some(ca.to_owned())).await;
+    let line = line.map_err(|error| (error.to_string(), is_passing(&error)))?;
+    // What came must be what was asked for, and nothing that opens anything else.
+    let certificate = Certificate::parse_openssh(line.trim()).map_err(|error| lasting(error.to_string()))?;
+    let whose = certificate.tbs().fields().key_id.whose();
+    let is_asked_for = certificate.tbs().subject() == key.public_key()
+        && certificate.ca_fingerprint().to_string() == ca
+        && matches!(whose, Whose::Check(host) if host == link.name());
+    if !is_asked_for {
+        return Err(lasting("the service gave a certificate that was not asked for".to_owned()));
+    }
+    let effective = sshd.effective(CHECK_ACCOUNT).await.map_err(lasting)?;
+    let address = sshd::own_address(&effective).map_err(lasting)?;
+    let tried = self_login::log_in(address, host_keys, &key, &certificate.to_openssh()).await;
+    tried.map_err(|why| {
+        let may_pass = why.contains("Connection refused");
+        (why, may_pass)
+    })
+}
+
+fn is_passing(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem(problem) if problem.retryable)
+}
+
+/// What the host is like now, with what has been proven.
+pub async fn report(sshd: &Sshd, link: &Link, proof: &Proof) -> CheckIn {
+    let effective = sshd.effective(CHECK_ACCOUNT).await.unwrap_or_default();
+    let risky = settings_at_risk(&effective).into_iter().map(|risk| risk.word.to_owned()).collect();
+    CheckIn {
+        about: about::about(sshd).await,
+        trust: trust_of(&effective, proof),
+        clock_ms: link.offset().seconds().unwrap_or(0).saturating_mul(1_000),
+        guard: has_guard(&effective),
+        risky,
+        sessions: sessions(),
+    }
+}
+
+/// Sends it.
+///
+/// # Errors
+/// What the service or the way to it says.
+pub async fn send(link: &mut Link, report: CheckIn) -> Result<(), ClientError> {
+    link.check_in(&report).await
+}
+
+/// What sshd reads, not what we wrote.
+fn trust_of(effective: &Effective, proof: &Proof) -> Trust {
+    let path = effective.some("trustedusercakeys").unwrap_or_default();
+    let bytes = std::fs::read(Root::default().path(path)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let keys = trust::parse(&text).unwrap_or_default();
+    let keys: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
+    let proven = proof.keys.iter().filter(|key| keys.contains(key)).cloned().collect();
+    Trust { file_sha256: HEXLOWER.encode(&Sha256::digest(&bytes)), keys, proven }
+}
+
+/// Whether sessions end with their windows: sshd asks PAM, and PAM asks the guard.
+#[must_use]
+pub fn has_guard(effective: &Effective) -> bool {
+    let lines = std::fs::read_to_string(Root::default().path(places::PAM)).unwrap_or_default();
+    let has_number = Path::new("/proc/self/sessionid").exists();
+    effective.is("usepam", "yes") && has_number && lines.lines().any(pam::is_guard)
+}
+
+/// The open sessions by our certificates.
+fn sessions() -> Vec<OpenSession> {
+    let Ok(settings) = Settings::load(Path::new(settings::PATH)) else { return Vec::new() };
+    let program = std::env::current_exe().unwrap_or_default();
+    let Ok(sessions) = Sessions::open(&settings, &program) else { return Vec::new() };
+    let known = sessions.list().into_iter().filter_map(|session| session.record.ok());
+    let shown = known.filter_map(|record| {
+        Some(OpenSession {
+            request: record.request()?.to_string(),
+            serial: record.serial.number(),
+            account: record.account.to_string(),
+            since: record.window.start().to_string(),
+            until: record.deadline.wall.to_string(),
+        })
+    });
+    shown.take(SESSIONS_MAX).collect()
+}

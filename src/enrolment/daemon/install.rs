@@ -1,0 +1,177 @@
+//! Puts what the service says where sshd, PAM and the guard read it.
+//!
+//! Invariants: a trust bundle is written only when the log key that was pinned at enrolment has signed it, and never one with a lower version
+//! than the host has had (I-23); a reader sees a whole file, the old one or the new one (I-24). What is the same is not written. A host
+//! certificate is written only for a key of this host, as a host certificate, with this host's name in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::durable;
+use crate::enrolment::facts::HostKey;
+use crate::enrolment::places;
+use crate::enrolment::{enrol, texts};
+use crate::host::ended;
+use crate::host::settings::Settings;
+use crate::name::{Principal, RequestId, Serial};
+use crate::note::NoteVerifier;
+use crate::ssh::bundle::Bundle;
+use crate::ssh::cert::{Certificate, Purpose};
+use crate::time::Timestamp;
+use crate::wire::host::{Grant, State};
+
+/// What is read again before every login, and where.
+#[derive(Clone, Debug)]
+pub struct Installer {
+    /// The trust bundle.
+    pub trust: PathBuf,
+    /// The highest version that this host has had.
+    pub version: PathBuf,
+    /// The pinned log key.
+    pub log_key: NoteVerifier,
+}
+
+/// What the service grants here, by request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// The newest end of each request that goes on.
+    pub ends: BTreeMap<RequestId, Timestamp>,
+    /// Requests that are over before their time.
+    pub over: BTreeSet<RequestId>,
+    /// Certificates that are over before their time.
+    pub serials: BTreeSet<Serial>,
+}
+
+impl Installer {
+    /// Installs the trust bundle, if it is another one. The bundle in force, and whether it is new.
+    ///
+    /// # Errors
+    /// Why the bundle is not believed, or could not be written; what was there stays.
+    pub fn bundle(&self, text: &str) -> Result<(Bundle, bool), String> {
+        let bundle = Bundle::open(text, &self.log_key).map_err(|why| format!("the trust bundle is refused: {why}"))?;
+        let now = std::fs::read_to_string(&self.trust).unwrap_or_default();
+        if now == text {
+            self.note_version(bundle.version())?;
+            return Ok((bundle, false));
+        }
+        let installed = Bundle::open(&now, &self.log_key).ok();
+        let floor = installed.as_ref().map(Bundle::version).max(self.known_version());
+        let version = bundle.version();
+        if floor.is_some_and(|floor| version < floor) {
+            let floor = floor.unwrap_or_default();
+            return Err(format!("the trust bundle is refused: version {version} comes after version {floor}"));
+        }
+        if installed.is_some_and(|installed| installed.version() == version) {
+            return Err(format!("the trust bundle is refused: there are two of version {version}"));
+        }
+        durable::replace(&self.trust, text.as_bytes(), 0o644).map_err(|error| error.to_string())?;
+        self.note_version(version)?;
+        Ok((bundle, true))
+    }
+
+    fn known_version(&self) -> Option<u64> {
+        std::fs::read_to_string(&self.version).ok()?.trim().parse().ok()
+    }
+
+    fn note_version(&self, version: u64) -> Result<(), String> {
+        if self.known_version() == Some(version) {
+            return Ok(());
+        }
+        durable::replace(&self.version, format!("{version}\n").as_bytes(), 0o600).map_err(|error| error.to_string())
+    }
+}
+
+/// Writes the tags into `host.toml`, if they are others. Whether they were.
+///
+/// # Errors
+/// In words; the old file stays.
+pub fn tags(path: &Path, state: &State) -> Result<bool, String> {
+    let settings = Settings::load(path)?;
+    let tags = enrol::parse_tags(&state.tags)?;
+    if settings.name.as_str() != state.name {
+        return Err(format!("the service calls this host {:?}, but it is {:?}", state.name, settings.name.as_str()));
+    }
+    if settings.tags == tags {
+        return Ok(false);
+    }
+    let before = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path:?}: {error}"))?;
+    let after = texts::renamed(&before, &settings.name, &tags)?;
+    durable::replace(path, after.as_bytes(), 0o644).map_err(|error| error.to_string())?;
+    Ok(true)
+}
+
+/// Installs host certificates that are others than those that are there. Whether any was.
+///
+/// # Errors
+/// In words, for the first that could not be written.
+pub fn certificates(folder: &Path, lines: &[String], keys: &[HostKey], settings: &Settings) -> Result<bool, String> {
+    let mut has_changed = false;
+    for line in lines {
+        let Some((path, text)) = certificate(folder, line, keys, settings) else { continue };
+        // A certificate that sshd is not told to show is of no use; `host enrol` anew tells it.
+        if !path.exists() || std::fs::read_to_string(&path).is_ok_and(|now| now == text) {
+            continue;
+        }
+        durable::replace(&path, text.as_bytes(), 0o644).map_err(|error| error.to_string())?;
+        has_changed = true;
+    }
+    Ok(has_changed)
+}
+
+/// Where a certificate goes, if it is one of this host's.
+fn certificate(folder: &Path, line: &str, keys: &[HostKey], settings: &Settings) -> Option<(PathBuf, String)> {
+    let certificate = Certificate::parse_openssh(line.trim()).ok()?;
+    let tbs = certificate.tbs();
+    let key = keys.iter().find(|key| key.key.public_key() == tbs.subject())?;
+    let is_ours =
+        tbs.purpose() == Purpose::Host && tbs.fields().principals.contains(&Principal::of_host(&settings.name));
+    let name = Path::new(&places::certificate_of(&key.path)).file_name()?.to_owned();
+    is_ours.then(|| (folder.join(name), format!("{}\n", certificate.to_openssh())))
+}
+
+/// Whether a host certificate that is there is past the half of its time, or past it altogether.
+#[must_use]
+pub fn is_renewal_due(folder: &Path, keys: &[HostKey], now: Timestamp) -> bool {
+    let is_due = |key: &HostKey| {
+        let name = Path::new(&places::certificate_of(&key.path)).file_name().map(|name| folder.join(name));
+        let text = name.and_then(|path| std::fs::read_to_string(path).ok());
+        let certificate = text.and_then(|text| Certificate::parse_openssh(text.trim()).ok());
+        certificate.is_some_and(|certificate| {
+            let window = certificate.tbs().fields().window;
+            now.unix() >= window.start().unix().saturating_add(window.seconds() / 2)
+        })
+    };
+    keys.iter().any(is_due)
+}
+
+/// What the service grants on this host.
+///
+/// # Errors
+/// When something in it is not what it should be; then nothing of it is believed.
+pub fn granted(grants: &[Grant]) -> Result<Granted, String> {
+    let mut all = Granted::default();
+    for grant in grants {
+        let told = |why: &dyn std::fmt::Display| format!("the service names a grant that is none: {why}");
+        let request = RequestId::parse(&grant.request).map_err(|why| told(&why))?;
+        let serial = Serial::new(grant.serial).map_err(|why| told(&why))?;
+        let until = Timestamp::parse(&grant.until).map_err(|why| told(&why))?;
+        if grant.is_ended {
+            all.serials.insert(serial);
+            all.over.insert(request);
+        } else {
+            let end = all.ends.entry(request).or_insert(until);
+            *end = until.max(*end);
+        }
+    }
+    // Ended is ended, whatever else is said of the request.
+    all.ends.retain(|request, _| !all.over.contains(request));
+    Ok(all)
+}
+
+/// Writes the ended list, if it says anything else now. Whether it did.
+///
+/// # Errors
+/// In words; the old list stays.
+pub fn ended_list(settings: &Settings, granted: &Granted) -> Result<bool, String> {
+    ended::write(&settings.ended, &granted.serials)
+}

@@ -1,0 +1,386 @@
+//! `hallpass host run`: the one process beside sshd that talks to the service.
+//!
+//! What for: it keeps trust bundle, host certificates, ended list and tags as the service has them, moves the ends of sessions as the service
+//! says, and reports. By push: an event says that something has changed; where events can't be had, the service is asked every few
+//! seconds, which costs it little.
+//!
+//! What not: no login and no end of a session waits for this. Killed, or cut off for days, it leaves the host as safe as its clock; what
+//! happened meanwhile is in the spool, and is reported later.
+//!
+//! Invariants: what the service says is checked as a whole before any of it is used ([`install`]); there is always a pause before a call is
+//! tried again ([`pace`]); an event leaves the spool only when the service says that it is in the log.
+
+pub mod install;
+mod notify;
+mod pace;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use tokio::time::Instant;
+
+use self::install::{Granted, Installer};
+use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_EVERY, STATE_EVERY, spread};
+use super::check_in::{self, Proof};
+use super::contact::Contact;
+use super::facts::{self, HostKey};
+use super::leave::open_link;
+use super::link::Link;
+use super::places::{self, CHECK_ACCOUNT, Root};
+use super::plan::Facts;
+use super::programs;
+use super::sshd::{Sshd, Told};
+use crate::client::{Client, ClientError, EventStream};
+use crate::host::process::Process;
+use crate::host::sessions::Sessions;
+use crate::host::settings::{self, Settings};
+use crate::host::spool::Spool;
+use crate::ssh::bundle::Bundle;
+use crate::time::{Clock as _, SystemClock};
+use crate::wire::host::State;
+
+/// How often to ask where no events come.
+const POLL_EVERY: Duration = Duration::from_secs(4);
+
+/// A stream that ends sooner than this was none.
+const STREAM_LASTS: Duration = Duration::from_secs(10);
+
+/// How long starting watchers again may take.
+const TEND_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the daemon has to say: one line each, for the machine's log.
+pub type Say<'a> = &'a dyn Fn(&str);
+
+/// The daemon at work.
+struct Daemon<'a> {
+    say: Say<'a>,
+    sshd: Sshd,
+    link: Link,
+    keys: Vec<HostKey>,
+    installer: Installer,
+    program: PathBuf,
+    /// The state that was put in place last.
+    etag: Option<String>,
+    /// Whether the service has said that there is another one.
+    is_stale: bool,
+    bundle: Option<Bundle>,
+    proof: Proof,
+    /// What the proof was made with.
+    proven: Option<(Instant, String)>,
+    stream: Option<(EventStream, Instant)>,
+    pause: Pause,
+    due: Due,
+    /// How it stands with the service; what is wrong is said once.
+    contact: Contact,
+}
+
+/// When what is due.
+struct Due {
+    connect: Instant,
+    look: Instant,
+    state: Instant,
+    check_in: Instant,
+    renew: Instant,
+}
+
+/// Runs until `stop` is done.
+///
+/// # Errors
+/// When the host is not enrolled, or its files can't be read.
+pub async fn run(
+    reload: Option<String>,
+    socket: Option<&str>,
+    say: Say<'_>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
+    let mut daemon = Daemon::open(reload, say).await?;
+    daemon.tend(true).await;
+    notify::notify(socket, "READY=1");
+    say(&format!("looking after {} for {}", daemon.link.name(), daemon.link.server().url));
+    tokio::pin!(stop);
+    loop {
+        daemon.work().await;
+        tokio::select! {
+            () = &mut stop => break,
+            () = daemon.wait() => {}
+        }
+    }
+    notify::notify(socket, "STOPPING=1");
+    Ok(())
+}
+
+impl<'a> Daemon<'a> {
+    async fn open(reload: Option<String>, say: Say<'a>) -> Result<Self, String> {
+        let root = Root::default();
+        let sshd = Sshd::find(reload)?;
+        let (link, service) = open_link(&sshd).await?;
+        let settings = Settings::load(Path::new(settings::PATH))?;
+        let facts = Facts { effective: sshd.effective(CHECK_ACCOUNT).await?, ..Facts::default() };
+        let keys = facts::host_keys(&root, &facts)?;
+        Spool::at(&settings.spool).create()?;
+        let daemon = Process::own().map_err(|error| format!("cannot look at our own process: {error}"))?;
+        let now = Instant::now();
+        Ok(Self {
+            say,
+            sshd,
+            link,
+            keys,
+            installer: Installer {
+                trust: settings.trust,
+                version: root.path(places::MEMORY).join("bundle-version"),
+                log_key: service.log_key,
+            },
+            program: std::env::current_exe().map_err(|error| format!("cannot find our own program: {error}"))?,
+            etag: None,
+            is_stale: true,
+            bundle: None,
+            proof: Proof::default(),
+            proven: None,
+            stream: None,
+            pause: Pause::default(),
+            due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
+            contact: Contact { daemon, answered: None, checked_in: None, trouble: None },
+        })
+    }
+
+    /// Everything that is due.
+    async fn work(&mut self) {
+        let now = Instant::now();
+        if now >= self.due.look {
+            self.due.look = now + LOOK_EVERY;
+            self.tend(false).await;
+            if self.contact.trouble.is_none() && report::is_waiting() {
+                self.due.connect = now;
+            }
+        }
+        if now < self.due.connect {
+            return;
+        }
+        match self.talk().await {
+            Ok(()) => {
+                if self.contact.trouble.take().is_some() {
+                    (self.say)("the service answers again");
+                }
+                self.contact.answered = Some(SystemClock.now());
+                self.save_contact();
+                self.pause.reset();
+            }
+            Err(why) => self.complain(why),
+        }
+    }
+
+    /// Something kept us from the service: a pause, and one line for each new reason.
+    fn complain(&mut self, why: String) {
+        self.stream = None;
+        self.due.connect = Instant::now() + self.pause.next(random());
+        if self.contact.trouble.as_ref() != Some(&why) {
+            (self.say)(&why);
+            self.contact.trouble = Some(why);
+            self.save_contact();
+        }
+    }
+
+    fn save_contact(&self) {
+        if let Err(why) = self.contact.save() {
+            (self.say)(&why);
+        }
+    }
+
+    /// One round with the service.
+    async fn talk(&mut self) -> Result<(), String> {
+        let told = |error: ClientError| error.to_string();
+        // First the stream, then the state: what changes in between comes as an event.
+        if self.stream.is_none() {
+            self.stream = self.link.events().await.ok().map(|stream| (stream, Instant::now()));
+            self.is_stale = true;
+        }
+        if self.is_stale || Instant::now() >= self.due.state {
+            let state = match self.etag.clone() {
+                Some(etag) => self.link.changed_state(&etag).await.map_err(told)?,
+                None => Some(self.link.state().await.map_err(told)?),
+            };
+            if let Some(state) = state {
+                self.put_in_place(&state).await;
+                self.etag = Some(state.etag);
+            }
+            self.is_stale = false;
+            self.due.state = Instant::now() + spread(STATE_EVERY, random());
+        }
+        self.report().await.map_err(told)?;
+        self.renew().await;
+        if Instant::now() >= self.due.check_in {
+            self.check_in().await.map_err(told)?;
+        }
+        let pause = Instant::now() + spread(POLL_EVERY, random());
+        self.due.connect = if self.stream.is_some() { self.due.state.min(self.due.check_in) } else { pause };
+        Ok(())
+    }
+
+    /// Puts a new state in place. What can't be is said, and does not keep the rest from being so.
+    async fn put_in_place(&mut self, state: &State) {
+        match self.installer.bundle(&state.bundle.text) {
+            Ok((bundle, is_new)) => {
+                if is_new {
+                    (self.say)(&format!("the trust bundle is now version {}", bundle.version()));
+                    self.due.check_in = Instant::now();
+                }
+                self.bundle = Some(bundle);
+            }
+            Err(why) => (self.say)(&why),
+        }
+        let settings_path = Path::new(settings::PATH);
+        match install::tags(settings_path, state) {
+            Ok(true) => (self.say)("the tags of this host have changed"),
+            Ok(false) => {}
+            Err(why) => (self.say)(&why),
+        }
+        match Settings::load(settings_path) {
+            Ok(settings) => {
+                self.put_certificates(&state.certificates, &settings).await;
+                match install::granted(&state.grants) {
+                    Ok(granted) => self.put_grants(&granted, &settings),
+                    Err(why) => (self.say)(&why),
+                }
+            }
+            Err(why) => (self.say)(&why),
+        }
+        if state.is_retired {
+            (self.say)(
+                "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
+            );
+        }
+    }
+
+    /// Ends and ends of sessions as the service has them.
+    fn put_grants(&self, granted: &Granted, settings: &Settings) {
+        match install::ended_list(settings, granted) {
+            Ok(true) if !granted.serials.is_empty() => {
+                (self.say)(&format!("{} certificates are over before their time", granted.serials.len()));
+            }
+            Ok(_) => {}
+            Err(why) => (self.say)(&why),
+        }
+        let sessions = match Sessions::open(settings, &self.program) {
+            Ok(sessions) => sessions,
+            Err(why) => return (self.say)(&why),
+        };
+        let told = |what: &str, request: &dyn std::fmt::Display, done: Result<usize, String>| match done {
+            Ok(0) => {}
+            Ok(count) => (self.say)(&format!("request {request}: {count} sessions {what}")),
+            Err(why) => (self.say)(&why),
+        };
+        for request in &granted.over {
+            told("end now", request, sessions.end(request));
+        }
+        for (request, end) in &granted.ends {
+            told(&format!("go on until {end}"), request, sessions.rearm(request, *end));
+        }
+    }
+
+    /// Host certificates; sshd reads them when it is told to.
+    async fn put_certificates(&self, lines: &[String], settings: &Settings) {
+        match install::certificates(Path::new(places::SSHD_FOLDER), lines, &self.keys, settings) {
+            Ok(false) => {}
+            Ok(true) => match self.sshd.reload().await {
+                Ok(Told::By(how)) => (self.say)(&format!("new host certificates are in place ({how})")),
+                Ok(Told::NotRunning) => (self.say)("new host certificates are in place; sshd does not run"),
+                Err(why) => (self.say)(&format!("new host certificates are there, but sshd was not told: {why}")),
+            },
+            Err(why) => (self.say)(&why),
+        }
+    }
+
+    /// Asks for new host certificates when half of their time is over.
+    async fn renew(&mut self) {
+        let now = Instant::now();
+        let is_due = install::is_renewal_due(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
+        if now < self.due.renew || !is_due {
+            return;
+        }
+        self.due.renew = now + RENEW_EVERY;
+        match self.link.certificates(&self.keys).await {
+            Ok(lines) => match Settings::load(Path::new(settings::PATH)) {
+                Ok(settings) => self.put_certificates(&lines, &settings).await,
+                Err(why) => (self.say)(&why),
+            },
+            Err(error) => (self.say)(&format!("host certificates were not renewed: {error}")),
+        }
+    }
+
+    async fn check_in(&mut self) -> Result<(), ClientError> {
+        if let Some(bundle) = self.bundle.clone() {
+            self.prove(&bundle).await;
+        }
+        let report = check_in::report(&self.sshd, &self.link, &self.proof).await;
+        self.link.check_in(&report).await?;
+        self.contact.checked_in = Some(SystemClock.now());
+        self.due.check_in = Instant::now() + spread(CHECK_IN_EVERY, random());
+        Ok(())
+    }
+
+    /// Logs in to itself, if bundle or sshd are others than at the last proof, or that is a day ago.
+    async fn prove(&mut self, bundle: &Bundle) {
+        let effective = self.sshd.effective(CHECK_ACCOUNT).await;
+        let with = format!("{} {effective:?}", bundle.version());
+        let is_fresh = self.proven.as_ref().is_some_and(|(at, before)| *before == with && at.elapsed() < PROVE_EVERY);
+        if is_fresh && self.proof.problem.is_none() {
+            return;
+        }
+        self.proof = check_in::prove(&self.sshd, &mut self.link, bundle, &self.keys).await;
+        if let Some(why) = &self.proof.problem {
+            (self.say)(&format!("this host cannot log in to itself: {why}"));
+        }
+        self.proven = Some((Instant::now(), with));
+    }
+
+    /// Starts watchers again where one is gone: by a process of its own, which can't leave us children to reap.
+    async fn tend(&self, is_first: bool) {
+        let Ok(settings) = Settings::load(Path::new(settings::PATH)) else { return };
+        let sessions = Sessions::open(&settings, &self.program);
+        let is_needed = match &sessions {
+            Ok(sessions) => sessions.list().iter().any(|session| !session.is_watched),
+            Err(_) => is_first,
+        };
+        if !is_needed {
+            return;
+        }
+        match programs::run(&self.program, &["host", "tend"], TEND_WITHIN).await {
+            Ok(ran) if ran.code == Some(0) => (self.say)(ran.output.trim()),
+            Ok(ran) => (self.say)(&format!("sessions could not be looked after: {}", ran.complaint())),
+            Err(why) => (self.say)(&why),
+        }
+    }
+
+    /// Until something may be due: an event, or the next look.
+    async fn wait(&mut self) {
+        let pause = tokio::time::sleep_until(self.due.connect.min(self.due.look).max(Instant::now() + MINIMUM));
+        let Some((stream, since)) = &mut self.stream else { return pause.await };
+        let since = *since;
+        tokio::select! {
+            () = pause => {}
+            data = Client::next_data(stream) => match data {
+                Ok(Some(_)) => {
+                    self.is_stale = true;
+                    self.due.connect = Instant::now();
+                }
+                // It ended, or says nothing any more.
+                Ok(None) | Err(_) => {
+                    self.stream = None;
+                    let lasted = since.elapsed() > STREAM_LASTS;
+                    self.due.connect = Instant::now() + if lasted { MINIMUM } else { self.pause.next(random()) };
+                }
+            }
+        }
+    }
+}
+
+/// The shortest pause between two rounds, whatever is due.
+const MINIMUM: Duration = Duration::from_millis(50);
+
+fn random() -> u32 {
+    // Without randomness all hosts come at once, which the service bears.
+    SysRng.try_next_u32().unwrap_or(0)
+}

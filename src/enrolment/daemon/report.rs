@@ -1,0 +1,74 @@
+//! Reports what happened to sessions, and forgets what the service has taken.
+
+use std::path::Path;
+
+use super::Daemon;
+use crate::client::ClientError;
+use crate::host::event::Event;
+use crate::host::settings::{self, Settings};
+use crate::host::spool::Spool;
+use crate::wire::host::SessionEvent;
+
+/// How many are reported at once; the service takes 256.
+const BATCH: usize = 128;
+
+/// How many batches in one round, so that nothing else has to wait for a long spool.
+const ROUNDS: usize = 8;
+
+/// Whether anything waits to be reported.
+pub(super) fn is_waiting() -> bool {
+    let settings = Settings::load(Path::new(settings::PATH));
+    settings.is_ok_and(|settings| !Spool::at(&settings.spool).events(1).is_empty())
+}
+
+impl Daemon<'_> {
+    /// Reports what is in the spool.
+    ///
+    /// # Errors
+    /// [`ClientError`], when the service can't be asked now; everything is still in the spool then.
+    pub(super) async fn report(&mut self) -> Result<(), ClientError> {
+        let Ok(settings) = Settings::load(Path::new(settings::PATH)) else { return Ok(()) };
+        let spool = Spool::at(&settings.spool);
+        let mut size = BATCH;
+        for _ in 0..ROUNDS {
+            let events = spool.events(size);
+            if events.is_empty() {
+                break;
+            }
+            match self.link.report(events.iter().map(wire).collect()).await {
+                Ok(taken) => taken.iter().for_each(|id| spool.remove(id)),
+                // One of them is not what the service takes: find it, and don't let it stand in front of the others.
+                Err(error) if is_refused(&error) => match events.as_slice() {
+                    [event] => {
+                        (self.say)(&format!("the service does not take {}: {error}", event.id));
+                        spool.remove(&event.id);
+                        size = BATCH;
+                    }
+                    _ => size = 1,
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the service will never take it: not a matter of time, load or login.
+fn is_refused(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem(problem) if matches!(problem.status, 400 | 413 | 422))
+}
+
+fn wire(event: &Event) -> SessionEvent {
+    let Event { id, kind, serial, key_id, ca, account, from, at, why } = event;
+    SessionEvent {
+        id: id.clone(),
+        kind: kind.word().to_owned(),
+        serial: serial.number(),
+        key_id: key_id.as_str().to_owned(),
+        ca: ca.to_string(),
+        account: account.to_string(),
+        from: from.clone(),
+        at: at.to_string(),
+        why: why.clone(),
+    }
+}

@@ -1,0 +1,409 @@
+//! `hallpass host enrol`: look, plan, ask, write, prove; or take everything back.
+//!
+//! Order, and what a crash leaves behind: nothing is touched before the service has said yes (a join token that was spent then is no
+//! loss: the same host key may come again without one). From [`Memory::begin`] on, the next `enrol` or `leave` takes back whatever was
+//! done; until [`Memory::keep`], which is after sshd has really let the host log in to itself.
+//!
+//! Invariants: what is carried out is what was shown, but for what only the service tells (its CA keys and host certificates). A
+//! trust bundle that the log key has not signed is not written.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+
+use super::back::{self, Left};
+use super::check_in::{self, Proof};
+use super::facts::{self, HostKey};
+use super::ledger::Ledger;
+use super::link::{Joining, Link};
+use super::memory::{Memory, Standing, Which};
+use super::places::{self, Root};
+use super::plan::{self, Facts, Obstacle, Plan, Risk, Wish, Write};
+use super::service_file::ServiceFile;
+use super::sshd::Sshd;
+use super::{about, diff, machine};
+use crate::client::{ClientError, Server};
+use crate::fail;
+use crate::name::{HostName, TagKey, TagValue};
+use crate::note::NoteVerifier;
+use crate::ssh::bundle::Bundle;
+use crate::wire::host as wire;
+
+/// How long sshd may take until it listens again after it was told to read its configuration. Our own choice.
+const LISTEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often to look whether it does.
+const LISTEN_LOOK: Duration = Duration::from_millis(200);
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// The service.
+    pub server: Server,
+    /// The join token; none for a host that has joined before.
+    pub token: Option<SecretString>,
+    /// The log key, where it is known beforehand.
+    pub log_key: Option<NoteVerifier>,
+    /// What the host shall be called.
+    pub name: HostName,
+    /// Its tags.
+    pub tags: Vec<(TagKey, TagValue)>,
+    /// Further names of its host certificate.
+    pub names: Vec<HostName>,
+    /// Whether sessions shall end with their windows.
+    pub has_guard: bool,
+    /// Whether another CA may be replaced.
+    pub may_replace: bool,
+    /// How sshd is told to read its configuration again, where it is not as usual.
+    pub reload: Option<String>,
+    /// This program, as sshd and PAM are to run it.
+    pub program: PathBuf,
+}
+
+/// Why it was not done.
+#[derive(Debug)]
+pub enum Stop {
+    /// These are in the way; nothing was changed.
+    Obstacles(Vec<Obstacle>),
+    /// Something can't be found out or done; nothing was changed.
+    Unable(String),
+    /// The service said no or can't be reached; nothing was changed.
+    Service(ClientError),
+    /// It was done and did not hold; everything was taken back, but for what is left.
+    TakenBack {
+        /// Why it did not hold.
+        why: String,
+        /// What could not be taken back; the next `enrol` or `leave` tries again.
+        left: Left,
+    },
+}
+
+impl From<ClientError> for Stop {
+    fn from(error: ClientError) -> Self {
+        Self::Service(error)
+    }
+}
+
+/// A plan that can be shown, asked about and carried out.
+#[derive(Debug)]
+pub struct Prepared {
+    request: Request,
+    sshd: Sshd,
+    memory: Memory,
+    facts: Facts,
+    keys: Vec<HostKey>,
+    plan: Plan,
+    accounts: Vec<String>,
+    /// What an earlier, unfinished enrolment left and that was taken back first.
+    pub recovered: bool,
+    _lock: Lock,
+}
+
+/// What would be done to one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The file.
+    pub path: String,
+    /// Its change, line by line; `None` for what only the service tells.
+    pub diff: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Done {
+    /// What the service knows of the host.
+    pub state: wire::State,
+    /// Fingerprints of the CA keys with which the host has logged in to itself.
+    pub proven: Vec<String>,
+    /// How many host certificates were installed.
+    pub certificates: usize,
+    /// Whether the daemon was started; else somebody has to.
+    pub has_daemon: bool,
+    /// What did not work and does not matter for logins.
+    pub notes: Vec<String>,
+}
+
+/// Nobody else enrols or leaves at the same time.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "it holds the lock until it is dropped")] std::fs::File);
+
+impl Lock {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub fn take() -> Result<Self, String> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = "/run/hallpass-enrolment.lock";
+        let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow).open(path);
+        let file = file.map_err(|error| format!("cannot open {path}: {error}"))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(file)),
+            Err(_) => Err("another `hallpass host enrol` or `leave` is at work here".to_owned()),
+        }
+    }
+}
+
+/// Looks and plans. Changes nothing, unless an earlier enrolment was cut short: that is taken back first.
+///
+/// # Errors
+/// [`Stop`].
+pub async fn prepare(request: Request, is_dry: bool) -> Result<Prepared, Stop> {
+    let root = Root::default();
+    let lock = Lock::take().map_err(Stop::Unable)?;
+    let sshd = Sshd::find(request.reload.clone()).map_err(Stop::Unable)?;
+    let memory = Memory::new(&root);
+    let recovered = recover(&memory, &sshd, is_dry).await?;
+    sshd.test()
+        .await
+        .map_err(|why| Stop::Unable(format!("sshd's configuration is broken before anything is done: {why}")))?;
+    let facts = facts::gather(&root, &sshd, &request.program).await.map_err(Stop::Unable)?;
+    let keys = facts::host_keys(&root, &facts).map_err(Stop::Unable)?;
+    let wish = wish(&request, &[], None, request.log_key.as_ref());
+    let plan = plan::plan(&facts, &wish).map_err(Stop::Obstacles)?;
+    let mut accounts = Vec::new();
+    for account in &plan.accounts {
+        if !machine::has_account(account).await.map_err(Stop::Unable)? {
+            accounts.push((*account).to_owned());
+        }
+    }
+    Ok(Prepared { request, sshd, memory, facts, keys, plan, accounts, recovered, _lock: lock })
+}
+
+/// Takes back what was cut short. Whether there was something.
+async fn recover(memory: &Memory, sshd: &Sshd, is_dry: bool) -> Result<bool, Stop> {
+    let Standing::Unfinished(change) = memory.standing().map_err(Stop::Unable)? else { return Ok(false) };
+    if is_dry {
+        let why = "an earlier enrolment was cut short; run `hallpass host enrol` or `hallpass host leave`, which takes it back";
+        return Err(Stop::Unable(why.to_owned()));
+    }
+    let left = back::take_back(memory, Which::Change, &change, sshd).await;
+    if !left.is_empty() {
+        return Err(Stop::TakenBack { why: "an earlier enrolment was cut short".to_owned(), left });
+    }
+    memory.forget_change().map_err(Stop::Unable)?;
+    Ok(true)
+}
+
+fn wish(request: &Request, certificates: &[String], bundle: Option<String>, log_key: Option<&NoteVerifier>) -> Wish {
+    let service = log_key.map(|log_key| ServiceFile { server: request.server.clone(), log_key: log_key.clone() });
+    Wish {
+        name: request.name.clone(),
+        tags: request.tags.iter().cloned().collect(),
+        has_guard: request.has_guard,
+        may_replace: request.may_replace,
+        certificates: certificates.to_vec(),
+        service: service.map(|service| service.to_text()),
+        bundle,
+    }
+}
+
+impl Prepared {
+    /// What would be done to files, in order.
+    #[must_use]
+    pub fn files(&self) -> Vec<Shown> {
+        let root = Root::default();
+        let shown = |write: &Write| {
+            let now = std::fs::read_to_string(root.path(&write.path)).unwrap_or_default();
+            Shown { path: write.path.clone(), diff: write.text.as_ref().map(|text| diff::diff(&now, text)) }
+        };
+        self.plan.writes.iter().map(shown).filter(|shown| shown.diff.as_deref() != Some("")).collect()
+    }
+
+    /// Accounts that would be made.
+    #[must_use]
+    pub fn accounts(&self) -> &[String] {
+        &self.accounts
+    }
+
+    /// What stays open beside us, or surprises.
+    #[must_use]
+    pub fn risks(&self) -> &[Risk] {
+        &self.plan.risks
+    }
+
+    /// Whether the daemon would be started.
+    #[must_use]
+    pub const fn has_unit(&self) -> bool {
+        self.plan.has_unit
+    }
+
+    /// The host keys that the service would learn, by file.
+    pub fn host_keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| key.path.as_str())
+    }
+
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub async fn carry_out(mut self) -> Result<Done, Stop> {
+        let mut link = self.link()?;
+        let about = about::about(&self.sshd).await;
+        let state = self.join(&mut link, about).await?;
+        let log_key = self.log_key(&link)?;
+        let bundle = Bundle::open(&state.bundle.text, &log_key)
+            .map_err(|why| Stop::Unable(format!("the service's trust bundle can't be believed: {why}")))?;
+        let mut notes = Vec::new();
+        let certificates = self.certificates(&mut link, &mut notes).await;
+        let paths: Vec<String> = certificates.iter().map(|write| write.path.clone()).collect();
+        let mut wish = wish(&self.request, &paths, Some(state.bundle.text.clone()), Some(&log_key));
+        wish.tags = parse_tags(&state.tags).map_err(Stop::Unable)?;
+        self.plan = plan::plan(&self.facts, &wish).map_err(Stop::Obstacles)?;
+        // Before what tells sshd to look for them.
+        self.plan.writes.splice(0..0, certificates);
+        let id = check_in::random_id().map_err(Stop::Unable)?;
+        let change =
+            self.memory.begin(&id, &self.plan.writes, &self.accounts, self.plan.has_unit).map_err(Stop::Unable)?;
+        match self.write_and_prove(&change, &mut link, &bundle).await {
+            Ok(proven) => {
+                let has_daemon = self.start_daemon(&mut notes).await;
+                let report = check_in::report(&self.sshd, &link, &proven).await;
+                if let Err(why) = check_in::send(&mut link, report).await {
+                    notes.push(format!(
+                        "the first check-in did not reach the service; the daemon will go on trying: {why}"
+                    ));
+                }
+                let proven = proven.keys.into_iter().collect();
+                Ok(Done { state, proven, certificates: paths.len(), has_daemon, notes })
+            }
+            Err(why) => Err(self.take_back(&change, why).await),
+        }
+    }
+
+    /// The line, with the first host key as the host's identity.
+    fn link(&self) -> Result<Link, Stop> {
+        let identity = facts::host_keys(&Root::default(), &self.facts).map_err(Stop::Unable)?.into_iter().next();
+        let identity = identity.ok_or_else(|| Stop::Unable("there is no host key".to_owned()))?;
+        Ok(Link::new(self.request.server.clone(), self.request.name.clone(), identity))
+    }
+
+    /// Joins with the token, or comes back with the host key alone.
+    async fn join(&self, link: &mut Link, about: wire::About) -> Result<wire::State, Stop> {
+        let Some(token) = &self.request.token else {
+            link.log_in().await?;
+            return Ok(link.state().await?);
+        };
+        let tags = self.request.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let names = self.request.names.iter().map(ToString::to_string).collect();
+        let enrolled = link.enrol(Joining { token, tags, names, about }, &self.keys).await?;
+        Ok(enrolled.state)
+    }
+
+    /// The log key: the one that was given or is known, else the one that the service names now and is held to from now on.
+    fn log_key(&self, link: &Link) -> Result<NoteVerifier, Stop> {
+        if let Some(key) = &self.request.log_key {
+            return Ok(key.clone());
+        }
+        let named = link.log_key().and_then(|text| NoteVerifier::parse(text).ok());
+        named.ok_or_else(|| Stop::Unable("the service does not name its log key".to_owned()))
+    }
+
+    /// Host certificates, as far as the service makes any.
+    async fn certificates(&self, link: &mut Link, notes: &mut Vec<String>) -> Vec<Write> {
+        match link.certificates(&self.keys).await {
+            Ok(lines) => {
+                let pairs = self.keys.iter().zip(lines);
+                let write = |(key, line): (&HostKey, String)| Write {
+                    path: places::certificate_of(&key.path),
+                    text: Some(format!("{}\n", line.trim())),
+                    is_ours: true,
+                };
+                pairs.filter(|(key, line)| check_in::is_certificate_of(line, key.key.public_key())).map(write).collect()
+            }
+            Err(error) => {
+                notes.push(format!("no host certificates: {error}"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// From here on there is something to take back.
+    async fn write_and_prove(&self, change: &Ledger, link: &mut Link, bundle: &Bundle) -> Result<Proof, String> {
+        for account in &change.accounts {
+            machine::add_account(account).await?;
+            fail::point("enrolment.account.made");
+        }
+        for write in &self.plan.writes {
+            self.memory.write(change, write)?;
+        }
+        self.sshd.test().await.map_err(|why| format!("sshd does not take its new configuration: {why}"))?;
+        self.check_effective().await?;
+        self.sshd.reload().await?;
+        fail::point("enrolment.sshd.reloaded");
+        let proof = self.prove(link, bundle).await?;
+        fail::point("enrolment.login.proven");
+        self.memory.keep(change)?;
+        Ok(proof)
+    }
+
+    /// What sshd makes of it must be what was meant.
+    async fn check_effective(&self) -> Result<(), String> {
+        for account in [places::CHECK_ACCOUNT, "root"] {
+            let effective = self.sshd.effective(account).await?;
+            let command = effective.some("authorizedprincipalscommand").unwrap_or_default();
+            let is_ours = effective.is("trustedusercakeys", places::TRUST)
+                && command.starts_with(&self.facts.program)
+                && effective.is("authorizedprincipalscommanduser", places::PRINCIPALS_ACCOUNT);
+            if !is_ours {
+                let found = effective.one("trustedusercakeys").unwrap_or("none");
+                return Err(format!(
+                    "for {account}, sshd still goes by other lines than ours (TrustedUserCAKeys {found})"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs in to itself with each CA key; the first try waits until sshd listens again.
+    async fn prove(&self, link: &mut Link, bundle: &Bundle) -> Result<Proof, String> {
+        let began = Instant::now();
+        loop {
+            let proof = check_in::prove(&self.sshd, link, bundle, &self.keys).await;
+            match &proof.problem {
+                None => return Ok(proof),
+                Some(_) if proof.may_pass && began.elapsed() < LISTEN_WITHIN => {
+                    tokio::time::sleep(LISTEN_LOOK).await;
+                }
+                Some(why) => return Err(format!("the host could not log in to itself: {why}")),
+            }
+        }
+    }
+
+    async fn start_daemon(&self, notes: &mut Vec<String>) -> bool {
+        if !self.plan.has_unit {
+            return false;
+        }
+        match machine::start_unit().await {
+            Ok(()) => true,
+            Err(why) => {
+                notes.push(format!("the daemon was not started: {why}"));
+                false
+            }
+        }
+    }
+
+    async fn take_back(&self, change: &Ledger, why: String) -> Stop {
+        let mut left = back::take_back(&self.memory, Which::Change, change, &self.sshd).await;
+        if left.is_empty() {
+            left.extend(self.memory.forget_change().err());
+        }
+        Stop::TakenBack { why, left }
+    }
+}
+
+/// Tags as the service has them.
+///
+/// # Errors
+/// When one is none.
+pub fn parse_tags(tags: &[String]) -> Result<std::collections::BTreeMap<TagKey, TagValue>, String> {
+    let parse = |text: &String| {
+        let wrong = || format!("the service names a tag that is none: {text:?}");
+        let (key, value) = text.split_once('=').ok_or_else(wrong)?;
+        Ok((TagKey::parse(key).map_err(|_| wrong())?, TagValue::parse(value).map_err(|_| wrong())?))
+    };
+    tags.iter().map(parse).collect()
+}

@@ -1,0 +1,204 @@
+//! sshd's configuration as text, and as sshd itself says it is. Pure.
+//!
+//! What for: enrolment must know where in `sshd_config` a line takes effect (the first value that sshd reads wins, a `Match` block
+//! comes on top), and what sshd makes of all of it (`sshd -T`).
+//!
+//! What not: no evaluation of our own. What counts is what `sshd -T` prints; the text only tells where to put a line and whom to name.
+
+use std::collections::BTreeMap;
+
+/// One line of `sshd_config` that says something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// From 1.
+    pub number: usize,
+    /// The keyword, in lower case.
+    pub keyword: String,
+    /// The rest, without quotes around it.
+    pub value: String,
+    /// The `Match` it stands in, as written.
+    pub block: Option<String>,
+}
+
+/// The lines of a configuration file.
+#[must_use]
+pub fn lines(text: &str) -> Vec<Line> {
+    let mut block: Option<String> = None;
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
+        let (keyword, rest) = line.split_at_checked(end).unwrap_or((line, ""));
+        let value = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=').trim_matches('"').to_owned();
+        let keyword = keyword.to_ascii_lowercase();
+        if keyword == "match" {
+            block = Some(value.clone()).filter(|criteria| !criteria.eq_ignore_ascii_case("all"));
+        }
+        found.push(Line { number: index.saturating_add(1), keyword, value, block: block.clone() });
+    }
+    found
+}
+
+/// Whether an `Include` with this value reads the file `name` in the folder `folder` (patterns of the file's name only, as
+/// distributions write them).
+#[must_use]
+pub fn includes(value: &str, folder: &str, name: &str) -> bool {
+    value.split_whitespace().any(|pattern| {
+        let pattern = pattern.trim_matches('"');
+        let full = if pattern.starts_with('/') { pattern.to_owned() } else { format!("/etc/ssh/{pattern}") };
+        let Some((of, file)) = full.rsplit_once('/') else { return false };
+        of == folder && is_match(file, name)
+    })
+}
+
+/// A pattern with `*` and `?`, as in the shell.
+fn is_match(pattern: &str, name: &str) -> bool {
+    let Some(first) = pattern.chars().next() else { return name.is_empty() };
+    let rest = pattern.strip_prefix(first).unwrap_or_default();
+    match first {
+        // A file whose name begins with a dot is none that sshd includes.
+        '*' => {
+            let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
+            ends.filter_map(|at| name.get(at..)).any(|tail| is_match(rest, tail))
+        }
+        _ => name
+            .chars()
+            .next()
+            .is_some_and(|c| (first == '?' || first == c) && is_match(rest, name.strip_prefix(c).unwrap_or_default())),
+    }
+}
+
+/// What sshd does: the output of `sshd -T`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effective(BTreeMap<String, Vec<String>>);
+
+impl Effective {
+    /// Parses it: a keyword in lower case and its value on each line.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in text.lines() {
+            let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
+            all.entry(keyword.to_ascii_lowercase()).or_default().push(value.trim().to_owned());
+        }
+        Self(all)
+    }
+
+    /// The one value of a keyword; the first, where there can be several. `None` also where sshd has no such keyword.
+    #[must_use]
+    pub fn one(&self, keyword: &str) -> Option<&str> {
+        self.0.get(keyword).and_then(|values| values.first()).map(String::as_str)
+    }
+
+    /// A keyword's value where there is one that says something: not `none`.
+    #[must_use]
+    pub fn some(&self, keyword: &str) -> Option<&str> {
+        self.one(keyword).filter(|value| !value.is_empty() && !value.eq_ignore_ascii_case("none"))
+    }
+
+    /// All values of a keyword that can stand there several times.
+    #[must_use]
+    pub fn all(&self, keyword: &str) -> &[String] {
+        self.0.get(keyword).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a keyword has this value, in any spelling.
+    #[must_use]
+    pub fn is(&self, keyword: &str, value: &str) -> bool {
+        self.one(keyword).is_some_and(|found| found.eq_ignore_ascii_case(value))
+    }
+}
+
+/// A release of OpenSSH: major and minor number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release(pub u32, pub u32);
+
+impl Release {
+    /// The first release whose sshd tells PAM by what a login proved itself: the floor for the guard.
+    pub const GUARD: Self = Self(7, 6);
+    /// The first release whose `sshd_config` knows `Include`.
+    pub const INCLUDE: Self = Self(8, 2);
+
+    /// Finds it in what a program says of itself: `OpenSSH_9.2p1 Debian-2+deb12u3, OpenSSL …`.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let (_, rest) = text.split_once("OpenSSH_")?;
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
+        Some(Self(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_as_sshd_reads_it() {
+        let text = "# Port 1\n\nPort 22\n  usepam=yes\nTrustedUserCAKeys\t\"/etc/a b\"\nMatch User git\n  PermitTTY no\nMatch all\nBanner x\n";
+        let found: Vec<(usize, String, String, Option<String>)> =
+            lines(text).into_iter().map(|line| (line.number, line.keyword, line.value, line.block)).collect();
+        let git = || Some("User git".to_owned());
+        let line = |number, keyword: &str, value: &str, block| (number, keyword.to_owned(), value.to_owned(), block);
+        assert_eq!(
+            found,
+            [
+                line(3, "port", "22", None),
+                line(4, "usepam", "yes", None),
+                line(5, "trustedusercakeys", "/etc/a b", None),
+                line(6, "match", "User git", git()),
+                line(7, "permittty", "no", git()),
+                line(8, "match", "all", None),
+                line(9, "banner", "x", None),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_include_is_recognised_by_its_folder_and_pattern() {
+        for (value, is_ours) in [
+            ("/etc/ssh/sshd_config.d/*.conf", true),
+            ("sshd_config.d/*.conf", true),
+            ("/etc/ssh/other /etc/ssh/sshd_config.d/*", true),
+            ("\"/etc/ssh/sshd_config.d/00-hallpass.conf\"", true),
+            ("/etc/ssh/sshd_config.d/0?-*.conf", true),
+            ("/etc/ssh/sshd_config.d/5*.conf", false),
+            ("/etc/ssh/*.conf", false),
+            ("", false),
+        ] {
+            assert_eq!(includes(value, "/etc/ssh/sshd_config.d", "00-hallpass.conf"), is_ours, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_sshd_says_is_read_with_lists_and_absent_values() {
+        let effective =
+            Effective::parse("port 22\nhostkey /a\nhostkey /b\ntrustedusercakeys none\nusepam yes\nbanner\n");
+        assert_eq!(effective.one("port"), Some("22"));
+        assert_eq!(effective.all("hostkey"), ["/a", "/b"]);
+        assert_eq!((effective.some("trustedusercakeys"), effective.some("banner")), (None, None));
+        assert!(effective.is("usepam", "YES") && !effective.is("permittunnel", "no"));
+    }
+
+    #[test]
+    fn releases_are_found_and_compared() {
+        for (text, release) in [
+            ("OpenSSH_9.2p1 Debian-2+deb12u3, OpenSSL 3.0.22", Some(Release(9, 2))),
+            ("unknown option -- V\nOpenSSH_8.0p1, OpenSSL 1.1.1k\nusage: sshd", Some(Release(8, 0))),
+            ("OpenSSH_10.0p2", Some(Release(10, 0))),
+            ("dropbear 2022.83", None),
+            ("OpenSSH_x", None),
+        ] {
+            assert_eq!(Release::find(text), release, "{text}");
+        }
+        assert!(Release(10, 0) > Release::INCLUDE && Release(7, 4) < Release::GUARD);
+    }
+}

@@ -1,0 +1,168 @@
+//! The texts of the files that enrolment writes. Pure.
+//!
+//! Invariants: what goes into a configuration file is a parsed name or a path of ours, never text from outside as it came (SECURITY row
+//! 5); each file says who wrote it and what takes it away.
+
+use std::collections::BTreeMap;
+
+use super::places::{self, CHECK_ACCOUNT, PRINCIPALS_ACCOUNT};
+use super::plan::{Facts, Wish};
+use crate::host::settings::{self, Settings};
+use crate::name::{HostName, TagKey, TagValue};
+
+/// The first line of every file that is ours.
+const HEADER: &str =
+    "# Written by `hallpass host enrol`; `hallpass host leave` takes it back. Do not edit: it is written anew.";
+
+/// Around what stands in a file of others.
+const BEGIN: &str = "# begin hallpass: written by `hallpass host enrol`, taken out by `hallpass host leave`";
+const END: &str = "# end hallpass";
+
+/// Log levels that say less than VERBOSE, at which sshd names the certificate of a login that it refuses.
+const TERSE: [&str; 4] = ["QUIET", "FATAL", "ERROR", "INFO"];
+
+/// sshd's lines.
+#[must_use]
+pub fn sshd(facts: &Facts, wish: &Wish, has_match: bool) -> String {
+    let mut text = format!("{HEADER}\n");
+    let mut add = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    add(format!("TrustedUserCAKeys {}", places::TRUST));
+    add("AuthorizedPrincipalsFile none".to_owned());
+    add(format!(
+        "AuthorizedPrincipalsCommand {} host principals --user=%u --serial=%s --key-id=%i --cert=%k",
+        facts.program
+    ));
+    add(format!("AuthorizedPrincipalsCommandUser {PRINCIPALS_ACCOUNT}"));
+    for certificate in &wish.certificates {
+        add(format!("HostCertificate {certificate}"));
+    }
+    let level = facts.effective.one("loglevel").unwrap_or("INFO");
+    if TERSE.iter().any(|terse| level.eq_ignore_ascii_case(terse)) || level.eq_ignore_ascii_case("VERBOSE") {
+        add("LogLevel VERBOSE".to_owned());
+    }
+    // Lists of who may log in at all: each line adds to them.
+    for (keyword, shown) in [("allowusers", "AllowUsers"), ("allowgroups", "AllowGroups")] {
+        if !facts.effective.all(keyword).is_empty() {
+            add(format!("{shown} {CHECK_ACCOUNT}"));
+        }
+    }
+    if has_match {
+        add("# The host's login to itself. A Match ends with this file.".to_owned());
+        add(format!("Match User {CHECK_ACCOUNT}"));
+        for line in [
+            "AuthenticationMethods publickey",
+            "PermitTTY no",
+            "AllowTcpForwarding no",
+            "AllowAgentForwarding no",
+            "X11Forwarding no",
+        ] {
+            add(format!("    {line}"));
+        }
+    }
+    text
+}
+
+/// `sshd_config` without anything of ours.
+#[must_use]
+pub fn without_ours(config: &str) -> String {
+    let mut is_inside = false;
+    let mut rest = String::new();
+    for line in config.split_inclusive('\n') {
+        is_inside |= line.trim_end() == BEGIN;
+        if !is_inside {
+            rest.push_str(line);
+        }
+        is_inside &= line.trim_end() != END;
+    }
+    // A block without its end is no block of ours: somebody has edited it.
+    if is_inside { config.to_owned() } else { rest }
+}
+
+/// `sshd_config` that reads our own file first.
+#[must_use]
+pub fn with_include(config: &str) -> String {
+    format!("{BEGIN}\nInclude {}\n{END}\n{config}", places::ASIDE)
+}
+
+/// `sshd_config` with our lines at its top.
+#[must_use]
+pub fn with_block(config: &str, lines: &str) -> String {
+    format!("{BEGIN}\n{lines}{END}\n{config}")
+}
+
+/// `host.toml` for this wish; what stood there beside name and tags stays.
+///
+/// # Errors
+/// In words, when there is one that can't be read.
+pub fn host_toml(before: Option<&str>, wish: &Wish) -> Result<String, String> {
+    let fresh = format!(
+        "# What this host is called, for sshd, PAM and the daemon. Written by `hallpass host enrol`; the daemon keeps the tags as the\n\
+         # service has them. Keys that are not here (others, refuse_accounts, …) may be added, and stay: see docs/hosts.md.\n\
+         name = \"{}\"\ntags = {}\n",
+        wish.name,
+        tags(&wish.tags)
+    );
+    match before {
+        None => Ok(fresh),
+        Some(before) => renamed(before, &wish.name, &wish.tags),
+    }
+}
+
+/// `host.toml` with another name and other tags, and everything else as it stood.
+///
+/// # Errors
+/// In words, when it can't be read.
+pub fn renamed(before: &str, name: &HostName, tags: &BTreeMap<TagKey, TagValue>) -> Result<String, String> {
+    let was = Settings::parse(before, settings::PATH)?;
+    if was.name == *name && was.tags == *tags {
+        return Ok(before.to_owned());
+    }
+    let wished = Settings { name: name.clone(), tags: tags.clone(), ..was };
+    let keep = |line: &&str| !["name", "tags"].iter().any(|key| is_key(line, key));
+    let kept: String = before.split_inclusive('\n').filter(keep).collect();
+    let text = format!("name = \"{name}\"\ntags = {}\n{kept}", self::tags(tags));
+    // A form that line by line does not understand (a table of tags, a string over several lines): then without its comments.
+    if Settings::parse(&text, settings::PATH).as_ref() == Ok(&wished) { Ok(text) } else { Ok(whole(&wished)) }
+}
+
+/// All of `host.toml`, key by key.
+fn whole(settings: &Settings) -> String {
+    let Settings { name, scope, tags, trust, ended, state, spool, others, refuse_accounts } = settings;
+    let scope = match scope {
+        settings::Scope::Host => "host",
+        settings::Scope::Account => "account",
+    };
+    let others = match others {
+        settings::Others::Allow => "allow",
+        settings::Others::Refuse => "refuse",
+    };
+    let refused: Vec<String> = refuse_accounts.iter().map(|account| format!("\"{account}\"")).collect();
+    format!(
+        "name = \"{name}\"\nscope = \"{scope}\"\ntags = {}\ntrust = {:?}\nended = {:?}\nstate = {:?}\nspool = {:?}\nothers = \"{others}\"\n\
+         refuse_accounts = [{}]\n",
+        self::tags(tags),
+        trust.display().to_string(),
+        ended.display().to_string(),
+        state.display().to_string(),
+        spool.display().to_string(),
+        refused.join(", ")
+    )
+}
+
+fn is_key(line: &str, key: &str) -> bool {
+    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+}
+
+fn tags(tags: &BTreeMap<TagKey, TagValue>) -> String {
+    let pairs: Vec<String> = tags.iter().map(|(key, value)| format!("{:?} = \"{value}\"", key.as_str())).collect();
+    if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", pairs.join(", ")) }
+}
+
+/// The daemon's unit, running `program`.
+#[must_use]
+pub fn unit(program: &str) -> String {
+    include_str!("../../deploy/hallpass-host.service").replace("/usr/local/bin/hallpass", program)
+}

@@ -1,0 +1,157 @@
+//! What the daemon takes from the service, and what it does not; what a login that reads at the same moment sees.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hallpass::enrolment::daemon::install::{Installer, granted, tags};
+use hallpass::host::settings::Settings;
+use hallpass::host::trust;
+use hallpass::note::NoteSigner;
+use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
+use hallpass::ssh::private::SessionKey;
+use hallpass::time::Timestamp;
+use hallpass::wire::host::{Bundle as WireBundle, Grant, State};
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix(1_767_607_200 + seconds).unwrap()
+}
+
+fn signer(seed: u8) -> NoteSigner {
+    NoteSigner::new("hallpass.example.com/log", &[seed; 32]).unwrap()
+}
+
+/// A bundle of so many keys.
+fn bundle(version: u64, keys: u8, log_key: u8) -> String {
+    let key = |seed: u8| BundleKey {
+        key: SessionKey::generate([seed; 32]).public_key().clone(),
+        state: if seed == 1 { KeyState::Active } else { KeyState::Staged },
+        since: at(0),
+    };
+    let keys = (1..=keys).map(key).collect();
+    Bundle::new(version, at(version), "https://hallpass.example.com", keys).unwrap().to_text(&signer(log_key))
+}
+
+fn installer(folder: &tempfile::TempDir) -> Installer {
+    let path = |name: &str| folder.path().join(name);
+    Installer { trust: path("user_ca_keys"), version: path("version"), log_key: signer(7).verifier().clone() }
+}
+
+#[test]
+fn a_bundle_is_taken_when_the_log_key_has_signed_it_and_never_an_older_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let installer = installer(&folder);
+    let there = || std::fs::read_to_string(&installer.trust).unwrap_or_default();
+    let refused = |text: &str, why: &str| {
+        let before = there();
+        let told = installer.bundle(text).unwrap_err();
+        assert!(told.contains(why), "{told}");
+        assert_eq!(there(), before);
+    };
+    assert!(installer.bundle(&bundle(5, 1, 7)).unwrap().1);
+    assert!(!installer.bundle(&bundle(5, 1, 7)).unwrap().1, "the same is not written again");
+    refused(&bundle(9, 2, 8), "not signed");
+    refused(&bundle(9, 2, 7).replace("version 9", "version 10"), "refused");
+    refused(&format!("{}garbage\n", bundle(9, 2, 7)), "refused");
+    refused("ssh-ed25519 AAAA\n", "refused");
+    refused("", "refused");
+    refused(&bundle(4, 2, 7), "version 4 comes after version 5");
+    refused(&bundle(5, 2, 7), "two of version 5");
+    assert!(installer.bundle(&bundle(6, 2, 7)).unwrap().1);
+    // The file is lost, or somebody has put an older one there: the version is not forgotten.
+    std::fs::remove_file(&installer.trust).unwrap();
+    refused(&bundle(5, 1, 7), "version 5 comes after version 6");
+    std::fs::write(&installer.trust, bundle(2, 1, 7)).unwrap();
+    refused(&bundle(5, 1, 7), "version 5 comes after version 6");
+    assert!(installer.bundle(&bundle(6, 2, 7)).unwrap().1);
+    // After a theft no key may be left to trust.
+    assert!(installer.bundle(&bundle(7, 0, 7)).unwrap().1);
+    assert!(trust::parse(&there()).is_err());
+}
+
+#[test]
+fn a_fast_reader_sees_a_whole_bundle_at_every_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let installer = installer(&folder);
+    installer.bundle(&bundle(1, 1, 7)).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut reads, mut last) = (0_u64, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                let text = std::fs::read_to_string(&installer.trust).unwrap();
+                let bundle = Bundle::open(&text, &installer.log_key).expect("a whole bundle");
+                assert!(bundle.version() >= last, "it went back");
+                last = bundle.version();
+                assert_eq!(trust::parse(&text).unwrap().len(), bundle.keys().len());
+                reads += 1;
+            }
+            reads
+        });
+        for version in 2..200 {
+            installer.bundle(&bundle(version, u8::try_from(version % 8 + 1).unwrap(), 7)).unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn grants_are_believed_as_a_whole_and_ended_is_ended() {
+    let grant = |request: &str, serial, until: u64, is_ended| Grant {
+        request: request.to_owned(),
+        serial,
+        account: "deploy".to_owned(),
+        until: at(until).to_string(),
+        is_ended,
+    };
+    let all = granted(&[
+        grant("7K3F-9QX2", 7, 100, false),
+        grant("7K3F-9QX2", 9, 300, false),
+        grant("7K3F-9QX2", 8, 200, false),
+        grant("no-request", 1, 1, false),
+    ]);
+    assert!(all.unwrap_err().contains("a grant that is none"));
+    let all = granted(&[
+        grant("7K3F-9QX2", 7, 100, false),
+        grant("7K3F-9QX2", 9, 300, false),
+        grant("7K3F-9QX2", 8, 200, false),
+        grant("9502-QB92", 11, 100, true),
+        grant("9502-QB92", 12, 900, false),
+    ])
+    .unwrap();
+    let ends: Vec<(String, Timestamp)> = all.ends.iter().map(|(request, end)| (request.to_string(), *end)).collect();
+    assert_eq!(ends, [("7K3F-9QX2".to_owned(), at(300))]);
+    assert_eq!(all.over.iter().map(ToString::to_string).collect::<Vec<_>>(), ["9502-QB92"]);
+    assert_eq!(all.serials.iter().map(|serial| serial.number()).collect::<Vec<_>>(), [11]);
+}
+
+#[test]
+fn tags_follow_the_service_and_nothing_else_of_host_toml_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host.toml");
+    hallpass::durable::replace(
+        &path,
+        b"# mine\nname = \"web-1\"\nothers = \"refuse\"\ntags = { role = \"web\" }\n",
+        0o644,
+    )
+    .unwrap();
+    let state = |name: &str, tags: &[&str]| State {
+        etag: "x".to_owned(),
+        name: name.to_owned(),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        names: Vec::new(),
+        bundle: WireBundle { version: 1, text: String::new() },
+        grants: Vec::new(),
+        certificates: Vec::new(),
+        is_retired: false,
+    };
+    assert_eq!(tags(&path, &state("web-1", &["role=web"])), Ok(false));
+    assert_eq!(tags(&path, &state("web-1", &["role=db", "env=prod"])), Ok(true));
+    let settings = Settings::load(&path).unwrap();
+    assert_eq!(settings.tags.len(), 2);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("# mine") && text.contains("others = \"refuse\""), "{text}");
+    for (name, bad) in [("web-2", &["role=db"][..]), ("web-1", &["role"]), ("web-1", &["role=a\"\nothers = \"allow"])] {
+        assert!(tags(&path, &state(name, bad)).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}

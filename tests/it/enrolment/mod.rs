@@ -1,0 +1,10 @@
+//! Enrolment of a host: plans on the configurations that distributions ship, changes that can be cut short anywhere, and the real thing
+//! against a real sshd.
+
+mod changes;
+mod cut;
+pub(crate) mod host;
+mod installing;
+mod plans;
+pub(crate) mod service;
+mod whole;

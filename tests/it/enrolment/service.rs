@@ -1,0 +1,183 @@
+//! A service of its own for hosts to be enrolled at: the real program, with people who are logged in.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use hallpass::client::{Client, Server};
+use hallpass::wire;
+use secrecy::SecretString;
+
+pub(crate) const HALLPASS: &str = env!("CARGO_BIN_EXE_hallpass");
+
+/// A running service. Ended with its handle.
+pub(crate) struct Service {
+    folder: tempfile::TempDir,
+    child: Child,
+    pub(crate) url: String,
+    pub(crate) pin: String,
+}
+
+impl Service {
+    /// A service at which omar operates and alice may be `deploy` on every host that is tagged `role=web`.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("hallpass-enrol").tempdir().unwrap();
+        let key = make_key(folder.path(), "omar");
+        let answers = format!(
+            "url = \"https://127.0.0.1:0\"\nlisten = \"127.0.0.1:0\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {key:?}\n",
+            folder.path().join("service")
+        );
+        let path = folder.path().join("answers.toml");
+        std::fs::write(&path, answers).unwrap();
+        let made = as_person(folder.path(), "omar", &["init", "--answers", &path.display().to_string()]);
+        assert!(made.status.success(), "{made:?}");
+        let alice = make_key(folder.path(), "alice");
+        std::fs::write(folder.path().join("service/policy.toml"), policy(&key, &alice)).unwrap();
+        let (child, url, pin) = serve(folder.path());
+        let service = Self { folder, child, url, pin };
+        for person in ["omar", "alice"] {
+            let key = service.path(&format!("{person}/login_key")).display().to_string();
+            let name = format!("{person}@example.com");
+            let server = ["--server", &service.url, "--pin", &service.pin];
+            service.run(person, &[&["login", "--person", &name, "--key", &key], &server[..]].concat());
+        }
+        service
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs a command as a person; what it says.
+    #[track_caller]
+    pub(crate) fn run(&self, person: &str, words: &[&str]) -> String {
+        let ran = as_person(self.folder.path(), person, words);
+        let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success(), "{words:?}: {said}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    /// A file with a join token for every host.
+    pub(crate) async fn join_token(&self) -> PathBuf {
+        let path = self.path("join");
+        join_token(&self.client(), &path).await;
+        path
+    }
+
+    /// What the service knows of a host.
+    pub(crate) async fn host(&self, name: &str) -> wire::host::HostDetail {
+        self.client().get(&format!("/v1/hosts/{name}")).await.unwrap()
+    }
+
+    /// omar's client.
+    pub(crate) fn client(&self) -> Client {
+        client(&self.url, &self.pin, &self.path("omar/.local/state/hallpass/default/session"))
+    }
+
+    /// Kills the service where it stands.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn start_again(&mut self) {
+        let config = self.path("service/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("127.0.0.1:0", self.url.trim_start_matches("https://"))).unwrap();
+        self.child = serve(self.folder.path()).0;
+    }
+
+    /// Starts it anew: how often a host may log in to itself in an hour is counted in memory.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn forget_rates(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// The arguments with which a host is enrolled here.
+    pub(crate) fn enrol(&self, name: &str, token: &Path) -> Vec<String> {
+        let words =
+            ["host", "enrol", "--yes", "--server", &self.url, "--pin", &self.pin, "--name", name, "--token-file"];
+        words.into_iter().map(str::to_owned).chain([token.display().to_string()]).collect()
+    }
+}
+
+/// The client of whoever's session is in a file.
+pub(crate) fn client(url: &str, pin: &str, session: &Path) -> Client {
+    let session: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(session).unwrap()).unwrap();
+    let token = SecretString::from(session["token"].as_str().unwrap());
+    let server = Server { url: url.to_owned(), pin: Some(pin.to_owned()), proxy: None };
+    Client::new(server, Some(token), Duration::from_secs(20)).unwrap()
+}
+
+/// Writes a join token for all hosts called `web-…` into a file.
+pub(crate) async fn join_token(operator: &Client, path: &Path) {
+    let body = wire::host::JoinFor {
+        names: vec!["web-*".to_owned()],
+        tags: vec!["role=web".to_owned()],
+        uses: Some(1000),
+        ..wire::host::JoinFor::default()
+    };
+    let join: wire::host::NewJoin = operator.post("/v1/hosts/joins", &body).await.unwrap();
+    hallpass::durable::replace(path, join.token.as_bytes(), 0o600).unwrap();
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+fn serve(folder: &Path) -> (Child, String, String) {
+    let mut child = Command::new(HALLPASS)
+        .args(["serve", "--config"])
+        .arg(folder.join("service/config.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    // The line with the pin is the last before it serves; the port is bound before that.
+    while !said.contains("--pin") {
+        assert!(lines.read_line(&mut said).unwrap() > 0, "the service did not start:\n{said}");
+    }
+    std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(drop));
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let after = |flag: &str| words[words.iter().position(|word| *word == flag).unwrap() + 1].to_owned();
+    (child, after("--server"), after("--pin"))
+}
+
+fn as_person(folder: &Path, person: &str, words: &[&str]) -> Output {
+    let home = folder.join(person);
+    let run = home.join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut command = Command::new(HALLPASS);
+    command.args(words).env_clear().env("HOME", &home).env("XDG_RUNTIME_DIR", &run).env("HALLPASS_NO_INPUT", "1");
+    command.env("PATH", std::env::var_os("PATH").unwrap()).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn make_key(folder: &Path, person: &str) -> String {
+    let path = folder.join(person).join("login_key");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", person, "-f"]).arg(&path);
+    assert!(keygen.status().unwrap().success());
+    std::fs::read_to_string(path.with_extension("pub")).unwrap().trim().to_owned()
+}
+
+fn policy(omar: &str, alice: &str) -> String {
+    format!(
+        "version = 1\n\n[defaults]\nbackdate = \"30s\"\nwindow = {{ default = \"30m\", max = \"1h\", total = \"4h\" }}\n\n\
+         [roles]\noperator = [\"person:omar@example.com\"]\nauditor = [\"person:omar@example.com\"]\n\n\
+         [[person]]\nname = \"omar@example.com\"\ngroups = [\"ops\"]\nkeys = [{omar:?}]\n\n\
+         [[person]]\nname = \"alice@example.com\"\ngroups = [\"backend\"]\nkeys = [{alice:?}]\n\n\
+         [[rule]]\nname = \"web\"\nwho = [\"group:backend\"]\nhosts = [\"tag:role=web\"]\naccounts = [\"deploy\"]\npermit = {{ pty = true }}\n"
+    )
+}
