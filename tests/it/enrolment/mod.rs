@@ -7,4 +7,5 @@ pub(crate) mod host;
 mod installing;
 mod plans;
 pub(crate) mod service;
+mod three;
 mod whole;
