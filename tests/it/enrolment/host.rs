@@ -23,13 +23,16 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Whether this machine lets us: root, real PAM, audit session ids, a stock sshd.
+    /// Whether this machine lets us: root, mount namespaces, real PAM, audit session ids, a stock sshd.
     pub(crate) fn can_be_had() -> bool {
         let has = |path: &str| Path::new(path).exists();
         let can = rustix::process::geteuid().is_root()
-            && ["/proc/self/sessionid", "/etc/pam.d/sshd", "/usr/sbin/sshd", "/usr/sbin/useradd"].into_iter().all(has);
+            && ["/proc/self/sessionid", "/etc/pam.d/sshd", "/usr/sbin/sshd", "/usr/sbin/useradd"].into_iter().all(has)
+            && crate::guard::site::has_namespaces();
         if !can {
-            println!("not shown here: enrolling needs root, a stock sshd with PAM, and a kernel with auditing");
+            println!(
+                "not shown here: enrolling needs root, mount namespaces, a stock sshd with PAM, and a kernel with auditing"
+            );
         }
         can
     }
