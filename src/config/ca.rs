@@ -15,9 +15,13 @@ const LABEL_BYTES_MAX: usize = 64;
 /// The most further keys for hosts to trust: a bundle holds sixteen.
 const TRUSTED_MAX: usize = 8;
 
+/// The most further keys that a rotation can begin with. Our own choice: one to change to, one in reserve, and some room.
+const NEXT_MAX: usize = 4;
+
 /// The user CA key, further ones that hosts trust, and the host CA key if there is one.
 pub(super) struct CaKeys {
     pub(super) user: signer::Settings,
+    pub(super) next: Vec<signer::Settings>,
     pub(super) host: Option<signer::Settings>,
     pub(super) trusted: Vec<PathBuf>,
 }
@@ -25,14 +29,16 @@ pub(super) struct CaKeys {
 pub(super) fn keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
     let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
     section(root, "ca", example, |ca| {
-        let mut trusted = Vec::new();
+        let (mut trusted, mut next) = (Vec::new(), Vec::new());
         let user = section(ca, "user", example, |table| {
             let listed = table.list("trusted", TRUSTED_MAX, |text| places.plain(text));
             trusted = listed.map_or_else(Vec::new, |found| found.value.into_iter().map(|path| path.value).collect());
+            next = table.tables("next", NEXT_MAX).iter().map(|table| ca_key(table, places)).collect();
             ca_key(table, places)
         });
         let host = ca.table("host").map(|table| ca_key(&table, places));
-        Some(CaKeys { user: user?, host: host.map_or(Some(None), |host| host.map(Some))?, trusted })
+        let next = next.into_iter().collect::<Option<Vec<_>>>();
+        Some(CaKeys { user: user?, next: next?, host: host.map_or(Some(None), |host| host.map(Some))?, trusted })
     })
 }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub store: crate::store::sqlite::Settings,
     /// The user CA key.
     pub user_ca: signer::Settings,
+    /// Further user CA keys, for rotations.
+    pub next_cas: Vec<signer::Settings>,
     /// The host CA key. Without one there are no host certificates.
     pub host_ca: Option<signer::Settings>,
     /// Public halves of further keys that hosts must trust for user certificates.
@@ -134,7 +136,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
-    let ca::CaKeys { user: user_ca, host: host_ca, trusted: trusted_cas } = cas?;
+    let ca::CaKeys { user: user_ca, next: next_cas, host: host_ca, trusted: trusted_cas } = cas?;
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
@@ -158,6 +160,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         },
         store,
         user_ca,
+        next_cas,
         host_ca,
         trusted_cas,
         log_key_path,

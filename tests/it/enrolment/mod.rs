@@ -6,5 +6,6 @@ mod cut;
 pub(crate) mod host;
 mod installing;
 mod plans;
+mod rotation;
 pub(crate) mod service;
 mod whole;
