@@ -136,18 +136,19 @@ impl KnownHosts {
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     let places = context.places()?;
-    let known = context.block_on(async {
-        let ours = setup::patterns(&profile, &client).await?;
-        let known = KnownHosts::fetch(&client, &ours).await?;
+    let (known, hosts) = context.block_on(async {
+        let hosts = setup::patterns(&places, &profile, &client).await?;
+        let known = KnownHosts::fetch(&client, &hosts.ours).await?;
         known.keep(&places, &profile.name)?;
-        setup::rewrite(&places, &profile, &ours)?;
-        Ok(known)
+        setup::rewrite(&places, &profile, &hosts.ours)?;
+        Ok((known, hosts))
     })?;
     let path = Some(places.known_hosts(&profile.name)).filter(|_| !known.lines.is_empty());
     context.out.answer(&known.document(&profile.name, path.as_ref()), &known.text())?;
     for why in &known.left_out {
         context.out.note(&format!("left out, {why}"));
     }
+    hosts.said().iter().for_each(|said| context.out.note(said));
     match path {
         Some(path) => context.out.note(&format!("also in {}, which ssh reads after `hallpass setup`", path.display())),
         None => context.out.note("the service names no host CA key; hosts are known by their own keys, as ever"),

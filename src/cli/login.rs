@@ -76,8 +76,11 @@ pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<(), Failure> 
     if let (Ok(known), Some(cache)) = (&known, context.cache()) {
         cache.keep_hosts(&known.hosts);
     }
-    if let Err(failure) = context.block_on(setup::refresh(&places, &profile, &client)) {
-        context.out.note(&format!("the hosts of `hallpass setup` are those of before: {}", failure.what));
+    match context.block_on(setup::refresh(&places, &profile, &client)) {
+        Ok(hosts) => hosts.said().iter().for_each(|said| context.out.note(said)),
+        Err(failure) => {
+            context.out.note(&format!("the hosts of `hallpass setup` are those of before: {}", failure.what));
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod cert;
 mod change;
 mod clock;
 mod completion;
+mod confirmed;
 mod decide;
 pub mod demo;
 mod doctor;

@@ -195,6 +195,11 @@ impl Places {
         self.fragments().join(format!("{profile}.known_hosts"))
     }
 
+    /// The file of the hosts that were confirmed for a profile.
+    pub(crate) fn confirmed(&self, profile: &str) -> PathBuf {
+        self.fragments().join(format!("{profile}.confirmed"))
+    }
+
     /// All folders below one, for tests.
     #[cfg(test)]
     pub(crate) fn below(folder: &Path) -> Self {

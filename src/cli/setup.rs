@@ -4,7 +4,8 @@
 //! fragment of our own per profile (`ssh_config`). Nothing else, and `--undo` leaves every byte of the user's as it was.
 //!
 //! Invariants: the same command twice changes nothing the second time; the new configuration is read by the real ssh before we are
-//! done, and if ssh does not take it everything is put back; no two profiles name the same host.
+//! done, and if ssh does not take it everything is put back; no two profiles name the same host; hosts that no person
+//! confirmed come in as `confirmed` says, and not otherwise.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::confirmed::{self, Confirmed, Hosts};
 use super::failure::Failure;
 use super::known_hosts::KnownHosts;
 use super::local::Local;
@@ -38,7 +40,7 @@ const COPIES_MAX: usize = 100;
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
 pub(crate) struct SetupArgs {
-    /// For these hosts, with * and ? as ssh has them; else for all that the service knows, kept up to date at each login
+    /// For these hosts, with * and ? as ssh has them; else for all that the service knows, which confirms them, and kept up to date
     #[arg(long, value_name = "PATTERN", num_args = 1.., value_parser = Pattern::parse)]
     hosts: Vec<Pattern>,
     /// Offer your own keys on these hosts, too, after ours
@@ -105,7 +107,12 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
             known.keep(&places, &profile.name)?;
         }
     }
+    let before = Confirmed::read(&places, &profile.name)?.filter(|_| args.hosts.is_empty());
+    let new = before.map(|before| before.sort(hosts.clone()).left_out).unwrap_or_default();
     let mut changes = vec![fragment_change(&places, &profile, &hosts, &wanted)?];
+    let path = places.confirmed(&profile.name);
+    let after = args.hosts.is_empty().then(|| confirmed::text(&profile.name, &hosts));
+    changes.push(FileChange { before: read(&path)?, path, after, mode: 0o600 });
     let before = read(&config)?;
     let text = before.clone().unwrap_or_default();
     let after = ssh_config::with_include(&text, &places.fragments());
@@ -118,6 +125,7 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
         profile::save(&places, &profile)?;
     }
     let mut said: Vec<String> = changes.iter().map(FileChange::said).collect();
+    said.extend(new.iter().map(|host| format!("confirmed  {}", host.as_str())));
     if is_new_holder {
         said.push(format!("changed  profile {}: {}", profile.name, held_by(&holder)));
     }
@@ -135,30 +143,43 @@ fn held_by(holder: &Holder) -> String {
     }
 }
 
-/// Brings a profile's fragment up to the hosts that the service knows now, if that is what it was set up for.
+/// Brings a profile's fragment up to the hosts that the service knows now, if that is what it was set up for. Says what is left out.
 ///
 /// # Errors
 /// When the service can't be asked, or the file can't be written.
-pub(crate) async fn refresh(places: &Places, profile: &Profile, client: &Client) -> Result<(), Failure> {
+pub(crate) async fn refresh(places: &Places, profile: &Profile, client: &Client) -> Result<Hosts, Failure> {
     if profile.ssh.is_none() {
-        return Ok(());
+        return Ok(Hosts::default());
     }
-    let hosts = patterns(profile, client).await?;
-    KnownHosts::fetch(client, &hosts).await?.keep(places, &profile.name)?;
-    rewrite(places, profile, &hosts)
+    let hosts = patterns(places, profile, client).await?;
+    KnownHosts::fetch(client, &hosts.ours).await?.keep(places, &profile.name)?;
+    rewrite(places, profile, &hosts.ours)?;
+    Ok(hosts)
 }
 
-/// The hosts of a profile: those it was set up for, else all that the service knows.
+/// The hosts of a profile: those it was set up for, else those that the service knows and `confirmed` takes (all, before it is set up:
+/// then ssh reads none of it).
 ///
 /// # Errors
-/// When the service can't be asked, or knows none.
-pub(crate) async fn patterns(profile: &Profile, client: &Client) -> Result<Vec<Pattern>, Failure> {
+/// When the service can't be asked, or knows none, or none that was confirmed.
+pub(crate) async fn patterns(places: &Places, profile: &Profile, client: &Client) -> Result<Hosts, Failure> {
     let given = profile.ssh.as_ref().map(|setup| setup.hosts.as_slice()).unwrap_or_default();
-    if given.is_empty() {
-        return known_hosts(client).await;
+    if !given.is_empty() {
+        let wrong = |why: String| Failure::failed("the profile has a pattern that is none").because(why);
+        let ours = given.iter().map(|text| Pattern::parse(text).map_err(wrong)).collect::<Result<_, _>>()?;
+        return Ok(Hosts { ours, ..Hosts::default() });
     }
-    let wrong = |why: String| Failure::failed("the profile has a pattern that is none").because(why);
-    given.iter().map(|text| Pattern::parse(text).map_err(wrong)).collect()
+    let named = known_hosts(client).await?;
+    if profile.ssh.is_none() {
+        return Ok(Hosts { ours: named, ..Hosts::default() });
+    }
+    let hosts = Confirmed::read(places, &profile.name)?.unwrap_or_default().sort(named);
+    match hosts.said().filter(|_| hosts.ours.is_empty()) {
+        Some(said) => Err(Failure::failed("you have confirmed no host that the service knows")
+            .because(said)
+            .next("hallpass setup")),
+        None => Ok(hosts),
+    }
 }
 
 /// Writes a profile's fragment anew for these hosts, if it was set up.
@@ -225,9 +246,7 @@ pub(crate) fn check_overlap(places: &Places, profile: &str, hosts: &[Pattern]) -
         if other == profile {
             continue;
         }
-        let text = read(&path)?.unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("Host ")).unwrap_or_default();
-        let theirs: Vec<Pattern> = line.split(' ').filter_map(|word| Pattern::parse(word).ok()).collect();
+        let theirs = fragment_hosts(&read(&path)?.unwrap_or_default());
         for host in hosts {
             if let Some(same) = theirs.iter().find(|pattern| pattern.overlaps(host)) {
                 return Err(Failure::usage(format!("profile {other:?} has {:?} already", same.as_str()))
@@ -238,6 +257,12 @@ pub(crate) fn check_overlap(places: &Places, profile: &str, hosts: &[Pattern]) -
         }
     }
     Ok(())
+}
+
+/// The host patterns of a fragment.
+pub(crate) fn fragment_hosts(fragment: &str) -> Vec<Pattern> {
+    let line = fragment.lines().find_map(|line| line.strip_prefix("Host ")).unwrap_or_default();
+    line.split(' ').filter_map(|word| Pattern::parse(word).ok()).collect()
 }
 
 fn undo(
@@ -258,7 +283,9 @@ fn undo(
         let after = (!is_ours).then_some(after);
         changes.push(FileChange { path: config.to_owned(), mode: mode_of(config, 0o600), before, after });
     }
-    changes.push(FileChange { before: read(&fragment)?, path: fragment, after: None, mode: 0o600 });
+    for path in [fragment, places.confirmed(&profile.name)] {
+        changes.push(FileChange { before: read(&path)?, path, after: None, mode: 0o600 });
+    }
     changes.retain(|change| change.before != change.after);
     if !dry_run {
         apply(&changes, None)?;
@@ -305,7 +332,7 @@ impl FileChange {
 
     /// Whether it is the user's own file, not one of ours.
     fn is_theirs(&self) -> bool {
-        self.path.extension().is_none_or(|extension| extension != "conf")
+        self.path.extension().is_none_or(|extension| extension != "conf" && extension != "confirmed")
     }
 
     fn said(&self) -> String {

@@ -86,6 +86,7 @@ Files
   $XDG_CACHE_HOME/hallpass/NAME/                 hosts and requests for completion; safe to delete (else ~/.cache)
   $XDG_RUNTIME_DIR/hallpass/NAME/hosts/          what plain ssh includes for each host that a certificate opens
   $XDG_CONFIG_HOME/hallpass/ssh/NAME.conf        the fragment that `hallpass setup` wrote for a profile
+  $XDG_CONFIG_HOME/hallpass/ssh/NAME.confirmed   the hosts that `hallpass setup` confirmed
   What is over is deleted at the next run.
 On a host
   /etc/hallpass/host.toml                        the host's name, tags and trust bundle, for `hallpass host`

@@ -11,13 +11,14 @@ use super::host::Found;
 use super::probe::Shown;
 use super::report::{Check, State};
 use super::text::{self, Position};
+use crate::client::Client;
 use crate::name::HostName;
 
 /// How many offers hosts take unless they say otherwise (`MaxAuthTries`).
 const OFFERS_MAX: usize = 6;
 
 /// The set-up of plain ssh, whatever the host.
-pub(super) fn look(doctor: &Doctor<'_>, checks: &mut Vec<Check>) {
+pub(super) fn look(doctor: &Doctor<'_>, client: Option<&Client>, checks: &mut Vec<Check>) {
     let is_wanted = doctor.profile.as_ref().is_some_and(|profile| profile.ssh.is_some());
     let fragment = setup::read(&doctor.places.fragment(doctor.name())).ok().flatten();
     let position = text::position(&doctor.config_text, &doctor.places.fragments());
@@ -30,12 +31,29 @@ pub(super) fn look(doctor: &Doctor<'_>, checks: &mut Vec<Check>) {
     checks.push(include(&position));
     checks.push(fragment_of(doctor, fragment.as_deref()));
     if let Some(text) = fragment {
-        let hosts = patterns(&text);
+        let hosts = setup::fragment_hosts(&text);
         checks.push(match setup::check_overlap(&doctor.places, doctor.name(), &hosts) {
             Ok(()) => Check::ok("profiles", "no other profile has a host of this one"),
             Err(failure) => Check::failed("profiles", &failure).coded("HP-305"),
         });
     }
+    checks.extend(client.and_then(|client| unconfirmed(doctor, client)));
+}
+
+/// Hosts that the service names and nobody here has confirmed.
+fn unconfirmed(doctor: &Doctor<'_>, client: &Client) -> Option<Check> {
+    let profile = doctor.profile.as_ref().filter(|profile| profile.ssh.is_some())?;
+    let hosts = doctor.context.block_on(setup::patterns(&doctor.places, profile, client));
+    let check = match hosts {
+        Ok(hosts) => Check::warn("names", hosts.said()?),
+        // That it can't be asked is a finding of its own.
+        Err(failure) => Check::warn("names", failure.what.clone()),
+    };
+    Some(
+        check
+            .because("plain ssh asks hallpass about hosts that you have confirmed, and what is named like them")
+            .next("hallpass setup"),
+    )
 }
 
 /// HP-305: the `Include` line.
@@ -90,13 +108,10 @@ fn fragment_of(doctor: &Doctor<'_>, fragment: Option<&str>) -> Check {
             .because(format!("it names {program}"))
             .next(again);
     }
-    Check::ok("fragment", format!("the fragment for ssh is of this program, for {} patterns", patterns(fragment).len()))
-}
-
-/// The host patterns of a fragment.
-fn patterns(fragment: &str) -> Vec<Pattern> {
-    let line = fragment.lines().find_map(|line| line.strip_prefix("Host ")).unwrap_or_default();
-    line.split(' ').filter_map(|word| Pattern::parse(word).ok()).collect()
+    Check::ok(
+        "fragment",
+        format!("the fragment for ssh is of this program, for {} patterns", setup::fragment_hosts(fragment).len()),
+    )
 }
 
 /// What ssh would do for this host, against what we hold.
@@ -117,10 +132,10 @@ pub(super) fn look_for(doctor: &Doctor<'_>, host: &HostName, found: &Found, show
 fn covered(doctor: &Doctor<'_>, host: &HostName) -> Check {
     let text = setup::read(&doctor.places.fragment(doctor.name())).ok().flatten().unwrap_or_default();
     let wanted = Pattern::from(host);
-    match patterns(&text).iter().find(|pattern| pattern.overlaps(&wanted)) {
+    match setup::fragment_hosts(&text).iter().find(|pattern| pattern.overlaps(&wanted)) {
         Some(pattern) => Check::ok("covered", format!("{host} is a host of ours, by {:?}", pattern.as_str())),
         None => Check::bad("covered", "HP-305", format!("{host} is none of the hosts that plain ssh was set up for"))
-            .because("the list is brought up to date at each login, unless `setup` was given hosts")
+            .because("the list is brought up to date at each login, unless `setup` was given hosts; a new domain waits for `setup`")
             .next("hallpass setup"),
     }
 }

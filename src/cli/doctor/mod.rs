@@ -154,7 +154,7 @@ impl<'a> Doctor<'a> {
     fn look(&self, host: Option<&HostName>, checks: &mut Vec<Check>) -> Result<Seen, Failure> {
         let server = server::look(self, checks)?;
         client::look(self, checks);
-        config::look(self, checks);
+        config::look(self, server.client.as_ref(), checks);
         let mut seen = Seen { now: host::shown_now(&server), ..Seen::default() };
         let Some(host) = host else { return Ok(seen) };
         let found = host::look(self, host, &server, checks)?;

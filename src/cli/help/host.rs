@@ -17,7 +17,7 @@ pub(super) const PAGES: &[Page] = &[
         steps: &[
             "collect what can be known from here, for whoever runs the host:",
             "  hallpass doctor web-1 --bundle web-1.txt",
-            "on the host, its owner looks at all of that at once, or compares and reads the reason:",
+            "on the host, its owner looks at all of that, or compares by hand:",
             "  sudo hallpass host check",
             "  sudo sshd -T | grep -i trustedusercakeys",
             "  sudo journalctl -u ssh | grep -i cert",

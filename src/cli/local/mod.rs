@@ -168,8 +168,10 @@ impl Local {
         self.save_request(request)
     }
 
-    /// Throws a key away whose request was refused.
+    /// Throws a folder away: its request was refused, or is over. The key goes first: another hallpass that is writing into the folder
+    /// then knows why it can't (see [`Local::save_request`]).
     pub(crate) fn discard(&self, folder: &Path) {
+        drop(std::fs::remove_file(folder.join("key")));
         drop(std::fs::remove_dir_all(folder));
     }
 
@@ -423,4 +425,32 @@ pub(crate) fn random<const N: usize>() -> Result<zeroize::Zeroizing<[u8; N]>, Fa
         .try_fill_bytes(bytes.as_mut_slice())
         .map_err(|e| Failure::failed("the system has no randomness to give").because(e.to_string()))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever is writing into the folder at that moment looks for the key, to see whether it is being deleted.
+    #[test]
+    fn of_a_folder_that_is_thrown_away_the_key_goes_first() {
+        use rustix::fs::inotify;
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let local = Local::at(folder.path().join("keys"));
+        let home = local.root().join("7K3F9QX2");
+        // In which order a folder is read is the file system's business; in memory it is the newest first.
+        let names = ["key", "key.pub", "key-cert.pub", "request.json", ".request.json.1-0.tmp"];
+        for name in names {
+            write(&home.join(name), b"x").unwrap();
+        }
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &home, inotify::WatchFlags::DELETE).unwrap();
+        local.discard(&home);
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        let deleted: Vec<String> =
+            names.iter().map(|_| events.next().unwrap().file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        assert_eq!(deleted[0], "key", "{deleted:?}");
+        assert!(!home.exists());
+    }
 }

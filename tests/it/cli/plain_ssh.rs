@@ -472,3 +472,51 @@ async fn two_profiles_do_not_share_a_host() {
     assert_eq!(stage.as_person("alice", &["setup", "--profile", "other", "--undo"]).code, 0);
     assert!(read().is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_that_come_later_are_taken_when_they_are_like_confirmed_ones_and_else_wait_for_setup() {
+    let stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let with = |hosts: &[&str]| {
+        let more: String = hosts.iter().map(|host| format!("\n[[host]]\nname = {host:?}\n")).collect();
+        stage.write("more.toml", &(policy.clone() + &more));
+        let file = stage.shown("more.toml");
+        let applied = stage.as_person("omar", &["policy", "apply", &file, "--yes"]);
+        assert_eq!(applied.code, 0, "{}", applied.err);
+    };
+    let (url, pin, key) = (stage.url(), stage.pin(), stage.shown("alice/login_key"));
+    let login = || {
+        stage.as_person(
+            "alice",
+            &["login", "--server", &url, "--pin", &pin, "--person", "alice@example.com", "--key", &key],
+        )
+    };
+    let fragment = || std::fs::read_to_string(stage.path("alice/config/ssh/default.conf")).unwrap();
+    let listed = || fragment().lines().find(|line| line.starts_with("Host ")).unwrap().to_owned();
+    with(&["a.prod.example.com"]);
+    let set_up = stage.as_person("alice", &["setup"]);
+    assert!(set_up.code == 0 && !set_up.out.contains("confirmed  "), "{}{}", set_up.out, set_up.err);
+    // What a service that was taken over would like, beside what a good one does.
+    with(&["a.prod.example.com", "b.prod.example.com", "github.com", "web-9"]);
+    let said = "left out until you confirm them by `hallpass setup`: github.com\n";
+    for ran in [login(), stage.as_person("alice", &["known-hosts"])] {
+        assert!(ran.code == 0 && ran.err.contains(said), "{}{}", ran.out, ran.err);
+        assert_eq!(listed(), "Host a.prod.example.com b.prod.example.com db-1 web-1 web-2 web-9");
+        assert!(!fragment().contains("github.com"));
+    }
+    let found = stage.as_person("alice", &["doctor"]);
+    assert!(
+        found.out.contains("warn     names        left out until you confirm them by `hallpass setup`: github.com\n"),
+        "{}",
+        found.out
+    );
+    // Shown, then wanted by the person.
+    let shown = stage.as_person("alice", &["setup", "--dry-run"]);
+    assert!(shown.out.contains("confirmed  github.com\n") && !fragment().contains("github.com"), "{}", shown.out);
+    assert!(stage.as_person("alice", &["setup"]).out.contains("confirmed  github.com\n"));
+    assert!(listed().contains(" github.com "), "{}", listed());
+    assert!(!login().err.contains("left out"));
+    let undone = stage.as_person("alice", &["setup", "--undo"]);
+    assert!(undone.out.contains("deleted  "), "{}", undone.out);
+    assert!(!stage.path("alice/config/ssh/default.confirmed").exists());
+}

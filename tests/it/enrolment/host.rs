@@ -23,19 +23,31 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Whether this machine lets us: root, real PAM, audit session ids, a stock sshd.
+    /// Whether this machine lets us: root, mount namespaces, real PAM, audit session ids, a stock sshd.
     pub(crate) fn can_be_had() -> bool {
         let has = |path: &str| Path::new(path).exists();
         let can = rustix::process::geteuid().is_root()
-            && ["/proc/self/sessionid", "/etc/pam.d/sshd", "/usr/sbin/sshd", "/usr/sbin/useradd"].into_iter().all(has);
+            && ["/proc/self/sessionid", "/etc/pam.d/sshd", "/usr/sbin/sshd", "/usr/sbin/useradd"].into_iter().all(has)
+            && crate::guard::site::has_namespaces();
         if !can {
-            println!("not shown here: enrolling needs root, a stock sshd with PAM, and a kernel with auditing");
+            println!(
+                "not shown here: enrolling needs root, mount namespaces, a stock sshd with PAM, and a kernel with auditing"
+            );
         }
         can
     }
 
     /// A machine whose `sshd_config` begins with `first`.
     pub(crate) fn start(first: &str) -> Self {
+        Self::in_namespaces(first, "-m")
+    }
+
+    /// The same with a host key and a network of its own, in which there is nothing but loopback.
+    pub(crate) fn start_in_network(first: &str) -> Self {
+        Self::in_namespaces(first, "-mn")
+    }
+
+    fn in_namespaces(first: &str, namespaces: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let uid = 400_000 + (std::process::id() % 100_000) * 20 + COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::Builder::new().prefix("hallpass-host").tempdir().unwrap();
@@ -49,13 +61,29 @@ impl Host {
         std::fs::copy(HALLPASS, path.join("bin/hallpass")).unwrap();
         // Free now; whoever takes it in between makes this test fail, not pass.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host = Self { holder: hold(path), sshd: Command::new("true").spawn().unwrap(), folder, port };
+        let host = Self { holder: hold(path, namespaces), sshd: Command::new("true").spawn().unwrap(), folder, port };
         host.edit("ssh/sshd_config", |text| format!("{first}Port {port}\nListenAddress 127.0.0.1\n{text}"));
         host.edit("passwd", |text| format!("deploy:x:{uid}:{uid}::{}:/bin/sh\n{text}", path_of(&host, "home")));
         host.edit("group", |text| format!("deploy:x:{uid}:\n{text}"));
         host.edit("shadow", |text| format!("deploy:*:20000:0:99999:7:::\n{text}"));
         std::os::unix::fs::chown(host.path("home"), Some(uid), Some(uid)).unwrap();
+        if namespaces.contains('n') {
+            host.with_another_key();
+        }
         host.with_sshd()
+    }
+
+    /// Not this machine's keys, which the others have, too: the service would take it for a clone.
+    fn with_another_key(&self) {
+        for kind in ["rsa", "ecdsa", "ed25519"] {
+            for name in [format!("ssh_host_{kind}_key"), format!("ssh_host_{kind}_key.pub")] {
+                // Whatever keys this machine has.
+                drop(std::fs::remove_file(self.path("etc/ssh").join(name)));
+            }
+        }
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(self.path("etc/ssh/ssh_host_ed25519_key"));
+        assert!(keygen.status().unwrap().success());
     }
 
     fn with_sshd(mut self) -> Self {
@@ -77,6 +105,11 @@ impl Host {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The process that keeps its namespaces.
+    pub(crate) fn pid(&self) -> String {
+        self.holder.id().to_string()
     }
 
     /// What sshd said.
@@ -101,7 +134,7 @@ impl Host {
     /// A command that will run on the machine, as root.
     pub(crate) fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.holder.id().to_string(), "-m", "--", program]).args(words);
+        command.args(["-t", &self.pid(), "-m", "-n", "--", program]).args(words);
         command.env_remove("HALLPASS_FAILPOINT").env_remove("SSH_AUTH_SOCK");
         command
     }
@@ -137,8 +170,22 @@ impl Host {
 
     /// An `ssh` to the machine's `deploy` with a key file (and its certificate beside it, if there is one).
     pub(crate) fn ssh(&self, key: &Path, command: &str) -> Command {
-        let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
+        let mut ssh = Command::new("nsenter");
+        ssh.args([
+            "-t",
+            &self.pid(),
+            "-n",
+            "--",
+            "ssh",
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "IdentityAgent=none",
+        ]);
         ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]);
         ssh.args(["-o", "ConnectTimeout=10", "-l", "deploy", "-p", &self.port.to_string(), "-i"]).arg(key);
         ssh.args(["127.0.0.1", command]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -272,13 +319,14 @@ fn path_of(host: &Host, name: &str) -> String {
     host.path(name).display().to_string()
 }
 
-fn hold(path: &Path) -> Child {
+fn hold(path: &Path, namespaces: &str) -> Child {
     let shown = path.display();
+    let network = if namespaces.contains('n') { "ip link set lo up && " } else { "" };
     let script = format!(
-        "mount --bind '{shown}/etc' /etc && mount --bind '{shown}/bin' /usr/local/bin && mount -t tmpfs tmpfs /var/lib && \
+        "{network}mount --bind '{shown}/etc' /etc && mount --bind '{shown}/bin' /usr/local/bin && mount -t tmpfs tmpfs /var/lib && \
          mount -t tmpfs tmpfs /run && mkdir -p /run/sshd && echo ready > '{shown}/ready' && exec sleep infinity"
     );
-    let child = Command::new("unshare").args(["-m", "sh", "-c", &script]).stdin(Stdio::null()).spawn().unwrap();
+    let child = Command::new("unshare").args([namespaces, "sh", "-c", &script]).stdin(Stdio::null()).spawn().unwrap();
     until("the namespace", PATIENCE, || path.join("ready").exists());
     child
 }

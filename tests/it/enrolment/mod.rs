@@ -8,4 +8,5 @@ mod installing;
 mod plans;
 mod rotation;
 pub(crate) mod service;
+mod three;
 mod whole;

@@ -22,10 +22,15 @@ pub(crate) struct Service {
 impl Service {
     /// A service at which omar operates and alice may be `deploy` on every host that is tagged `role=web`.
     pub(crate) fn start() -> Self {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// The same on an address of this network.
+    pub(crate) fn start_at(address: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("hallpass-enrol").tempdir().unwrap();
         let key = make_key(folder.path(), "omar");
         let answers = format!(
-            "url = \"https://127.0.0.1:0\"\nlisten = \"127.0.0.1:0\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {key:?}\n",
+            "url = \"https://{address}:0\"\nlisten = \"{address}:0\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {key:?}\n",
             folder.path().join("service")
         );
         let path = folder.path().join("answers.toml");

@@ -4,5 +4,5 @@ mod judging;
 mod kinds;
 pub(crate) mod maker;
 mod rules;
-mod site;
+pub(crate) mod site;
 mod times;

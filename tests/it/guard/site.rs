@@ -64,11 +64,13 @@ pub(crate) struct More<'a> {
 }
 
 impl GuardedHost {
-    /// Whether this machine lets us: root, real PAM, audit session ids.
+    /// Whether this machine lets us: root, mount namespaces, real PAM, audit session ids.
     pub(crate) fn can_be_had() -> bool {
-        let can = rustix::process::geteuid().is_root() && Path::new("/proc/self/sessionid").exists();
+        let can = rustix::process::geteuid().is_root()
+            && Path::new("/proc/self/sessionid").exists()
+            && has_namespaces();
         if !can {
-            println!("not shown here: the guard needs root, PAM and a kernel with auditing");
+            println!("not shown here: the guard needs root, mount namespaces, PAM and a kernel with auditing");
         }
         can
     }
@@ -385,4 +387,10 @@ pub(crate) fn write(path: &Path, text: &str) {
 
 fn open_to_all(folder: &Path) {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Whether root may make a mount namespace here; in many containers it may not.
+pub(crate) fn has_namespaces() -> bool {
+    let tried = std::process::Command::new("unshare").args(["-m", "--", "true"]).output();
+    tried.is_ok_and(|ran| ran.status.success())
 }
