@@ -61,8 +61,9 @@ pub fn is_certificate_of(line: &str, key: &PublicKey) -> bool {
         .is_ok_and(|certificate| certificate.tbs().purpose() == Purpose::Host && certificate.tbs().subject() == key)
 }
 
-/// Logs in to itself with a certificate by each key of the bundle that can sign one, but for those of which it is `known` already that
-/// they let it in: the service gives certificates for this only so often.
+/// Logs in to itself with a certificate by each key of the bundle that can sign one.
+///
+/// Left out are those of which it is `known` already that they let it in: the service gives certificates for this only so often.
 pub async fn prove(
     sshd: &Sshd,
     link: &mut Link,
