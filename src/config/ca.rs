@@ -110,6 +110,27 @@ mod tests {
     }
 
     #[test]
+    fn a_further_key_takes_what_the_first_takes_and_each_is_checked() {
+        let with = |lines: &str| {
+            let text = EXAMPLE.replace("\n[ca.host]", &format!("\n{lines}\n[ca.host]"));
+            let parsed = Config::parse(&text, "config.toml", Path::new("/etc/hallpass"), None);
+            parsed.map(|config| config.next_cas).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        };
+        let two = "[[ca.user.next]]\nkey = \"a\"\n[[ca.user.next]]\nagent = \"/run/x\"\npublic_key = \"b\"";
+        let found: Result<_, Vec<String>> = with(two);
+        assert!(matches!(found.as_deref(), Ok([signer::Settings::File(_), signer::Settings::Agent(_)])), "{found:?}");
+        for (lines, wrong) in [
+            ("[[ca.user.next]]".to_owned(), "or agent or pkcs11"),
+            ("[[ca.user.next]]\nkey = \"a\"\nlabel = \"b\"".to_owned(), "has no such setting"),
+            ("[[ca.user.next]]\nkey = \"a\"\ntrusted = [\"b\"]".to_owned(), "unknown key"),
+            ("[[ca.user.next]]\nkey = \"a\"\n".repeat(5), "there may be 4"),
+        ] {
+            let problems = with(&lines).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.contains(wrong)), "{lines}: {problems:?}");
+        }
+    }
+
+    #[test]
     fn a_ca_key_is_in_one_place() {
         let agent = "agent = \"/run/ca/agent\"\npublic_key = \"ca.pub\"";
         let signer::Settings::Agent(settings) = user_ca(agent).unwrap() else { panic!("an agent") };

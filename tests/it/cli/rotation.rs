@@ -30,6 +30,50 @@ fn fingerprint(stage: &Stage, name: &str) -> String {
     String::from_utf8(shown.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned()
 }
 
+/// Each user key by its fingerprint, with its state.
+#[cfg(feature = "failpoints")]
+fn states(stage: &Stage) -> std::collections::BTreeMap<String, String> {
+    let all = stage.as_person("omar", &["ca", "ls", "--json"]).json();
+    let keys = all["keys"].as_array().unwrap().iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    keys.map(|key| (text(&key["fingerprint"]), text(&key["state"]))).collect()
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_at_any_moment_of_a_step_the_service_is_before_it_or_after_it_and_goes_on() {
+    let mut stage = stage();
+    let (old, new) = (fingerprint(&stage, "user_ca"), fingerprint(&stage, "next_ca"));
+    // The start of the service is the first commit, the step the second.
+    for point in ["store.commit.before:2", "store.commit.after:2", "rotate.durable"] {
+        for (step, after) in [
+            (&["start", "--key"][..], ["active", "staged"]),
+            (&["switch", "--yes"], ["draining", "active"]),
+            (&["abort", "--yes"], ["active", "draining"]),
+            (&["finish", "--yes"], ["active", "retired"]),
+        ] {
+            let mut words = [&["ca", "rotate", "user"], step].concat();
+            if step[0] == "start" {
+                words.push(&new);
+            }
+            stage.stop();
+            stage.start_with(&[("HALLPASS_FAILPOINT", point)]);
+            let before = states(&stage);
+            assert_ne!(stage.as_person("omar", &words).code, 0, "{point} {step:?}");
+            assert_eq!(stage.ended(), None, "it died at {point} of {step:?}");
+            stage.start();
+            let found = states(&stage);
+            let is_done = found[&old] == after[0] && found.get(&new).is_some_and(|state| state == after[1]);
+            assert_eq!(is_done, !point.contains("before"), "{point} {step:?}: {found:?}");
+            if !is_done {
+                assert_eq!(found, before, "{point} {step:?}");
+                assert_eq!(stage.as_person("omar", &words).code, 0, "{point} {step:?}");
+            }
+            assert_eq!(states(&stage)[&new], after[1], "{point} {step:?}");
+        }
+    }
+}
+
 #[test]
 fn operators_rotate_the_user_ca_key_and_give_up_one_that_was_stolen() {
     let mut stage = stage();

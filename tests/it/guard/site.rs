@@ -66,9 +66,8 @@ pub(crate) struct More<'a> {
 impl GuardedHost {
     /// Whether this machine lets us: root, mount namespaces, real PAM, audit session ids.
     pub(crate) fn can_be_had() -> bool {
-        let can = rustix::process::geteuid().is_root()
-            && Path::new("/proc/self/sessionid").exists()
-            && has_namespaces();
+        let can =
+            rustix::process::geteuid().is_root() && Path::new("/proc/self/sessionid").exists() && has_namespaces();
         if !can {
             println!("not shown here: the guard needs root, mount namespaces, PAM and a kernel with auditing");
         }
