@@ -94,6 +94,23 @@ fn logged(service: &Service, kind: &str, request: &str) -> Vec<serde_json::Value
     document["entries"].as_array().unwrap().clone()
 }
 
+/// Three hosts enrol at the same time.
+fn all_join(service: &Service, token: &Path) -> Vec<Member> {
+    std::thread::scope(|scope| {
+        let joining: Vec<_> = (1..=3).map(|number| scope.spawn(move || Member::new(number, service, token))).collect();
+        joining.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+/// `HOST: WHY` for each session of a request that is over, in order.
+fn how_sessions_ended(service: &Service, request: &str) -> Vec<String> {
+    let text = |entry: &serde_json::Value, member: &str| entry["entry"][member].as_str().unwrap().to_owned();
+    let line = |entry: &serde_json::Value| format!("{}: {}", text(entry, "host"), text(entry, "why"));
+    let mut ends: Vec<String> = logged(service, "session_ended", request).iter().map(line).collect();
+    ends.sort();
+    ends
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_hosts_one_is_cut_off_and_log_and_inventory_are_right_when_it_is_back() {
     if !Host::can_be_had() {
@@ -108,15 +125,7 @@ async fn of_three_hosts_one_is_cut_off_and_log_and_inventory_are_right_when_it_i
     }
     let service = Service::start_at(SERVICE);
     let token = service.join_token().await;
-    let mut members: Vec<Member> = std::thread::scope(|scope| {
-        let joining: Vec<_> = (1..=3)
-            .map(|number| {
-                let (service, token) = (&service, &token);
-                scope.spawn(move || Member::new(number, service, token))
-            })
-            .collect();
-        joining.into_iter().map(|one| one.join().unwrap()).collect()
-    });
+    let mut members = all_join(&service, &token);
 
     // All three trust one CA; a certificate opens what it is for.
     let opens = |members: &[Member], key: &Path| -> Vec<String> {
@@ -161,13 +170,7 @@ async fn of_three_hosts_one_is_cut_off_and_log_and_inventory_are_right_when_it_i
     until("everything is reported", PATIENCE, || logged(&service, "session_ended", &request).len() == 7);
 
     // What the log says: who was let in where, by which request, and how each session came to its end.
-    let mut ends: Vec<String> = logged(&service, "session_ended", &request)
-        .iter()
-        .map(|entry| {
-            format!("{}: {}", entry["entry"]["host"].as_str().unwrap(), entry["entry"]["why"].as_str().unwrap())
-        })
-        .collect();
-    ends.sort();
+    let ends = how_sessions_ended(&service, &request);
     let (closed, early) = ("its connection was closed", "it was ended before its window");
     let expected = [("web-1", early), ("web-1", closed), ("web-2", early), ("web-2", closed)];
     let cut_off = [("web-3", early), ("web-3", closed), ("web-3", closed)];
