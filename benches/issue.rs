@@ -122,6 +122,7 @@ async fn serve(folder: &std::path::Path, people: usize) -> Server {
                 .unwrap(),
         ),
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
+        next: Vec::new(),
         host_signer: None,
         trusted: Vec::new(),
         signer: Arc::new(FileSigner::open(&ca, Purpose::User).unwrap()),

@@ -24,6 +24,8 @@ pub const POINTS: &[&str] = &[
     "host.intent.durable",
     // The signature exists and is verified, its outcome entry is not written.
     "host.signed",
+    // service/rotate.rs: the entry that says which CA keys there are is durable, the service still goes by the one before.
+    "rotate.durable",
     // enrolment/: nothing is written down; the way back is; an account exists; before and after each file; sshd has read it; it has
     // let the host in; before and after it holds.
     "enrolment.journal.before",

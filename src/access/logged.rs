@@ -98,6 +98,7 @@ impl<'e> Told<'e> {
             Event::Ended { .. } | Event::Expired { .. } => self.is_over = true,
             Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
+            | Event::CaKeysChanged { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
             | Event::LoggedOut { .. }

@@ -8,6 +8,7 @@ use super::host_event::HostEvent;
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
 use crate::keyring::Ring;
+use crate::keyring::plan::Step;
 use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::Extension;
@@ -52,6 +53,19 @@ pub enum Event {
         /// All CA keys from now on, if this start changed them. Added to the format later. The index of the newest entry with such a
         /// member is the version of the trust bundle.
         keys: Option<Ring>,
+    },
+    /// The CA keys are others from now on: somebody took a step of a rotation, or a key was lost.
+    CaKeysChanged {
+        /// Who.
+        by: PersonName,
+        /// Which step.
+        step: Step,
+        /// One sentence for each key that moved, and the reason that was given.
+        why: Vec<String>,
+        /// Enrolled hosts that do not prove that they trust the key that signs from now on, and were accepted.
+        unproven: BTreeSet<HostName>,
+        /// All CA keys from now on. The index of the entry is the version of the trust bundle.
+        keys: Ring,
     },
     /// A policy version is in force.
     PolicyApplied {
@@ -278,6 +292,20 @@ pub enum Event {
     },
     /// Something about enrolled hosts.
     Host(HostEvent),
+}
+
+impl Event {
+    /// The CA keys from now on, if it says which they are.
+    #[must_use]
+    pub const fn ring(&self) -> Option<&Ring> {
+        if let Self::CaKeysChanged { keys, .. } = self {
+            Some(keys)
+        } else if let Self::ServiceStarted { keys, .. } = self {
+            keys.as_ref()
+        } else {
+            None
+        }
+    }
 }
 
 impl From<HostEvent> for Event {

@@ -26,6 +26,7 @@ use super::event::{Answer, Event};
 use super::host_event::{Flag, HostEvent};
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
+use crate::keyring::plan::Step;
 use crate::keyring::{Ring, RingKey};
 use crate::name::{
     Account, Digest, HostName, JoinId, NamePattern, PersonName, PolicyVersion, ReportId, RequestId, RuleName, Serial,
@@ -128,6 +129,7 @@ macro_rules! kinds {
 kinds! {
     "log_started" LogStarted { service, log_key }
     "service_started" ServiceStarted { ca, version; keys }
+    "ca_keys_changed" CaKeysChanged { by, step, why, unproven, keys }
     "policy_applied" PolicyApplied { by, version, sha256, tests, changes }
     "logged_in" LoggedIn { person, key, address, expires }
     "logged_out" LoggedOut { person }
@@ -359,6 +361,16 @@ impl Field for KeyState {
 
     fn take(value: Value) -> Result<Self, String> {
         Self::from_word(&text(value)?).ok_or_else(|| "not a state of CA keys".to_owned())
+    }
+}
+
+impl Field for Step {
+    fn put(&self) -> Value {
+        self.word().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        Self::from_word(&text(value)?).ok_or_else(|| "not a step of a rotation".to_owned())
     }
 }
 

@@ -175,6 +175,7 @@ impl Reconciler {
             Event::Host(event) => self.take_host(event, entry.index),
             Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
+            | Event::CaKeysChanged { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
             | Event::LoggedOut { .. }

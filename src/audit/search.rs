@@ -139,6 +139,7 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
         | Event::Approved { by: person, .. }
         | Event::Denied { by: person, .. }
         | Event::Withdrawn { by: person, .. }
+        | Event::CaKeysChanged { by: person, .. }
         | Event::Ended { by: person, .. } => BTreeSet::from([person]),
         Event::Host(event) => event.person().into_iter().collect(),
         Event::Granted { approvers, .. } => approvers.iter().collect(),
@@ -154,6 +155,8 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
 fn names_host(event: &Event, host: &HostName) -> bool {
     if let Event::Host(event) = event {
         event.host() == Some(host)
+    } else if let Event::CaKeysChanged { unproven, .. } = event {
+        unproven.contains(host)
     } else if let Event::Refused { hosts, .. } | Event::Asked { hosts, .. } | Event::Narrowed { hosts, .. } = event {
         hosts.contains(host)
     } else {

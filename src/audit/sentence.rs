@@ -50,6 +50,7 @@ impl Event {
         match self {
             Self::LogStarted { .. }
             | Self::ServiceStarted { .. }
+            | Self::CaKeysChanged { .. }
             | Self::PolicyApplied { .. }
             | Self::LoggedIn { .. }
             | Self::LoggedOut { .. }
@@ -81,6 +82,12 @@ impl Event {
             Self::ServiceStarted { ca, version, keys } => {
                 let keys = keys.as_ref().map(|keys| format!("; CA keys are now {}", ring(keys))).unwrap_or_default();
                 format!("the service {version:?} started with CA key {ca}{keys}")
+            }
+            Self::CaKeysChanged { by, step, why, unproven, keys } => {
+                let why = list(why.iter().map(|why| format!("{why:?}")));
+                let without =
+                    if unproven.is_empty() { String::new() } else { format!("; not proven on {}", list(unproven)) };
+                format!("{by} rotated the user CA key, {}: {why}{without}; CA keys are now {}", step.word(), ring(keys))
             }
             Self::PolicyApplied { by, version, sha256, tests, changes } => {
                 format!("{by} applied policy {version}: {changes} changes, {tests} tests passed, SHA-256 {sha256:?}")

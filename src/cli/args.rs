@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    admin, audit, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
+    admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
     prepare, request, serve, setup, ssh, status, texts, wait,
 };
 use crate::time::Lifetime;
@@ -124,7 +124,7 @@ pub(crate) enum Command {
     Cert(cert::CertCommand),
     /// CA keys that hosts trust
     #[command(subcommand)]
-    Ca(operator::CaCommand),
+    Ca(ca::CaCommand),
     /// Check, test, compare and apply policies
     #[command(subcommand)]
     Policy(operator::PolicyCommand),

@@ -11,6 +11,7 @@
 mod admin;
 mod args;
 mod audit;
+mod ca;
 mod cache;
 mod caller;
 mod cert;
@@ -213,7 +214,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(context, &args),
         Command::KnownHosts => known_hosts::run(context),
         Command::Cert(command) => cert::run(context, &command),
-        Command::Ca(command) => operator::ca(context, &command),
+        Command::Ca(command) => ca::run(context, &command),
         Command::Policy(command) => operator::policy(context, &command),
         Command::Audit(command) => audit::run(context, &command),
         Command::Admin(command) => admin::run(context, &command),

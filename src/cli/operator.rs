@@ -1,9 +1,8 @@
-//! `hallpass policy` and `ca`: what operators do. What needs the service is here; what works offline on files is in `policy`.
+//! `hallpass policy`: what operators do. What needs the service is here; what works offline on files is in `policy`.
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use serde_json::json;
 
 use super::failure::{Exit, Failure};
 use super::output::{self, escape};
@@ -39,13 +38,6 @@ pub(crate) enum PolicyCommand {
     },
     /// List all versions
     History,
-}
-
-/// `hallpass ca …`.
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(crate) enum CaCommand {
-    /// Print the CA keys that hosts must trust: the content of a `TrustedUserCAKeys` file
-    Export,
 }
 
 /// `hallpass policy …`.
@@ -124,14 +116,4 @@ fn history(context: &Context) -> Result<(), Failure> {
     let rows: Vec<[String; 3]> =
         all.versions.iter().map(|v| [v.version.to_string(), output::local_text(&v.at), escape(&v.by)]).collect();
     context.out.answer(&output::with_schema("hallpass.policy-history.v1", &all)?, &render::columns(&rows))
-}
-
-/// `hallpass ca …`.
-pub(crate) fn ca(context: &Context, command: &CaCommand) -> Result<(), Failure> {
-    let CaCommand::Export = command;
-    let places = context.places()?;
-    let profile = super::profile::need(&places, &context.globals)?;
-    let client = context.anonymous(profile.server)?;
-    let bundle = context.block_on(async { Ok(client.text("/v1/ca/user-keys").await?) })?;
-    context.out.answer(&json!({ "schema": "hallpass.trust-bundle.v1", "bundle": bundle }), &bundle)
 }

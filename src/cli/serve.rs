@@ -203,6 +203,7 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
         .map(|path| signer::public_key(path).map_err(|error| Failure::failed(error.to_string())))
         .collect();
     let signer = ca_key(&config.user_ca, Purpose::User, patience)?;
+    let next = config.next_cas.iter().map(|ca| ca_key(ca, Purpose::User, patience)).collect::<Result<Vec<_>, _>>()?;
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
@@ -218,6 +219,7 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
         store: Box::new(store),
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
         signer,
+        next,
         host_signer,
         trusted: trusted?,
         log_key,

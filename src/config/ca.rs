@@ -15,9 +15,13 @@ const LABEL_BYTES_MAX: usize = 64;
 /// The most further keys for hosts to trust: a bundle holds sixteen.
 const TRUSTED_MAX: usize = 8;
 
+/// The most further keys that a rotation can begin with. Our own choice: one to change to, one in reserve, and some room.
+const NEXT_MAX: usize = 4;
+
 /// The user CA key, further ones that hosts trust, and the host CA key if there is one.
 pub(super) struct CaKeys {
     pub(super) user: signer::Settings,
+    pub(super) next: Vec<signer::Settings>,
     pub(super) host: Option<signer::Settings>,
     pub(super) trusted: Vec<PathBuf>,
 }
@@ -25,14 +29,16 @@ pub(super) struct CaKeys {
 pub(super) fn keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
     let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
     section(root, "ca", example, |ca| {
-        let mut trusted = Vec::new();
+        let (mut trusted, mut next) = (Vec::new(), Vec::new());
         let user = section(ca, "user", example, |table| {
             let listed = table.list("trusted", TRUSTED_MAX, |text| places.plain(text));
             trusted = listed.map_or_else(Vec::new, |found| found.value.into_iter().map(|path| path.value).collect());
+            next = table.tables("next", NEXT_MAX).iter().map(|table| ca_key(table, places)).collect();
             ca_key(table, places)
         });
         let host = ca.table("host").map(|table| ca_key(&table, places));
-        Some(CaKeys { user: user?, host: host.map_or(Some(None), |host| host.map(Some))?, trusted })
+        let next = next.into_iter().collect::<Option<Vec<_>>>();
+        Some(CaKeys { user: user?, next: next?, host: host.map_or(Some(None), |host| host.map(Some))?, trusted })
     })
 }
 
@@ -101,6 +107,27 @@ mod tests {
             Some(Path::new("/run/credentials/hallpass")),
         );
         parsed.map(|config| config.user_ca).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_further_key_takes_what_the_first_takes_and_each_is_checked() {
+        let with = |lines: &str| {
+            let text = EXAMPLE.replace("\n[ca.host]", &format!("\n{lines}\n[ca.host]"));
+            let parsed = Config::parse(&text, "config.toml", Path::new("/etc/hallpass"), None);
+            parsed.map(|config| config.next_cas).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        };
+        let two = "[[ca.user.next]]\nkey = \"a\"\n[[ca.user.next]]\nagent = \"/run/x\"\npublic_key = \"b\"";
+        let found: Result<_, Vec<String>> = with(two);
+        assert!(matches!(found.as_deref(), Ok([signer::Settings::File(_), signer::Settings::Agent(_)])), "{found:?}");
+        for (lines, wrong) in [
+            ("[[ca.user.next]]".to_owned(), "or agent or pkcs11"),
+            ("[[ca.user.next]]\nkey = \"a\"\nlabel = \"b\"".to_owned(), "has no such setting"),
+            ("[[ca.user.next]]\nkey = \"a\"\ntrusted = [\"b\"]".to_owned(), "unknown key"),
+            ("[[ca.user.next]]\nkey = \"a\"\n".repeat(5), "there may be 4"),
+        ] {
+            let problems = with(&lines).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.contains(wrong)), "{lines}: {problems:?}");
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Config {
     pub store: crate::store::sqlite::Settings,
     /// The user CA key.
     pub user_ca: signer::Settings,
+    /// Further user CA keys, for rotations.
+    pub next_cas: Vec<signer::Settings>,
     /// The host CA key. Without one there are no host certificates.
     pub host_ca: Option<signer::Settings>,
     /// Public halves of further keys that hosts must trust for user certificates.
@@ -134,7 +136,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
-    let ca::CaKeys { user: user_ca, host: host_ca, trusted: trusted_cas } = cas?;
+    let ca::CaKeys { user: user_ca, next: next_cas, host: host_ca, trusted: trusted_cas } = cas?;
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
@@ -158,6 +160,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         },
         store,
         user_ca,
+        next_cas,
         host_ca,
         trusted_cas,
         log_key_path,
@@ -377,8 +380,8 @@ mod tests {
         Config::parse(text, "config.toml", Path::new("/etc/hallpass"), Some(Path::new("/run/credentials/hallpass")))
     }
 
-    /// Keys of CA keys that are not in files; a table takes one of the three places.
-    const ELSEWHERE: [&str; 6] = ["agent", "pkcs11", "token", "label", "pin_file", "public_key"];
+    /// Keys of CA keys that are not in files, of which a table takes one of the three places; and further CA keys.
+    const ELSEWHERE: [&str; 7] = ["agent", "pkcs11", "token", "label", "pin_file", "public_key", "next"];
 
     /// The example with every commented key switched on, apart from [`ELSEWHERE`].
     fn all_keys() -> String {
@@ -518,10 +521,10 @@ mod tests {
                  \"https://hallpass.example.com:7722\": https, host, port",
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
-                "config.toml:81:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:107:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:113:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:125:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:86:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
+                "config.toml:112:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:118:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:130:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

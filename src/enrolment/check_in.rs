@@ -38,6 +38,8 @@ pub struct Proof {
     pub keys: BTreeSet<String>,
     /// What went wrong with the key that signs now.
     pub problem: Option<String>,
+    /// Whether a key that the service can sign with has not let it in, though it is not the one that signs now: it is tried again.
+    pub is_partial: bool,
     /// Whether that may be better in a moment: sshd does not listen yet, or the service wants a pause.
     pub may_pass: bool,
 }
@@ -60,19 +62,30 @@ pub fn is_certificate_of(line: &str, key: &PublicKey) -> bool {
 }
 
 /// Logs in to itself with a certificate by each key of the bundle that can sign one.
-pub async fn prove(sshd: &Sshd, link: &mut Link, bundle: &Bundle, keys: &[HostKey]) -> Proof {
+///
+/// Left out are those of which it is `known` already that they let it in: the service gives certificates for this only so often.
+pub async fn prove(
+    sshd: &Sshd,
+    link: &mut Link,
+    (bundle, known): (&Bundle, &BTreeSet<String>),
+    keys: &[HostKey],
+) -> Proof {
     let mut proof = Proof::default();
     let host_keys: Vec<PublicKey> = keys.iter().map(|key| key.key.public_key().clone()).collect();
     for key in bundle.keys() {
         let fingerprint = key.key.fingerprint().to_string();
+        if known.contains(&fingerprint) {
+            proof.keys.insert(fingerprint);
+            continue;
+        }
         match prove_one(sshd, link, &fingerprint, &host_keys).await {
             Ok(()) => _ = proof.keys.insert(fingerprint),
-            // One that signs nothing yet, or nothing more, is not what logins fail by.
-            Err((why, may_pass)) if key.state == KeyState::Active => {
-                proof.problem = Some(why);
-                proof.may_pass = may_pass;
+            // One that signs nothing yet, or nothing more, is not what logins fail by; a rotation waits for it all the same.
+            Err(failed) if key.state == KeyState::Active => {
+                proof.problem = Some(failed.why);
+                proof.may_pass = failed.may_pass;
             }
-            Err(_) => {}
+            Err(failed) => proof.is_partial |= !failed.is_offline,
         }
     }
     if !bundle.keys().iter().any(|key| key.state == KeyState::Active) {
@@ -81,14 +94,27 @@ pub async fn prove(sshd: &Sshd, link: &mut Link, bundle: &Bundle, keys: &[HostKe
     proof
 }
 
-/// One login to itself; else why not, and whether that may pass.
-async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKey]) -> Result<(), (String, bool)> {
-    let lasting = |why: String| (why, false);
+/// A login to itself that did not go through.
+struct Failed {
+    why: String,
+    /// Whether it may go through in a moment.
+    may_pass: bool,
+    /// Whether the service can't sign with the key: then there is nothing to try.
+    is_offline: bool,
+}
+
+/// One login to itself.
+async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKey]) -> Result<(), Failed> {
+    let lasting = |why: String| Failed { why, may_pass: false, is_offline: false };
     let mut seed = zeroize::Zeroizing::new([0; 32]);
     SysRng.try_fill_bytes(seed.as_mut_slice()).map_err(|error| lasting(error.to_string()))?;
     let key = SessionKey::generate(*seed);
     let line = link.check_certificate(key.public_key().to_openssh(), Some(ca.to_owned())).await;
-    let line = line.map_err(|error| (error.to_string(), is_passing(&error)))?;
+    let line = line.map_err(|error| Failed {
+        why: error.to_string(),
+        may_pass: is_passing(&error),
+        is_offline: matches!(&error, ClientError::Problem(problem) if problem.code == "not_found"),
+    })?;
     // What came must be what was asked for, and nothing that opens anything else.
     let certificate = Certificate::parse_openssh(line.trim()).map_err(|error| lasting(error.to_string()))?;
     let whose = certificate.tbs().fields().key_id.whose();
@@ -103,7 +129,7 @@ async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKe
     let tried = self_login::log_in(address, host_keys, &key, &certificate.to_openssh()).await;
     tried.map_err(|why| {
         let may_pass = why.contains("Connection refused");
-        (why, may_pass)
+        Failed { why, may_pass, is_offline: false }
     })
 }
 

@@ -7,6 +7,7 @@
 //! Invariants: what is carried out is what was shown, but for what only the service tells (its CA keys and host certificates). A
 //! trust bundle that the log key has not signed is not written.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -362,7 +363,7 @@ impl Prepared {
     async fn prove(&self, link: &mut Link, bundle: &Bundle) -> Result<Proof, String> {
         let began = Instant::now();
         loop {
-            let proof = check_in::prove(&self.sshd, link, bundle, &self.keys).await;
+            let proof = check_in::prove(&self.sshd, link, (bundle, &BTreeSet::new()), &self.keys).await;
             match &proof.problem {
                 None => return Ok(proof),
                 Some(_) if proof.may_pass && began.elapsed() < LISTEN_WITHIN => {

@@ -1,5 +1,6 @@
 //! `hallpass host check`: whether this host does what it is enrolled for, by what sshd really does.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::check_in::{self, has_guard};
@@ -207,7 +208,7 @@ fn clock(link: &Link) -> Result<String, String> {
 async fn login(sshd: &Sshd, link: &mut Link, bundle: &Bundle) -> Result<String, String> {
     let facts = Facts { effective: sshd.effective(CHECK_ACCOUNT).await?, ..Facts::default() };
     let keys = facts::host_keys(&Root::default(), &facts)?;
-    let proof = check_in::prove(sshd, link, bundle, &keys).await;
+    let proof = check_in::prove(sshd, link, (bundle, &BTreeSet::new()), &keys).await;
     match proof.problem {
         None => Ok(format!("the host logs in to itself with {} of {} CA keys", proof.keys.len(), bundle.keys().len())),
         Some(why) => Err(format!("the host cannot log in to itself: {why}")),

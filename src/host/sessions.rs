@@ -8,6 +8,7 @@
 //! Invariants: a session whose record makes no sense, or whose watcher can't be had again, is ended. No extension goes beyond what the login's
 //! other certificates allow.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::settings::Settings;
 use super::spool::Spool;
 use super::sweep::{self, Place};
 use crate::name::RequestId;
+use crate::ssh::Fingerprint;
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 
 /// How long after [`Sessions::end`] a session ends: its watcher looks once a second, and its last words need 0.7 s.
@@ -83,10 +85,13 @@ impl Sessions {
     /// # Errors
     /// In words, for the first that could not be changed; the others are.
     pub fn rearm(&self, request: &RequestId, end: Timestamp) -> Result<usize, String> {
-        self.change(request, |record| {
-            let end = record.bound.map_or(end, |bound| bound.min(end));
-            (record.deadline.wall != end).then(|| Deadline::new(end, SystemClock.moment()))
-        })
+        self.change(
+            |record| record.request() == Some(request),
+            |record| {
+                let end = record.bound.map_or(end, |bound| bound.min(end));
+                (record.deadline.wall != end).then(|| Deadline::new(end, SystemClock.moment()))
+            },
+        )
     }
 
     /// Ends the sessions of a request in two seconds at most, with a word on their terminals. How many.
@@ -94,11 +99,23 @@ impl Sessions {
     /// # Errors
     /// In words, for the first that could not be changed; the others are.
     pub fn end(&self, request: &RequestId) -> Result<usize, String> {
+        self.end_where(|record| record.request() == Some(request))
+    }
+
+    /// Ends the sessions that were opened with a certificate by one of these CA keys, as [`Self::end`] does. How many.
+    ///
+    /// # Errors
+    /// In words, for the first that could not be changed; the others are.
+    pub fn end_by(&self, lost: &BTreeSet<Fingerprint>) -> Result<usize, String> {
+        self.end_where(|record| lost.contains(&record.ca))
+    }
+
+    fn end_where(&self, is_meant: impl Fn(&Record) -> bool) -> Result<usize, String> {
         let now = SystemClock.moment();
         let wall =
             SystemClock.now().plus(Lifetime::from_seconds(2).unwrap_or(Lifetime::ZERO)).map_err(|e| e.to_string())?;
         let soon = Deadline { wall, boot: now.boot.saturating_add(ENDS_IN) };
-        self.change(request, |record| (record.deadline.left(now) > ENDS_IN).then_some(soon))
+        self.change(is_meant, |record| (record.deadline.left(now) > ENDS_IN).then_some(soon))
     }
 
     /// Looks after all sessions: starts a watcher again where one is gone, ends what nobody knows the end of, forgets what is over.
@@ -173,11 +190,15 @@ impl Sessions {
         Some(Session { key, record, is_watched })
     }
 
-    /// Rewrites the records of a request that are about this start of the machine and that `deadline` has another end for.
-    fn change(&self, request: &RequestId, deadline: impl Fn(&Record) -> Option<Deadline>) -> Result<usize, String> {
+    /// Rewrites the records that are meant, are about this start of the machine and that `deadline` has another end for.
+    fn change(
+        &self,
+        is_meant: impl Fn(&Record) -> bool,
+        deadline: impl Fn(&Record) -> Option<Deadline>,
+    ) -> Result<usize, String> {
         let (mut changed, mut failed) = (0_usize, None);
         let records = self.list().into_iter().filter_map(|session| session.record.ok());
-        for record in records.filter(|record| record.request() == Some(request) && record.boot_id == self.boot_id) {
+        for record in records.filter(|record| is_meant(record) && record.boot_id == self.boot_id) {
             let Some(deadline) = deadline(&record) else { continue };
             match self.folder.save(&Record { deadline, ..record }) {
                 Ok(()) => changed = changed.saturating_add(1),
@@ -245,6 +266,19 @@ mod tests {
             (sessions.end(&other), sessions.end(record.request().unwrap()), sessions.end(record.request().unwrap())),
             (Ok(0), Ok(1), Ok(0))
         );
+        let left = sessions.list().pop().unwrap().record.unwrap().deadline.left(SystemClock.moment());
+        assert!(left <= ENDS_IN, "{left:?}");
+    }
+
+    #[test]
+    fn what_a_lost_ca_key_opened_ends_whichever_request_it_names() {
+        let state = tempfile::tempdir().unwrap();
+        let (sessions, record) = host(state.path());
+        let other = Fingerprint::parse(&format!("SHA256:{}", "B".repeat(42) + "A")).unwrap();
+        assert_eq!(sessions.end_by(&BTreeSet::new()), Ok(0));
+        assert_eq!(sessions.end_by(&BTreeSet::from([other])), Ok(0));
+        let lost = BTreeSet::from([other, record.ca]);
+        assert_eq!((sessions.end_by(&lost), sessions.end_by(&lost)), (Ok(1), Ok(0)));
         let left = sessions.list().pop().unwrap().record.unwrap().deadline.left(SystemClock.moment());
         assert!(left <= ENDS_IN, "{left:?}");
     }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::access::{Refusal, RefusalKind};
 use crate::inventory::enrol::EnrolRefusal;
+use crate::keyring::plan::Blocked;
 use crate::policy::{RefusedKind, Verdict};
 use crate::service::Failure;
 use crate::wire;
@@ -50,6 +51,7 @@ pub const CODES: &[&str] = &[
     "quorum_no_longer_met",
     "reason",
     "refuse_rule",
+    "rotation_blocked",
     "signature_needed",
     "signature_refused",
     "timeout",
@@ -239,6 +241,26 @@ pub(super) const fn refused_code(kind: RefusedKind) -> &'static str {
     }
 }
 
+impl Problem {
+    /// What stands in the way of a step of a rotation.
+    fn rotation(blocked: &Blocked) -> Self {
+        let problem = Self::new(StatusCode::CONFLICT, "rotation_blocked", &blocked.to_string());
+        match blocked {
+            Blocked::Unproven { hosts, .. } => problem
+                .why(hosts.iter().map(|(host, why)| format!("{host}: {why}")))
+                .next("mend them, or name those that may be locked out: --accept-unreachable NAME")
+                .retryable(),
+            Blocked::Certificates { .. } => problem.next("repeat it then, or end them: hallpass end").retryable(),
+            Blocked::NoKey | Blocked::NoSuccessor => problem,
+            Blocked::UnderWay(..)
+            | Blocked::None(_)
+            | Blocked::Several(_)
+            | Blocked::NotThat(..)
+            | Blocked::NothingBegun => problem.next("hallpass ca rotate user status"),
+        }
+    }
+}
+
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let text = failure.to_string();
@@ -266,6 +288,7 @@ impl From<Failure> for Problem {
             Failure::Policy(verdict) => Self::policy(None, &verdict),
             Failure::Refused(refusal) => Self::refused(&refusal),
             Failure::Enrol(refusal) => Self::enrol(&refusal),
+            Failure::Rotation(blocked) => Self::rotation(&blocked),
             Failure::TooMany(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many", &text).retryable(),
             Failure::BadPolicy { problems, failed_tests } => {
                 let tests = failed_tests

@@ -307,6 +307,7 @@ pub(super) fn shown(state: &HostState) -> wire::State {
         bundle: wire::Bundle { version: state.bundle_version, text: state.bundle.clone() },
         grants: state.grants.iter().map(grant).collect(),
         certificates: state.certificates.clone(),
+        lost: state.lost.iter().map(ToString::to_string).collect(),
         is_retired: !state.host.is_active,
     }
 }

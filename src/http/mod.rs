@@ -22,6 +22,7 @@
 //!
 //! *Why are `/metrics`, `/readyz` and `/healthz` open?* They name nobody and nothing; a scraper should hold no session.
 
+mod ca;
 mod caller;
 mod decide;
 mod error;

@@ -5,7 +5,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{App, decide, events, host, host_events, inventory, log, login, policy, probes, requests};
+use super::{App, ca, decide, events, host, host_events, inventory, log, login, policy, probes, requests};
 use crate::wire;
 
 #[derive(OpenApi)]
@@ -96,6 +96,8 @@ pub(super) fn api() -> OpenApiRouter<App> {
         .routes(routes!(log::checkpoint))
         .routes(routes!(log::list))
         .routes(routes!(log::proof))
+        .routes(routes!(ca::keys))
+        .routes(routes!(ca::rotate))
         .routes(routes!(probes::user_keys))
         .routes(routes!(probes::host_keys))
         .routes(routes!(probes::document))

@@ -20,7 +20,7 @@ use crate::service::Failure;
 #[utoipa::path(get, path = "/v1/ca/user-keys", tag = "ca", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
 pub(super) async fn user_keys(_: Anyone, _: NoQuery, State(app): State<App>) -> String {
-    app.service.trust_bundle().text.clone()
+    app.service.trust_bundle().text
 }
 
 /// The host CA key, as one `@cert-authority` line for each name of each enrolled host; empty as long as there is no host CA. With a

@@ -59,6 +59,9 @@ pub enum Failure {
     /// A host may not join; it says why and what to do. 403, 409 or 422.
     #[error(transparent)]
     Enrol(#[from] EnrolRefusal),
+    /// Something stands in the way of a rotation of the CA keys. 409.
+    #[error(transparent)]
+    Rotation(crate::keyring::plan::Blocked),
     /// Can't be done now; try again. 503.
     #[error("not available: {0}")]
     Unavailable(String),

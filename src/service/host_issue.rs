@@ -56,7 +56,10 @@ impl Service {
                 let good = kept.iter().find(|kept| is_good(kept, &host, key, &ca, now));
                 certificates.push(match good {
                     Some(good) => good.clone(),
-                    None => this.issue_to_host(&by, |host, now| certify_host(host, key, now), ca.clone()).await?,
+                    None => {
+                        let permit = |host: &EnrolledHost, now| certify_host(host, key, now);
+                        this.issue_to_host(&by, permit, || Ok(ca.clone())).await?
+                    }
                 });
             }
             this.tell_hosts(super::inventory::HostChange::One(host.name));
@@ -68,7 +71,7 @@ impl Service {
     /// A certificate with which the host can log in to itself, for a moment and to do nothing.
     ///
     /// # Errors
-    /// `Invalid` for a key that is no fresh one, `NotFound` for another CA key than the active one, `Unavailable`.
+    /// `Invalid` for a key that is no fresh one, `NotFound` for a CA key that hosts need not trust or that can't sign, `Unavailable`.
     pub async fn check_certificate(
         self: &Arc<Self>,
         by: &HostProven,
@@ -78,15 +81,17 @@ impl Service {
         let (this, by) = (Arc::clone(self), by.clone());
         whole(async move {
             this.enrolled(&by)?;
-            if ca.is_some_and(|ca| ca != this.ca) {
-                return Err(Failure::NotFound("CA key that signs"));
-            }
+            // Any key that hosts must trust: so they prove that they do, before it signs for people.
+            let ca = || match ca {
+                Some(ca) => this.trusted_ca(ca).ok_or(Failure::NotFound("CA key that signs")),
+                None => this.active_ca(),
+            };
             let (_, policy) = this.policy_now();
             let is_somebodys = policy.directory().people().any(|person| person.keys.contains(&key));
             if is_somebodys || this.service_keys.contains(&key.fingerprint()) {
                 return Err(CertifyRefusal::HostKey.into());
             }
-            this.issue_to_host(&by, |host, now| certify_check(host, &key, now), this.signer.public_key().clone()).await
+            this.issue_to_host(&by, |host, now| certify_check(host, &key, now), ca).await
         })
         .await
     }
@@ -96,13 +101,14 @@ impl Service {
         &self,
         by: &HostProven,
         permit: impl Fn(&EnrolledHost, Timestamp) -> Result<HostPermit, CertifyRefusal>,
-        ca: PublicKey,
+        ca: impl Fn() -> Outcome<PublicKey>,
     ) -> Outcome<Certificate> {
+        self.settle_keys().await?;
         self.check_issuing().await?;
-        // The inventory stays what it is until the commit, which rests on it: a host that is retired meanwhile gets nothing.
+        // Inventory and CA keys stay what they are until the commit, which rests on them: a host that is retired meanwhile gets nothing.
         let guard = Arc::clone(&self.policy_in_use).read_owned().await;
         let (host, expected, at) = (self.enrolled(by)?, self.inventory().entries(), self.clock.now());
-        let permit = Box::new(permit(&host, at)?);
+        let (permit, ca) = (Box::new(permit(&host, at)?), ca()?);
         let save = Save::CertifyHost { permit, ca, nonce: self.random()? };
         let saves = vec![Save::Inventory { expected }, save];
         let committed = self.commit(Change { at, saves, events: Vec::new() }).await?;

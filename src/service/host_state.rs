@@ -15,7 +15,6 @@ use crate::identity::host::HostProven;
 use crate::inventory::EnrolledHost;
 use crate::name::{Account, HostName, RequestId, Serial};
 use crate::ssh::Fingerprint;
-use crate::ssh::bundle::Bundle;
 use crate::ssh::cert::Purpose;
 use crate::store::{LIST_MAX, RequestFilter};
 use crate::time::Timestamp;
@@ -38,6 +37,8 @@ pub struct HostState {
     pub grants: Vec<HostGrant>,
     /// Its certificates that are in their window, by key.
     pub certificates: Vec<String>,
+    /// CA keys that were compromised: what was opened with them is to be closed.
+    pub lost: BTreeSet<Fingerprint>,
 }
 
 /// A certificate that may open a host.
@@ -98,6 +99,7 @@ impl Service {
     /// # Errors
     /// Store failures.
     pub async fn host_state(&self, by: &HostProven) -> Outcome<Arc<HostState>> {
+        self.settle_keys().await?;
         self.settle_inventory().await?;
         let (host, now, version) = (by.host(), self.clock.now(), self.trust_bundle().version);
         let mark = {
@@ -124,7 +126,9 @@ impl Service {
     async fn look_up_state(&self, name: &HostName, now: Timestamp) -> Outcome<(HostState, Timestamp)> {
         let inventory = self.inventory();
         let host = inventory.host(name).cloned().ok_or(super::Failure::NotLoggedIn)?;
-        let grants = self.grants_of(name, now).await?;
+        let in_use = self.keys.now();
+        let lost = in_use.lost();
+        let grants = self.grants_of(name, now, &lost).await?;
         let ca = self.host_ca().map(crate::ssh::PublicKey::fingerprint);
         let mut certificates = Vec::new();
         let mut until = grants.iter().map(|grant| grant.until).min();
@@ -138,7 +142,7 @@ impl Service {
                 certificates.push(certificate.to_openssh());
             }
         }
-        let bundle = self.trust_bundle();
+        let bundle = &in_use.bundle;
         let mut state = HostState {
             etag: String::new(),
             host,
@@ -146,6 +150,7 @@ impl Service {
             bundle: bundle.text.clone(),
             grants,
             certificates,
+            lost,
         };
         // Conflicts are no news for the host; everything else that it is told is in here.
         state.host.conflicts = Vec::new();
@@ -155,7 +160,12 @@ impl Service {
     }
 
     /// The grants for this host whose window is not over.
-    async fn grants_of(&self, host: &HostName, now: Timestamp) -> Outcome<Vec<HostGrant>> {
+    async fn grants_of(
+        &self,
+        host: &HostName,
+        now: Timestamp,
+        lost: &BTreeSet<Fingerprint>,
+    ) -> Outcome<Vec<HostGrant>> {
         let filter = RequestFilter {
             host: Some(host.clone()),
             states: BTreeSet::from(CERTIFIED),
@@ -172,7 +182,7 @@ impl Service {
             if is_forged {
                 tracing::error!(request = %id, "a request is not what the log says of it; hosts are told that it is over");
             }
-            grants.extend(grants_in(&stored.request, host, now, is_forged));
+            grants.extend(grants_in(&stored.request, host, now, (is_forged, lost)));
         }
         grants.sort_by_key(|grant| grant.serial);
         Ok(grants)
@@ -180,13 +190,17 @@ impl Service {
 
     /// The CA keys that hosts must trust.
     pub(super) fn bundle_keys(&self) -> BTreeSet<Fingerprint> {
-        let bundle = Bundle::claimed(&self.trust_bundle().text);
-        bundle.map(|bundle| bundle.keys().iter().map(|key| key.key.fingerprint()).collect()).unwrap_or_default()
+        self.keys.now().ring.trusted_by_hosts().iter().map(|key| key.key.fingerprint()).collect()
     }
 }
 
 /// The certificates of one request that may open this host.
-fn grants_in(request: &AccessRequest, host: &HostName, now: Timestamp, is_forged: bool) -> Vec<HostGrant> {
+fn grants_in(
+    request: &AccessRequest,
+    host: &HostName,
+    now: Timestamp,
+    (is_forged, lost): (bool, &BTreeSet<Fingerprint>),
+) -> Vec<HostGrant> {
     let parts = request.parts();
     if !parts.terms.hosts.contains_key(host) {
         return Vec::new();
@@ -199,7 +213,7 @@ fn grants_in(request: &AccessRequest, host: &HostName, now: Timestamp, is_forged
             serial: certified.serial,
             account: parts.terms.account.clone(),
             until: grant.window.end(),
-            is_ended,
+            is_ended: is_ended || lost.contains(&certified.tbs.ca().fingerprint()),
         })
     };
     parts.grants.iter().filter_map(grant).collect()

@@ -27,6 +27,10 @@ use crate::name::{PolicyVersion, RequestId, RequestPrefix, Serial};
 use crate::ssh::cert::{Certificate, Purpose, TbsCert};
 use crate::store::{Change, Save, StoreError};
 
+/// What became of a certificate whose CA key was withdrawn before it was fetched.
+const WITHDRAWN: &str =
+    "hosts no longer trust the CA key that this certificate was to be signed with; end the request, and ask again";
+
 /// What is to be signed for which request: its entry is durable.
 type Intended = (RequestId, Certified);
 
@@ -96,7 +100,7 @@ impl Service {
         };
         let save = Save::Certify {
             permit: Box::new(permit),
-            ca: self.signer.public_key().clone(),
+            ca: self.active_ca()?,
             nonce: self.random()?,
             expected: stored.version,
         };
@@ -141,7 +145,10 @@ impl Service {
             Failure::Unavailable("the CA key did not sign; fetch again later, the request stays as it is".to_owned())
         };
         let (signer, slots) = match tbs.purpose() {
-            Purpose::User => (Some(&self.signer), &self.sign_slots),
+            Purpose::User if !self.keys.now().is_trusted(tbs.ca()) => {
+                return Err(Failure::Conflict(WITHDRAWN.to_owned()));
+            }
+            Purpose::User => (self.keys.signer(tbs.ca()), &self.sign_slots),
             Purpose::Host => (self.host_signer.as_ref(), &self.hosts.sign_slots),
         };
         let signer = Arc::clone(signer.ok_or_else(|| unavailable("there is no CA key for it"))?);

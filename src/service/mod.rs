@@ -33,6 +33,7 @@ pub mod log;
 pub mod login;
 mod look;
 pub mod policy;
+pub mod rotate;
 mod start;
 pub mod text;
 mod tick;
@@ -127,8 +128,10 @@ pub struct Parts {
     pub store: Box<dyn Store>,
     /// Where the newest signed checkpoint is kept, apart from the store.
     pub kept_head: Arc<dyn KeptHead>,
-    /// The active user CA key.
+    /// The user CA key that signs when the log does not say that one of `next` does.
     pub signer: Arc<dyn Signer>,
+    /// Further user CA keys, for rotations.
+    pub next: Vec<Arc<dyn Signer>>,
     /// The active host CA key, if there is one.
     pub host_signer: Option<Arc<dyn Signer>>,
     /// Further keys that hosts must trust for user certificates; none of them signs here.
@@ -153,11 +156,8 @@ impl std::fmt::Debug for Parts {
 pub struct Service {
     store: Box<dyn Store>,
     head: head::Head,
-    signer: Arc<dyn Signer>,
-    /// The CA key's fingerprint as it was at start; a signer that shows another one later is not asked to sign (I-19).
-    ca: Fingerprint,
+    keys: keys::Keys,
     host_signer: Option<Arc<dyn Signer>>,
-    bundle: TrustBundle,
     tally: keys::Tally,
     log_key: LogKey,
     clock: Arc<dyn Clock>,
@@ -185,7 +185,7 @@ impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service")
             .field("store", &self.store)
-            .field("ca", &self.ca)
+            .field("keys", &self.keys)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
@@ -251,8 +251,8 @@ impl Service {
 
     /// The trust bundle: what `TrustedUserCAKeys` must hold now, with comments, signed by the log key.
     #[must_use]
-    pub const fn trust_bundle(&self) -> &TrustBundle {
-        &self.bundle
+    pub fn trust_bundle(&self) -> TrustBundle {
+        self.keys.now().bundle.clone()
     }
 
     /// The active host CA key, if there is one: what clients may trust for the names of hosts.
@@ -289,10 +289,7 @@ impl Service {
                 head.at
             )));
         }
-        if self.signer.public_key().fingerprint() != self.ca {
-            return Err(Failure::Unavailable("the CA key's backend shows another key than at start".to_owned()));
-        }
-        Ok(())
+        self.active_signer().map(drop)
     }
 
     /// `N` random bytes.

@@ -208,6 +208,7 @@ impl Service {
     /// # Errors
     /// When the store can't say it.
     pub(super) async fn settle_policy(&self) -> Outcome<()> {
+        self.settle_keys().await?;
         self.settle_inventory().await?;
         if !self.policy_unsure.load(Ordering::Acquire) {
             return Ok(());

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, broadcast};
 use super::clock::Watch;
 use super::head::Head;
 use super::inventory::Hosts;
-use super::keys::{Known, Tally};
+use super::keys::{Keys, Known, Tally};
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::audit::checkpoint::LogVerifier;
@@ -34,13 +34,13 @@ impl Service {
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, kept_head, signer, host_signer, trusted, log_key, clock, random, settings } = parts;
+        let Parts { store, kept_head, signer, next, host_signer, trusted, log_key, clock, random, settings } = parts;
         let mut service_id = [0_u8; 16];
         random.fill(&mut service_id)?;
 
         let verifier = log_key.verifier();
-        let ca = signer.public_key().fingerprint();
-        let mut service_keys = BTreeSet::from([ca]);
+        let users = || next.iter().chain([&signer]).map(|signer| signer.public_key().fingerprint());
+        let mut service_keys: BTreeSet<Fingerprint> = users().collect();
         service_keys.extend(host_signer.iter().map(|signer| signer.public_key().fingerprint()));
         service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
@@ -66,10 +66,12 @@ impl Service {
             change.events.push(event);
         }
         let known = Known::read(store.as_ref()).await?;
-        let keys = known.with(signer.as_ref(), host_signer.as_deref(), &trusted, now)?;
+        let keys = known.with((signer.as_ref(), &next), host_signer.as_deref(), &trusted, now)?;
+        let ca = known.active(keys.as_ref()).unwrap_or_else(|| signer.public_key().fingerprint());
         change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
         store.commit(change).await?;
-        let bundle = Known::read(store.as_ref()).await?.bundle(&settings.public_url, &log_key)?;
+        let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
+        let signers = std::iter::once(signer).chain(next).collect();
 
         let host_keys = (log_key.derive("host challenges"), log_key.derive("host sessions"));
         let hosts = Hosts::load(store.as_ref(), host_keys).await?;
@@ -78,10 +80,8 @@ impl Service {
         let service = Arc::new(Self {
             store,
             head,
-            signer,
-            ca,
+            keys: Keys::new(signers, in_use),
             host_signer,
-            bundle,
             tally: Tally::default(),
             log_key,
             watch: Watch::new(clock.as_ref()),

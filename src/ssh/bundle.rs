@@ -54,6 +54,8 @@ pub enum KeyState {
     Draining,
     /// Nobody may trust it any more.
     Retired,
+    /// Nobody may ever trust it again.
+    Compromised,
 }
 
 /// One key of a bundle.
@@ -61,7 +63,7 @@ pub enum KeyState {
 pub struct BundleKey {
     /// The CA key.
     pub key: PublicKey,
-    /// Never `Retired`.
+    /// One that is trusted.
     pub state: KeyState,
     /// Since when it is in this state.
     pub since: Timestamp,
@@ -108,9 +110,9 @@ pub enum BundleError {
 
 impl KeyState {
     /// All of them, in the order of a key's life.
-    pub const ALL: [Self; 4] = [Self::Staged, Self::Active, Self::Draining, Self::Retired];
+    pub const ALL: [Self; 5] = [Self::Staged, Self::Active, Self::Draining, Self::Retired, Self::Compromised];
 
-    /// `staged`, `active`, `draining`, `retired`.
+    /// `staged`, `active`, `draining`, `retired`, `compromised`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -118,6 +120,7 @@ impl KeyState {
             Self::Active => "active",
             Self::Draining => "draining",
             Self::Retired => "retired",
+            Self::Compromised => "compromised",
         }
     }
 
@@ -132,7 +135,7 @@ impl KeyState {
     pub const fn is_trusted(self) -> bool {
         match self {
             Self::Staged | Self::Active | Self::Draining => true,
-            Self::Retired => false,
+            Self::Retired | Self::Compromised => false,
         }
     }
 }
@@ -155,7 +158,7 @@ impl Bundle {
         let rules = [
             (is_url, "the service is not named by its URL"),
             (keys.len() <= KEYS_MAX, "there are more than 16 keys"),
-            (keys.iter().all(|key| key.state.is_trusted()), "a retired key is not trusted"),
+            (keys.iter().all(|key| key.state.is_trusted()), "a key that is over is not trusted"),
             (keys.iter().all(|key| is_ca_algorithm(key.key.algorithm())), "a key's algorithm is not one for CA keys"),
             (keys.iter().map(|key| &key.key).collect::<BTreeSet<_>>().len() == keys.len(), "a key is there twice"),
         ];

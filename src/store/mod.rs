@@ -22,8 +22,8 @@ use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
 use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId, RequestPrefix};
-use crate::ssh::PublicKey;
 use crate::ssh::cert::{Certificate, TbsCert};
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
 
 /// The most that one call lists; a greater limit means this one. Our own choice: what one answer can hold.
@@ -197,6 +197,17 @@ pub struct OpenRequests {
     pub with_key: Vec<Stored>,
 }
 
+/// A certificate whose window is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveCertificate {
+    /// Of which request.
+    pub request: RequestId,
+    /// By which CA key.
+    pub ca: Fingerprint,
+    /// The end of its window.
+    pub end: Timestamp,
+}
+
 /// The log's head: its size and growing edge, and the last entry's time.
 ///
 /// Sealed where it is stored: who can write the database but has not the service's keys neither adds an entry that counts,
@@ -279,6 +290,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What this person has open (pending, approved or issued), as far as an ask under this key needs it.
     fn open_of(&self, asker: PersonName, key: PublicKey) -> Pending<'_, OpenRequests>;
+
+    /// The certificates that are not over at `now`, neither by their window nor because their request was ended. A damaged row is reported and left out.
+    fn live_certificates(&self, now: Timestamp) -> Pending<'_, Vec<LiveCertificate>>;
 
     /// The session with this token hash.
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>>;

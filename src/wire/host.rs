@@ -131,6 +131,9 @@ pub struct State {
     pub grants: Vec<Grant>,
     /// Its host certificates that are in their window, one line each, newest for each key.
     pub certificates: Vec<String>,
+    /// Fingerprints of CA keys that were lost or stolen: every session that was opened with one is to end.
+    #[serde(default)]
+    pub lost: Vec<String>,
     /// Whether it was retired: then nothing is granted there any more.
     pub is_retired: bool,
 }

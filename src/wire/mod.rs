@@ -3,6 +3,7 @@
 //! Times are RFC 3339 UTC text; durations are text such as `30m`; ids are `7K3F-9QX2`; digests are 64 hex digits; keys are OpenSSH lines.
 //! The HTTP path, method and status of each are in the `OpenAPI` document.
 
+pub mod ca;
 pub mod host;
 
 use serde::{Deserialize, Serialize};

@@ -23,7 +23,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("ssh", 1, &["time", "name", "note"]),
     ("document", 1, &["time"]),
     // 2 rules
-    ("keyring", 2, &["time", "ssh"]),
+    ("keyring", 2, &["time", "name", "ssh"]),
     ("identity", 2, &["time", "name", "ssh"]),
     ("audit", 2, &["time", "name", "note", "ssh", "keyring", "identity"]),
     ("policy", 2, &["time", "name", "ssh", "document", "identity"]),
@@ -55,7 +55,11 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     // 5 edges
     ("wire", 5, &[]),
     ("client", 5, &["time", "wire"]),
-    ("http", 5, &["time", "name", "ssh", "identity", "audit", "policy", "access", "inventory", "service", "wire"]),
+    (
+        "http",
+        5,
+        &["time", "name", "ssh", "keyring", "identity", "audit", "policy", "access", "inventory", "service", "wire"],
+    ),
     // No network, no runtime: a login waits for nothing. `document` reads `host.toml` and the sessions' records.
     ("host", 5, &["time", "name", "ssh", "durable", "document"]),
     // A host's side of enrolment: everything beside sshd that does talk to the service.

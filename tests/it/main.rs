@@ -30,6 +30,7 @@ mod hosts;
 mod lifecycle;
 mod openssh;
 mod policy;
+mod rotation;
 mod store;
 mod story;
 mod support;

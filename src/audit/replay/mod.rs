@@ -14,20 +14,19 @@
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 mod host;
+mod keys;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::host::Hosts;
+use self::keys::Keys;
 use self::request::Request;
 use super::entry::Entry;
 use super::event::Event;
 use super::export::FindingKind;
 use super::host_event::HostEvent;
-use crate::keyring::Ring;
 use crate::name::{PolicyVersion, RequestId, Serial};
-use crate::ssh::cert::Purpose;
-use crate::ssh::{Fingerprint, PublicKey};
 
 /// What is known after the entries so far.
 #[derive(Debug, Default)]
@@ -36,10 +35,7 @@ pub(in crate::audit) struct Replay {
     over: BTreeSet<RequestId>,
     /// To be signed, without outcome.
     unsigned: BTreeMap<Serial, RequestId>,
-    /// The CA keys that may sign user certificates.
-    cas: BTreeSet<Fingerprint>,
-    /// Whether an entry has said which CA keys there are.
-    has_ring: bool,
+    keys: Keys,
     policy: u32,
     hosts: Hosts,
     pub(super) to_be_signed: u64,
@@ -84,7 +80,10 @@ impl Replay {
 
     /// A login is reported when the host can, also after its request is over.
     fn take_host(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
-        let taken = self.hosts.take(event, entry);
+        let taken = self.hosts.take(event, entry).and_then(|()| {
+            let HostEvent::CheckCertificateToBeSigned { ca, .. } = event else { return Ok(()) };
+            self.keys.check_trusted(*ca)
+        });
         let is_known = event.request().is_none_or(|id| self.open.contains_key(&id) || self.over.contains(&id));
         ensure(is_known, || "it names a request that was never asked for".to_owned())?;
         taken
@@ -93,7 +92,8 @@ impl Replay {
     fn take_general(&mut self, entry: &Entry) -> Result<(), Wrong> {
         match &entry.event {
             Event::LogStarted { .. } => ensure(entry.index == 0, || "the log starts a second time".to_owned()),
-            Event::ServiceStarted { ca, keys, .. } => self.take_start(*ca, keys.as_ref()),
+            Event::ServiceStarted { ca, keys, .. } => self.keys.started(*ca, keys.as_ref()),
+            Event::CaKeysChanged { step, keys, .. } => self.keys.changed(*step, keys, entry.at),
             Event::PolicyApplied { version, .. } => {
                 let last = std::mem::replace(&mut self.policy, version.0);
                 let follows = last.checked_add(1) == Some(version.0);
@@ -119,22 +119,9 @@ impl Replay {
         }
     }
 
-    /// Once the log says which CA keys there are, only the active one signs.
-    fn take_start(&mut self, ca: Fingerprint, keys: Option<&Ring>) -> Result<(), Wrong> {
-        let Some(ring) = keys else {
-            let known = !self.has_ring || self.cas.contains(&ca);
-            self.cas.insert(ca);
-            return ensure(known, || format!("the service started with {ca}, which is not the active CA key"));
-        };
-        self.has_ring = true;
-        self.cas = ring.active(Purpose::User).map(PublicKey::fingerprint).into_iter().collect();
-        let is_active = self.cas.contains(&ca);
-        self.cas.insert(ca);
-        ensure(is_active, || format!("the service started with {ca}, which is not the active one of its CA keys"))
-    }
-
     fn take_about(&mut self, id: RequestId, entry: &Entry) -> Result<(), Wrong> {
-        if let Event::CertificateToBeSigned { serial, .. } = &entry.event {
+        if let Event::CertificateToBeSigned { serial, ca, window, .. } = &entry.event {
+            self.keys.signing(id, *ca, *window);
             self.to_be_signed = self.to_be_signed.saturating_add(1);
             self.unsigned.insert(*serial, id);
         }
@@ -162,9 +149,10 @@ impl Replay {
                 || if is_over { format!("{id} was over before") } else { never_asked(id) },
             );
         };
-        let result = request.take(id, entry, &self.cas);
+        let result = request.take(id, entry, &self.keys.signs);
         if ends(&entry.event) {
             self.open.remove(&id);
+            self.keys.over(id);
             self.over.insert(id);
         }
         result
@@ -180,6 +168,7 @@ const fn ends(event: &Event) -> bool {
         Event::Ended { .. } | Event::Expired { .. } => true,
         Event::LogStarted { .. }
         | Event::ServiceStarted { .. }
+        | Event::CaKeysChanged { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
         | Event::LoggedOut { .. }
@@ -212,6 +201,7 @@ pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> 
         | Event::ExtensionAsked { policy, .. } => Some(*policy),
         Event::LogStarted { .. }
         | Event::ServiceStarted { .. }
+        | Event::CaKeysChanged { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
         | Event::LoggedOut { .. }

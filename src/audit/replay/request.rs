@@ -135,6 +135,7 @@ impl Request {
             Event::Host(_)
             | Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
+            | Event::CaKeysChanged { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
             | Event::LoggedOut { .. }

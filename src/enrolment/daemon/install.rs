@@ -15,6 +15,7 @@ use crate::host::ended;
 use crate::host::settings::Settings;
 use crate::name::{Principal, RequestId, Serial};
 use crate::note::NoteVerifier;
+use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
 use crate::ssh::cert::{Certificate, Purpose};
 use crate::time::Timestamp;
@@ -166,6 +167,15 @@ pub fn granted(grants: &[Grant]) -> Result<Granted, String> {
     // Ended is ended, whatever else is said of the request.
     all.ends.retain(|request, _| !all.over.contains(request));
     Ok(all)
+}
+
+/// The CA keys that were lost or stolen, as the service says.
+///
+/// # Errors
+/// When one of them is no fingerprint; then none is believed.
+pub fn lost(fingerprints: &[String]) -> Result<BTreeSet<Fingerprint>, String> {
+    let told = |why: &dyn std::fmt::Display| format!("the service names a lost CA key that is none: {why}");
+    fingerprints.iter().map(|text| Fingerprint::parse(text).map_err(|why| told(&why))).collect()
 }
 
 /// Writes the ended list, if it says anything else now. Whether it did.

@@ -15,6 +15,7 @@ mod notify;
 mod pace;
 mod report;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -244,6 +245,8 @@ impl<'a> Daemon<'a> {
                     Ok(granted) => self.put_grants(&granted, &settings),
                     Err(why) => (self.say)(&why),
                 }
+                // After the grants: these have no say about what was opened with a stolen key.
+                self.end_lost(&state.lost, &settings);
             }
             Err(why) => (self.say)(&why),
         }
@@ -277,6 +280,18 @@ impl<'a> Daemon<'a> {
         }
         for (request, end) in &granted.ends {
             told(&format!("go on until {end}"), request, sessions.rearm(request, *end));
+        }
+    }
+
+    /// Ends what was opened with a CA key that is lost, whatever its certificate says of itself: it may be the thief's.
+    fn end_lost(&self, lost: &[String], settings: &Settings) {
+        let ended = install::lost(lost).and_then(|lost| {
+            if lost.is_empty() { Ok(0) } else { Sessions::open(settings, &self.program)?.end_by(&lost) }
+        });
+        match ended {
+            Ok(0) => {}
+            Ok(count) => (self.say)(&format!("{count} sessions by a CA key that is lost end now")),
+            Err(why) => (self.say)(&why),
         }
     }
 
@@ -326,14 +341,17 @@ impl<'a> Daemon<'a> {
         let effective = self.sshd.effective(CHECK_ACCOUNT).await;
         let with = format!("{} {effective:?}", bundle.version());
         let is_fresh = self.proven.as_ref().is_some_and(|(at, before)| *before == with && at.elapsed() < PROVE_EVERY);
-        if is_fresh && self.proof.problem.is_none() {
+        if is_fresh && self.proof.problem.is_none() && !self.proof.is_partial {
             return;
         }
-        self.proof = check_in::prove(&self.sshd, &mut self.link, bundle, &self.keys).await;
+        // What has worked with the same bundle and the same sshd is not tried again beside what has not.
+        let known = if is_fresh { std::mem::take(&mut self.proof.keys) } else { BTreeSet::new() };
+        self.proof = check_in::prove(&self.sshd, &mut self.link, (bundle, &known), &self.keys).await;
         if let Some(why) = &self.proof.problem {
             (self.say)(&format!("this host cannot log in to itself: {why}"));
         }
-        self.proven = Some((Instant::now(), with));
+        let since = self.proven.take().filter(|_| is_fresh).map_or_else(Instant::now, |(since, _)| since);
+        self.proven = Some((since, with));
     }
 
     /// Starts watchers again where one is gone: by a process of its own, which can't leave us children to reap.

@@ -48,7 +48,7 @@ pub(super) fn append(conn: &Connection, head: &mut Head, at: Timestamp, event: E
     if matches!(&entry.event, Event::Host(event) if event.is_of_inventory()) {
         head.inventory = head.inventory.saturating_add(1);
     }
-    if matches!(&entry.event, Event::ServiceStarted { keys: Some(_), .. }) {
+    if entry.event.ring().is_some() {
         head.keys = Some(index);
     }
     note_certificate(conn, &entry.event)?;

@@ -32,7 +32,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{
-    Change, Committed, Head, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy,
+    Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
+    StoredPolicy,
 };
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
@@ -145,6 +146,10 @@ impl Store for SqliteStore {
 
     fn sweep(&self, now: Timestamp) -> Pending<'_, ()> {
         self.write(move |reply| Job::Sweep(now, reply))
+    }
+
+    fn live_certificates(&self, now: Timestamp) -> Pending<'_, Vec<LiveCertificate>> {
+        self.read(move |conn| request::live_certificates(conn, now))
     }
 
     fn policy(&self, version: Option<PolicyVersion>) -> Pending<'_, Option<StoredPolicy>> {

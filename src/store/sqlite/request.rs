@@ -8,12 +8,12 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params, params_from_iter};
 
 use super::{damaged, failed, from_sql, limit_to_sql, log, time_to_sql, to_sql};
-use crate::access::AccessRequest;
+use crate::access::{AccessRequest, Grant};
 use crate::audit::entry::Entry;
 use crate::identity::mac::MacKey;
 use crate::name::{PersonName, RequestId};
 use crate::ssh::PublicKey;
-use crate::store::{LIST_MAX, OpenRequests, RequestFilter, RowVersion, StoreError, Stored, rows};
+use crate::store::{LIST_MAX, LiveCertificate, OpenRequests, RequestFilter, RowVersion, StoreError, Stored, rows};
 use crate::time::Timestamp;
 
 const SAVING: &str = "saving a request";
@@ -155,6 +155,25 @@ pub(super) fn due(conn: &Connection, now: Timestamp, limit: usize) -> Result<Vec
         conn.prepare_cached(select!("WHERE next_tick <= ?1 ORDER BY next_tick, number")).map_err(failed(READING))?;
     let rows = select.query_map([now], columns).map_err(failed(READING))?;
     readable(rows, limit.min(LIST_MAX))
+}
+
+/// Certificates that are not over, neither by their window nor because their request was ended.
+pub(super) fn live_certificates(conn: &Connection, now: Timestamp) -> Result<Vec<LiveCertificate>, StoreError> {
+    let mut select = conn
+        .prepare_cached(select!(
+            "WHERE state IN ('approved', 'issued') AND json_extract(body, '$.grants[#-1].end') > ?1"
+        ))
+        .map_err(failed(READING))?;
+    let rows = select.query_map([time_to_sql(now)?], columns).map_err(failed(READING))?;
+    let live = |stored: &Stored| {
+        let request = stored.request.id();
+        let live = |grant: &Grant| {
+            let (ca, end) = (grant.certificate.as_ref()?.tbs.ca().fingerprint(), grant.window.end());
+            (now < end).then_some(LiveCertificate { request, ca, end })
+        };
+        stored.request.parts().grants.iter().filter_map(live).collect::<Vec<_>>()
+    };
+    Ok(readable(rows, usize::MAX)?.iter().flat_map(live).collect())
 }
 
 /// What this person has open: how many, and which of them hold this key.

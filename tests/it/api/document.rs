@@ -14,6 +14,7 @@ GET /healthz
 GET /metrics
 GET /readyz
 GET /v1/ca/host-keys
+GET /v1/ca/keys
 GET /v1/ca/user-keys
 GET /v1/hosts
 GET /v1/hosts/inventory
@@ -32,6 +33,7 @@ GET /v1/requests/{id}
 GET /v1/requests/{id}/events
 GET /v1/requests/{id}/history
 GET /v1/session
+POST /v1/ca/rotate
 POST /v1/explain
 POST /v1/hosts/certificates
 POST /v1/hosts/challenge

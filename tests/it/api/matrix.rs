@@ -68,6 +68,7 @@ async fn input(site: &Site, route: &str, request: &wire::Request) -> (String, Op
             let (key, signature) = (proof.key, proof.signature);
             body(json!({ "name": "app-1", "challenge": challenge.challenge, "key": key, "signature": signature }))
         }
+        "POST /v1/ca/rotate" => body(json!({ "step": "start" })),
         "POST /v1/hosts/joins" => body(json!({ "names": ["other-*"] })),
         "POST /v1/hosts/sessions" => body(json!({ "events": [] })),
         "POST /v1/hosts/certificates" => {
@@ -93,6 +94,7 @@ async fn input(site: &Site, route: &str, request: &wire::Request) -> (String, Op
         | "GET /metrics"
         | "GET /readyz"
         | "GET /v1/ca/host-keys"
+        | "GET /v1/ca/keys"
         | "GET /v1/ca/user-keys"
         | "GET /v1/hosts"
         | "DELETE /v1/hosts/joins/{id}"
@@ -126,7 +128,10 @@ async fn request(site: &Site, (alice, bob): (&Client, &Client), state: &str) -> 
 
 #[tokio::test]
 async fn every_route_answers_every_kind_of_caller_as_reviewed() {
-    let site = crate::hosts::machine::site().await;
+    let mut site = crate::hosts::machine::site().await;
+    site.stop().await;
+    site.world.next = vec![std::sync::Arc::new(crate::support::Faulty::new([0xD1; 32]))];
+    site.start().await;
     let dead = site.token("bob").await;
     site.world.pass(12 * 3600);
     let (alice, bob) = (site.logged_in("alice").await, site.logged_in("bob").await);

@@ -10,9 +10,11 @@ use hallpass::audit::export::{Exporter, Finding, FindingKind, Verified, verify};
 use hallpass::audit::tree::Frontier;
 use hallpass::identity::approval::{Signature, Statement};
 use hallpass::identity::{Actor, Part};
+use hallpass::keyring::plan::{Move, Step, apply};
 use hallpass::keyring::{Configured, Ring};
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial};
 use hallpass::ssh::PublicKey;
+use hallpass::ssh::bundle::KeyState;
 use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, TbsCert};
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, SshSignature};
@@ -339,8 +341,20 @@ pub(crate) fn meaning_of(events: Vec<(Timestamp, Event)>) -> Vec<String> {
     check(text.as_bytes()).err().unwrap_or_default().into_iter().map(|finding| finding.what).collect()
 }
 
+/// A key, by its seed, with its state before and after.
+pub(crate) type Moved = (u8, Option<KeyState>, KeyState);
+
+/// A step of a rotation, after which one key has this state.
+pub(crate) fn rotated(step: Step, (key, from, to): Moved, ring: &Ring) -> (Event, Ring) {
+    let key = public_key(key);
+    let why = vec![format!("{} is {to}: as an example", key.fingerprint())];
+    let keys = apply(ring, &[Move { key, from, to, why: String::new() }], at(9_000)).unwrap();
+    let event = Event::CaKeysChanged { by: person("bob"), step, why, unproven: hosts(&["web-1"]), keys: keys.clone() };
+    (event, keys)
+}
+
 /// The CA key of these logs, alone.
-fn ring() -> Ring {
+pub(crate) fn ring() -> Ring {
     let user = public_key(CA);
-    Ring::default().configured(&Configured { user: &user, host: None, trusted: &[] }, at(0)).unwrap()
+    Ring::default().configured(&Configured { user: &user, next: &[], host: None, trusted: &[] }, at(0)).unwrap()
 }

@@ -16,6 +16,8 @@ use hallpass::audit::event::Event;
 use hallpass::audit::export::{Exporter, FindingKind, verify};
 use hallpass::audit::report::{self, Demands};
 use hallpass::audit::tree::leaf_hash;
+use hallpass::keyring::plan::Step;
+use hallpass::ssh::bundle::KeyState;
 use proptest::prelude::*;
 
 use self::log::*;
@@ -23,7 +25,8 @@ use self::log::*;
 #[test]
 fn every_kind_of_entry_is_written_as_in_the_golden_file_and_read_back() {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/events.jsonl");
-    let entries = entries(hosts::hosts_story());
+    let started = rotated(Step::Start, (6, None, KeyState::Staged), &ring()).0;
+    let entries = entries(hosts::hosts_story().into_iter().chain([(9_000, started)]).collect());
     let lines: Vec<String> = entries.iter().map(|e| String::from_utf8(e.to_bytes()).unwrap()).collect();
     let text = format!("{}\n", lines.join("\n"));
     if std::env::var_os("HALLPASS_UPDATE_GOLDEN").is_some() {
@@ -35,6 +38,31 @@ fn every_kind_of_entry_is_written_as_in_the_golden_file_and_read_back() {
     }
     let seen: BTreeSet<&str> = entries.iter().map(|entry| entry.event.kind()).collect();
     assert_eq!(seen, Event::KINDS.iter().copied().collect(), "a kind without an example");
+}
+
+#[test]
+fn a_rotation_that_could_not_have_been_is_found() {
+    use KeyState::{Active, Compromised, Draining, Retired, Staged};
+    let staged = || (6, None, Staged);
+    let found = |steps: &[(Step, Moved)]| {
+        let (mut events, mut ring) = (story(), ring());
+        for (step, moved) in steps {
+            let (event, next) = rotated(*step, *moved, &ring);
+            ring = next;
+            events.push((9_000, event));
+        }
+        check(export(events).as_bytes()).err().unwrap_or_default().into_iter().map(|one| one.what).collect::<String>()
+    };
+    assert_eq!(found(&[(Step::Start, staged()), (Step::Abort, (6, Some(Staged), Retired))]), "");
+    assert_eq!(found(&[(Step::Start, staged()), (Step::Compromise, (6, Some(Staged), Compromised))]), "");
+    for (step, moved) in [(Step::Switch, staged()), (Step::Start, (6, None, Draining)), (Step::Finish, staged())] {
+        assert!(found(&[(step, moved)]).contains("does not make"), "{moved:?}");
+    }
+    let lost = [(Step::Start, staged()), (Step::Compromise, (6, Some(Staged), Compromised))];
+    let back = [&lost[..], &[(Step::Start, (6, Some(Compromised), Staged))]].concat();
+    assert!(found(&back).contains("was compromised and is no longer"));
+    let none = found(&[(Step::Compromise, (CA, Some(Active), Compromised))]);
+    assert!(none.contains("no user CA key is active after it"), "{none}");
 }
 
 #[test]

@@ -71,6 +71,12 @@ fn evil_answers(path: &str) -> (u16, Value) {
         "/v1/log/entries" => json!({ "entries": [EVIL] }),
         "/v1/log/proof" => json!({ "proof": [EVIL] }),
         "/v1/requests/7K3F-9QX2/history" => json!({ "entries": [EVIL] }),
+        "/v1/ca/keys" | "/v1/ca/rotate" => json!({
+            "version": 1, "hosts": 1, "by_hand": [EVIL], "spare": [{ "fingerprint": EVIL, "key": EVIL }], "keys": [{
+                "purpose": "user", "fingerprint": EVIL, "key": EVIL, "state": "staged", "since": EVIL, "backend": EVIL, "proven": 0,
+                "unproven": [{ "host": EVIL, "why": EVIL }], "certificates": 1, "last_end": EVIL,
+            }],
+        }),
         "/v1/ca/user-keys" | "/v1/ca/host-keys" => json!(EVIL),
         "/v1/hosts" => json!({ "is_cut": true, "hosts": [{ "name": EVIL, "tags": [EVIL], "ways": [
             { "account": EVIL, "verdict": EVIL, "needs": [{ "need": 1, "from": [EVIL] }], "longest": EVIL, "rule": EVIL }

@@ -14,6 +14,7 @@ mod inventory;
 mod masters;
 mod plain_ssh;
 mod plain_waiting;
+mod rotation;
 pub(crate) mod schemas;
 mod service;
 mod session_keys;

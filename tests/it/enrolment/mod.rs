@@ -6,6 +6,7 @@ mod cut;
 pub(crate) mod host;
 mod installing;
 mod plans;
+mod rotation;
 pub(crate) mod service;
 mod three;
 mod whole;

@@ -59,7 +59,7 @@ pub(crate) async fn issue(rules: &str, hosts: &[&str], account: &str, now: Times
     }
     let certificate = service.certificate(&alice, &id).await.unwrap();
     let view = service.view(&alice, &id).await.unwrap();
-    Issued { key, certificate, view, trust: service.trust_bundle().text.clone() }
+    Issued { key, certificate, view, trust: service.trust_bundle().text }
 }
 
 async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
@@ -73,6 +73,7 @@ async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
         ),
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         signer: Arc::new(signer),
+        next: Vec::new(),
         host_signer: None,
         trusted: Vec::new(),
         log_key,

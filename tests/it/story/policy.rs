@@ -253,18 +253,18 @@ async fn the_trust_bundle_is_comments_and_the_one_key() {
 #[tokio::test]
 async fn the_bundles_version_grows_when_its_keys_change_and_only_then() {
     let mut world = World::new().await;
-    let first = world.service().trust_bundle().clone();
+    let first = world.service().trust_bundle();
     world.pass(60);
     world.restart().await;
-    assert_eq!(world.service().trust_bundle(), &first, "another start, the same keys");
+    assert_eq!(world.service().trust_bundle(), first, "another start, the same keys");
     let ca = std::mem::replace(&mut world.signer, std::sync::Arc::new(Faulty::new([0xCB; 32])));
     world.restart().await;
-    let second = world.service().trust_bundle().clone();
+    let second = world.service().trust_bundle();
     assert!(second.version > first.version);
     assert!(!second.text.contains(&ca.public_key().to_openssh()), "the old key is trusted no longer");
     world.signer = ca;
     world.restart().await;
-    let third = world.service().trust_bundle().clone();
+    let third = world.service().trust_bundle();
     assert!(third.version > second.version, "back to the first key, but not to the first version");
     world.check().await;
 }
@@ -272,7 +272,7 @@ async fn the_bundles_version_grows_when_its_keys_change_and_only_then() {
 #[tokio::test]
 async fn the_host_key_is_in_the_ring_and_not_in_the_bundle() {
     let mut world = World::new().await;
-    let user_only = world.service().trust_bundle().clone();
+    let user_only = world.service().trust_bundle();
     world.host_signer = Some(std::sync::Arc::new(Faulty::of([0xCC; 32], Purpose::Host)));
     world.restart().await;
     let host_ca = SessionKey::generate([0xCC; 32]).public_key().clone();

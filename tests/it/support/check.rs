@@ -158,7 +158,11 @@ impl Replay {
                 assert_eq!(version.0, in_force.map_or(0, |v| v.0) + 1);
                 self.policy = Some(*version);
             }
-            Event::ServiceStarted { .. } | Event::LoggedIn { .. } | Event::LoggedOut { .. } | Event::Host(_) => {}
+            Event::ServiceStarted { .. }
+            | Event::CaKeysChanged { .. }
+            | Event::LoggedIn { .. }
+            | Event::LoggedOut { .. }
+            | Event::Host(_) => {}
             Event::Refused { policy, .. } => decided_by(policy),
             Event::Asked { request, person, key, verdict, policy, .. } => {
                 decided_by(policy);

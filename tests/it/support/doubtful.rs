@@ -15,7 +15,8 @@ use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
 use hallpass::store::sqlite::SqliteStore;
 use hallpass::store::{
-    Change, Committed, Head, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored, StoredPolicy,
+    Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
+    StoredPolicy,
 };
 use hallpass::time::Timestamp;
 
@@ -52,6 +53,7 @@ impl Store for Doubtful {
         requests(filter: RequestFilter) -> Vec<Stored>;
         due(now: Timestamp, limit: usize) -> Vec<Stored>;
         open_of(asker: PersonName, key: PublicKey) -> OpenRequests;
+        live_certificates(now: Timestamp) -> Vec<LiveCertificate>;
         session(token: TokenHash) -> Option<Session>;
         sweep(now: Timestamp) -> ();
         policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;

@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) signer: Arc<Faulty>,
+    /// Further user CA keys, for rotations.
+    pub(crate) next: Vec<Arc<Faulty>>,
     /// The host CA key; none unless a test puts one here before a start.
     pub(crate) host_signer: Option<Arc<Faulty>>,
     /// Further keys that hosts trust.
@@ -141,6 +143,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             clock: Arc::new(ManualClock::at(Timestamp::parse(START).unwrap())),
             signer: Arc::new(Faulty::new([0xCA; 32])),
+            next: Vec::new(),
             host_signer: None,
             trusted: Vec::new(),
             store_lies: Arc::default(),
@@ -169,6 +172,7 @@ impl World {
             store: Box::new(Doubtful { store, lies: Arc::clone(&self.store_lies) }),
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
+            next: self.next.iter().map(|signer| Arc::clone(signer) as Arc<_>).collect(),
             host_signer: self.host_signer.clone().map(|signer| signer as Arc<_>),
             trusted: self.trusted.clone(),
             log_key,

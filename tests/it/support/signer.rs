@@ -60,6 +60,11 @@ impl Faulty {
         self.released.notify_all();
     }
 
+    /// Its public half.
+    pub(crate) fn public_key_of(&self) -> PublicKey {
+        self.public_key.clone()
+    }
+
     /// What it was asked to sign.
     pub(crate) fn asked(&self) -> Vec<Vec<u8>> {
         self.asked.lock().unwrap().clone()

@@ -9,10 +9,15 @@
 //! | `active` | yes | yes |
 //! | `draining` | no | until its last certificate has ended |
 //! | `retired` | no | no |
+//! | `compromised` | no, and never again | no |
+//!
+//! How a key moves while the service runs is in [`plan`].
 //!
 //! Invariants: for each purpose at most one key is active; a key has one purpose and stands in the ring once (I-20): a key that signs
 //! user certificates must not be able to make a host believable, nor the other way round.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
+
+pub mod plan;
 
 use std::collections::BTreeSet;
 
@@ -43,8 +48,10 @@ pub struct Ring(Vec<RingKey>);
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Configured<'k> {
-    /// The key that signs user certificates.
+    /// The key that signs user certificates, unless the ring says that one of `next` does.
     pub user: &'k PublicKey,
+    /// Further keys for user certificates whose backend is there; hosts hear of them when a rotation says so.
+    pub next: &'k [PublicKey],
     /// The key that signs host certificates, if there is one.
     pub host: Option<&'k PublicKey>,
     /// Further keys that hosts trust for user certificates.
@@ -63,6 +70,9 @@ pub enum RingError {
     /// More keys than a trust bundle can hold.
     #[error("there are more than 16 CA keys")]
     TooMany,
+    /// A key that was compromised shall be trusted again.
+    #[error("a CA key that was compromised can't be used again; take it out of the configuration, and make a new one")]
+    Compromised,
     /// An algorithm that is none for CA keys.
     #[error("the algorithm is not one for CA keys: Ed25519, ECDSA on P-256 or P-384, RSA of 3072 bits or more")]
     Algorithm,
@@ -100,46 +110,58 @@ impl Ring {
         self.0.iter().find(|k| k.purpose == purpose && k.state == KeyState::Active).map(|k| &k.key)
     }
 
-    /// The ring in which exactly the configured keys are active: what a start of the service makes of the one before.
+    /// What is known of this key.
+    #[must_use]
+    pub fn known(&self, key: &PublicKey) -> Option<&RingKey> {
+        self.0.iter().find(|known| known.key == *key)
+    }
+
+    /// The ring with the configured keys: what a start of the service makes of the one before.
     ///
-    /// A key of `trusted` signs nothing here, and hosts trust it: `staged` before it has ever signed, `draining` after. A key that is
-    /// configured no longer is retired at once: whoever took it out of the configuration may have done so because it was stolen. Retired
-    /// keys are forgotten, oldest first, where a bundle could not hold them.
+    /// The key that signs goes on signing while its backend is configured; else `user` signs. A key of `next` keeps its state: only a
+    /// step of a rotation moves it. A key of `trusted` signs nothing here, and hosts trust it: `staged` before it has ever signed,
+    /// `draining` after. A key that is configured no longer is retired at once: whoever took it out of the configuration may have done so
+    /// because it was stolen. Retired keys are forgotten, oldest first, where a bundle could not hold them.
     ///
     /// # Errors
     /// [`RingError`] when the configured keys don't go together.
     pub fn configured(&self, keys: &Configured<'_>, now: Timestamp) -> Result<Self, RingError> {
-        let Configured { user, host, trusted } = *keys;
-        let active = std::iter::once((Purpose::User, user)).chain(host.map(|key| (Purpose::Host, key)));
-        let active = active.map(|(purpose, key)| (purpose, key, true));
-        let wanted: Vec<(Purpose, &PublicKey, bool)> =
-            active.chain(trusted.iter().map(|key| (Purpose::User, key, false))).collect();
-        if wanted.iter().map(|(_, key, _)| key).collect::<BTreeSet<_>>().len() != wanted.len() {
+        let Configured { user, next, host, trusted } = *keys;
+        let held = || next.iter().chain([user]);
+        let all: Vec<&PublicKey> = held().chain(host).chain(trusted).collect();
+        if all.iter().collect::<BTreeSet<_>>().len() != all.len() {
             return Err(RingError::Twice);
         }
-        let next = |known: &RingKey| {
-            let wanted = wanted.iter().find(|(purpose, key, _)| *purpose == known.purpose && **key == known.key);
-            let state = match (wanted, known.state) {
-                (Some((_, _, true)), _) => KeyState::Active,
-                (Some((_, _, false)), KeyState::Active | KeyState::Draining) => KeyState::Draining,
-                (Some((_, _, false)), KeyState::Staged | KeyState::Retired) => KeyState::Staged,
-                (None, _) => KeyState::Retired,
-            };
-            let since = if known.state == state { known.since } else { now };
-            RingKey { state, since, ..known.clone() }
+        let signs = self.active(Purpose::User).filter(|active| held().any(|key| key == *active)).unwrap_or(user);
+        let is_lost = |key: &PublicKey| self.known(key).is_some_and(|known| known.state == KeyState::Compromised);
+        if trusted.iter().chain(host).chain([signs]).any(is_lost) {
+            return Err(RingError::Compromised);
+        }
+        if held().any(|key| self.known(key).is_some_and(|known| known.purpose != Purpose::User)) {
+            return Err(RingError::Twice);
+        }
+        let next_state = |known: &RingKey| {
+            let (key, is_user) = (&known.key, known.purpose == Purpose::User);
+            let is_active = if is_user { key == signs } else { host == Some(key) };
+            let is_trusted = is_user && trusted.contains(key);
+            match known.state {
+                _ if is_active => KeyState::Active,
+                KeyState::Active | KeyState::Draining if is_trusted => KeyState::Draining,
+                KeyState::Staged | KeyState::Retired if is_trusted => KeyState::Staged,
+                state if is_user && held().any(|held| held == key) => state,
+                KeyState::Compromised => KeyState::Compromised,
+                KeyState::Staged | KeyState::Active | KeyState::Draining | KeyState::Retired => KeyState::Retired,
+            }
         };
-        let mut next: Vec<RingKey> = self.0.iter().map(next).collect();
-        for &(purpose, key, signs) in &wanted {
+        let mut ring: Vec<RingKey> = self.0.iter().map(|known| known.moved(next_state(known), now)).collect();
+        let active = std::iter::once((Purpose::User, signs)).chain(host.map(|key| (Purpose::Host, key)));
+        let active = active.map(|(purpose, key)| (purpose, key, KeyState::Active));
+        for (purpose, key, state) in active.chain(trusted.iter().map(|key| (Purpose::User, key, KeyState::Staged))) {
             if !self.0.iter().any(|known| known.purpose == purpose && known.key == *key) {
-                let state = if signs { KeyState::Active } else { KeyState::Staged };
-                next.push(RingKey { purpose, key: key.clone(), state, since: now });
+                ring.push(RingKey { purpose, key: key.clone(), state, since: now });
             }
         }
-        while next.len() > KEYS_MAX {
-            let Some(oldest) = next.iter().position(|key| key.state == KeyState::Retired) else { break };
-            next.remove(oldest);
-        }
-        Self::new(next)
+        Self::new(forget(ring))
     }
 
     /// What hosts must trust for user certificates.
@@ -148,6 +170,23 @@ impl Ring {
         let trusted = self.0.iter().filter(|k| k.purpose == Purpose::User && k.state.is_trusted());
         trusted.map(|k| BundleKey { key: k.key.clone(), state: k.state, since: k.since }).collect()
     }
+}
+
+impl RingKey {
+    /// In this state from now on, or as it was.
+    fn moved(&self, state: KeyState, now: Timestamp) -> Self {
+        let since = if self.state == state { self.since } else { now };
+        Self { state, since, ..self.clone() }
+    }
+}
+
+/// Retired keys are forgotten, oldest first, where there are too many. What was compromised is never forgotten.
+fn forget(mut keys: Vec<RingKey>) -> Vec<RingKey> {
+    while keys.len() > KEYS_MAX {
+        let Some(oldest) = keys.iter().position(|key| key.state == KeyState::Retired) else { break };
+        keys.remove(oldest);
+    }
+    keys
 }
 
 #[cfg(test)]
@@ -169,7 +208,7 @@ mod tests {
     fn next(ring: &Ring, user: u8, host: Option<u8>, trusted: &[u8], seconds: u64) -> Result<Ring, RingError> {
         let (user, host) = (key(user), host.map(key));
         let trusted: Vec<PublicKey> = trusted.iter().copied().map(key).collect();
-        ring.configured(&Configured { user: &user, host: host.as_ref(), trusted: &trusted }, at(seconds))
+        ring.configured(&Configured { user: &user, next: &[], host: host.as_ref(), trusted: &trusted }, at(seconds))
     }
 
     fn states(ring: &Ring) -> Vec<(Purpose, KeyState, Timestamp)> {

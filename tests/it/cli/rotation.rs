@@ -1,0 +1,104 @@
+//! Operators and the CA keys: what they see of them, and a rotation from its beginning to its end.
+
+use std::process::Command;
+
+use super::stage::Stage;
+
+/// A stage whose service has a key to change to, and one in reserve.
+fn stage() -> Stage {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    let mut next = String::new();
+    for name in ["next_ca", "reserve_ca"] {
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(stage.path(&format!("service/{name}")));
+        assert!(keygen.status().unwrap().success());
+        next.push_str(&format!("\n[[ca.user.next]]\nkey = {name:?}\n"));
+    }
+    stage.write("service/config.toml", &config.replace("\n[ca.host]", &format!("{next}\n[ca.host]")));
+    stage.start();
+    for person in ["alice", "bob", "omar"] {
+        stage.log_in(person);
+    }
+    stage
+}
+
+/// The fingerprint of a key file's public half.
+fn fingerprint(stage: &Stage, name: &str) -> String {
+    let shown = Command::new("ssh-keygen").arg("-lf").arg(stage.path(&format!("service/{name}.pub"))).output().unwrap();
+    String::from_utf8(shown.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned()
+}
+
+/// Each user key by its fingerprint, with its state.
+#[cfg(feature = "failpoints")]
+fn states(stage: &Stage) -> std::collections::BTreeMap<String, String> {
+    let all = stage.as_person("omar", &["ca", "ls", "--json"]).json();
+    let keys = all["keys"].as_array().unwrap().iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    keys.map(|key| (text(&key["fingerprint"]), text(&key["state"]))).collect()
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_at_any_moment_of_a_step_the_service_is_before_it_or_after_it_and_goes_on() {
+    let mut stage = stage();
+    let (old, new) = (fingerprint(&stage, "user_ca"), fingerprint(&stage, "next_ca"));
+    // The start of the service is the first commit, the step the second.
+    for point in ["store.commit.before:2", "store.commit.after:2", "rotate.durable"] {
+        for (step, after) in [
+            (&["start", "--key"][..], ["active", "staged"]),
+            (&["switch", "--yes"], ["draining", "active"]),
+            (&["abort", "--yes"], ["active", "draining"]),
+            (&["finish", "--yes"], ["active", "retired"]),
+        ] {
+            let mut words = [&["ca", "rotate", "user"], step].concat();
+            if step[0] == "start" {
+                words.push(&new);
+            }
+            stage.stop();
+            stage.start_with(&[("HALLPASS_FAILPOINT", point)]);
+            let before = states(&stage);
+            assert_ne!(stage.as_person("omar", &words).code, 0, "{point} {step:?}");
+            assert_eq!(stage.ended(), None, "it died at {point} of {step:?}");
+            stage.start();
+            let found = states(&stage);
+            let is_done = found[&old] == after[0] && found.get(&new).is_some_and(|state| state == after[1]);
+            assert_eq!(is_done, !point.contains("before"), "{point} {step:?}: {found:?}");
+            if !is_done {
+                assert_eq!(found, before, "{point} {step:?}");
+                assert_eq!(stage.as_person("omar", &words).code, 0, "{point} {step:?}");
+            }
+            assert_eq!(states(&stage)[&new], after[1], "{point} {step:?}");
+        }
+    }
+}
+
+#[test]
+fn operators_rotate_the_user_ca_key_and_give_up_one_that_was_stolen() {
+    let mut stage = stage();
+    let (old, new, reserve) =
+        (fingerprint(&stage, "user_ca"), fingerprint(&stage, "next_ca"), fingerprint(&stage, "reserve_ca"));
+    stage.types("omar", &["ca", "ls"]);
+    stage.types("alice", &["ca", "ls"]);
+    stage.types("omar", &["ca", "rotate", "user", "status"]);
+    stage.types("omar", &["ca", "rotate", "user", "switch", "--yes"]);
+    stage.types("alice", &["ca", "rotate", "user", "start"]);
+    stage.types("omar", &["ca", "rotate", "user", "start", "--reason", "yearly"]);
+    stage.types("omar", &["ca", "rotate", "user", "start"]);
+    stage.types("omar", &["ca", "rotate", "user", "abort", "--yes"]);
+    stage.types("omar", &["ca", "rotate", "user", "start", "--key", &new]);
+    stage.types("omar", &["ca", "rotate", "user", "status", "--json"]);
+    stage.types("omar", &["ca", "rotate", "user", "switch"]);
+    stage.types("omar", &["ca", "rotate", "user", "switch", "--yes"]);
+    stage.types("omar", &["ca", "show", &old]);
+    stage.types("omar", &["ca", "show", &new, "--json"]);
+    stage.types("omar", &["ca", "show", &reserve]);
+    stage.types("omar", &["ca", "show", "SHA256:x"]);
+    stage.types("omar", &["ca", "rotate", "user", "finish", "--yes"]);
+    stage.types("omar", &["ca", "compromise", &new, "--reason", "a disk was stolen", "--yes"]);
+    stage.types("omar", &["ca", "rotate", "user", "start", "--key", &reserve]);
+    stage.types("omar", &["ca", "compromise", &new, "--reason", "a disk was stolen", "--yes"]);
+    stage.types("omar", &["audit", "search", "kind:ca_keys_changed"]);
+    stage.check("rotation");
+}
