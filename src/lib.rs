@@ -60,8 +60,8 @@
 //! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
 //! - **P7** A CA key signs only what a permit yielded, and of its own purpose: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for
-//!   people in one place ([`access`]) and for hosts in one ([`inventory::permit`]). `architecture`, `story` and `formats` (CA keys that lie,
-//!   fail and hang), `hosts`.
+//!   people in one place ([`access`]) and for hosts in one ([`inventory::permit`]). Which key signs, and which hosts must trust, is a move
+//!   that [`keyring`] plans by what hosts prove. `architecture`, `story` and `formats` (CA keys that lie, fail and hang), `hosts`, `rotation`.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
 //!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
 //!   on a real `sshd` with PAM, lost and nonsensical records, killed watchers), `demo`. [`host::sessions`] and [`enrolment::daemon`] bring
@@ -118,11 +118,11 @@
 //! # Where the code differs from the plan
 //!
 //! The design names more than there is: rotation of the host CA key by command, several CAs at once, PostgreSQL, OIDC and workloads,
-//! notifications, web pages (and so `hallpass open`) and break-glass are not built. The host side is two modules: [`host`] decides about logins and ends sessions, offline; [`enrolment`] is all
-//! that talks to the service, and is never waited for. A host that is not enrolled may have its guard set up by hand; an extension does not
-//! reach a session that is open there. Of a session whose watcher root has killed *and*
-//! whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id alone, not
-//! by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
+//! notifications, web pages (and so `hallpass open`) and break-glass are not built. The host side is two modules: [`host`] decides about
+//! logins and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled
+//! may have its guard set up by hand; an extension does not reach a session that is open there. Of a session whose watcher root has killed
+//! *and* whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id
+//! alone, not by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
 //! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]
 //! and [`ssh`] as they are; the whole policy text lives in the store, its hash in the log.
