@@ -3,6 +3,7 @@
 
 mod changes;
 mod cut;
+mod deploy;
 pub(crate) mod host;
 mod installing;
 mod plans;
