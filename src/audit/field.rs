@@ -165,6 +165,7 @@ kinds! {
     "check_in_changed" CheckInChanged {
         host, program, sshd, os, guard, clock_ok, file_sha256, keys, proven, risky
     }
+    "host_doubled" HostDoubled { host }
     "session_opened" SessionOpened { host, report, serial, key_id, ca, account, from, opened, request }
     "session_ended" SessionEnded { host, report, serial, account, ended, why, request }
     "session_refused" SessionRefused { host, report, serial, key_id, ca, account, from, refused, why, request }

@@ -178,6 +178,11 @@ pub enum HostEvent {
         /// Settings that weaken what hallpass promises.
         risky: BTreeSet<String>,
     },
+    /// Two machines check in as this host, by turns.
+    HostDoubled {
+        /// The host.
+        host: HostName,
+    },
     /// Somebody logged in on a host with a certificate of ours.
     SessionOpened {
         /// The host.
@@ -272,6 +277,7 @@ impl HostEvent {
             | Self::CheckCertificateToBeSigned { host, .. }
             | Self::CheckCertificateSigned { host, .. }
             | Self::CheckInChanged { host, .. }
+            | Self::HostDoubled { host }
             | Self::SessionOpened { host, .. }
             | Self::SessionEnded { host, .. }
             | Self::SessionRefused { host, .. }
@@ -295,6 +301,7 @@ impl HostEvent {
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
             | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. }
             | Self::SessionOpened { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
@@ -321,7 +328,8 @@ impl HostEvent {
             | Self::HostCertificateSigned { .. }
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
-            | Self::CheckInChanged { .. } => None,
+            | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. } => None,
         }
     }
 
@@ -341,6 +349,7 @@ impl HostEvent {
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
             | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. }
             | Self::SessionOpened { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
@@ -367,7 +376,8 @@ impl HostEvent {
             | Self::HostTagged { .. }
             | Self::HostRetired { .. }
             | Self::HostLeft { .. }
-            | Self::CheckInChanged { .. } => None,
+            | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. } => None,
         }
     }
 }

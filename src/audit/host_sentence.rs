@@ -57,6 +57,7 @@ impl HostEvent {
                 format!("check certificate {serial} for {host} was signed, SHA-256 {sha256:?}")
             }
             Self::CheckInChanged { .. } => self.check_in(),
+            Self::HostDoubled { host } => format!("two machines check in as host {host}, by turns"),
             Self::SessionOpened { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
@@ -109,7 +110,8 @@ impl HostEvent {
             | Self::HostCertificateSigned { .. }
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
-            | Self::CheckInChanged { .. } => String::new(),
+            | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. } => String::new(),
         }
     }
 }

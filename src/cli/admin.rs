@@ -143,7 +143,9 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     let until = output::local_text(&new.join.expires);
     context.out.note(&format!("join token {} lets in {many} until {until}", escape(&new.join.id)));
     context.out.note("next: on the host, with the token in a file that only root reads:");
-    context.out.note(&format!("  sudo hallpass host enrol --server {} --token-file FILE", escape(&profile.server.url)));
+    let pin = profile.server.pin.as_ref().map(|pin| format!(" --pin {}", escape(pin))).unwrap_or_default();
+    let url = escape(&profile.server.url);
+    context.out.note(&format!("  sudo hallpass host enrol --server {url}{pin} --token-file FILE"));
     Ok(())
 }
 
@@ -192,9 +194,11 @@ fn hosts(context: &Context) -> Result<(), Failure> {
     let behind = count(&|host| host.seen.as_ref().is_some_and(|seen| seen.trust == "behind"));
     let open = count(&|host| host.seen.as_ref().is_some_and(|seen| !seen.guard));
     let noted = count(&|host| !host.conflicts.is_empty());
+    let doubled = count(&|host| host.seen.as_ref().is_some_and(|seen| seen.doubled.is_some()));
     let total = active.len();
     context.out.note(&format!(
-        "{total} enrolled: {stale} stale or not seen, {behind} without a CA key, {open} without guard, {noted} with refused doubles"
+        "{total} enrolled: {stale} stale or not seen, {behind} without a CA key, {open} without guard, {noted} with refused doubles, \
+         {doubled} on two machines"
     ));
     Ok(())
 }
@@ -203,7 +207,8 @@ fn hosts(context: &Context) -> Result<(), Failure> {
 pub(crate) fn seen(seen: &wire::Seen) -> String {
     let stale = if seen.is_stale { " (stale)" } else { "" };
     let guard = if seen.guard { "guard" } else { "no guard" };
-    format!("seen {}{stale}, {guard}, trust {}", output::local_text(&seen.at), escape(&seen.trust))
+    let doubled = if seen.doubled.is_some() { ", on two machines" } else { "" };
+    format!("seen {}{stale}, {guard}, trust {}{doubled}", output::local_text(&seen.at), escape(&seen.trust))
 }
 
 fn how(host: &wire::HostDetail) -> String {
@@ -217,7 +222,21 @@ fn how(host: &wire::HostDetail) -> String {
 fn show(context: &Context, name: &HostName) -> Result<(), Failure> {
     let (_, client) = context.connect()?;
     let host: wire::HostDetail = context.block_on(async { Ok(client.get(&format!("/v1/hosts/{name}")).await?) })?;
-    context.out.answer(&output::with_schema("hallpass.host.v1", &host)?, &details(&host))
+    context.out.answer(&output::with_schema("hallpass.host.v1", &host)?, &details(&host))?;
+    if host.state == "active" && host.seen.is_some_and(|seen| seen.doubled.is_some()) {
+        context.out.note(&doubled(name));
+    }
+    Ok(())
+}
+
+/// What to do about a host that is two machines.
+fn doubled(name: &HostName) -> String {
+    format!(
+        "next: one of the two is a copy with {name}'s host key. On the copy, as root: a key and a name of its own\n  \
+         rm /etc/ssh/ssh_host_*_key*; ssh-keygen -A\n  \
+         hallpass host leave; hallpass host enrol --server URL --name NAME --token-file FILE\n\
+         If you did not make that copy, somebody has {name}'s host key: set {name} up anew, too"
+    )
 }
 
 fn details(host: &wire::HostDetail) -> String {
@@ -238,6 +257,10 @@ fn details(host: &wire::HostDetail) -> String {
             add("clock", &format!("{} ms ahead", told.clock_ms));
             add("risky", &some(&told.risky));
             add("sessions", &told.sessions.to_string());
+            if let Some(at) = &told.doubled {
+                let at = output::local_text(at);
+                add("doubled", &format!("two machines check in as {}, by turns; last seen {at}", escape(&host.name)));
+            }
         }
     }
     for conflict in &host.conflicts {

@@ -201,5 +201,6 @@ pub(super) fn seen(view: &SeenView) -> wire::Seen {
         clock_ms: told.clock_ms,
         risky: told.risky.iter().cloned().collect(),
         sessions: told.sessions,
+        doubled: told.runs.doubled.filter(|_| view.is_doubled).map(|at| at.to_string()),
     }
 }

@@ -14,12 +14,14 @@
 //! | `enrol.rs` | whether a host may join, again or anew |
 //! | `permit.rs` | certificates for a host's keys and for its login to itself |
 //! | `check_in.rs` | what a host tells of itself, and what of it is news |
+//! | `double.rs` | whether two machines tell it |
 //!
 //! *Why no tables of hosts and tokens?* Rows would have to be compared with the log at each use, and what a row leaves out can't be
 //! compared. An inventory has some hundred entries for each hundred hosts, and reads in a blink.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 pub mod check_in;
+pub mod double;
 pub mod enrol;
 pub mod permit;
 
@@ -234,6 +236,7 @@ impl Inventory {
             | HostEvent::CheckCertificateToBeSigned { .. }
             | HostEvent::CheckCertificateSigned { .. }
             | HostEvent::CheckInChanged { .. }
+            | HostEvent::HostDoubled { .. }
             | HostEvent::SessionOpened { .. }
             | HostEvent::SessionEnded { .. }
             | HostEvent::SessionRefused { .. }

@@ -180,6 +180,10 @@ pub struct CheckIn {
     /// Sessions that are open, at most 1024.
     #[serde(default)]
     pub sessions: Vec<OpenSession>,
+    /// Which run of which machine says it: SHA-256 of the machine's id and the kernel's boot id, 64 hex digits. Tells two machines with one
+    /// host key apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
 /// Which CA keys a host's sshd accepts.
@@ -398,6 +402,9 @@ pub struct Seen {
     pub risky: Vec<String>,
     /// How many sessions are open.
     pub sessions: u64,
+    /// When it was last seen that two machines check in as this host, by turns; for a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubled: Option<String>,
 }
 
 /// Somebody tried to take a name or key that belongs to a host.

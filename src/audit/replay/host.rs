@@ -96,6 +96,7 @@ impl Hosts {
             }
             // What a host says is the host's; it may come after the host was retired.
             HostEvent::CheckInChanged { host, .. }
+            | HostEvent::HostDoubled { host }
             | HostEvent::SessionOpened { host, .. }
             | HostEvent::SessionEnded { host, .. }
             | HostEvent::SessionRefused { host, .. }

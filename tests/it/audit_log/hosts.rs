@@ -111,6 +111,7 @@ pub(super) fn hosts_story() -> Vec<(u64, Event)> {
             proven: BTreeSet::new(),
             risky: BTreeSet::from(["permit-user-environment".to_owned()]),
         },
+        HostEvent::HostDoubled { host: host("web-1") },
         HostEvent::SessionOpened {
             host: host("web-1"),
             report: report("a.1"),

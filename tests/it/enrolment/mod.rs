@@ -4,6 +4,7 @@
 mod changes;
 mod cut;
 mod deploy;
+mod double;
 pub(crate) mod host;
 mod installing;
 mod plans;
