@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::name::{Digest, HostName, JoinId, NamePattern, PersonName, ReportId, RequestId, Serial, Tag};
+use crate::name::{Digest, HostName, JoinId, NamePattern, PersonName, ReportId, RequestId, Serial, Tag, TagKey};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Timestamp, Window};
 
@@ -54,6 +54,8 @@ pub enum HostEvent {
         names: BTreeSet<NamePattern>,
         /// The tags that they all have.
         tags: BTreeSet<Tag>,
+        /// Keys of further tags that a host may give itself; missing in tokens of before: any.
+        may_tag: Option<BTreeSet<TagKey>>,
     },
     /// A join token was taken back.
     JoinRevoked {

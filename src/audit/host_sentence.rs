@@ -23,10 +23,15 @@ impl HostEvent {
     /// One line, escaped.
     pub(super) fn sentence(&self) -> String {
         match self {
-            Self::JoinCreated { join, by, uses, expires, names, tags, .. } => {
+            Self::JoinCreated { join, by, uses, expires, names, tags, may_tag, .. } => {
                 let (names, expires) = (list(names), text_time(*expires));
                 let tags = if tags.is_empty() { String::new() } else { format!(" with {}", list(tags)) };
-                format!("{by} made join token {join} for {uses} hosts named {names}{tags}, until {expires}")
+                let own = match may_tag {
+                    Some(keys) if keys.is_empty() => String::new(),
+                    Some(keys) => format!(", which may set {}", list(keys)),
+                    None => ", which may set any other tag".to_owned(),
+                };
+                format!("{by} made join token {join} for {uses} hosts named {names}{tags}{own}, until {expires}")
             }
             Self::JoinRevoked { join, by } => format!("{by} revoked join token {join}"),
             Self::HostEnrolled { host, join, keys, names, tags } => {

@@ -51,6 +51,9 @@ pub(crate) struct CreateArgs {
     /// Tags that every such host has
     #[arg(long, value_name = "KEY=VALUE", value_parser = Tag::parse)]
     tag: Vec<Tag>,
+    /// Key of a further tag that such a host may give itself; may be repeated
+    #[arg(long, value_name = "KEY", value_parser = TagKey::parse)]
+    may_tag: Vec<TagKey>,
     /// How many hosts may join
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     uses: u32,
@@ -123,6 +126,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     let body = wire::JoinFor {
         names: texts(&args.names),
         tags: texts(&args.tag),
+        may_tag: texts(&args.may_tag),
         uses: Some(args.uses),
         lifetime: Some(args.lifetime.to_string()),
     };
@@ -159,12 +163,17 @@ fn joins(context: &Context) -> Result<(), Failure> {
     let all: wire::Joins = context.block_on(async { Ok(client.get("/v1/hosts/joins").await?) })?;
     let row = |join: &wire::Join| {
         let tags = if join.tags.is_empty() { String::new() } else { format!(" with {}", render::joined(&join.tags)) };
+        let own = match &join.may_tag {
+            Some(keys) if keys.is_empty() => String::new(),
+            Some(keys) => format!(", may set {}", render::joined(keys)),
+            None => ", may set any other tag".to_owned(),
+        };
         [
             escape(&join.id),
             escape(&join.state),
             format!("{} of {}", join.hosts.len(), join.uses),
             format!("until {}", output::local_text(&join.expires)),
-            format!("{}{tags}", render::joined(&join.names)),
+            format!("{}{tags}{own}", render::joined(&join.names)),
             escape(&join.by),
         ]
     };

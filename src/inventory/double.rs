@@ -71,7 +71,7 @@ mod tests {
     const HOUR: u64 = 3600;
 
     fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_unix(1_767_607_200 + seconds).unwrap()
+        Timestamp::from_unix(1_767_607_200_u64.saturating_add(seconds)).unwrap()
     }
 
     /// Tells these runs at these times; when that was news, and whether it is doubled in the end.

@@ -104,6 +104,8 @@ pub struct Join {
     pub names: BTreeSet<NamePattern>,
     /// Tags that it fixes.
     pub tags: BTreeSet<Tag>,
+    /// Keys of further tags that a host may give itself; `None`, in tokens of before: any.
+    pub may_tag: Option<BTreeSet<TagKey>>,
     /// Whether it was taken back.
     pub is_revoked: bool,
     token: TokenHash,
@@ -189,7 +191,7 @@ impl Inventory {
 
     fn take_event(&mut self, event: &HostEvent, at: Timestamp) {
         match event {
-            HostEvent::JoinCreated { join, by, token, uses, expires, names, tags } => {
+            HostEvent::JoinCreated { join, by, token, uses, expires, names, tags, may_tag } => {
                 let new = Join {
                     id: join.clone(),
                     number: self.entries,
@@ -201,6 +203,7 @@ impl Inventory {
                     hosts: BTreeSet::new(),
                     names: names.clone(),
                     tags: tags.clone(),
+                    may_tag: may_tag.clone(),
                     is_revoked: false,
                     token: TokenHash(*token.bytes()),
                 };

@@ -302,6 +302,9 @@ pub struct JoinFor {
     /// Tags, `key=value`, that every such host has, whatever it says.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Keys of further tags that such a host may give itself; none if left out.
+    #[serde(default)]
+    pub may_tag: Vec<String>,
     /// How many hosts may join, 1 to 10000; one if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
@@ -340,6 +343,8 @@ pub struct Join {
     pub names: Vec<String>,
     /// Tags that it fixes.
     pub tags: Vec<String>,
+    /// Keys of further tags that such a host may give itself; `null` in tokens of before: any.
+    pub may_tag: Option<Vec<String>>,
 }
 
 /// `GET /v1/hosts/joins`.

@@ -28,6 +28,7 @@ fn created(n: u8) -> Event {
         expires: at(100),
         names: BTreeSet::new(),
         tags: BTreeSet::new(),
+        may_tag: Some(BTreeSet::new()),
     };
     event.into()
 }
