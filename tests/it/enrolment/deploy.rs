@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use super::host::{Host, Session, said};
+use super::host::{Host, Session, said, until};
 use super::service::{HALLPASS, Service};
+use super::whole::access;
 
 fn deploy(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -42,7 +43,7 @@ async fn uninstalling_leaves_and_takes_everything_with_it_that_is_ours() {
     assert_eq!(uninstall(&host, &["--force"]).status.code(), Some(2));
 
     // A session that is open ends with its window: its watcher needs its record.
-    let session = Session::start(host.ssh(&access(&service, "web-1"), "echo ready; sleep 1000"));
+    let session = Session::start(host.ssh(&access(&service, "web-1", "10m").1, "echo ready; sleep 1000"));
     let done = uninstall(&host, &[]);
     let text = said(&done);
     assert!(done.status.success() && text.contains("kept /run/hallpass: sessions"), "{text}");
@@ -129,14 +130,6 @@ fn script(user_data: &str) -> String {
     lines.map(|line| format!("{}\n", line.strip_prefix("      ").unwrap_or(line))).collect()
 }
 
-/// A key file with a certificate beside it, for `deploy` on a host.
-fn access(service: &Service, host: &str) -> PathBuf {
-    let words = ["request", host, "--as", "deploy", "--for", "10m", "--reason", "trying the host", "--json"];
-    let text = service.run("alice", &words);
-    let id = regex::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap().find(&text).unwrap().as_str().to_owned();
-    service.path(&format!("alice/run/hallpass/default/{}/key", id.replace('-', "")))
-}
-
 /// A play of the role, run by Ansible on the host itself.
 struct Play<'a> {
     host: &'a Host,
@@ -221,6 +214,8 @@ async fn the_ansible_role_enrols_once_then_changes_nothing_and_takes_it_all_back
     assert!(files.stdout.is_empty(), "{}", said(&files));
 
     let daemon = host.daemon();
+    let in_touch = || host.ok(&["host", "status"]).contains("in touch");
+    until("the daemon is in touch", std::time::Duration::from_secs(60), in_touch);
     let enrolled = host.snapshot();
     let (second, changed) = play.play(&[]);
     assert_eq!(changed, 0, "{second}");
