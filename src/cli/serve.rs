@@ -28,8 +28,7 @@ use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::{self, SignError, Signer};
 use crate::ssh::cert::Purpose;
 use crate::store::head_file::HeadFile;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{SEAL_PURPOSE, Store as _};
+use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -207,16 +206,17 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
-    make_folder_of(&config.store.path)?;
-    let store = SqliteStore::open(&config.store, log_key.derive(SEAL_PURPOSE)).map_err(|e| {
-        Failure::failed(format!("cannot open the database {:?}", config.store.path.display().to_string()))
-            .because(e.to_string())
+    if let store::Settings::Sqlite(file) = &config.store {
+        make_folder_of(&file.path)?;
+    }
+    let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
+        Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;
     if !accept_clock {
-        check_rest(&store).await?;
+        check_rest(store.as_ref()).await?;
     }
     let parts = Parts {
-        store: Box::new(store),
+        store,
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
         signer,
         next,
@@ -252,7 +252,7 @@ fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> 
 }
 
 /// A clock that is years ahead would put its time into the log, which nobody can take back.
-async fn check_rest(store: &SqliteStore) -> Result<(), Failure> {
+async fn check_rest(store: &dyn Store) -> Result<(), Failure> {
     let failed = || Failure::failed("cannot start the service");
     let head = store.head().await.map_err(|e| failed().because(e.to_string()))?;
     if head.frontier.size() == 0 {

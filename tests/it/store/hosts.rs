@@ -63,7 +63,7 @@ pub(super) async fn the_inventory_is_the_logs_and_changes_rest_on_what_was_read(
     assert_eq!(desk.store.inventory(1).await.unwrap().len(), 1);
     assert_eq!(desk.store.inventory(9).await.unwrap().len(), 0);
     drop(desk);
-    assert_eq!(inventory(&*database.open()).await, now);
+    assert_eq!(inventory(&*database.open().await).await, now);
 }
 
 async fn permit(desk: &Desk) -> HostPermit {
@@ -113,7 +113,7 @@ fn session(n: u8, opened: u64) -> HostSession {
     HostSession { token: TokenHash([n; 32]), host: host("web-1"), key, opened: at(opened), seal: [n; 32] }
 }
 
-fn seen(seconds: u64) -> Seen {
+pub(super) fn seen(seconds: u64) -> Seen {
     let check_in = CheckIn {
         program: "0.1.0".to_owned(),
         sshd: "9.2".to_owned(),

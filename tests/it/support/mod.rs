@@ -6,8 +6,10 @@
 //! entry, and the promises by replaying the log.
 
 pub(crate) mod check;
+pub(crate) mod cut;
 mod doubtful;
 pub(crate) mod fixtures;
+pub(crate) mod postgres;
 pub(crate) mod signer;
 
 use std::path::PathBuf;
