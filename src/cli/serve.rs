@@ -171,6 +171,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     let (reload, reloads) = mpsc::channel(1);
     let (die, died) = oneshot::channel();
     let ticks = tokio::spawn(tick(Arc::clone(&service), die));
+    let follows = tokio::spawn(Arc::clone(&service).follow());
     let hangups =
         tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), last, reload, signals.hangup));
     let is_dead = AtomicBool::new(false);
@@ -182,6 +183,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     };
     let served = crate::http::serve(service, config.http, door.listener, reloads, stop).await;
     ticks.abort();
+    follows.abort();
     hangups.abort();
     if is_dead.load(Ordering::Relaxed) {
         return Err(Failure::failed("the server stopped")

@@ -21,35 +21,35 @@ use crate::support::fixtures::House;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who there is, with the number of their login key (`support::fixtures`).
-const PEOPLE: [(&str, u8); 3] = [("alice@example.com", 1), ("bob@example.com", 3), ("olga@example.com", 5)];
-const ALICE: &str = PEOPLE[0].0;
-const BOB: &str = PEOPLE[1].0;
-const OLGA: &str = PEOPLE[2].0;
+pub(super) const PEOPLE: [(&str, u8); 3] = [("alice@example.com", 1), ("bob@example.com", 3), ("olga@example.com", 5)];
+pub(super) const ALICE: &str = PEOPLE[0].0;
+pub(super) const BOB: &str = PEOPLE[1].0;
+pub(super) const OLGA: &str = PEOPLE[2].0;
 
 /// A client of one server, with its sessions.
 #[derive(Clone)]
-struct Connection {
+pub(super) struct Connection {
     address: Address,
-    tokens: BTreeMap<&'static str, String>,
+    pub(super) tokens: BTreeMap<&'static str, String>,
 }
 
 impl Connection {
-    async fn to(url: &str, tokens: BTreeMap<&'static str, String>) -> Result<Self, ClientError> {
+    pub(super) async fn to(url: &str, tokens: BTreeMap<&'static str, String>) -> Result<Self, ClientError> {
         let pin = fetch_pin(url, None, PATIENCE).await?;
         Ok(Self { address: Address { url: url.to_owned(), pin: Some(pin), proxy: None }, tokens })
     }
 
-    fn client(&self, who: Option<&str>) -> Client {
+    pub(super) fn client(&self, who: Option<&str>) -> Client {
         let token = who.map(|who| SecretString::from(self.tokens[who].clone()));
         Client::new(self.address.clone(), token, PATIENCE).unwrap()
     }
 
-    fn host(&self, token: &str) -> Client {
+    pub(super) fn host(&self, token: &str) -> Client {
         Client::new(self.address.clone(), Some(SecretString::from(token)), PATIENCE).unwrap()
     }
 
     /// Logs in and keeps the token.
-    async fn login(&mut self, who: &'static str, n: u8) -> Result<(), ClientError> {
+    pub(super) async fn login(&mut self, who: &'static str, n: u8) -> Result<(), ClientError> {
         let pem = SessionKey::generate([n; 32]).to_openssh("login").unwrap();
         let key = LoginKey::parse(pem.as_bytes(), None).unwrap();
         let anyone = self.client(None);
@@ -68,18 +68,23 @@ impl Connection {
     }
 
     async fn ask(&self, host: &str, key: u8) -> Result<wire::Request, ClientError> {
+        self.ask_with(host, [key; 32]).await
+    }
+
+    /// Asks for a host with a key made of these bytes.
+    pub(super) async fn ask_with(&self, host: &str, key: [u8; 32]) -> Result<wire::Request, ClientError> {
         let ask = wire::Ask {
             targets: vec![host.to_owned()],
             account: Some("deploy".to_owned()),
             lifetime: Some("20m".to_owned()),
             reason: "INC-1 the queue grows".to_owned(),
-            key: Some(SessionKey::generate([key; 32]).public_key().to_openssh()),
+            key: Some(SessionKey::generate(key).public_key().to_openssh()),
             ..wire::Ask::default()
         };
         self.client(Some(ALICE)).post("/v1/requests", &ask).await
     }
 
-    async fn look(&self, who: &str, id: RequestId) -> Result<wire::Request, ClientError> {
+    pub(super) async fn look(&self, who: &str, id: RequestId) -> Result<wire::Request, ClientError> {
         self.client(Some(who)).get(&format!("/v1/requests/{id}")).await
     }
 
@@ -94,7 +99,7 @@ impl Connection {
     }
 
     /// Approves what waits, unless it has been approved.
-    async fn approve(&self, id: RequestId) -> Result<wire::Request, ClientError> {
+    pub(super) async fn approve(&self, id: RequestId) -> Result<wire::Request, ClientError> {
         let shown = self.look(BOB, id).await?;
         if shown.state != "pending" && shown.extension.is_none() {
             return Ok(shown);
@@ -103,13 +108,13 @@ impl Connection {
         self.act(BOB, id, "approve", &approve).await
     }
 
-    async fn fetch(&self, id: RequestId) -> Result<wire::Certificate, ClientError> {
+    pub(super) async fn fetch(&self, id: RequestId) -> Result<wire::Certificate, ClientError> {
         let path = format!("/v1/requests/{id}/certificate");
         self.client(Some(ALICE)).post(&path, &serde_json::json!({})).await
     }
 
     /// The whole log, its checkpoint, and the log key.
-    async fn log(&self) -> Result<(Vec<String>, String, String), ClientError> {
+    pub(super) async fn log(&self) -> Result<(Vec<String>, String, String), ClientError> {
         let client = self.client(Some(OLGA));
         let checkpoint: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
         let mut entries = Vec::new();
