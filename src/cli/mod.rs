@@ -58,6 +58,7 @@ mod signing;
 mod ssh;
 mod ssh_config;
 mod status;
+mod store;
 mod texts;
 mod wait;
 
@@ -219,6 +220,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(context, &command),
         Command::Admin(command) => admin::run(context, &command),
         Command::Host(command) => host::run(context, &command),
+        Command::Store(command) => store::run(context, &command),
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),

@@ -110,7 +110,7 @@ fn limit_connections(http: &mut crate::http::Settings) {
     }
 }
 
-fn read_config(path: &Path) -> Result<Config, Failure> {
+pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
         Failure::file("read configuration", path, &e).next("hallpass init").next("hallpass serve --config FILE")
@@ -291,7 +291,7 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 }
 
 /// The log key: ours alone, like the CA key.
-fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
+pub(super) fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
     let unusable = |why: String| {
         let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
         if path.exists() { failure } else { failure.next("hallpass init") }

@@ -8,10 +8,12 @@
 //! | `writer.rs` | the queue and the thread that groups concurrent changes into one commit |
 //! | `change.rs` `log.rs` `sweep.rs` | the rules of a change, of the log's head and proofs, of what is over: the same for both |
 //! | `columns.rs` `rows.rs` `host_rows.rs` `numbers.rs` | rows ↔ domain types |
+//! | `copy.rs` | from a SQLite file to an empty PostgreSQL database |
 //! | `head_file.rs` | the newest checkpoint, apart from the database |
 
 mod change;
 mod columns;
+pub mod copy;
 pub mod head_file;
 mod host_rows;
 mod log;

@@ -114,7 +114,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// commands contain nothing of it.
 const CLI: &[(&str, &[&str])] = &[
     ("service", &["cli/serve.rs"]),
-    ("store", &["cli/serve.rs"]),
+    ("store", &["cli/serve.rs", "cli/store.rs"]),
     ("http", &["cli/serve.rs"]),
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/"]),
     ("config", &["cli/serve.rs", "cli/init.rs"]),

@@ -9,11 +9,13 @@
 //! | `group.rs` | one group of changes in one transaction, for the writer thread (`store/writer.rs`) |
 //! | `known.rs` `sheet.rs` `flush.rs` | what a group reads, decides in memory, and writes |
 //! | `log.rs` `request.rs` `rows.rs` | how rows are read |
+//! | `copy.rs` | the target of a copy |
 //! | `listen.rs` | hears when another node has committed |
 //!
 //! Invariants: nothing is answered before its transaction is on the server's disk; nobody writes without the lock of the log's head; a
 //! connection over a network is TLS with the server's name checked; every wait has an end.
 
+pub(super) mod copy;
 mod flush;
 mod group;
 mod known;
@@ -25,7 +27,7 @@ mod request;
 mod rows;
 mod schema;
 mod settings;
-mod sheet;
+pub(super) mod sheet;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -25,35 +25,35 @@ use crate::time::Timestamp;
 
 /// A request's row as it is to be.
 #[derive(Clone)]
-pub(super) struct Written {
-    pub(super) columns: Columns,
+pub(in crate::store) struct Written {
+    pub(in crate::store) columns: Columns,
     /// The end of the last grant.
-    pub(super) until: Option<i64>,
-    pub(super) hosts: BTreeSet<String>,
+    pub(in crate::store) until: Option<i64>,
+    pub(in crate::store) hosts: BTreeSet<String>,
 }
 
 /// What is to be written.
 #[derive(Default)]
-pub(super) struct Sheet {
-    pub(super) requests: BTreeMap<String, Written>,
+pub(in crate::store) struct Sheet {
+    pub(in crate::store) requests: BTreeMap<String, Written>,
     /// New requests, in the order of asking.
-    pub(super) asked: Vec<String>,
-    pub(super) entries: Vec<EntryRow>,
-    pub(super) nodes: Vec<(Node, Hash)>,
-    pub(super) certificates: BTreeMap<i64, String>,
-    pub(super) signed: BTreeSet<i64>,
+    pub(in crate::store) asked: Vec<String>,
+    pub(in crate::store) entries: Vec<EntryRow>,
+    pub(in crate::store) nodes: Vec<(Node, Hash)>,
+    pub(in crate::store) certificates: BTreeMap<i64, String>,
+    pub(in crate::store) signed: BTreeSet<i64>,
     /// New sessions; `None` for those that end.
-    pub(super) sessions: BTreeMap<TokenHash, Option<Session>>,
+    pub(in crate::store) sessions: BTreeMap<TokenHash, Option<Session>>,
     /// Whose sessions from before the group end.
-    pub(super) ended: BTreeSet<String>,
-    pub(super) redemptions: BTreeMap<Vec<u8>, i64>,
-    pub(super) policies: Vec<StoredPolicy>,
-    pub(super) host_sessions: BTreeMap<Vec<u8>, HostSession>,
-    pub(super) reports: BTreeMap<(String, String), i64>,
-    pub(super) host_certificates: BTreeMap<(String, String), String>,
-    pub(super) seen: BTreeMap<String, (i64, String)>,
-    pub(super) swept: Option<Timestamp>,
-    pub(super) probed: bool,
+    pub(in crate::store) ended: BTreeSet<String>,
+    pub(in crate::store) redemptions: BTreeMap<Vec<u8>, i64>,
+    pub(in crate::store) policies: Vec<StoredPolicy>,
+    pub(in crate::store) host_sessions: BTreeMap<Vec<u8>, HostSession>,
+    pub(in crate::store) reports: BTreeMap<(String, String), i64>,
+    pub(in crate::store) host_certificates: BTreeMap<(String, String), String>,
+    pub(in crate::store) seen: BTreeMap<String, (i64, String)>,
+    pub(in crate::store) swept: Option<Timestamp>,
+    pub(in crate::store) probed: bool,
 }
 
 impl Sheet {
@@ -104,7 +104,7 @@ pub(super) struct Page<'s> {
 }
 
 /// The end of a request's last grant, as the column that finds it.
-pub(super) fn until(request: &AccessRequest) -> Result<Option<i64>, StoreError> {
+pub(in crate::store) fn until(request: &AccessRequest) -> Result<Option<i64>, StoreError> {
     request.parts().grants.last().map(|grant| time_to_sql(grant.window.end())).transpose()
 }
 

@@ -6,6 +6,7 @@
 //! | `group.rs` | one group of changes in one transaction, for the writer thread (`store/writer.rs`) |
 //! | `reader.rs` | the reader threads |
 //! | `change.rs` | the rows that a change touches (`store/change.rs`), one statement each |
+//! | `export.rs` | all rows in order, for a copy |
 //! | `log.rs` | entries, tree nodes and head; what they must fulfil is in `store/log.rs` |
 //! | `request.rs` `login.rs` `policy.rs` `host.rs` | the rows of each subject |
 //!
@@ -16,6 +17,7 @@
 //! it runs share the next one, which is worth 30 to 150 times the throughput of a commit each.
 
 mod change;
+pub(super) mod export;
 mod file;
 mod group;
 mod host;

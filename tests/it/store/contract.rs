@@ -399,6 +399,11 @@ async fn the_log_is_gapless_and_its_tree_proves_each_entry(database: &dyn Databa
     assert_eq!(desk.store.nodes(vec![missing]).await.unwrap(), BTreeMap::new());
 }
 
+/// A change that opens a session.
+pub(super) fn a_login() -> Change {
+    change(at(0), vec![Save::NewSession(session(1, "alice@example.com", at(500)))], vec![event()])
+}
+
 async fn sessions_end_one_by_one_and_all_together(database: &dyn Database) {
     let desk = Desk::new(database).await;
     let whose = ["alice@example.com", "alice@example.com", "alice@example.com", "bob@example.com"];

@@ -166,6 +166,24 @@ pub(super) async fn what_hosts_leave_is_kept_and_swept(database: &dyn Database) 
     host_certificates(&desk).await;
 }
 
+/// Leaves one row of each kind.
+pub(super) async fn leave_something(desk: &Desk) {
+    host_certificates(desk).await;
+    let redemption = Redemption { nonce: [1; 16], expires: at(120) };
+    desk.store.note(Note::HostSession { redemption, session: session(1, 0) }).await.unwrap();
+    desk.store.note(Note::Seen { host: host("web-1"), seen: seen(5) }).await.unwrap();
+    let policy = hallpass::store::StoredPolicy {
+        version: hallpass::name::PolicyVersion(1),
+        text: "# one\n".to_owned(),
+        by: "person:olga@example.com".to_owned(),
+        at: at(0),
+    };
+    let report = Save::Report { host: host("web-1"), report: ReportId::parse("opened-1").unwrap() };
+    let saves = vec![report, Save::NewPolicy(policy), Save::NewHostSession(session(2, 3000))];
+    desk.store.commit(change(at(2), saves, vec![event()])).await.unwrap();
+    desk.store.commit(super::contract::a_login()).await.unwrap();
+}
+
 /// A row that does not verify is as if it were not there.
 async fn host_certificates(desk: &Desk) {
     let on = Save::Inventory { expected: 0 };

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hallpass::audit::entry::Entry;
-use hallpass::audit::tree::Frontier;
+use hallpass::audit::tree::{Frontier, Node};
 use hallpass::identity::mac::MacKey;
+use hallpass::identity::session::TokenHash;
+use hallpass::name::ReportId;
+use hallpass::store::copy::copy;
 use hallpass::store::postgres::{PostgresStore, Server, Settings};
-use hallpass::store::{LIST_MAX, Note, Save, Store, StoreError};
+use hallpass::store::{LIST_MAX, Note, RequestFilter, Save, Store, StoreError};
 use tokio::task::JoinSet;
 
 use super::hosts::seen;
-use super::{Desk, Postgres, change, event};
+use super::{Desk, Postgres, Sqlite, change, event};
 use crate::support::cut::{Cut, Proxy};
 use crate::support::fixtures::{at, host, id};
 use crate::support::postgres::{Cluster, cluster};
@@ -354,4 +357,106 @@ async fn a_node_that_stands_still_within_a_transaction_is_given_up() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(append(&store, 1).await.unwrap(), 1);
+}
+
+/// Everything that can be read of a store, in words.
+async fn all_of(store: &dyn Store) -> String {
+    let all = RequestFilter { limit: LIST_MAX, ..RequestFilter::default() };
+    let (mut entries, mut nodes) = (Vec::new(), Vec::new());
+    while let Some(more) =
+        Some(store.entries(entries.len() as u64, LIST_MAX).await.unwrap()).filter(|more| !more.is_empty())
+    {
+        entries.extend(more);
+    }
+    for level in 0..12 {
+        nodes.extend((0..entries.len() as u64 >> level).map(|position| Node { level, position }));
+    }
+    let requests = store.requests(all).await.unwrap();
+    let mut parts = vec![
+        format!("{:?}", store.head().await.unwrap()),
+        format!("{entries:?}"),
+        format!("{:?}", store.nodes(nodes).await.unwrap()),
+        format!("{requests:?}"),
+        format!("{:?}", store.policies().await.unwrap()),
+        format!("{:?}", store.policy(None).await.unwrap()),
+        format!("{:?}", store.seen().await.unwrap()),
+        format!("{:?}", store.inventory(0).await.unwrap()),
+        format!("{:?}", store.host_certificates(host("web-1")).await.unwrap()),
+        format!("{:?}", store.known_reports(host("web-1"), vec![ReportId::parse("opened-1").unwrap()]).await.unwrap()),
+    ];
+    for n in 0..4 {
+        parts.push(format!("{:?}", store.session(TokenHash([n; 32])).await.unwrap()));
+        parts.push(format!("{:?}", store.host_session(TokenHash([n; 32])).await.unwrap()));
+    }
+    for stored in &requests {
+        parts.push(format!("{:?}", store.logged(stored.request.id()).await.unwrap()));
+        for host in stored.request.parts().terms.hosts.keys() {
+            let filter = RequestFilter { host: Some(host.clone()), limit: LIST_MAX, ..RequestFilter::default() };
+            parts.push(format!("{:?}", store.requests(filter).await.unwrap()));
+        }
+    }
+    parts.join("\n")
+}
+
+#[tokio::test]
+async fn a_copy_of_a_file_holds_all_that_it_held_and_goes_on() {
+    let (file, database) = (Sqlite::new(), Postgres::new());
+    let desk = Desk::new(&file).await;
+    let made = super::contract::one_of_each(&desk).await;
+    super::hosts::leave_something(&desk).await;
+    let issued = made.iter().find(|stored| stored.request.parts().state.word() == "issued").unwrap().clone();
+    for n in 0..1_200 {
+        append(&*desk.store, n).await.unwrap();
+    }
+    let before = all_of(&*desk.store).await;
+    let settings = cluster().settings(&database.name);
+    let held = copy(&file.settings(), &settings, MacKey::new([3; 32])).await.unwrap_err().to_string();
+    assert!(held.contains("in use"), "{held}");
+    let Desk { house, store } = desk;
+    drop(store);
+    let other = copy(&file.settings(), &settings, MacKey::new([4; 32])).await.unwrap_err().to_string();
+    assert!(other.contains("seal"), "another log's key: {other}");
+
+    let copied = copy(&file.settings(), &settings, MacKey::new([3; 32])).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(database.try_open().await.unwrap());
+    assert_eq!(all_of(&*store).await, before);
+    assert_eq!(copied.entries, size(&*store).await);
+    let again = copy(&file.settings(), &settings, MacKey::new([3; 32])).await.unwrap_err().to_string();
+    assert!(again.contains("has a log already"), "{again}");
+    assert_eq!(all_of(&*file.open()).await, before, "the file stays as it is");
+
+    // What was issued there has its outcome here, once.
+    let outcome = super::outcome(&issued.request);
+    store.commit(change(at(9_000), vec![], vec![outcome.clone()])).await.unwrap();
+    assert!(matches!(store.commit(change(at(9_000), vec![], vec![outcome])).await, Err(StoreError::Conflict)));
+    let desk = Desk { house, store };
+    desk.approved(id(77), at(9_001)).await;
+    check_log(&*desk.store).await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_not_copied_and_leaves_nothing_behind() {
+    for sql in [
+        "UPDATE request SET state = 'issued'",
+        "UPDATE session SET person = 'ALICE'",
+        "UPDATE log_entry SET bytes = CAST(replace(CAST(bytes AS TEXT), 'alice', 'mallo') AS BLOB) WHERE number = 1",
+        "DELETE FROM log_entry WHERE number = 1",
+        "UPDATE log_node SET hash = zeroblob(32) WHERE level = 0 AND position = 0",
+    ] {
+        let (file, database) = (Sqlite::new(), Postgres::new());
+        {
+            let desk = Desk::new(&file).await;
+            desk.approved(id(1), at(0)).await;
+            desk.store.commit(super::contract::a_login()).await.unwrap();
+        }
+        let raw = rusqlite::Connection::open(file.settings().path).unwrap();
+        raw.execute_batch(sql).unwrap();
+        drop(raw);
+        let settings = cluster().settings(&database.name);
+        let error = copy(&file.settings(), &settings, MacKey::new([3; 32])).await;
+        assert!(matches!(error, Err(StoreError::Damaged { .. })), "{sql}: {error:?}");
+        let store = database.try_open().await.unwrap();
+        assert_eq!(size(&store).await, 0, "{sql}");
+        assert_eq!(database.raw("SELECT count(*) FROM request").trim(), "0", "{sql}");
+    }
 }
