@@ -36,6 +36,9 @@ use crate::store::{Head, StoreError};
 
 const COMMITTING: &str = "committing a group of changes";
 
+/// How a message ends when waiting for a lock took too long (PostgreSQL's `lock_not_available`).
+const LOCKED: &str = "(55P03)";
+
 /// How often it is tried to learn what became of a commit.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -138,28 +141,25 @@ impl State {
         line.execute(COMMITTING, sql, &[&self.node, &number]).await.map(drop)
     }
 
-    /// Begins, on a new connection if there is none. A connection that was lost while nobody looked is tried once more: nothing that
-    /// was sent on it counts yet.
+    /// Begins, on a new connection if there is none. One that was lost while nobody looked is replaced: nothing that was sent on it
+    /// counts yet.
     async fn begin(&mut self, wanted: &Wanted) -> Result<Begun, StoreError> {
         if let Some(line) = self.line.take() {
-            let begun = self.begin_on(line, wanted, false).await;
-            match begun {
-                Err((_, true)) => tracing::info!("the connection to the database was lost; connecting anew"),
-                Err((error, false)) => return Err(error),
-                Ok(begun) => return Ok(begun),
+            match self.begin_on(line, wanted, false).await {
+                Err(error) if is_lost(&error) => {
+                    tracing::info!(%error, "the connection to the database was lost; connecting anew");
+                }
+                begun => return begun,
             }
         }
         let line = Line::connect(&self.connector).await?;
         schema::check_server(&line).await?;
-        self.begin_on(line, wanted, true).await.map_err(|(error, _)| error)
+        self.begin_on(line, wanted, true).await
     }
 
-    /// On an error also says whether the connection is lost.
-    async fn begin_on(&self, line: Line, wanted: &Wanted, is_new: bool) -> Result<Begun, (StoreError, bool)> {
-        match Box::pin(self.lock_and_read(&line, wanted, is_new)).await {
-            Ok((head, known)) => Ok(Begun { line, head, known }),
-            Err(error) => Err((error, line.is_closed())),
-        }
+    async fn begin_on(&self, line: Line, wanted: &Wanted, is_new: bool) -> Result<Begun, StoreError> {
+        let (head, known) = Box::pin(self.lock_and_read(&line, wanted, is_new)).await?;
+        Ok(Begun { line, head, known })
     }
 
     async fn lock_and_read(&self, line: &Line, wanted: &Wanted, is_new: bool) -> Result<(Head, Known), StoreError> {
@@ -231,6 +231,11 @@ impl State {
         let rows = line.query(COMMITTING, "SELECT number FROM writer WHERE node = $1", &[&self.node]).await?;
         rows.first().map_or(Ok(0), |row| get(row, 0))
     }
+}
+
+/// Whether a new connection could do better: not when another node has the lock, or the database is damaged.
+fn is_lost(error: &StoreError) -> bool {
+    matches!(error, StoreError::Failed { why, .. } if !why.ends_with(LOCKED))
 }
 
 fn gone_back(why: &str) -> StoreError {

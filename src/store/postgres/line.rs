@@ -67,11 +67,6 @@ impl Line {
         Ok(Self { client, driver, statements: Mutex::default(), patience: connector.patience })
     }
 
-    /// Whether the connection is gone.
-    pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed()
-    }
-
     /// Statements without parameters or answers.
     pub(super) async fn run(&self, doing: &'static str, sql: &str) -> Result<(), StoreError> {
         within(self.patience, doing, self.client.batch_execute(sql)).await

@@ -17,12 +17,12 @@ use hallpass::store::postgres::{Server, Settings};
 /// The one password there is.
 pub(crate) const PASSWORD: &str = "correct horse";
 
-/// Starts a server; when standard input ends, stops it and removes its folder. A line on it leaves both as they are.
+/// Starts a server; when standard input ends, stops it at once and removes its folder. A line on it kills the server alone.
 const KEEPER: &str = r#"
 folder=$1; shift
 "$@" </dev/null 2>"$folder/said" & server=$!
-read -r _ && exit
-kill -INT $server 2>/dev/null; wait $server
+read -r _ && { kill -KILL $server; wait $server; exit; }
+kill -QUIT $server 2>/dev/null; wait $server
 rm -rf "$folder""#;
 
 /// A running server.
@@ -164,15 +164,12 @@ impl Cluster {
         let server: u32 = first.lines().next().unwrap().parse().unwrap();
         let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
         let keeper = self.keeper.stdin.as_mut().unwrap();
-        keeper.write_all(b"stay\n").unwrap();
+        keeper.write_all(b"kill\n").unwrap();
         drop(self.keeper.wait());
-        run(Command::new("kill").args(["-KILL", &server.to_string()]));
         for child in children.split_whitespace() {
             // An error means that it is gone already.
             drop(Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status());
-        }
-        for id in children.split_whitespace().chain([server.to_string().as_str()]) {
-            while is_running(id) {
+            while is_running(child) {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -225,8 +222,7 @@ fn certify(folder: &Path) -> (String, String) {
     std::fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
     let issuer = rcgen::Issuer::new(params, key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
     for (name, text) in [("password", PASSWORD), ("wrong-password", "battery staple")] {
         let password = folder.join(name);
         std::fs::write(&password, format!("{text}\n")).unwrap();
