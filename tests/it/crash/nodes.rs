@@ -47,7 +47,8 @@ impl Pair {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_done_on_one_node_is_seen_and_obeyed_on_the_other() {
-    let Pair { first, second, .. } = Pair::start(cluster()).await;
+    let pair = Pair::start(cluster()).await;
+    let (first, second) = (&pair.first, &pair.second);
 
     // Asked on the first, approved on the second: who waits on the first is told.
     let asked = first.ask_with("web-1", [40; 32]).await.unwrap();

@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::server::{PUBLIC_URL, Server, Site};
 use crate::hosts::machine::Machine;
 use crate::support::fixtures::House;
+use crate::support::postgres::cluster;
 
 /// How long a call may take on a busy machine. No call waits for anything but the disk.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -139,8 +140,7 @@ struct Teller {
 
 impl Teller {
     /// Starts the service with this fail point; it may die of it right then.
-    async fn start(point: &str) -> Self {
-        let site = Site::new();
+    async fn start(site: Site, point: &str) -> Self {
         let server = site.start(Some(point));
         let address = Address { url: String::new(), pin: None, proxy: None };
         let connection = Connection { address, tokens: BTreeMap::new() };
@@ -338,11 +338,11 @@ impl Teller {
 }
 
 /// Runs the story with this point armed at its first pass, its second, and so on, until it is not reached any more.
-async fn die_at_every_pass(point: &str, passes_min: u32) {
+async fn die_at_every_pass(point: &str, passes_min: u32, site: fn() -> Site) {
     let mut passes = 0;
     loop {
         let armed = format!("{point}:{}", passes + 1);
-        let mut teller = Teller::start(&armed).await;
+        let mut teller = Teller::start(site(), &armed).await;
         teller.tell().await;
         match teller.check().await {
             0 => break,
@@ -358,7 +358,7 @@ macro_rules! points {
     ($($test:ident $point:literal $passes_min:literal)*) => {
         $(#[tokio::test]
         async fn $test() {
-            die_at_every_pass($point, $passes_min).await;
+            die_at_every_pass($point, $passes_min, Site::new).await;
         })*
 
         #[test]
@@ -381,6 +381,15 @@ points! {
     dying_with_a_host_enrolled_loses_and_doubles_nothing "enrol.durable" 1
     dying_with_a_host_certificate_to_be_signed_loses_and_doubles_nothing "host.intent.durable" 1
     dying_with_a_host_certificate_signed_loses_and_doubles_nothing "host.signed" 1
+}
+
+/// The node's own end is the same in either database; what it leaves of a commit is the database's.
+#[tokio::test]
+async fn dying_around_a_commit_to_a_server_loses_and_doubles_nothing() {
+    let site = || Site::of_nodes(cluster().settings(&cluster().database()));
+    for point in ["store.commit.before", "store.commit.after"] {
+        die_at_every_pass(point, 15, site).await;
+    }
 }
 
 /// Eight clients ask and fetch at once, so that commits are shared; the service is killed from outside in the middle of it.

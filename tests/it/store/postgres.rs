@@ -288,7 +288,7 @@ async fn a_log_whose_head_does_not_fit_its_entries_is_refused() {
         let error = database.try_open().await.unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{sql}: {error}");
         database.raw(
-            "TRUNCATE log_head, log_entry, log_node; INSERT INTO log_head TABLE kept_head;
+            "DELETE FROM log_head; DELETE FROM log_entry; DELETE FROM log_node; INSERT INTO log_head TABLE kept_head;
              INSERT INTO log_entry TABLE kept_entry; INSERT INTO log_node TABLE kept_node",
         );
     }
@@ -306,7 +306,7 @@ async fn a_database_that_was_put_back_while_a_node_runs_is_not_written_on() {
     database.raw("CREATE TABLE kept AS TABLE log_head");
     append(&store, 5).await.unwrap();
     let back = "DELETE FROM log_entry WHERE number >= 5; DELETE FROM log_node WHERE level = 0 AND position >= 5;
-                DELETE FROM log_node WHERE level = 1 AND position >= 2; TRUNCATE log_head; INSERT INTO log_head TABLE kept";
+                DELETE FROM log_node WHERE level = 1 AND position >= 2; DELETE FROM log_head; INSERT INTO log_head TABLE kept";
     database.raw(back);
     let error = append(&store, 6).await.unwrap_err();
     assert!(matches!(&error, StoreError::Damaged { .. }) && error.to_string().contains("put back"), "{error}");

@@ -222,7 +222,8 @@ fn certify(folder: &Path) -> (String, String) {
     std::fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
     let issuer = rcgen::Issuer::new(params, key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
     for (name, text) in [("password", PASSWORD), ("wrong-password", "battery staple")] {
         let password = folder.join(name);
         std::fs::write(&password, format!("{text}\n")).unwrap();
