@@ -46,6 +46,7 @@ mod output;
 mod policy;
 mod policy_report;
 mod prepare;
+mod process;
 mod profile;
 mod reconcile;
 mod render;
