@@ -120,7 +120,10 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            out.failure(&failure);
+            // One that says nothing: all has been said before it.
+            if !failure.what.is_empty() {
+                out.failure(&failure);
+            }
             ExitCode::from(failure.exit.code())
         }
     }

@@ -42,6 +42,7 @@ mod probes;
 mod requests;
 mod server;
 mod show;
+mod stream;
 mod tls;
 
 use std::net::SocketAddr;

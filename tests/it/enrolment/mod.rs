@@ -3,10 +3,14 @@
 
 mod changes;
 mod cut;
+mod deploy;
+mod double;
 pub(crate) mod host;
 mod installing;
+mod keeping;
 mod plans;
 mod rotation;
+mod proxy;
 pub(crate) mod service;
 mod three;
 mod whole;
