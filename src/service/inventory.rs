@@ -150,7 +150,10 @@ impl Service {
             (tags.len() <= JOIN_TAGS_MAX, "a join token fixes at most 64 tags"),
             (keys.len() == tags.len(), "a tag has two values"),
             (may_tag.len() <= JOIN_TAGS_MAX, "a join token lets a host set at most 64 tags"),
-            (keys.iter().all(|key| !may_tag.contains(*key)), "a tag that the token fixes is none that the host may set"),
+            (
+                keys.iter().all(|key| !may_tag.contains(*key)),
+                "a tag that the token fixes is none that the host may set",
+            ),
             ((1..=JOIN_USES_MAX).contains(&uses), "a join token is for 1 to 10000 hosts"),
             (
                 lifetime > Lifetime::ZERO && lifetime <= JOIN_LIFETIME_MAX,

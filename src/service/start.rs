@@ -20,6 +20,7 @@ use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Par
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
+use crate::identity::browser::BrowserKeys;
 use crate::identity::{Actor, Part};
 use crate::name::PolicyVersion;
 use crate::policy::Policy;
@@ -49,6 +50,7 @@ impl Service {
         let head = Head::open(kept_head, store.as_ref(), &log_key).await?;
         let (version, policy, applied) = load_policy(store.as_ref(), first, &service_keys).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
+        let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
 
         let now = clock.now();
         let mut change = Change { at: now, saves: Vec::new(), events: Vec::new() };
@@ -94,6 +96,7 @@ impl Service {
             policy_unsure: AtomicBool::new(false),
             challenge_key,
             session_key,
+            browser_keys,
             service_keys: Arc::new(service_keys),
             changed: broadcast::Sender::new(CHANGES_KEPT),
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),

@@ -188,11 +188,8 @@ fn tagged(tags: &[&str]) -> HostEvent {
 
 #[test]
 fn a_host_has_tags_of_its_token_of_an_operator_and_those_that_the_token_lets_it_set() {
-    let by_operator = |tags: &[&str]| HostEvent::HostTagged {
-        host: host("web-1"),
-        by: person("olga"),
-        tags: self::tags(tags),
-    };
+    let by_operator =
+        |tags: &[&str]| HostEvent::HostTagged { host: host("web-1"), by: person("olga"), tags: self::tags(tags) };
     let any = match created(1, 9000) {
         HostEvent::JoinCreated { join, by, token, uses, expires, names, tags, .. } => {
             HostEvent::JoinCreated { join, by, token, uses, expires, names, tags, may_tag: None }
@@ -201,7 +198,12 @@ fn a_host_has_tags_of_its_token_of_an_operator_and_those_that_the_token_lets_it_
     };
     for events in [
         vec![created(1, 9000), tagged(&["role=web", "zone=a"]), tagged(&["role=web", "zone=b"])],
-        vec![created(1, 9000), tagged(&["role=web"]), by_operator(&["role=web", "env=a"]), tagged(&["role=web", "env=a"])],
+        vec![
+            created(1, 9000),
+            tagged(&["role=web"]),
+            by_operator(&["role=web", "env=a"]),
+            tagged(&["role=web", "env=a"]),
+        ],
         // A token of before there was such a thing.
         vec![any, tagged(&["role=web", "env=prod"])],
     ] {
@@ -247,7 +249,10 @@ fn what_could_not_have_happened_to_hosts_is_found() {
         (vec![created(1, 9000), enrolled("web-1", &[], &[])], "it has no key"),
         (vec![created(1, 9000), tagless], "it lacks a tag of its join token"),
         (vec![created(1, 9000), tagged(&["role=web", "env=prod"])], "its join token does not give this tag"),
-        (vec![created(1, 9000), tagged(&["role=web", "zone=a"]), tagged(&["role=web", "env=a"])], "does not give this tag"),
+        (
+            vec![created(1, 9000), tagged(&["role=web", "zone=a"]), tagged(&["role=web", "env=a"])],
+            "does not give this tag",
+        ),
         (vec![created(2, 9000), web(), enrolled("web-1", &[61], &[])], "another key has this name"),
         (vec![created(2, 9000), web(), enrolled("web-2", &[61], &["web-1"])], "another host has this name"),
         (vec![created(2, 9000), web(), enrolled("web-2", &[61, KEY], &[])], "another host has this key"),

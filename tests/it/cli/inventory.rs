@@ -45,8 +45,23 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
         "omar",
         &["admin", "join", "create", "app-*", "*.example.com", "--tag", "role=web", "--uses", "3", "--for", "2h"],
     );
-    let made = stage
-        .types("omar", &["admin", "join", "create", "web-*", "app-*", "--tag", "role=web", "--may-tag", "zone", "--uses", "2", "--json"]);
+    let made = stage.types(
+        "omar",
+        &[
+            "admin",
+            "join",
+            "create",
+            "web-*",
+            "app-*",
+            "--tag",
+            "role=web",
+            "--may-tag",
+            "zone",
+            "--uses",
+            "2",
+            "--json",
+        ],
+    );
     let (token, id) = (made.field("token"), made.field("id"));
     let file = stage.shown("token");
     stage.types("omar", &["admin", "join", "create", "db-*", "--out", &file]);

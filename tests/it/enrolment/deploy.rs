@@ -94,7 +94,8 @@ async fn the_user_data_for_cloud_init_enrols_and_leaves_no_token() {
     let service = Service::start();
     let host = Host::start("");
     let token = std::fs::read_to_string(service.join_token().await).unwrap();
-    let hash = data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(HALLPASS).unwrap()));
+    let hash =
+        data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(HALLPASS).unwrap()));
     let none = "0".repeat(64);
     let script = script(&std::fs::read_to_string(deploy("cloud-init.yaml")).unwrap())
         .replace("server=https://hallpass.example.com", &format!("server={}", service.url))
@@ -166,7 +167,10 @@ impl<'a> Play<'a> {
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
         let mut command = self.host.command(&self.ansible.join(program).display().to_string(), arguments);
         let home = self.host.path("ansible");
-        command.env("ANSIBLE_HOME", &home).env("ANSIBLE_ROLES_PATH", deploy("ansible/roles")).env("ANSIBLE_NOCOLOR", "1");
+        command
+            .env("ANSIBLE_HOME", &home)
+            .env("ANSIBLE_ROLES_PATH", deploy("ansible/roles"))
+            .env("ANSIBLE_NOCOLOR", "1");
         command.env("ANSIBLE_VAULT_PASSWORD_FILE", self.host.path("vault")).env("ANSIBLE_LOCAL_TEMP", &home);
         // The Python that runs Ansible, not the first that it finds.
         let python = Some(self.ansible.join("python")).filter(|python| python.exists());

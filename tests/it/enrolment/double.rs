@@ -21,7 +21,8 @@ async fn a_copy_of_a_machine_is_noticed_when_both_daemons_run() {
     let first = original.daemon();
     let in_touch = |host: &Host| host.ok(&["host", "status"]).contains("in touch");
     until("the daemon is in touch", Duration::from_secs(30), || in_touch(&original));
-    let noted = || service.run("omar", &["audit", "search", "kind:host_doubled"]).matches("two machines check in").count();
+    let noted =
+        || service.run("omar", &["audit", "search", "kind:host_doubled"]).matches("two machines check in").count();
     assert_eq!(noted(), 0);
     // It says that it is web-1, and has the key to show for it.
     copy.ok(&words);

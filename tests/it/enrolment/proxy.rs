@@ -35,7 +35,8 @@ pub(crate) fn start(listener: std::net::TcpListener, folder: &Path, address: &st
     let key = PrivateKeyDer::from_pem_file(found(folder, "tls-key.pem")).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
-    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let server =
+        rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let server = server.unwrap().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
     let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();

@@ -108,7 +108,11 @@ impl Service {
         std::fs::write(&config, text.replace("127.0.0.1:0", self.url.trim_start_matches("https://"))).unwrap();
         let usual = serving(self.folder.path());
         let mut faked = Command::new("faketime");
-        faked.args(["-f", ahead]).arg(usual.get_program()).args(usual.get_args()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        faked
+            .args(["-f", ahead])
+            .arg(usual.get_program())
+            .args(usual.get_args())
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         self.child = serve(faked).child;
     }
 
