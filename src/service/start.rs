@@ -20,6 +20,7 @@ use super::{ASK_LOCKS, ATTEMPTS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Ou
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
+use crate::identity::browser::BrowserKeys;
 use crate::identity::{Actor, Part};
 use crate::name::PolicyVersion;
 use crate::policy::Policy;
@@ -59,6 +60,7 @@ impl Service {
         };
         let (version, policy) = begun.until_written(first, clock.as_ref()).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
+        let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
         let signers = std::iter::once(signer).chain(next).collect();
 
@@ -83,6 +85,7 @@ impl Service {
             policy_unsure: AtomicBool::new(false),
             challenge_key,
             session_key,
+            browser_keys,
             service_keys: Arc::new(service_keys),
             changed: broadcast::Sender::new(CHANGES_KEPT),
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),

@@ -6,6 +6,7 @@ use crate::access::{AccessRequest, Permit};
 use crate::audit::event::Event;
 use crate::audit::host_event::HostEvent;
 use crate::audit::tree::{Hash, Node};
+use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
@@ -41,11 +42,17 @@ pub(super) trait Rows {
     /// A new session; its token must be free.
     fn insert_session(&mut self, session: Session) -> Result<(), StoreError>;
 
-    /// A session ends, if it is there.
+    /// A session ends, if it is there, with those of browsers that it let in.
     fn end_session(&mut self, token: TokenHash) -> Result<(), StoreError>;
 
-    /// All sessions of a person end.
+    /// All sessions of a person end, with those of browsers that they let in.
     fn end_sessions_of(&mut self, person: &PersonName) -> Result<(), StoreError>;
+
+    /// A new session of a browser; its token must be free, and its parent there.
+    fn insert_browser_session(&mut self, session: BrowserSession) -> Result<(), StoreError>;
+
+    /// A browser's session ends, if it is there.
+    fn end_browser_session(&mut self, token: TokenHash) -> Result<(), StoreError>;
 
     /// A challenge is used up; a second time is [`StoreError::Replayed`].
     fn redeem(&mut self, redemption: &Redemption) -> Result<(), StoreError>;
@@ -140,6 +147,8 @@ fn apply_save(
         Save::NewSession(session) => rows.insert_session(session)?,
         Save::EndSession(token) => rows.end_session(token)?,
         Save::EndSessionsOf(person) => rows.end_sessions_of(&person)?,
+        Save::NewBrowserSession(session) => rows.insert_browser_session(session)?,
+        Save::EndBrowserSession(token) => rows.end_browser_session(token)?,
         Save::Redeem(redemption) => rows.redeem(&redemption)?,
         Save::NewPolicy(new) => rows.insert_policy(new)?,
         Save::Inventory { expected } => check(head.inventory == expected, StoreError::Conflict)?,

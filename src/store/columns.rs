@@ -7,6 +7,7 @@ use super::numbers::{damaged, from_sql, time_from_sql, time_to_sql, to_sql};
 use super::{LiveCertificate, RowVersion, StoreError, Stored, StoredPolicy, host_rows, rows};
 use crate::access::{AccessRequest, Grant};
 use crate::identity::Actor;
+use crate::identity::browser::BrowserSession;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
@@ -103,6 +104,18 @@ pub(super) fn session(
         expires: time_from_sql(what, expires)?,
         seal,
     })
+}
+
+/// A browser's session as a row: parent, opened, expires, seal.
+pub(super) type BrowserSessionColumns = ([u8; 32], i64, i64, [u8; 32]);
+
+pub(super) fn browser_session(
+    token: TokenHash,
+    (parent, opened, expires, seal): BrowserSessionColumns,
+) -> Result<BrowserSession, StoreError> {
+    let what = "a browser's session";
+    let (opened, expires) = (time_from_sql(what, opened)?, time_from_sql(what, expires)?);
+    Ok(BrowserSession { token, parent: TokenHash(parent), opened, expires, seal })
 }
 
 /// A host's session as a row: host, key, opened, seal.

@@ -55,6 +55,7 @@ impl Target {
             "certificate" => "SELECT count(*) FROM certificate",
             "request" => "SELECT count(*) FROM request",
             "session" => "SELECT count(*) FROM session",
+            "browser_session" => "SELECT count(*) FROM browser_session",
             "redemption" => "SELECT count(*) FROM redemption",
             "policy" => "SELECT count(*) FROM policy",
             "host_session" => "SELECT count(*) FROM host_session",
@@ -92,12 +93,13 @@ impl Target {
 }
 
 /// The tables that must be empty.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "log_entry",
     "log_node",
     "certificate",
     "request",
     "session",
+    "browser_session",
     "redemption",
     "policy",
     "host_session",

@@ -6,6 +6,7 @@ use super::known::Known;
 use super::line::{Line, Value};
 use super::sheet::{Sheet, Written};
 use crate::audit::tree::{Hash, Node};
+use crate::identity::browser::BrowserSession;
 use crate::identity::session::Session;
 use crate::name::RequestId;
 use crate::store::log::HeadRow;
@@ -25,7 +26,7 @@ pub(super) async fn write(line: &Line, known: &Known, sheet: &Sheet, head: &Head
         entries(line, sheet),
         nodes(line, &sheet.nodes),
         certificates(line, sheet),
-        sessions(line, sheet),
+        sessions_and_browsers(line, sheet),
         redemptions(line, sheet),
         policies(line, &sheet.policies),
         host_sessions(line, sheet),
@@ -194,6 +195,28 @@ async fn sessions(line: &Line, sheet: &Sheet) -> Result<(), StoreError> {
     line.execute(WRITING, sql, &[&tokens, &people, &keys, &opened, &expires, &seals]).await.map(drop)
 }
 
+/// A browser's session needs its parent's row.
+async fn sessions_and_browsers(line: &Line, sheet: &Sheet) -> Result<(), StoreError> {
+    sessions(line, sheet).await?;
+    let over = sheet.browser_sessions.iter().filter(|(_, session)| session.is_none());
+    let over: Vec<&[u8]> = over.map(|(token, _)| token.0.as_slice()).collect();
+    if !over.is_empty() {
+        line.execute(WRITING, "DELETE FROM browser_session WHERE token = ANY($1::bytea[])", &[&over]).await?;
+    }
+    let new: Vec<&BrowserSession> = sheet.browser_sessions.values().flatten().collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let tokens: Vec<&[u8]> = new.iter().map(|session| session.token.0.as_slice()).collect();
+    let parents: Vec<&[u8]> = new.iter().map(|session| session.parent.0.as_slice()).collect();
+    let opened: Vec<i64> = new.iter().map(|session| time_to_sql(session.opened)).collect::<Result<_, _>>()?;
+    let expires: Vec<i64> = new.iter().map(|session| time_to_sql(session.expires)).collect::<Result<_, _>>()?;
+    let seals: Vec<&[u8]> = new.iter().map(|session| session.seal.as_slice()).collect();
+    let sql = "INSERT INTO browser_session (token, parent, opened, expires, seal)
+               SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::int8[], $4::int8[], $5::bytea[])";
+    line.execute(WRITING, sql, &[&tokens, &parents, &opened, &expires, &seals]).await.map(drop)
+}
+
 async fn redemptions(line: &Line, sheet: &Sheet) -> Result<(), StoreError> {
     if sheet.redemptions.is_empty() {
         return Ok(());
@@ -281,6 +304,11 @@ async fn sweep(line: &Line, sheet: &Sheet) -> Result<(), StoreError> {
     let Ends { sessions, host_sessions, reports } = Ends::at(now)?;
     for (sql, end) in [
         ("DELETE FROM session WHERE token IN (SELECT token FROM session WHERE expires <= $1 LIMIT $2)", sessions),
+        (
+            "DELETE FROM browser_session WHERE token IN
+             (SELECT token FROM browser_session WHERE expires <= $1 LIMIT $2)",
+            sessions,
+        ),
         ("DELETE FROM redemption WHERE nonce IN (SELECT nonce FROM redemption WHERE expires <= $1 LIMIT $2)", sessions),
         (
             "DELETE FROM host_session WHERE token IN (SELECT token FROM host_session WHERE opened <= $1 LIMIT $2)",

@@ -21,6 +21,7 @@ pub(super) struct Wanted {
     requests: BTreeSet<String>,
     certificates: BTreeSet<i64>,
     sessions: BTreeSet<Vec<u8>>,
+    browser_sessions: BTreeSet<Vec<u8>>,
     host_sessions: BTreeSet<Vec<u8>>,
     redemptions: BTreeSet<Vec<u8>>,
     reports: BTreeSet<(String, String)>,
@@ -44,7 +45,9 @@ pub(super) struct Known {
     pub(super) requests: BTreeMap<String, KnownRequest>,
     /// Whose certificate, and whether its outcome is in the log.
     pub(super) certificates: BTreeMap<i64, (String, bool)>,
-    pub(super) sessions: BTreeSet<Vec<u8>>,
+    /// Whose session.
+    pub(super) sessions: BTreeMap<Vec<u8>, String>,
+    pub(super) browser_sessions: BTreeSet<Vec<u8>>,
     pub(super) host_sessions: BTreeSet<Vec<u8>>,
     pub(super) redemptions: BTreeSet<Vec<u8>>,
     pub(super) reports: BTreeSet<(String, String)>,
@@ -91,6 +94,10 @@ impl Wanted {
             Save::NewRequest(request) | Save::Request { request, .. } => self.request(request),
             Save::Certify { permit, .. } => self.request(permit.request()),
             Save::NewSession(session) => drop(self.sessions.insert(session.token.0.to_vec())),
+            Save::NewBrowserSession(session) => {
+                self.browser_sessions.insert(session.token.0.to_vec());
+                self.sessions.insert(session.parent.0.to_vec());
+            }
             Save::Redeem(redemption) => self.redemption(redemption),
             Save::NewPolicy(_) => self.policy = true,
             Save::OpenAsRead { asker, key, .. } => {
@@ -103,6 +110,7 @@ impl Wanted {
             // These are written whatever there is, or compared with the head.
             Save::EndSession(_)
             | Save::EndSessionsOf(_)
+            | Save::EndBrowserSession(_)
             | Save::Inventory { .. }
             | Save::OnBasis(_)
             | Save::CertifyHost { .. }
@@ -131,20 +139,21 @@ impl Wanted {
 
 /// Reads it, all questions at once.
 pub(super) async fn read(line: &Line, wanted: &Wanted) -> Result<Known, StoreError> {
-    const SESSIONS: &str = "SELECT token FROM session WHERE token = ANY($1::bytea[])";
+    const BROWSERS: &str = "SELECT token FROM browser_session WHERE token = ANY($1::bytea[])";
     const HOST_SESSIONS: &str = "SELECT token FROM host_session WHERE token = ANY($1::bytea[])";
     const REDEMPTIONS: &str = "SELECT nonce FROM redemption WHERE nonce = ANY($1::bytea[])";
-    let (requests, certificates, sessions, host_sessions, redemptions, reports, open, policy) = tokio::try_join!(
+    let (requests, certificates, sessions, browser_sessions, host_sessions, redemptions, reports, open, policy) = tokio::try_join!(
         requests(line, &wanted.requests),
         certificates(line, &wanted.certificates),
-        present(line, SESSIONS, &wanted.sessions),
+        sessions(line, &wanted.sessions),
+        present(line, BROWSERS, &wanted.browser_sessions),
         present(line, HOST_SESSIONS, &wanted.host_sessions),
         present(line, REDEMPTIONS, &wanted.redemptions),
         reports(line, &wanted.reports),
         open(line, &wanted.open),
         policy(line, wanted.policy),
     )?;
-    Ok(Known { requests, certificates, sessions, host_sessions, redemptions, reports, open, policy })
+    Ok(Known { requests, certificates, sessions, browser_sessions, host_sessions, redemptions, reports, open, policy })
 }
 
 /// The rows that this gives for these keys; nothing is asked for no keys.
@@ -185,6 +194,13 @@ async fn certificates(line: &Line, serials: &BTreeSet<i64>) -> Result<BTreeMap<i
     let sql = "SELECT serial, request, signed FROM certificate WHERE serial = ANY($1::int8[])";
     let found = rows(line, sql, serials, &[&list]).await?;
     found.iter().map(|row| Ok((get(row, 0)?, (get(row, 1)?, get(row, 2)?)))).collect()
+}
+
+async fn sessions(line: &Line, tokens: &BTreeSet<Vec<u8>>) -> Result<BTreeMap<Vec<u8>, String>, StoreError> {
+    let list: Vec<&[u8]> = tokens.iter().map(Vec::as_slice).collect();
+    let sql = "SELECT token, person FROM session WHERE token = ANY($1::bytea[])";
+    let found = rows(line, sql, tokens, &[&list]).await?;
+    found.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
 
 async fn present(line: &Line, sql: &'static str, keys: &BTreeSet<Vec<u8>>) -> Result<BTreeSet<Vec<u8>>, StoreError> {

@@ -41,6 +41,7 @@ use super::{
 };
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
+use crate::identity::browser::BrowserSession;
 use crate::identity::host::HostSession;
 use crate::identity::mac::MacKey;
 use crate::identity::session::{Session, TokenHash};
@@ -146,6 +147,10 @@ impl Store for PostgresStore {
 
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>> {
         self.reads.read("reading a session", move |client| Box::pin(rows::session(client, token)))
+    }
+
+    fn browser_session(&self, token: TokenHash) -> Pending<'_, Option<(BrowserSession, Session)>> {
+        self.reads.snapshot("reading a session", move |moment| Box::pin(rows::browser_session(moment, token)))
     }
 
     fn sweep(&self, now: Timestamp) -> Pending<'_, ()> {

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 
 use super::line::{get, hash};
 use super::pool::{maybe, rows};
+use crate::identity::browser::BrowserSession;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
@@ -24,6 +25,17 @@ pub(super) async fn session(client: &impl GenericClient, token: TokenHash) -> Re
     let Some(row) = maybe(client, SESSIONS, sql, &[&token.0.as_slice()]).await? else { return Ok(None) };
     let read = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?, get(&row, 3)?, hash(&row, 4)?);
     columns::session(token, read).map(Some)
+}
+
+/// A browser's session, and the one that let it in; on a client that shows one moment.
+pub(super) async fn browser_session(
+    client: &impl GenericClient,
+    token: TokenHash,
+) -> Result<Option<(BrowserSession, Session)>, StoreError> {
+    let sql = "SELECT parent, opened, expires, seal FROM browser_session WHERE token = $1";
+    let Some(row) = maybe(client, SESSIONS, sql, &[&token.0.as_slice()]).await? else { return Ok(None) };
+    let found = columns::browser_session(token, (hash(&row, 0)?, get(&row, 1)?, get(&row, 2)?, hash(&row, 3)?))?;
+    Ok(session(client, found.parent).await?.map(|parent| (found, parent)))
 }
 
 pub(super) async fn host_session(

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::known::{Known, is_open};
 use crate::access::AccessRequest;
 use crate::audit::tree::{Hash, Node};
+use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
@@ -44,6 +45,8 @@ pub(in crate::store) struct Sheet {
     pub(in crate::store) signed: BTreeSet<i64>,
     /// New sessions; `None` for those that end.
     pub(in crate::store) sessions: BTreeMap<TokenHash, Option<Session>>,
+    /// New sessions of browsers; `None` for those that end.
+    pub(in crate::store) browser_sessions: BTreeMap<TokenHash, Option<BrowserSession>>,
     /// Whose sessions from before the group end.
     pub(in crate::store) ended: BTreeSet<String>,
     pub(in crate::store) redemptions: BTreeMap<Vec<u8>, i64>,
@@ -67,6 +70,7 @@ impl Sheet {
             certificates,
             signed,
             sessions,
+            browser_sessions,
             ended,
             redemptions,
             policies,
@@ -84,6 +88,7 @@ impl Sheet {
         self.certificates.extend(certificates);
         self.signed.extend(signed);
         self.sessions.extend(sessions);
+        self.browser_sessions.extend(browser_sessions);
         self.ended.extend(ended);
         self.redemptions.extend(redemptions);
         self.policies.extend(policies);
@@ -136,6 +141,24 @@ impl<'s> Page<'s> {
         let written = Written { until: until(&request)?, hosts, columns };
         self.trial.requests.insert(written.columns.id.clone(), written);
         Ok(Stored { request, version })
+    }
+
+    /// Whether a session is there now.
+    fn has_session(&self, token: TokenHash) -> bool {
+        if let Some(written) = self.trial.sessions.get(&token).or_else(|| self.done.sessions.get(&token)) {
+            return written.is_some();
+        }
+        let is_ended = |person: &String| self.trial.ended.contains(person) || self.done.ended.contains(person);
+        self.known.sessions.get(token.0.as_slice()).is_some_and(|person| !is_ended(person))
+    }
+
+    /// New sessions of browsers end with their parent; those from before the group the database takes away.
+    fn end_browsers_of(&mut self) {
+        let new = self.done.browser_sessions.iter().chain(&self.trial.browser_sessions);
+        let orphans =
+            new.filter(|(_, session)| session.as_ref().is_some_and(|session| !self.has_session(session.parent)));
+        let tokens: Vec<TokenHash> = orphans.map(|(token, _)| *token).collect();
+        self.trial.browser_sessions.extend(tokens.into_iter().map(|token| (token, None)));
     }
 
     /// How this group changes the number of open requests that `counts`.
@@ -197,15 +220,14 @@ impl Rows for Page<'_> {
     }
 
     fn insert_session(&mut self, session: Session) -> Result<(), StoreError> {
-        let token = session.token;
-        let written = self.trial.sessions.get(&token).or_else(|| self.done.sessions.get(&token));
-        free(written.map_or_else(|| !self.known.sessions.contains(token.0.as_slice()), Option::is_none))?;
-        self.trial.sessions.insert(token, Some(session));
+        free(!self.has_session(session.token))?;
+        self.trial.sessions.insert(session.token, Some(session));
         Ok(())
     }
 
     fn end_session(&mut self, token: TokenHash) -> Result<(), StoreError> {
         self.trial.sessions.insert(token, None);
+        self.end_browsers_of();
         Ok(())
     }
 
@@ -215,6 +237,21 @@ impl Rows for Page<'_> {
         let tokens: Vec<TokenHash> = new.filter(|(_, session)| its(session)).map(|(token, _)| *token).collect();
         self.trial.sessions.extend(tokens.into_iter().map(|token| (token, None)));
         self.trial.ended.insert(person.as_str().to_owned());
+        self.end_browsers_of();
+        Ok(())
+    }
+
+    fn insert_browser_session(&mut self, session: BrowserSession) -> Result<(), StoreError> {
+        let token = session.token;
+        let written = self.trial.browser_sessions.get(&token).or_else(|| self.done.browser_sessions.get(&token));
+        free(written.map_or_else(|| !self.known.browser_sessions.contains(token.0.as_slice()), Option::is_none))?;
+        free(self.has_session(session.parent))?;
+        self.trial.browser_sessions.insert(token, Some(session));
+        Ok(())
+    }
+
+    fn end_browser_session(&mut self, token: TokenHash) -> Result<(), StoreError> {
+        self.trial.browser_sessions.insert(token, None);
         Ok(())
     }
 

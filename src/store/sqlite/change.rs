@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::{host, log, login, policy, request};
 use crate::access::AccessRequest;
 use crate::audit::tree::{Hash, Node};
+use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
@@ -52,6 +53,14 @@ impl Rows for &Connection {
 
     fn end_sessions_of(&mut self, person: &PersonName) -> Result<(), StoreError> {
         login::end_sessions_of(self, person)
+    }
+
+    fn insert_browser_session(&mut self, session: BrowserSession) -> Result<(), StoreError> {
+        login::insert_browser_session(self, &session)
+    }
+
+    fn end_browser_session(&mut self, token: TokenHash) -> Result<(), StoreError> {
+        login::end_browser_session(self, token)
     }
 
     fn redeem(&mut self, redemption: &Redemption) -> Result<(), StoreError> {

@@ -30,6 +30,7 @@ pub(in crate::store) enum Kind {
     Certificates,
     Requests,
     Sessions,
+    BrowserSessions,
     Redemptions,
     Policies,
     HostSessions,
@@ -39,12 +40,13 @@ pub(in crate::store) enum Kind {
 }
 
 /// All kinds.
-pub(in crate::store) const KINDS: [Kind; 11] = [
+pub(in crate::store) const KINDS: [Kind; 12] = [
     Kind::Entries,
     Kind::Nodes,
     Kind::Certificates,
     Kind::Requests,
     Kind::Sessions,
+    Kind::BrowserSessions,
     Kind::Redemptions,
     Kind::Policies,
     Kind::HostSessions,
@@ -62,6 +64,7 @@ impl Kind {
             Self::Certificates => "certificate",
             Self::Requests => "request",
             Self::Sessions => "session",
+            Self::BrowserSessions => "browser_session",
             Self::Redemptions => "redemption",
             Self::Policies => "policy",
             Self::HostSessions => "host_session",
@@ -80,6 +83,7 @@ impl Kind {
                 "SELECT id, version, asker, state, asked, next_tick, body, waits, key FROM request ORDER BY number"
             }
             Self::Sessions => "SELECT token, person, key, opened, expires, seal FROM session",
+            Self::BrowserSessions => "SELECT token, parent, opened, expires, seal FROM browser_session",
             Self::Redemptions => "SELECT nonce, expires FROM redemption",
             Self::Policies => "SELECT version, text, applied_by, at FROM policy ORDER BY version",
             Self::HostSessions => "SELECT token, host, key, opened, seal FROM host_session",
@@ -183,6 +187,11 @@ fn put(sheet: &mut Sheet, kind: Kind, row: &Row<'_>) -> Result<(), StoreError> {
             let token = TokenHash(get(row, 0)?);
             let read = (get(row, 1)?, get(row, 2)?, get(row, 3)?, get(row, 4)?, get(row, 5)?);
             sheet.sessions.insert(token, Some(columns::session(token, read)?));
+        }
+        Kind::BrowserSessions => {
+            let token = TokenHash(get(row, 0)?);
+            let read = (get(row, 1)?, get(row, 2)?, get(row, 3)?, get(row, 4)?);
+            sheet.browser_sessions.insert(token, Some(columns::browser_session(token, read)?));
         }
         Kind::Redemptions => drop(sheet.redemptions.insert(get::<[u8; 16]>(row, 0)?.to_vec(), get(row, 1)?)),
         Kind::Policies => {

@@ -1,4 +1,4 @@
--- The first schema of PostgreSQL: what SQLite's first six make, in one. Words are those of DESIGN section 3; times are whole Unix
+-- The first schema of PostgreSQL: what SQLite's first seven make, in one. Words are those of DESIGN section 3; times are whole Unix
 -- seconds. Text that is compared or sorted is compared byte by byte.
 
 -- Which schema this is, and the oldest program (by the schema it knows) that may work on it.
@@ -96,6 +96,17 @@ CREATE TABLE session (
 );
 CREATE INDEX session_of_person ON session (person);
 CREATE INDEX session_over ON session (expires);
+
+-- Sessions of browsers: each proves whom the session proves that let it in, and goes with it.
+CREATE TABLE browser_session (
+    token   bytea  PRIMARY KEY CHECK (length(token) = 32),      -- SHA-256 of the token
+    parent  bytea  NOT NULL REFERENCES session (token) ON DELETE CASCADE,
+    opened  bigint NOT NULL,
+    expires bigint NOT NULL,
+    seal    bytea  NOT NULL CHECK (length(seal) = 32)           -- identity/browser.rs
+);
+CREATE INDEX browser_session_of_parent ON browser_session (parent);
+CREATE INDEX browser_session_over ON browser_session (expires);
 
 CREATE TABLE redemption (
     nonce   bytea  PRIMARY KEY CHECK (length(nonce) = 16),
