@@ -101,6 +101,7 @@ impl<'e> Told<'e> {
             | Event::CaKeysChanged { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::CertificateSigned { .. }

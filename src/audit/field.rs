@@ -135,6 +135,7 @@ kinds! {
     "ca_keys_changed" CaKeysChanged { by, step, why, unproven, keys }
     "policy_applied" PolicyApplied { by, version, sha256, tests, changes }
     "logged_in" LoggedIn { person, key, address, expires }
+    "browser_signed_in" BrowserSignedIn { person, key, address, expires }
     "logged_out" LoggedOut { person }
     "refused" Refused { person, hosts, account, reason, why, policy }
     "asked" Asked {

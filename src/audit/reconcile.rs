@@ -178,6 +178,7 @@ impl Reconciler {
             | Event::CaKeysChanged { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::Approved { .. }

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
-    prepare, request, serve, setup, ssh, status, texts, wait,
+    prepare, request, serve, setup, ssh, status, store, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -156,6 +156,9 @@ pub(crate) enum Command {
     /// What PAM and sshd run on a host
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Move the store from a file to a server
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Write a first configuration
     Init(init::InitArgs),
     /// Run the service

@@ -47,6 +47,7 @@ mod output;
 mod policy;
 mod policy_report;
 mod prepare;
+mod process;
 mod profile;
 mod reconcile;
 mod render;
@@ -59,6 +60,7 @@ mod signing;
 mod ssh;
 mod ssh_config;
 mod status;
+mod store;
 mod texts;
 mod wait;
 
@@ -223,6 +225,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(context, &command),
         Command::Admin(command) => admin::run(context, &command),
         Command::Host(command) => host::run(context, &command),
+        Command::Store(command) => store::run(context, &command),
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),

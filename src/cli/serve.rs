@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::failure::{Exit, Failure};
-use super::{Context, profile};
+use super::{Context, process, profile};
 use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::config::{Config, Logging};
 use crate::durable;
@@ -28,8 +28,7 @@ use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::{self, SignError, Signer};
 use crate::ssh::cert::Purpose;
 use crate::store::head_file::HeadFile;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{SEAL_PURPOSE, Store as _};
+use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -37,9 +36,6 @@ const CONFIG_DEFAULT: &str = "/etc/hallpass/config.toml";
 
 /// How often requests lapse and expire.
 const TICK: Duration = Duration::from_secs(1);
-
-/// File descriptors that are not connections: the database's, the listener, the runtime's, files being read. We use about 20.
-const FILES_APART: usize = 64;
 
 /// How long work on other threads (a signer that hangs) may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -68,13 +64,13 @@ struct Door {
 
 /// `hallpass serve`.
 pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
-    // Whatever file is made from here on, the database's own among them, is ours alone.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    process::keep_to_ourselves()
+        .map_err(|error| Failure::failed("cannot keep what is in memory to ourselves").because(error.to_string()))?;
     arm_fail_point();
     let path = context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
     let mut config = read_config(&path)?;
     start_logging(&config.logging)?;
-    limit_connections(&mut config.http);
+    process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -86,32 +82,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     served
 }
 
-/// Raises the limit of open files as far as we may, and takes no more connections than fit below it: out of file descriptors,
-/// the service would not even answer those who are logged in.
-fn limit_connections(http: &mut crate::http::Settings) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let mut limit = current;
-    if current != maximum {
-        match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-            Ok(()) => limit = maximum,
-            Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-        }
-    }
-    // Without a limit every number fits.
-    let Some(limit) = limit else { return };
-    let fitting = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(FILES_APART).max(1);
-    if http.connections_max > fitting {
-        tracing::warn!(
-            limit,
-            connections_max = fitting,
-            "the limit of open files allows fewer connections than configured"
-        );
-        http.connections_max = fitting;
-    }
-}
-
-fn read_config(path: &Path) -> Result<Config, Failure> {
+pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
         Failure::file("read configuration", path, &e).next("hallpass init").next("hallpass serve --config FILE")
@@ -172,6 +143,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     let (reload, reloads) = mpsc::channel(1);
     let (die, died) = oneshot::channel();
     let ticks = tokio::spawn(tick(Arc::clone(&service), die));
+    let follows = tokio::spawn(Arc::clone(&service).follow());
     let hangups =
         tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), last, reload, signals.hangup));
     let is_dead = AtomicBool::new(false);
@@ -183,6 +155,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     };
     let served = crate::http::serve(service, config.http, door.listener, reloads, stop).await;
     ticks.abort();
+    follows.abort();
     hangups.abort();
     if is_dead.load(Ordering::Relaxed) {
         return Err(Failure::failed("the server stopped")
@@ -207,16 +180,17 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
-    make_folder_of(&config.store.path)?;
-    let store = SqliteStore::open(&config.store, log_key.derive(SEAL_PURPOSE)).map_err(|e| {
-        Failure::failed(format!("cannot open the database {:?}", config.store.path.display().to_string()))
-            .because(e.to_string())
+    if let store::Settings::Sqlite(file) = &config.store {
+        make_folder_of(&file.path)?;
+    }
+    let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
+        Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;
     if !accept_clock {
-        check_rest(&store).await?;
+        check_rest(store.as_ref()).await?;
     }
     let parts = Parts {
-        store: Box::new(store),
+        store,
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
         signer,
         next,
@@ -252,7 +226,7 @@ fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> 
 }
 
 /// A clock that is years ahead would put its time into the log, which nobody can take back.
-async fn check_rest(store: &SqliteStore) -> Result<(), Failure> {
+async fn check_rest(store: &dyn Store) -> Result<(), Failure> {
     let failed = || Failure::failed("cannot start the service");
     let head = store.head().await.map_err(|e| failed().because(e.to_string()))?;
     if head.frontier.size() == 0 {
@@ -289,7 +263,7 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 }
 
 /// The log key: ours alone, like the CA key.
-fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
+pub(super) fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
     let unusable = |why: String| {
         let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
         if path.exists() { failure } else { failure.next("hallpass init") }

@@ -100,6 +100,7 @@ impl Replay {
                 ensure(follows, || format!("policy {version} follows policy {last}"))
             }
             Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::Asked { .. }
@@ -171,6 +172,7 @@ const fn ends(event: &Event) -> bool {
         | Event::CaKeysChanged { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
+        | Event::BrowserSignedIn { .. }
         | Event::LoggedOut { .. }
         | Event::Refused { .. }
         | Event::Asked { .. }
@@ -204,6 +206,7 @@ pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> 
         | Event::CaKeysChanged { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
+        | Event::BrowserSignedIn { .. }
         | Event::LoggedOut { .. }
         | Event::Narrowed { .. }
         | Event::Denied { .. }

@@ -138,6 +138,7 @@ impl Request {
             | Event::CaKeysChanged { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::Asked { .. }

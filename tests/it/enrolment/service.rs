@@ -14,7 +14,7 @@ pub(crate) const HALLPASS: &str = env!("CARGO_BIN_EXE_hallpass");
 /// A running service. Ended with its handle.
 pub(crate) struct Service {
     folder: tempfile::TempDir,
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) url: String,
     pub(crate) pin: String,
 }

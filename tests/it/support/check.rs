@@ -161,6 +161,7 @@ impl Replay {
             Event::ServiceStarted { .. }
             | Event::CaKeysChanged { .. }
             | Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Host(_) => {}
             Event::Refused { policy, .. } => decided_by(policy),

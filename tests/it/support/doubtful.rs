@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hallpass::audit::entry::Entry;
 use hallpass::audit::tree::{Hash, Node};
+use hallpass::identity::browser::BrowserSession;
 use hallpass::identity::host::HostSession;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::inventory::check_in::Seen;
 use hallpass::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
-use hallpass::store::sqlite::SqliteStore;
 use hallpass::store::{
     Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
     StoredPolicy,
@@ -23,7 +23,7 @@ use hallpass::time::Timestamp;
 /// See above; `lies` is taken back with the commit that it concerns.
 #[derive(Debug)]
 pub(crate) struct Doubtful {
-    pub(crate) store: SqliteStore,
+    pub(crate) store: Box<dyn Store>,
     pub(crate) lies: Arc<AtomicBool>,
 }
 
@@ -37,6 +37,14 @@ macro_rules! same {
 }
 
 impl Store for Doubtful {
+    fn is_alive(&self) -> bool {
+        self.store.is_alive()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     fn commit(&self, change: Change) -> Pending<'_, Committed> {
         Box::pin(async move {
             let committed = self.store.commit(change).await?;
@@ -48,6 +56,8 @@ impl Store for Doubtful {
     }
 
     same! {
+        woken() -> ();
+        seen_since(mark: u64) -> (u64, BTreeMap<HostName, Seen>);
         request(id: RequestId) -> Option<Stored>;
         logged(id: RequestId) -> Option<(Stored, Vec<Entry>)>;
         requests(filter: RequestFilter) -> Vec<Stored>;
@@ -55,6 +65,7 @@ impl Store for Doubtful {
         open_of(asker: PersonName, key: PublicKey) -> OpenRequests;
         live_certificates(now: Timestamp) -> Vec<LiveCertificate>;
         session(token: TokenHash) -> Option<Session>;
+        browser_session(token: TokenHash) -> Option<(BrowserSession, Session)>;
         sweep(now: Timestamp) -> ();
         policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;
         policy_entry(version: PolicyVersion) -> Option<Entry>;
