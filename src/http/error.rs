@@ -175,6 +175,11 @@ impl Problem {
                 "join_refused",
                 "take a name that the token gives, or ask an operator for a token that gives this one",
             ),
+            EnrolRefusal::TagNotGiven { .. } => (
+                StatusCode::FORBIDDEN,
+                "join_refused",
+                "leave this tag out; an operator sets it, or makes a token with --tag KEY=VALUE or --may-tag KEY",
+            ),
             EnrolRefusal::Known { .. } => (StatusCode::CONFLICT, "host_known", "hallpass admin host retire NAME"),
             EnrolRefusal::NameTaken { .. } => {
                 (StatusCode::CONFLICT, "name_taken", "leave this name out, or retire the host that has it")

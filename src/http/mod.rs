@@ -45,6 +45,7 @@ mod probes;
 mod requests;
 mod server;
 mod show;
+mod stream;
 mod tls;
 mod web;
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::double::Runs;
 use crate::audit::host_event::HostEvent;
 use crate::name::{Digest, HostName};
 use crate::ssh::Fingerprint;
@@ -40,6 +41,8 @@ pub struct CheckIn {
     pub risky: BTreeSet<String>,
     /// How many sessions are open.
     pub sessions: u64,
+    /// The run of the machine that told it; the service adds those before it.
+    pub runs: Runs,
 }
 
 /// What a host told last.

@@ -110,7 +110,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 const CLI: &[(&str, &[&str])] = &[
     ("service", &["cli/serve.rs"]),
     ("store", &["cli/serve.rs"]),
-    ("http", &["cli/serve.rs"]),
+    ("http", &["cli/serve.rs", "cli/process.rs"]),
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/"]),
     ("config", &["cli/serve.rs", "cli/init.rs"]),
     ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
@@ -183,7 +183,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls_platform_verifier", &["client/"]),
     // the process and its system
     ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "enrolment/", "cli/"]),
-    ("tracing", &["signer/", "store/", "service/", "http/", "cli/serve.rs"]),
+    ("tracing", &["signer/", "store/", "service/", "http/", "cli/serve.rs", "cli/process.rs"]),
     ("tracing_subscriber", &["cli/serve.rs"]),
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/"]),

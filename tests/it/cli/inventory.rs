@@ -45,8 +45,23 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
         "omar",
         &["admin", "join", "create", "app-*", "*.example.com", "--tag", "role=web", "--uses", "3", "--for", "2h"],
     );
-    let made = stage
-        .types("omar", &["admin", "join", "create", "web-*", "app-*", "--tag", "role=web", "--uses", "2", "--json"]);
+    let made = stage.types(
+        "omar",
+        &[
+            "admin",
+            "join",
+            "create",
+            "web-*",
+            "app-*",
+            "--tag",
+            "role=web",
+            "--may-tag",
+            "zone",
+            "--uses",
+            "2",
+            "--json",
+        ],
+    );
     let (token, id) = (made.field("token"), made.field("id"));
     let file = stage.shown("token");
     stage.types("omar", &["admin", "join", "create", "db-*", "--out", &file]);
@@ -73,6 +88,7 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
         guard: true,
         risky: vec!["permit-user-environment".into()],
         sessions: Vec::new(),
+        run: None,
     };
     post(&stage, &host, "/v1/hosts/check-in", &check_in);
     stage.types("omar", &["admin", "host", "ls"]);
@@ -80,6 +96,16 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     stage.types("omar", &["admin", "host", "show", "app-1"]);
     stage.types("omar", &["hosts", "app"]);
     stage.types("omar", &["hosts", "app", "--json"]);
+    // Two machines by turns.
+    for run in ["11", "22", "11"] {
+        let check_in = wire::CheckIn { run: Some(run.repeat(32)), ..check_in.clone() };
+        post(&stage, &host, "/v1/hosts/check-in", &check_in);
+    }
+    stage.types("omar", &["admin", "host", "show", "app-1"]);
+    stage.types("omar", &["admin", "host", "show", "app-1", "--json"]);
+    stage.types("omar", &["admin", "host", "ls"]);
+    stage.types("omar", &["hosts", "app"]);
+    stage.types("omar", &["audit", "search", "kind:host_doubled"]);
     stage.types("alice", &["hosts", "app"]);
     stage.types("alice", &["known-hosts"]);
     stage.types("omar", &["admin", "host", "tag", "app-1", "env=prod", "--remove", "zone"]);

@@ -12,6 +12,7 @@ mod help;
 mod host;
 mod hostile;
 mod inventory;
+mod key_material;
 mod masters;
 mod open;
 mod plain_ssh;

@@ -3,9 +3,13 @@
 
 mod changes;
 mod cut;
+mod deploy;
+mod double;
 pub(crate) mod host;
 mod installing;
+mod keeping;
 mod plans;
+mod proxy;
 mod rotation;
 pub(crate) mod service;
 mod three;

@@ -211,9 +211,8 @@ async fn a_stream_says_that_a_page_has_changed_and_ends_with_the_session() {
     let mut desk = bob.stream("/live").await;
     let mut one = bob.stream(&format!("/r/{}/live", digits(&request))).await;
     let mut strangers = eve.stream("/live").await;
-    for stream in [&mut desk, &mut one, &mut strangers] {
+    for stream in [&desk, &one, &strangers] {
         assert_eq!(stream.headers()["content-type"], "text/event-stream");
-        assert_eq!(stream.chunk().await.unwrap().unwrap(), "retry: 3000\n\n");
     }
     let alice = site.logged_in("alice").await;
     for id in [&other.id, &request.id] {
