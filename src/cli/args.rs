@@ -75,6 +75,25 @@ pub(crate) struct Globals {
     pub(crate) yes: bool,
 }
 
+impl Globals {
+    /// Those of a command that sshd or PAM runs: nobody's profile and environment.
+    pub(crate) fn of_host(config: Option<std::path::PathBuf>) -> Self {
+        Self {
+            profile: "default".to_owned(),
+            server: None,
+            json: false,
+            jsonl: false,
+            quiet: false,
+            verbose: 0,
+            no_input: false,
+            no_color: false,
+            config,
+            timeout: None,
+            yes: false,
+        }
+    }
+}
+
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -40,6 +40,7 @@ mod local;
 mod login;
 mod masters;
 mod moment;
+mod often;
 mod openssh;
 mod operator;
 mod output;
@@ -95,7 +96,7 @@ pub fn run() -> ExitCode {
     if let Some(code) = completion::answer(Output::new(Form::Text, Loudness::Quiet)) {
         return code;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match often::read(std::env::args_os()).map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
     };
