@@ -117,7 +117,7 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: rotation of the host CA key by command, several CAs at once, PostgreSQL, OIDC and workloads,
+//! The design names more than there is: several CAs at once, PostgreSQL, OIDC and workloads,
 //! notifications, web pages (and so `hallpass open`) and break-glass are not built. The host side is two modules: [`host`] decides about
 //! logins and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled
 //! may have its guard set up by hand; an extension does not reach a session that is open there. Of a session whose watcher root has killed

@@ -272,7 +272,8 @@ pub(super) async fn check_certificate(
 ) -> Result<Answer<wire::CheckCertificate>, Problem> {
     let ca = body.ca.as_deref().map(Fingerprint::parse).transpose().map_err(|e| Problem::invalid("ca", &e))?;
     let key = public_key(&body.key)?;
-    app.limits.check(caller.proven.host())?;
+    // Only keys that there are make a count of their own.
+    app.limits.check(caller.proven.host(), app.service.check_key(ca)?)?;
     let certificate = app.service.check_certificate(&caller.proven, key, ca).await?;
     Ok(Answer(wire::CheckCertificate { certificate: certificate.to_openssh() }))
 }
@@ -307,6 +308,7 @@ pub(super) fn shown(state: &HostState) -> wire::State {
         bundle: wire::Bundle { version: state.bundle_version, text: state.bundle.clone() },
         grants: state.grants.iter().map(grant).collect(),
         certificates: state.certificates.clone(),
+        host_ca: state.host_ca.map(|ca| ca.to_string()),
         lost: state.lost.iter().map(ToString::to_string).collect(),
         is_retired: !state.host.is_active,
     }

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, broadcast};
 use super::clock::Watch;
 use super::head::Head;
 use super::inventory::Hosts;
+use super::key_start::{May, Opened};
 use super::keys::{Keys, Known, Tally};
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
@@ -34,14 +35,16 @@ impl Service {
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, kept_head, signer, next, host_signer, trusted, log_key, clock, random, settings } = parts;
+        let Parts { store, kept_head, signer, next, host_signer, host_next, trusted, accepted_ca, .. } = parts;
+        let Parts { log_key, clock, random, settings, .. } = parts;
         let mut service_id = [0_u8; 16];
         random.fill(&mut service_id)?;
 
         let verifier = log_key.verifier();
-        let users = || next.iter().chain([&signer]).map(|signer| signer.public_key().fingerprint());
-        let mut service_keys: BTreeSet<Fingerprint> = users().collect();
-        service_keys.extend(host_signer.iter().map(|signer| signer.public_key().fingerprint()));
+        let opened =
+            Opened { user: &signer, next: &next, host: host_signer.as_ref(), host_next: &host_next, trusted: &trusted };
+        let mut service_keys: BTreeSet<Fingerprint> =
+            opened.signers().map(|signer| signer.public_key().fingerprint()).collect();
         service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
@@ -49,6 +52,9 @@ impl Service {
         let head = Head::open(kept_head, store.as_ref(), &log_key).await?;
         let (version, policy, applied) = load_policy(store.as_ref(), first, &service_keys).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
+        let host_keys = (log_key.derive("host challenges"), log_key.derive("host sessions"));
+        let hosts = Hosts::load(store.as_ref(), host_keys).await?;
+        let joined = Arc::new(with_hosts(&policy, &hosts)?);
 
         let now = clock.now();
         let mut change = Change { at: now, saves: Vec::new(), events: Vec::new() };
@@ -66,22 +72,18 @@ impl Service {
             change.events.push(event);
         }
         let known = Known::read(store.as_ref()).await?;
-        let keys = known.with((signer.as_ref(), &next), host_signer.as_deref(), &trusted, now)?;
+        let may = May { accepted: accepted_ca, published: settings.rotation.published };
+        let keys = opened.ring(&known, (store.as_ref(), &hosts), may, now).await?;
         let ca = known.active(keys.as_ref()).unwrap_or_else(|| signer.public_key().fingerprint());
         change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
         store.commit(change).await?;
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
-        let signers = std::iter::once(signer).chain(next).collect();
-
-        let host_keys = (log_key.derive("host challenges"), log_key.derive("host sessions"));
-        let hosts = Hosts::load(store.as_ref(), host_keys).await?;
-        let joined = Arc::new(with_hosts(&policy, &hosts)?);
+        let signers = opened.signers().map(Arc::clone).collect();
 
         let service = Arc::new(Self {
             store,
             head,
-            keys: Keys::new(signers, in_use),
-            host_signer,
+            keys: Keys::new(signers, trusted, in_use),
             tally: Tally::default(),
             log_key,
             watch: Watch::new(clock.as_ref()),
@@ -99,6 +101,7 @@ impl Service {
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
+            keys_looked: AtomicU64::new(0),
         });
         service.keep_head(1).await?;
         Ok(service)

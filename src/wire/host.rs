@@ -131,6 +131,9 @@ pub struct State {
     pub grants: Vec<Grant>,
     /// Its host certificates that are in their window, one line each, newest for each key.
     pub certificates: Vec<String>,
+    /// The CA key that signs host certificates: a host whose certificate is by another one asks for a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ca: Option<String>,
     /// Fingerprints of CA keys that were lost or stolen: every session that was opened with one is to end.
     #[serde(default)]
     pub lost: Vec<String>,

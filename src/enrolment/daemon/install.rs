@@ -130,16 +130,17 @@ fn certificate(folder: &Path, line: &str, keys: &[HostKey], settings: &Settings)
     is_ours.then(|| (folder.join(name), format!("{}\n", certificate.to_openssh())))
 }
 
-/// Whether a host certificate that is there is past the half of its time, or past it altogether.
+/// Whether a host certificate that is there is past the half of its time, or past it altogether, or by another CA key than signs now.
 #[must_use]
-pub fn is_renewal_due(folder: &Path, keys: &[HostKey], now: Timestamp) -> bool {
+pub fn is_renewal_due(folder: &Path, keys: &[HostKey], ca: Option<Fingerprint>, now: Timestamp) -> bool {
     let is_due = |key: &HostKey| {
         let name = Path::new(&places::certificate_of(&key.path)).file_name().map(|name| folder.join(name));
         let text = name.and_then(|path| std::fs::read_to_string(path).ok());
         let certificate = text.and_then(|text| Certificate::parse_openssh(text.trim()).ok());
         certificate.is_some_and(|certificate| {
             let window = certificate.tbs().fields().window;
-            now.unix() >= window.start().unix().saturating_add(window.seconds() / 2)
+            ca.is_some_and(|ca| certificate.ca_fingerprint() != ca)
+                || now.unix() >= window.start().unix().saturating_add(window.seconds() / 2)
         })
     };
     keys.iter().any(is_due)

@@ -24,7 +24,7 @@ use rand::rngs::SysRng;
 use tokio::time::Instant;
 
 use self::install::{Granted, Installer};
-use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_EVERY, STATE_EVERY, spread};
+use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
 use super::check_in::{self, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
@@ -39,6 +39,7 @@ use crate::host::process::Process;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
+use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
 use crate::time::{Clock as _, SystemClock};
 use crate::wire::host::State;
@@ -68,6 +69,8 @@ struct Daemon<'a> {
     /// Whether the service has said that there is another one.
     is_stale: bool,
     bundle: Option<Bundle>,
+    /// The CA key that signs host certificates now.
+    host_ca: Option<Fingerprint>,
     proof: Proof,
     /// What the proof was made with.
     proven: Option<(Instant, String)>,
@@ -138,6 +141,7 @@ impl<'a> Daemon<'a> {
             etag: None,
             is_stale: true,
             bundle: None,
+            host_ca: None,
             proof: Proof::default(),
             proven: None,
             stream: None,
@@ -232,6 +236,7 @@ impl<'a> Daemon<'a> {
             }
             Err(why) => (self.say)(&why),
         }
+        self.put_host_ca(state.host_ca.as_deref());
         let settings_path = Path::new(settings::PATH);
         match install::tags(settings_path, state) {
             Ok(true) => (self.say)("the tags of this host have changed"),
@@ -254,6 +259,18 @@ impl<'a> Daemon<'a> {
             (self.say)(
                 "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
             );
+        }
+    }
+
+    /// Host certificates by another CA key than this are replaced at once.
+    fn put_host_ca(&mut self, ca: Option<&str>) {
+        match ca.map(Fingerprint::parse).transpose() {
+            Ok(ca) if ca == self.host_ca => {}
+            Ok(ca) => {
+                self.host_ca = ca;
+                self.due.renew = Instant::now();
+            }
+            Err(why) => (self.say)(&format!("the service names a host CA key that is none: {why}")),
         }
     }
 
@@ -311,7 +328,8 @@ impl<'a> Daemon<'a> {
     /// Asks for new host certificates when half of their time is over.
     async fn renew(&mut self) {
         let now = Instant::now();
-        let is_due = install::is_renewal_due(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
+        let is_due =
+            install::is_renewal_due(Path::new(places::SSHD_FOLDER), &self.keys, self.host_ca, SystemClock.now());
         if now < self.due.renew || !is_due {
             return;
         }
@@ -321,7 +339,10 @@ impl<'a> Daemon<'a> {
                 Ok(settings) => self.put_certificates(&lines, &settings).await,
                 Err(why) => (self.say)(&why),
             },
-            Err(error) => (self.say)(&format!("host certificates were not renewed: {error}")),
+            Err(error) => {
+                self.due.renew = now + RENEW_AGAIN;
+                (self.say)(&format!("host certificates were not renewed: {error}"));
+            }
         }
     }
 

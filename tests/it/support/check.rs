@@ -160,6 +160,7 @@ impl Replay {
             }
             Event::ServiceStarted { .. }
             | Event::CaKeysChanged { .. }
+            | Event::CaStepProposed { .. }
             | Event::LoggedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Host(_) => {}
