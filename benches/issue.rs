@@ -124,6 +124,8 @@ async fn serve(folder: &std::path::Path, people: usize) -> Server {
         kept_head: Arc::new(HeadFile::new(folder.join("head"))),
         next: Vec::new(),
         host_signer: None,
+        host_next: Vec::new(),
+        accepted_ca: None,
         trusted: Vec::new(),
         signer: Arc::new(FileSigner::open(&ca, Purpose::User).unwrap()),
         log_key,
@@ -134,6 +136,7 @@ async fn serve(folder: &std::path::Path, people: usize) -> Server {
             session: Lifetime::minutes(60),
             open_requests_max: u64::from(u32::MAX),
             sign_timeout: Duration::from_secs(5),
+            rotation: hallpass::service::Rotation::default(),
         },
     };
     let first = FirstPolicy { text: policy(people), file: "policy.toml".to_owned() };

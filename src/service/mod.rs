@@ -208,6 +208,8 @@ pub struct Service {
     swept: AtomicU64,
     /// When CA keys were looked at last for what time alone does to them.
     keys_looked: AtomicU64,
+    /// On which day somebody was last told that a further one is missing.
+    keys_warned: AtomicU64,
 }
 
 impl std::fmt::Debug for Service {

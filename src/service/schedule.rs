@@ -109,13 +109,19 @@ impl Service {
             match due.waits {
                 Waits::Start(next) if self.has_rested(due.purpose, now) => self.begin(due, next).await?,
                 Waits::Start(_) | Waits::Switch(_) => {}
-                Waits::Key => {
-                    tracing::warn!(purpose = %due.purpose, ca = %due.key, "a CA key is older than rotate_every, \
-                    and no further one is configured to change to")
-                }
+                Waits::Key => self.warn_of_missing(due, now),
             }
         }
         self.retire_gone(now).await
+    }
+
+    /// Once a day, and at each start.
+    fn warn_of_missing(&self, due: Due, now: Timestamp) {
+        let today = now.unix() / REST_S;
+        if self.keys_warned.swap(today, Ordering::Relaxed) != today {
+            let (purpose, ca) = (due.purpose, due.key);
+            tracing::warn!(%purpose, %ca, "a CA key is older than rotate_every, and no further one is configured");
+        }
     }
 
     fn has_rested(&self, purpose: Purpose, now: Timestamp) -> bool {

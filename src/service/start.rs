@@ -102,6 +102,7 @@ impl Service {
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
             keys_looked: AtomicU64::new(0),
+            keys_warned: AtomicU64::new(0),
         });
         service.keep_head(1).await?;
         Ok(service)
