@@ -3,6 +3,8 @@
 
 mod changes;
 mod cut;
+mod fleet;
+mod fleet_machines;
 pub(crate) mod host;
 mod installing;
 mod plans;

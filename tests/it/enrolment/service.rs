@@ -90,7 +90,9 @@ impl Service {
     pub(crate) fn start_again(&mut self) {
         let config = self.path("service/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("127.0.0.1:0", self.url.trim_start_matches("https://"))).unwrap();
+        let address = self.url.trim_start_matches("https://");
+        let any = format!("{}:0\"", address.split_once(':').unwrap().0);
+        std::fs::write(&config, text.replace(&any, &format!("{address}\""))).unwrap();
         self.child = serve(self.folder.path()).0;
     }
 
