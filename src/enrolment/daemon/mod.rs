@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use self::install::{Granted, Installer};
 use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
-use super::check_in::{self, Proof};
+use super::check_in::{self, Again, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
@@ -76,6 +76,8 @@ struct Daemon<'a> {
     proven: Option<(Instant, String)>,
     stream: Option<(EventStream, Instant)>,
     pause: Pause,
+    /// Between proofs that were cut short.
+    proof_pause: Pause,
     due: Due,
     /// How it stands with the service; what is wrong is said once.
     contact: Contact,
@@ -146,6 +148,7 @@ impl<'a> Daemon<'a> {
             proven: None,
             stream: None,
             pause: Pause::default(),
+            proof_pause: Pause::default(),
             due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
             contact: Contact { daemon, answered: None, checked_in: None, trouble: None },
         })
@@ -353,7 +356,13 @@ impl<'a> Daemon<'a> {
         let report = check_in::report(&self.sshd, &self.link, &self.proof).await;
         self.link.check_in(&report).await?;
         self.contact.checked_in = Some(SystemClock.now());
-        self.due.check_in = Instant::now() + spread(CHECK_IN_EVERY, random());
+        let pause = if self.proof.again == Again::Later {
+            self.proof_pause.reset();
+            spread(CHECK_IN_EVERY, random())
+        } else {
+            self.proof_pause.next(random())
+        };
+        self.due.check_in = Instant::now() + pause;
         Ok(())
     }
 

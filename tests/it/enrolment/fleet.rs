@@ -99,7 +99,7 @@ impl Fleet {
     }
 
     /// Everybody but who is away follows; the real ones by their daemons.
-    async fn follow(&mut self, without: &str, state: &str) {
+    async fn follow(&mut self, real: &[Member], without: &str, state: &str) {
         all_do(&mut self.simulated, without, Deed::Sync).await;
         let began = Instant::now();
         loop {
@@ -108,7 +108,8 @@ impl Fleet {
             if key.unproven.iter().all(|one| one.host == without) {
                 return;
             }
-            assert!(began.elapsed() < PATIENCE, "{:?}", key.unproven);
+            let logs = || real.iter().map(|one| one.host.daemon_log() + &one.host.last_log()).collect::<String>();
+            assert!(began.elapsed() < PATIENCE, "{:?}\n{}", key.unproven, logs());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -203,7 +204,7 @@ async fn both_ca_keys_are_changed_under_a_fleet_one_host_of_which_is_away_and_no
         let stop = Stop(&logins.is_over);
         tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
-                let second = user_key(&mut fleet, (&request, &first), &logins).await;
+                let second = user_key(&mut fleet, &real, (&request, &first), &logins).await;
                 host_key(&mut fleet, &real, &logins).await;
                 fleet.all_take(&[&second]);
             });
@@ -219,12 +220,12 @@ async fn both_ca_keys_are_changed_under_a_fleet_one_host_of_which_is_away_and_no
 }
 
 /// The user CA key, with an abort at each phase and a kill after each step; a certificate by the new key.
-async fn user_key(fleet: &mut Fleet, (request, first): (&str, &PathBuf), logins: &Logins) -> PathBuf {
+async fn user_key(fleet: &mut Fleet, real: &[Member], (request, first): (&str, &PathBuf), logins: &Logins) -> PathBuf {
     let old = fleet.in_state("user", "active").await;
     fleet.step("user", &["start"]);
     fleet.killed();
     let new = fleet.in_state("user", "staged").await;
-    fleet.follow(AWAY, "staged").await;
+    fleet.follow(real, AWAY, "staged").await;
     let why = fleet.refused("user", "switch").await;
     assert!(why.len() == 1 && why[0].starts_with(&format!("{AWAY}: its sshd does not read")), "{why:?}");
     fleet.step("user", &["abort"]);
@@ -232,7 +233,7 @@ async fn user_key(fleet: &mut Fleet, (request, first): (&str, &PathBuf), logins:
     fleet.killed();
 
     fleet.step("user", &["start", "--key", &new]);
-    fleet.follow(NOBODY, "staged").await;
+    fleet.follow(real, NOBODY, "staged").await;
     fleet.step("user", &["switch"]);
     fleet.killed();
     let (_, second) = access(&fleet.service, &["web-1", "web-2", "web-3"], "30m");
@@ -242,7 +243,7 @@ async fn user_key(fleet: &mut Fleet, (request, first): (&str, &PathBuf), logins:
     assert_eq!((fleet.state(&old).await.as_str(), fleet.state(&new).await.as_str()), ("active", "draining"));
     fleet.killed();
     fleet.step("user", &["abort"]);
-    fleet.follow(NOBODY, "active").await;
+    fleet.follow(real, NOBODY, "active").await;
     fleet.all_take(&[first, &second]);
     assert!(fleet.refused("user", "finish").await.is_empty(), "a certificate by the old key lasts");
 
