@@ -11,36 +11,19 @@
     reason = "a benchmark prints, and stops at what it did not expect"
 )]
 
+#[path = "support/fields.rs"]
+mod fields;
 mod support;
 
 use std::hint::black_box;
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use hallpass::name::{PersonName, Principal, RequestId, Serial};
 use hallpass::signer::Signer as _;
 use hallpass::signer::file::{FileSigner, Settings};
-use hallpass::ssh::cert::{Certificate, Extension, Fields, ForceCommand, KeyId, Options, Purpose, TbsCert};
+use hallpass::ssh::cert::{Certificate, Purpose, TbsCert};
 use hallpass::ssh::private::SessionKey;
-use hallpass::time::{Timestamp, Window};
 
 const PASSES: usize = 51;
-
-fn fields() -> Fields {
-    let request = RequestId::parse("7K3F-9QX2").unwrap();
-    let moment = |text| Timestamp::parse(text).unwrap();
-    Fields {
-        serial: Serial::new(42).unwrap(),
-        key_id: KeyId::new(&request, &PersonName::parse("alice@example.com").unwrap()).unwrap(),
-        principals: ["deploy@web-1", "deploy@web-2"].map(|text| Principal::parse(text).unwrap()).into(),
-        window: Window::new(moment("2026-01-05T09:59:30Z"), moment("2026-01-05T10:30:00Z")).unwrap(),
-        options: Options {
-            force_command: Some(ForceCommand::parse("journalctl -n 1000 -u api").unwrap()),
-            source_addresses: ["10.0.0.0/8".parse().unwrap()].into(),
-            verify_required: false,
-            permits: [Extension::Pty].into(),
-        },
-    }
-}
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
@@ -52,7 +35,7 @@ fn main() {
 
     let raw = SigningKey::from_bytes(&[2; 32]);
     let raw_public = raw.verifying_key();
-    let build = || TbsCert::new(fields(), &subject, &ca, [7; 32]).unwrap();
+    let build = || TbsCert::new(fields::usual(), &subject, &ca, [7; 32]).unwrap();
     let tbs = build();
     let message = tbs.bytes().to_vec();
     let raw_signature = raw.sign(&message);

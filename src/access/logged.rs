@@ -102,6 +102,7 @@ impl<'e> Told<'e> {
             | Event::CaStepProposed { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::CertificateSigned { .. }

@@ -149,7 +149,18 @@ pub enum Event {
         /// Until when.
         expires: Timestamp,
     },
-    /// A person logged out.
+    /// A person let a browser in, from a command line that was logged in.
+    BrowserSignedIn {
+        /// Who.
+        person: PersonName,
+        /// With which key that command line had logged in.
+        key: Fingerprint,
+        /// From where the browser came.
+        address: String,
+        /// Until when.
+        expires: Timestamp,
+    },
+    /// A person logged out, or one of their browsers signed out.
     LoggedOut {
         /// Who.
         person: PersonName,

@@ -30,7 +30,7 @@ use crate::keyring::step::{Proposal, Step};
 use crate::keyring::{Ring, RingKey};
 use crate::name::{
     Account, Digest, HostName, JoinId, NamePattern, PersonName, PolicyVersion, ReportId, RequestId, RuleName, Serial,
-    Tag,
+    Tag, TagKey,
 };
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::{Extension, Purpose};
@@ -80,7 +80,7 @@ impl Members {
 macro_rules! kinds {
     (
         $($kind:literal $arm:ident { $($field:ident),+ $(; $($later:ident),+)? })+
-        hosts $($host_kind:literal $host_arm:ident { $($host_field:ident),+ })+
+        hosts $($host_kind:literal $host_arm:ident { $($host_field:ident),+ $(; $($host_later:ident),+)? })+
     ) => {
         impl Event {
             /// The words of all kinds.
@@ -103,8 +103,10 @@ macro_rules! kinds {
                             $($((stringify!($later), $later.as_ref().map(Field::put)),)+)?];
                         members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
                     })+
-                    $(Self::Host(HostEvent::$host_arm { $($host_field),+ }) => {
-                        BTreeMap::from([$((stringify!($host_field), $host_field.put())),+])
+                    $(Self::Host(HostEvent::$host_arm { $($host_field,)+ $($($host_later,)+)? }) => {
+                        let members = [$((stringify!($host_field), Some($host_field.put())),)+
+                            $($((stringify!($host_later), $host_later.as_ref().map(Field::put)),)+)?];
+                        members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
                     })+
                 }
             }
@@ -117,7 +119,8 @@ macro_rules! kinds {
                         $($($later: members.take_later(stringify!($later))?,)+)?
                     }),)+
                     $($host_kind => Ok(Self::Host(HostEvent::$host_arm {
-                        $($host_field: members.take(stringify!($host_field))?),+
+                        $($host_field: members.take(stringify!($host_field))?,)+
+                        $($($host_later: members.take_later(stringify!($host_later))?,)+)?
                     })),)+
                     other => Err(format!("the kind {other:?} is not known to this program")),
                 }
@@ -133,6 +136,7 @@ kinds! {
     "ca_step_proposed" CaStepProposed { by, proposal, reason, until, version, since, keys }
     "policy_applied" PolicyApplied { by, version, sha256, tests, changes }
     "logged_in" LoggedIn { person, key, address, expires }
+    "browser_signed_in" BrowserSignedIn { person, key, address, expires }
     "logged_out" LoggedOut { person }
     "refused" Refused { person, hosts, account, reason, why, policy }
     "asked" Asked {
@@ -152,7 +156,7 @@ kinds! {
     "ended" Ended { request, by, reason }
     "expired" Expired { request }
     hosts
-    "join_created" JoinCreated { join, by, token, uses, expires, names, tags }
+    "join_created" JoinCreated { join, by, token, uses, expires, names, tags; may_tag }
     "join_revoked" JoinRevoked { join, by }
     "host_enrolled" HostEnrolled { host, join, keys, names, tags }
     "host_refused" HostRefused { host, join, key, known, why }
@@ -166,6 +170,7 @@ kinds! {
     "check_in_changed" CheckInChanged {
         host, program, sshd, os, guard, clock_ok, file_sha256, keys, proven, risky
     }
+    "host_doubled" HostDoubled { host }
     "session_opened" SessionOpened { host, report, serial, key_id, ca, account, from, opened, request }
     "session_ended" SessionEnded { host, report, serial, account, ended, why, request }
     "session_refused" SessionRefused { host, report, serial, key_id, ca, account, from, refused, why, request }
@@ -218,7 +223,8 @@ by_text!(
     ReportId,
     RequestId,
     RuleName,
-    Tag
+    Tag,
+    TagKey
 );
 
 /// Fields that are a whole number, each with its way there and back.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::name::{Digest, HostName, JoinId, NamePattern, PersonName, ReportId, RequestId, Serial, Tag};
+use crate::name::{Digest, HostName, JoinId, NamePattern, PersonName, ReportId, RequestId, Serial, Tag, TagKey};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Timestamp, Window};
 
@@ -54,6 +54,8 @@ pub enum HostEvent {
         names: BTreeSet<NamePattern>,
         /// The tags that they all have.
         tags: BTreeSet<Tag>,
+        /// Keys of further tags that a host may give itself; missing in tokens of before: any.
+        may_tag: Option<BTreeSet<TagKey>>,
     },
     /// A join token was taken back.
     JoinRevoked {
@@ -178,6 +180,11 @@ pub enum HostEvent {
         /// Settings that weaken what hallpass promises.
         risky: BTreeSet<String>,
     },
+    /// Two machines check in as this host, by turns.
+    HostDoubled {
+        /// The host.
+        host: HostName,
+    },
     /// Somebody logged in on a host with a certificate of ours.
     SessionOpened {
         /// The host.
@@ -272,6 +279,7 @@ impl HostEvent {
             | Self::CheckCertificateToBeSigned { host, .. }
             | Self::CheckCertificateSigned { host, .. }
             | Self::CheckInChanged { host, .. }
+            | Self::HostDoubled { host }
             | Self::SessionOpened { host, .. }
             | Self::SessionEnded { host, .. }
             | Self::SessionRefused { host, .. }
@@ -295,6 +303,7 @@ impl HostEvent {
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
             | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. }
             | Self::SessionOpened { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
@@ -321,7 +330,8 @@ impl HostEvent {
             | Self::HostCertificateSigned { .. }
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
-            | Self::CheckInChanged { .. } => None,
+            | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. } => None,
         }
     }
 
@@ -341,6 +351,7 @@ impl HostEvent {
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
             | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. }
             | Self::SessionOpened { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
@@ -367,7 +378,8 @@ impl HostEvent {
             | Self::HostTagged { .. }
             | Self::HostRetired { .. }
             | Self::HostLeft { .. }
-            | Self::CheckInChanged { .. } => None,
+            | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. } => None,
         }
     }
 }

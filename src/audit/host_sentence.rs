@@ -23,10 +23,15 @@ impl HostEvent {
     /// One line, escaped.
     pub(super) fn sentence(&self) -> String {
         match self {
-            Self::JoinCreated { join, by, uses, expires, names, tags, .. } => {
+            Self::JoinCreated { join, by, uses, expires, names, tags, may_tag, .. } => {
                 let (names, expires) = (list(names), text_time(*expires));
                 let tags = if tags.is_empty() { String::new() } else { format!(" with {}", list(tags)) };
-                format!("{by} made join token {join} for {uses} hosts named {names}{tags}, until {expires}")
+                let own = match may_tag {
+                    Some(keys) if keys.is_empty() => String::new(),
+                    Some(keys) => format!(", which may set {}", list(keys)),
+                    None => ", which may set any other tag".to_owned(),
+                };
+                format!("{by} made join token {join} for {uses} hosts named {names}{tags}{own}, until {expires}")
             }
             Self::JoinRevoked { join, by } => format!("{by} revoked join token {join}"),
             Self::HostEnrolled { host, join, keys, names, tags } => {
@@ -57,6 +62,7 @@ impl HostEvent {
                 format!("check certificate {serial} for {host} was signed, SHA-256 {sha256:?}")
             }
             Self::CheckInChanged { .. } => self.check_in(),
+            Self::HostDoubled { host } => format!("two machines check in as host {host}, by turns"),
             Self::SessionOpened { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
@@ -109,7 +115,8 @@ impl HostEvent {
             | Self::HostCertificateSigned { .. }
             | Self::CheckCertificateToBeSigned { .. }
             | Self::CheckCertificateSigned { .. }
-            | Self::CheckInChanged { .. } => String::new(),
+            | Self::CheckInChanged { .. }
+            | Self::HostDoubled { .. } => String::new(),
         }
     }
 }

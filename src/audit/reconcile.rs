@@ -179,6 +179,7 @@ impl Reconciler {
             | Event::CaStepProposed { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::Approved { .. }

@@ -129,6 +129,7 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
     match event {
         Event::PolicyApplied { by: Actor::Person(person), .. }
         | Event::LoggedIn { person, .. }
+        | Event::BrowserSignedIn { person, .. }
         | Event::LoggedOut { person }
         | Event::Refused { person, .. }
         | Event::Asked { person, .. }

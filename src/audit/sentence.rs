@@ -55,6 +55,7 @@ impl Event {
             | Self::CaStepProposed { .. }
             | Self::PolicyApplied { .. }
             | Self::LoggedIn { .. }
+            | Self::BrowserSignedIn { .. }
             | Self::LoggedOut { .. }
             | Self::Refused { .. } => None,
             Self::Asked { request, .. }
@@ -74,6 +75,20 @@ impl Event {
         }
     }
 
+    /// [`Self::sentence`] for logins, sign-ins of browsers, and their end.
+    fn login(&self) -> String {
+        if let Self::LoggedIn { person, key, address, expires } = self {
+            format!("{person} logged in from {address:?} with key {key} until {}", text_time(*expires))
+        } else if let Self::BrowserSignedIn { person, key, address, expires } = self {
+            let until = text_time(*expires);
+            format!("{person} signed in a browser at {address:?} by a login with key {key}, until {until}")
+        } else if let Self::LoggedOut { person } = self {
+            format!("{person} logged out")
+        } else {
+            String::new()
+        }
+    }
+
     /// One line for people: who did what to which request, escaped.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -89,10 +104,7 @@ impl Event {
             Self::PolicyApplied { by, version, sha256, tests, changes } => {
                 format!("{by} applied policy {version}: {changes} changes, {tests} tests passed, SHA-256 {sha256:?}")
             }
-            Self::LoggedIn { person, key, address, expires } => {
-                format!("{person} logged in from {address:?} with key {key} until {}", text_time(*expires))
-            }
-            Self::LoggedOut { person } => format!("{person} logged out"),
+            Self::LoggedIn { .. } | Self::BrowserSignedIn { .. } | Self::LoggedOut { .. } => self.login(),
             Self::Refused { person, hosts, account, reason, why, policy } => {
                 let why: Vec<String> = why.iter().map(|w| format!("{w:?}")).collect();
                 let (hosts, why, reason) = (list(hosts), list(why), and(", who gave as reason ", reason));

@@ -51,6 +51,9 @@ pub(crate) struct CreateArgs {
     /// Tags that every such host has
     #[arg(long, value_name = "KEY=VALUE", value_parser = Tag::parse)]
     tag: Vec<Tag>,
+    /// Key of a further tag that such a host may give itself; may be repeated
+    #[arg(long, value_name = "KEY", value_parser = TagKey::parse)]
+    may_tag: Vec<TagKey>,
     /// How many hosts may join
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     uses: u32,
@@ -123,6 +126,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     let body = wire::JoinFor {
         names: texts(&args.names),
         tags: texts(&args.tag),
+        may_tag: texts(&args.may_tag),
         uses: Some(args.uses),
         lifetime: Some(args.lifetime.to_string()),
     };
@@ -143,7 +147,9 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     let until = output::local_text(&new.join.expires);
     context.out.note(&format!("join token {} lets in {many} until {until}", escape(&new.join.id)));
     context.out.note("next: on the host, with the token in a file that only root reads:");
-    context.out.note(&format!("  sudo hallpass host enrol --server {} --token-file FILE", escape(&profile.server.url)));
+    let pin = profile.server.pin.as_ref().map(|pin| format!(" --pin {}", escape(pin))).unwrap_or_default();
+    let url = escape(&profile.server.url);
+    context.out.note(&format!("  sudo hallpass host enrol --server {url}{pin} --token-file FILE"));
     Ok(())
 }
 
@@ -157,12 +163,17 @@ fn joins(context: &Context) -> Result<(), Failure> {
     let all: wire::Joins = context.block_on(async { Ok(client.get("/v1/hosts/joins").await?) })?;
     let row = |join: &wire::Join| {
         let tags = if join.tags.is_empty() { String::new() } else { format!(" with {}", render::joined(&join.tags)) };
+        let own = match &join.may_tag {
+            Some(keys) if keys.is_empty() => String::new(),
+            Some(keys) => format!(", may set {}", render::joined(keys)),
+            None => ", may set any other tag".to_owned(),
+        };
         [
             escape(&join.id),
             escape(&join.state),
             format!("{} of {}", join.hosts.len(), join.uses),
             format!("until {}", output::local_text(&join.expires)),
-            format!("{}{tags}", render::joined(&join.names)),
+            format!("{}{tags}{own}", render::joined(&join.names)),
             escape(&join.by),
         ]
     };
@@ -192,9 +203,11 @@ fn hosts(context: &Context) -> Result<(), Failure> {
     let behind = count(&|host| host.seen.as_ref().is_some_and(|seen| seen.trust == "behind"));
     let open = count(&|host| host.seen.as_ref().is_some_and(|seen| !seen.guard));
     let noted = count(&|host| !host.conflicts.is_empty());
+    let doubled = count(&|host| host.seen.as_ref().is_some_and(|seen| seen.doubled.is_some()));
     let total = active.len();
     context.out.note(&format!(
-        "{total} enrolled: {stale} stale or not seen, {behind} without a CA key, {open} without guard, {noted} with refused doubles"
+        "{total} enrolled: {stale} stale or not seen, {behind} without a CA key, {open} without guard, {noted} with refused doubles, \
+         {doubled} on two machines"
     ));
     Ok(())
 }
@@ -203,7 +216,8 @@ fn hosts(context: &Context) -> Result<(), Failure> {
 pub(crate) fn seen(seen: &wire::Seen) -> String {
     let stale = if seen.is_stale { " (stale)" } else { "" };
     let guard = if seen.guard { "guard" } else { "no guard" };
-    format!("seen {}{stale}, {guard}, trust {}", output::local_text(&seen.at), escape(&seen.trust))
+    let doubled = if seen.doubled.is_some() { ", on two machines" } else { "" };
+    format!("seen {}{stale}, {guard}, trust {}{doubled}", output::local_text(&seen.at), escape(&seen.trust))
 }
 
 fn how(host: &wire::HostDetail) -> String {
@@ -217,7 +231,21 @@ fn how(host: &wire::HostDetail) -> String {
 fn show(context: &Context, name: &HostName) -> Result<(), Failure> {
     let (_, client) = context.connect()?;
     let host: wire::HostDetail = context.block_on(async { Ok(client.get(&format!("/v1/hosts/{name}")).await?) })?;
-    context.out.answer(&output::with_schema("hallpass.host.v1", &host)?, &details(&host))
+    context.out.answer(&output::with_schema("hallpass.host.v1", &host)?, &details(&host))?;
+    if host.state == "active" && host.seen.is_some_and(|seen| seen.doubled.is_some()) {
+        context.out.note(&doubled(name));
+    }
+    Ok(())
+}
+
+/// What to do about a host that is two machines.
+fn doubled(name: &HostName) -> String {
+    format!(
+        "next: one of the two is a copy with {name}'s host key. On the copy, as root: a key and a name of its own\n  \
+         rm /etc/ssh/ssh_host_*_key*; ssh-keygen -A\n  \
+         hallpass host leave; hallpass host enrol --server URL --name NAME --token-file FILE\n\
+         If you did not make that copy, somebody has {name}'s host key: set {name} up anew, too"
+    )
 }
 
 fn details(host: &wire::HostDetail) -> String {
@@ -238,6 +266,10 @@ fn details(host: &wire::HostDetail) -> String {
             add("clock", &format!("{} ms ahead", told.clock_ms));
             add("risky", &some(&told.risky));
             add("sessions", &told.sessions.to_string());
+            if let Some(at) = &told.doubled {
+                let at = output::local_text(at);
+                add("doubled", &format!("two machines check in as {}, by turns; last seen {at}", escape(&host.name)));
+            }
         }
     }
     for conflict in &host.conflicts {

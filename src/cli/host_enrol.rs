@@ -198,7 +198,8 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
     }
     let known_pin = known.as_ref().and_then(|known| known.server.pin.clone());
     let server = Server { url, pin: args.pin.clone().or(known_pin), proxy: profile::proxy() };
-    let server = if args.dry_run { server } else { login::recognise(context, server).await? };
+    let again = "sudo hallpass host enrol --server URL --pin PIN --token-file FILE";
+    let server = if args.dry_run { server } else { login::recognise(context, server, again).await? };
     let tags = if args.tag.is_empty() {
         before.as_ref().map(|b| b.tags.clone()).unwrap_or_default()
     } else {

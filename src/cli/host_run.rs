@@ -77,6 +77,10 @@ fn no_signals(error: &std::io::Error) -> Failure {
 /// # Errors
 /// Exit code 7 when something is not in order.
 pub(crate) fn check(context: &Context) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(Exit::NotReady, "host", "what sshd does, and the host's keys, only root can see")
+            .next("sudo hallpass host check"));
+    }
     let report = context.block_on(async { Ok(examine::examine().await) })?;
     context.out.answer(&check_document(&report), &check_text(&report))?;
     if report.is_good() { Ok(()) } else { Err(Failure::silent().with_exit(Exit::NotReady)) }

@@ -63,7 +63,7 @@ pub(crate) fn login(context: &Context, args: &LoginArgs) -> Result<(), Failure> 
     let pin = args.pin.clone().or_else(|| known.as_ref().and_then(|k| k.server.pin.clone()));
     let server = Server { url, pin, proxy: profile::proxy() };
     let (server, session) = context.block_on(async {
-        let server = recognise(context, server).await?;
+        let server = recognise(context, server, "hallpass login --server URL --pin PIN").await?;
         let session = prove(context, &server, &person, key.as_deref()).await?;
         Ok((server, session))
     })?;
@@ -108,8 +108,8 @@ fn person(context: &Context, args: &LoginArgs, known: Option<&Profile>) -> Resul
 }
 
 /// The server with the pin it is to be recognised by: the known one, none if the web's roots vouch for it, else one that a person has
-/// just compared.
-pub(super) async fn recognise(context: &Context, server: Server) -> Result<Server, Failure> {
+/// just compared. `again` is what to type once the pin is known.
+pub(super) async fn recognise(context: &Context, server: Server, again: &str) -> Result<Server, Failure> {
     if server.pin.is_some() || server.url.starts_with("http://") {
         return Ok(server);
     }
@@ -132,14 +132,14 @@ pub(super) async fn recognise(context: &Context, server: Server) -> Result<Serve
             format!("{} shows a certificate that nobody vouches for", server.url),
         )
         .because("its SHA-256 must be compared with what `hallpass serve` printed, and nobody can be asked here")
-        .next("get the pin from whoever runs the service, then: hallpass login --server URL --pin PIN"));
+        .next(format!("get the pin from whoever runs the service, then: {again}")));
     }
     context.out.note(&format!(
         "{} shows a certificate that no public authority vouches for. Its SHA-256 is\n  {pin}",
         server.url
     ));
     if !output::confirm("is this what `hallpass serve` printed?", false, "--pin PIN")? {
-        return Err(Failure::new(Exit::Refused, "HP-102", "not logged in: the server was not recognised"));
+        return Err(Failure::new(Exit::Refused, "HP-102", "nothing was done: the server was not recognised"));
     }
     Ok(Server { pin: Some(pin), ..server })
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::failure::{Exit, Failure};
-use super::{Context, profile};
+use super::{Context, process, profile};
 use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::config::{Config, Logging};
 use crate::durable;
@@ -38,9 +38,6 @@ const CONFIG_DEFAULT: &str = "/etc/hallpass/config.toml";
 
 /// How often requests lapse and expire.
 const TICK: Duration = Duration::from_secs(1);
-
-/// File descriptors that are not connections: the database's, the listener, the runtime's, files being read. We use about 20.
-const FILES_APART: usize = 64;
 
 /// How long work on other threads (a signer that hangs) may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -73,13 +70,13 @@ struct Door {
 
 /// `hallpass serve`.
 pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
-    // Whatever file is made from here on, the database's own among them, is ours alone.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    process::keep_to_ourselves()
+        .map_err(|error| Failure::failed("cannot keep what is in memory to ourselves").because(error.to_string()))?;
     arm_fail_point();
     let path = context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
     let mut config = read_config(&path)?;
     start_logging(&config.logging)?;
-    limit_connections(&mut config.http);
+    process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -89,31 +86,6 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     // Dropping the runtime would wait for a signer that hangs.
     runtime.shutdown_timeout(FAREWELL);
     served
-}
-
-/// Raises the limit of open files as far as we may, and takes no more connections than fit below it: out of file descriptors,
-/// the service would not even answer those who are logged in.
-fn limit_connections(http: &mut crate::http::Settings) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let mut limit = current;
-    if current != maximum {
-        match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-            Ok(()) => limit = maximum,
-            Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
-        }
-    }
-    // Without a limit every number fits.
-    let Some(limit) = limit else { return };
-    let fitting = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(FILES_APART).max(1);
-    if http.connections_max > fitting {
-        tracing::warn!(
-            limit,
-            connections_max = fitting,
-            "the limit of open files allows fewer connections than configured"
-        );
-        http.connections_max = fitting;
-    }
 }
 
 fn read_config(path: &Path) -> Result<Config, Failure> {

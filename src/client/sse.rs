@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::ClientError;
 
 /// Longest event that is read: 1 MiB. Our own choice; a request with 16 hosts is a few KiB.
@@ -13,11 +15,13 @@ const EVENT_BYTES_MAX: usize = 1024 * 1024;
 pub struct EventStream {
     answer: reqwest::Response,
     parser: Parser,
+    /// When something came last. Kept here, since who waits may stop waiting and come back.
+    heard: Instant,
 }
 
 impl EventStream {
     pub(super) fn new(answer: reqwest::Response) -> Self {
-        Self { answer, parser: Parser::default() }
+        Self { answer, parser: Parser::default(), heard: Instant::now() }
     }
 
     /// The next event's data; `None` when the stream has ended, was cut, or was silent for `overdue`.
@@ -26,8 +30,12 @@ impl EventStream {
             if let Some(data) = self.parser.events.pop_front() {
                 return Ok(Some(data));
             }
-            match tokio::time::timeout(overdue, self.answer.chunk()).await {
-                Ok(Ok(Some(chunk))) => self.parser.push(&chunk)?,
+            let silent_until = self.heard.checked_add(overdue).unwrap_or(self.heard);
+            match tokio::time::timeout_at(silent_until, self.answer.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    self.heard = Instant::now();
+                    self.parser.push(&chunk)?;
+                }
                 Ok(Ok(None) | Err(_)) | Err(_) => return Ok(None),
             }
         }

@@ -121,9 +121,15 @@ pub fn renamed(before: &str, name: &HostName, tags: &BTreeMap<TagKey, TagValue>)
         return Ok(before.to_owned());
     }
     let wished = Settings { name: name.clone(), tags: tags.clone(), ..was };
-    let keep = |line: &&str| !["name", "tags"].iter().any(|key| is_key(line, key));
-    let kept: String = before.split_inclusive('\n').filter(keep).collect();
-    let text = format!("name = \"{name}\"\ntags = {}\n{kept}", self::tags(tags));
+    let (name, tags) = (format!("name = \"{name}\"\n"), format!("tags = {}\n", self::tags(tags)));
+    let has_tags = before.lines().any(|line| is_key(line, "tags"));
+    let lines = before.split_inclusive('\n').map(|line| match line {
+        line if is_key(line, "name") && has_tags => name.clone(),
+        line if is_key(line, "name") => format!("{name}{tags}"),
+        line if is_key(line, "tags") => tags.clone(),
+        line => line.to_owned(),
+    });
+    let text: String = lines.collect();
     // A form that line by line does not understand (a table of tags, a string over several lines): then without its comments.
     if Settings::parse(&text, settings::PATH).as_ref() == Ok(&wished) { Ok(text) } else { Ok(whole(&wished)) }
 }

@@ -134,6 +134,27 @@ impl Problem {
         problem
     }
 
+    /// A browser has no session here.
+    pub(super) fn not_signed_in() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "not_logged_in", "this browser is not signed in")
+            .why(["there is no such session, or it is over".to_owned()])
+            .next("hallpass open")
+            .asking()
+    }
+
+    /// A browser's sign-in token does not count.
+    pub(super) fn sign_in_refused() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "login_refused", "this sign-in does not count any more")
+            .why(["it counts for a minute, once, and while the command line that asked for it is logged in".to_owned()])
+            .next("hallpass open")
+            .asking()
+    }
+
+    fn asking(mut self) -> Self {
+        self.header = Some(Header::Authenticate);
+        self
+    }
+
     /// No host has shown itself.
     pub(super) fn no_host_token(why: &str) -> Self {
         let mut problem = Self::new(StatusCode::UNAUTHORIZED, "not_logged_in", "no enrolled host calls here")
@@ -153,6 +174,11 @@ impl Problem {
                 StatusCode::FORBIDDEN,
                 "join_refused",
                 "take a name that the token gives, or ask an operator for a token that gives this one",
+            ),
+            EnrolRefusal::TagNotGiven { .. } => (
+                StatusCode::FORBIDDEN,
+                "join_refused",
+                "leave this tag out; an operator sets it, or makes a token with --tag KEY=VALUE or --may-tag KEY",
             ),
             EnrolRefusal::Known { .. } => (StatusCode::CONFLICT, "host_known", "hallpass admin host retire NAME"),
             EnrolRefusal::NameTaken { .. } => {

@@ -1,4 +1,4 @@
-//! What every exchange passes: trace id, deadline, panic barrier, problem bodies, headers, figures, one log line.
+//! What every exchange passes: trace id, deadline, panic barrier, problem bodies (or pages), headers, figures, one log line.
 //!
 //! *Why are problems made into bytes here and not where they arise?* So that there is one place: a 404 of the router, a 405 of a
 //! route, a 413 of a limit, a panic and a refusal of the service all leave in the same form, with their trace id.
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use super::App;
 use super::caller::Anyone;
 use super::error::Problem;
+use super::web;
 
 /// The routes with everything around them.
 pub(super) fn wrap(routes: Router<App>, app: &App) -> Router<App> {
@@ -44,6 +45,7 @@ async fn exchange(State(app): State<App>, request: Request, next: Next) -> Respo
     let trace = new_trace();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
+    let page = web::wants_page(&request).then(|| web::linked(&request));
     let span = tracing::info_span!("exchange", %trace, %method, %route, person = tracing::field::Empty);
     let mut response = async {
         let response = match tokio::time::timeout(app.request_timeout, next.run(request)).await {
@@ -57,16 +59,26 @@ async fn exchange(State(app): State<App>, request: Request, next: Next) -> Respo
     .await;
     app.metrics.exchange(&route, &method, response.status(), began.elapsed());
     if response.status().is_client_error() || response.status().is_server_error() {
-        response = as_problem(response, trace);
+        response = match page {
+            Some(linked) => web::problem(&app, response, &trace, linked),
+            None => as_problem(response, trace),
+        };
     }
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    protect(response.headers_mut());
+    response
+}
+
+/// The headers of every answer; those of a page allow it our own files.
+fn protect(headers: &mut HeaderMap) {
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
     );
-    response
+    if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+        web::guard(headers);
+    }
 }
 
 fn too_slow(limit: Duration) -> Problem {

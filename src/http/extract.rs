@@ -34,9 +34,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
         let deadline = app.request_timeout.checked_div(2).unwrap_or(Duration::ZERO);
         let bytes = tokio::time::timeout(deadline, Bytes::from_request(request, app))
             .await
-            .map_err(|_elapsed| {
-                Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time").retryable()
-            })?
+            .map_err(|_elapsed| late())?
             .map_err(|rejection| match rejection.into_response_status() {
                 StatusCode::PAYLOAD_TOO_LARGE => {
                     Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE).why([format!("at most {most} bytes are taken")])
@@ -49,6 +47,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 .next("see /v1/openapi.json")
         })
     }
+}
+
+fn late() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time").retryable()
 }
 
 /// The status that axum would have answered with.
@@ -88,11 +90,12 @@ impl FromRequestParts<App> for Id {
     }
 }
 
-/// A query of known keys, each at most once unless taken with [`Query::all`]. [`Query::end`] refuses what was not taken.
+/// A query (or form) of known keys, each at most once unless taken with [`Query::all`]. [`Query::end`] refuses what was not taken.
 #[derive(Debug)]
 pub(super) struct Query {
     pairs: Vec<(String, String)>,
     known: Vec<&'static str>,
+    is_form: bool,
 }
 
 impl FromRequestParts<App> for Query {
@@ -102,11 +105,32 @@ impl FromRequestParts<App> for Query {
         let axum::extract::Query(pairs) = axum::extract::Query::<Vec<(String, String)>>::from_request_parts(parts, app)
             .await
             .map_err(|_rejection| bad_query("the query is not of the form key=value&key=value"))?;
-        Ok(Self { pairs, known: Vec::new() })
+        Ok(Self { pairs, known: Vec::new(), is_form: false })
     }
 }
 
 impl Query {
+    /// The fields of a form. Limits: those of [`Json`].
+    pub(super) async fn of_form(request: Request, app: &App) -> Result<Self, Problem> {
+        let deadline = app.request_timeout.checked_div(2).unwrap_or(Duration::ZERO);
+        let read = axum::Form::<Vec<(String, String)>>::from_request(request, app);
+        let read = tokio::time::timeout(deadline, read).await.map_err(|_elapsed| late())?;
+        let axum::Form(pairs) = read.map_err(|rejection| {
+            let status = axum::response::IntoResponse::into_response(rejection).status();
+            match status {
+                StatusCode::PAYLOAD_TOO_LARGE => Problem::of_status(status),
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(status, "content_type", "the body must be a form"),
+                _ => Problem::new(StatusCode::BAD_REQUEST, "invalid", "the form could not be read"),
+            }
+        })?;
+        Ok(Self { pairs, known: Vec::new(), is_form: true })
+    }
+
+    /// What an unknown or doubled key is called.
+    const fn noun(&self) -> &'static str {
+        if self.is_form { "field" } else { "query key" }
+    }
+
     /// All values of `key`, each split at commas.
     pub(super) fn all(&mut self, key: &'static str) -> Vec<String> {
         self.known.push(key);
@@ -156,10 +180,10 @@ impl Query {
         match self.pairs.first() {
             None => Ok(()),
             Some((key, _)) if self.known.is_empty() => {
-                Err(bad_query(&format!("{key:?} is no query key here; there are none")))
+                Err(bad_query(&format!("{key:?} is no {} here; there are none", self.noun())))
             }
             Some((key, _)) => {
-                Err(bad_query(&format!("{key:?} is no query key here; known: {}", self.known.join(", "))))
+                Err(bad_query(&format!("{key:?} is no {} here; known: {}", self.noun(), self.known.join(", "))))
             }
         }
     }

@@ -17,6 +17,7 @@ use super::extract::{Json, NoQuery, Query};
 use super::openapi::{Problems, ProblemsOpen};
 use crate::identity::host::{HOST_KEYS_MAX, HostAnswer, HostProven};
 use crate::inventory::check_in::CheckIn;
+use crate::inventory::double::Runs;
 use crate::name::{Digest, HostName, ReportId, Tag};
 use crate::service::enrol::Enrolment;
 use crate::service::host_report::{Report, ReportKind};
@@ -182,9 +183,10 @@ pub(super) async fn check_in(
     State(app): State<App>,
     Json(body): Json<wire::CheckIn>,
 ) -> Result<Answer<wire::Nothing>, Problem> {
-    let wire::CheckIn { about: what, trust, clock_ms, guard, risky, sessions } = body;
+    let wire::CheckIn { about: what, trust, clock_ms, guard, risky, sessions, run, shows } = body;
     about(&what)?;
-    if trust.keys.len() > KEYS_MAX || risky.len() > RISKY_MAX || sessions.len() > SESSIONS_MAX {
+    if trust.keys.len() > KEYS_MAX || shows.len() > KEYS_MAX || risky.len() > RISKY_MAX || sessions.len() > SESSIONS_MAX
+    {
         let most = format!("at most {KEYS_MAX} keys, {RISKY_MAX} risky settings and {SESSIONS_MAX} sessions are taken");
         return Err(Problem::invalid("check-in", &most));
     }
@@ -201,9 +203,11 @@ pub(super) async fn check_in(
         file_sha256: Digest::parse(&trust.file_sha256).map_err(|e| Problem::invalid("trust.file_sha256", &e))?,
         keys,
         proven,
+        shows: set("shows", &shows, Fingerprint::parse)?,
         clock_ms,
         risky: set("risky", &risky, |text| plain_text(text).map(|()| text.to_owned()))?,
         sessions: u64::try_from(sessions.len()).unwrap_or(u64::MAX),
+        runs: Runs::of(run.as_deref().map(Digest::parse).transpose().map_err(|e| Problem::invalid("run", &e))?),
     };
     app.limits.check_in(caller.proven.host())?;
     app.service.check_in(&caller.proven, check_in).await?;

@@ -64,6 +64,7 @@ pub(super) async fn create_join(
     let wish = JoinWish {
         names: set("names", &body.names, NamePattern::parse)?,
         tags: set("tags", &body.tags, Tag::parse)?,
+        may_tag: set("may_tag", &body.may_tag, TagKey::parse)?,
         uses: body.uses.map(u64::from),
         lifetime: lifetime.map_err(|e| Problem::invalid("for", &e))?,
     };
@@ -164,6 +165,7 @@ fn join(join: &Join, now: Timestamp) -> wire::Join {
         hosts: texts(&join.hosts),
         names: texts(&join.names),
         tags: texts(&join.tags),
+        may_tag: join.may_tag.as_ref().map(texts),
     }
 }
 
@@ -201,5 +203,6 @@ pub(super) fn seen(view: &SeenView) -> wire::Seen {
         clock_ms: told.clock_ms,
         risky: told.risky.iter().cloned().collect(),
         sessions: told.sessions,
+        doubled: told.runs.doubled.filter(|_| view.is_doubled).map(|at| at.to_string()),
     }
 }

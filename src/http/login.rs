@@ -73,7 +73,19 @@ pub(super) async fn who_am_i(caller: Caller, _: NoQuery, State(app): State<App>)
     })
 }
 
-/// Logs out: this session, or all of the caller's.
+/// A sign-in token, with which one browser signs in as the caller on the service's pages. It ends with this session.
+#[utoipa::path(post, path = "/v1/session/browser", tag = "login",
+    responses((status = 200, body = wire::SignIn), Problems))]
+pub(super) async fn browser(
+    caller: Caller,
+    _: NoQuery,
+    State(app): State<App>,
+) -> Result<Answer<wire::SignIn>, Problem> {
+    let (token, expires) = app.service.sign_in_token(caller.token()).await?;
+    Ok(Answer(wire::SignIn { token: token.expose_secret().to_owned(), expires: expires.to_string() }))
+}
+
+/// Logs out: this session, or all of the caller's, with the browsers that they let in.
 #[utoipa::path(delete, path = "/v1/session", tag = "login",
     params(("everywhere" = Option<bool>, Query, description = "end all of the caller's sessions")),
     responses((status = 204), Problems))]

@@ -1,7 +1,9 @@
-//! The API server: router, limits, TLS, shutdown.
+//! The server of the API and the pages: router, limits, TLS, shutdown.
 //!
 //! What for: the one way in from the network. A handler takes who is calling ([`caller`]), parses what came ([`extract`]), makes one
 //! service call and shows the result ([`show`]). Routes and the `OpenAPI` document come from the same lines ([`openapi`]).
+//!
+//! Beside the API stand the pages for people ([`web`]), with the same service calls behind them.
 //!
 //! What not: no decision. What a person may do or see is the service's; here is only who they are, what they sent, and how
 //! its answer looks in JSON.
@@ -9,10 +11,11 @@
 //! Each exchange passes, from outside in: TLS with deadlines and a cap on connections ([`server`], [`tls`]); a trace id,
 //! deadline, panic barrier, problem bodies and headers ([`exchange`]); the body limit; then the handler, whose first argument says
 //! who may call it: [`caller::Caller`] (a person with a live session, rate-limited by person), [`caller::HostCaller`] (an enrolled host,
-//! rate-limited by host) or [`caller::Anyone`] (rate-limited by address).
+//! rate-limited by host) or [`caller::Anyone`] (rate-limited by address); for pages `web::visitor`'s (a browser with a live session).
 //!
 //! Invariants:
-//! - Every answer that is not a success is RFC 9457 `application/problem+json` with a stable code ([`error`]), made in one place.
+//! - Every answer that is not a success is RFC 9457 `application/problem+json` with a stable code ([`error`]), made in one place; for
+//!   who looks at a page it is a page with the same code.
 //!   The exceptions are below us: what is no HTTP, or has too large a head, is answered by the HTTP library with a bare status.
 //! - Nothing that came from outside is given back unescaped, nor becomes a metric label.
 //! - The caller's address is the socket's; `Forwarded` and its like are not read.
@@ -42,7 +45,9 @@ mod probes;
 mod requests;
 mod server;
 mod show;
+mod stream;
 mod tls;
+mod web;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -131,6 +136,6 @@ impl App {
 
     fn router(&self) -> axum::Router {
         let (routes, _) = openapi::api().split_for_parts();
-        exchange::wrap(routes, self).with_state(self.clone())
+        exchange::wrap(routes.merge(web::routes()), self).with_state(self.clone())
     }
 }

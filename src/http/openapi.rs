@@ -1,4 +1,6 @@
-//! All routes, and the `OpenAPI` document that comes from the same lines. A route can't be served without being documented.
+//! All routes of the API, and the `OpenAPI` document that comes from the same lines. A route can't be served without being documented.
+//!
+//! What not: the pages for people ([`super::web`]). They are no API: their paths are for links, their content may change.
 
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -63,6 +65,7 @@ pub(super) fn api() -> OpenApiRouter<App> {
         .routes(routes!(login::challenge))
         .routes(routes!(login::ssh))
         .routes(routes!(login::who_am_i, login::logout))
+        .routes(routes!(login::browser))
         .routes(routes!(requests::ask, requests::list))
         .routes(routes!(requests::one))
         .routes(routes!(events::events))

@@ -8,8 +8,8 @@
 //! The challenge is a login's ([`super::challenge`]) under a key of its own for each purpose and host name, so that it can be answered by
 //! that host, for that purpose, and by nobody as a login.
 //!
-//! The three kinds of token differ in their prefix (`hps_` a person's, `hph_` a host's, `hpj_` to join) and are looked up in different
-//! places: none can be used as another. All are 32 random bytes, and the service keeps their SHA-256 alone.
+//! The kinds of token differ in their prefix (`hps_` a person's, `hpb_` a browser's, `hph_` a host's, `hpj_` to join) and are looked up
+//! in different places: none can be used as another. All are 32 random bytes, and the service keeps their SHA-256 alone.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use secrecy::SecretString;

@@ -2,7 +2,8 @@
 //!
 //! What for: everything above asks "who is this, and how do we know?" here. A [`Proven`] exists only because a login
 //! answer ([`challenge`]) or a live session ([`session`]) was checked against the directory in force. What a person signs of
-//! their own when they approve is an [`approval`]. Hosts show who they are with their own keys ([`host`]).
+//! their own when they approve is an [`approval`]. Browsers are let in by a session ([`browser`]); hosts show who they are with their
+//! own keys ([`host`]).
 //!
 //! What not: who may do what (`policy`), and storing or looking up of sessions (`store`, `service`).
 //!
@@ -10,6 +11,7 @@
 //! spelling (I-15); rights are read from the directory at each use, never from a token.
 
 pub mod approval;
+pub mod browser;
 pub mod challenge;
 pub mod host;
 pub mod mac;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::double::Runs;
 use crate::audit::host_event::HostEvent;
 use crate::name::{Digest, HostName};
 use crate::ssh::Fingerprint;
@@ -34,12 +35,16 @@ pub struct CheckIn {
     pub keys: BTreeSet<Fingerprint>,
     /// Those with which a login to itself has worked.
     pub proven: BTreeSet<Fingerprint>,
+    /// The CA keys by which its host certificates are.
+    pub shows: BTreeSet<Fingerprint>,
     /// How far its clock is ahead, in milliseconds.
     pub clock_ms: i64,
     /// Settings that weaken what hallpass promises.
     pub risky: BTreeSet<String>,
     /// How many sessions are open.
     pub sessions: u64,
+    /// The run of the machine that told it; the service adds those before it.
+    pub runs: Runs,
 }
 
 /// What a host told last.

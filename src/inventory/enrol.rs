@@ -84,6 +84,16 @@ pub enum EnrolRefusal {
         /// Who says so.
         by: String,
     },
+    /// The token does not give the host a say in this tag.
+    #[error("join token {join} does not let a host set the tag {key}; it lets it set {given}")]
+    TagNotGiven {
+        /// The token.
+        join: JoinId,
+        /// The tag's key.
+        key: TagKey,
+        /// What it lets a host set.
+        given: String,
+    },
     /// Another host has this name.
     #[error("the name {name} belongs to {owner}")]
     NameTaken {
@@ -127,6 +137,7 @@ pub fn enrol(
     check_keys(&keys, around)?;
     check_known(inventory, host, join, &keys)?;
     check_names(inventory, host, join, &names, around.policy)?;
+    check_own_tags(known, join, &tags)?;
     let tags = joined_tags(host, join, tags, around.policy)?;
     Ok(HostEvent::HostEnrolled { host: host.clone(), join: join.id.clone(), keys, names, tags })
 }
@@ -234,6 +245,21 @@ fn check_names(
         }
     }
     Ok(())
+}
+
+/// Rules go by tags, so a host does not choose its own: only those of which the token says so, and those that it has.
+fn check_own_tags(known: Option<&EnrolledHost>, join: &Join, wanted: &BTreeSet<Tag>) -> Result<(), EnrolRefusal> {
+    let Some(given) = &join.may_tag else { return Ok(()) };
+    let is_fixed = |tag: &Tag| join.tags.iter().any(|fixed| fixed.key == tag.key);
+    let has = |tag: &Tag| known.is_some_and(|known| known.tags.contains(tag));
+    match wanted.iter().find(|tag| !is_fixed(tag) && !has(tag) && !given.contains(&tag.key)) {
+        None => Ok(()),
+        Some(tag) => {
+            let given: Vec<&str> = given.iter().map(TagKey::as_str).collect();
+            let given = if given.is_empty() { "none".to_owned() } else { given.join(", ") };
+            Err(EnrolRefusal::TagNotGiven { join: join.id.clone(), key: tag.key.clone(), given })
+        }
+    }
 }
 
 /// The host's tags with those of the token; neither the token nor the policy's file may be contradicted, nor the host itself.

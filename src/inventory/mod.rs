@@ -14,12 +14,14 @@
 //! | `enrol.rs` | whether a host may join, again or anew |
 //! | `permit.rs` | certificates for a host's keys and for its login to itself |
 //! | `check_in.rs` | what a host tells of itself, and what of it is news |
+//! | `double.rs` | whether two machines tell it |
 //!
 //! *Why no tables of hosts and tokens?* Rows would have to be compared with the log at each use, and what a row leaves out can't be
 //! compared. An inventory has some hundred entries for each hundred hosts, and reads in a blink.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 pub mod check_in;
+pub mod double;
 pub mod enrol;
 pub mod permit;
 
@@ -102,6 +104,8 @@ pub struct Join {
     pub names: BTreeSet<NamePattern>,
     /// Tags that it fixes.
     pub tags: BTreeSet<Tag>,
+    /// Keys of further tags that a host may give itself; `None`, in tokens of before: any.
+    pub may_tag: Option<BTreeSet<TagKey>>,
     /// Whether it was taken back.
     pub is_revoked: bool,
     token: TokenHash,
@@ -187,7 +191,7 @@ impl Inventory {
 
     fn take_event(&mut self, event: &HostEvent, at: Timestamp) {
         match event {
-            HostEvent::JoinCreated { join, by, token, uses, expires, names, tags } => {
+            HostEvent::JoinCreated { join, by, token, uses, expires, names, tags, may_tag } => {
                 let new = Join {
                     id: join.clone(),
                     number: self.entries,
@@ -199,6 +203,7 @@ impl Inventory {
                     hosts: BTreeSet::new(),
                     names: names.clone(),
                     tags: tags.clone(),
+                    may_tag: may_tag.clone(),
                     is_revoked: false,
                     token: TokenHash(*token.bytes()),
                 };
@@ -234,6 +239,7 @@ impl Inventory {
             | HostEvent::CheckCertificateToBeSigned { .. }
             | HostEvent::CheckCertificateSigned { .. }
             | HostEvent::CheckInChanged { .. }
+            | HostEvent::HostDoubled { .. }
             | HostEvent::SessionOpened { .. }
             | HostEvent::SessionEnded { .. }
             | HostEvent::SessionRefused { .. }

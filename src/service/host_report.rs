@@ -84,14 +84,24 @@ impl Service {
     ///
     /// # Errors
     /// `Forbidden` when it is retired.
-    pub async fn check_in(self: &Arc<Self>, by: &HostProven, check_in: CheckIn) -> Outcome<()> {
+    pub async fn check_in(self: &Arc<Self>, by: &HostProven, mut check_in: CheckIn) -> Outcome<()> {
         let (this, host) = (Arc::clone(self), self.enrolled(by)?.name);
         whole(async move {
             this.check_clock()?;
             let at = this.clock.now();
-            let before = this.seen(&host).map(|seen| seen.check_in);
-            if let Some(news) = check_in.news(&host, before.as_ref()) {
-                this.commit(Change { at, saves: Vec::new(), events: vec![news.into()] }).await?;
+            let before = this.seen(&host);
+            let news = check_in.news(&host, before.as_ref().map(|seen| &seen.check_in));
+            let last = before.as_ref().map(|seen| seen.at);
+            let mut runs = before.map(|seen| seen.check_in.runs).unwrap_or_default();
+            let is_doubled = runs.take(check_in.runs.now, last, at);
+            check_in.runs = runs;
+            let doubled = is_doubled.then(|| {
+                tracing::warn!(%host, "two machines check in as this host, by turns");
+                HostEvent::HostDoubled { host: host.clone() }
+            });
+            let events: Vec<Event> = [news, doubled].into_iter().flatten().map(Event::from).collect();
+            if !events.is_empty() {
+                this.commit(Change { at, saves: Vec::new(), events }).await?;
             }
             // A crash here leaves an entry that the next check-in writes once more.
             let seen = Seen { at, check_in };

@@ -46,6 +46,8 @@ pub struct SeenView {
     pub seen: Seen,
     /// Whether that is too long ago.
     pub is_stale: bool,
+    /// Whether two machines tell it, by turns.
+    pub is_doubled: bool,
     /// How far it follows the trust bundle.
     pub trust: TrustState,
 }
@@ -142,7 +144,8 @@ impl Service {
 }
 
 fn seen_view(seen: Seen, bundle: &BTreeSet<Fingerprint>, now: Timestamp) -> SeenView {
-    SeenView { is_stale: seen.is_stale(now), trust: seen.check_in.trust(bundle), seen }
+    let is_doubled = seen.check_in.runs.is_doubled(now);
+    SeenView { is_stale: seen.is_stale(now), is_doubled, trust: seen.check_in.trust(bundle), seen }
 }
 
 impl HostFilter {

@@ -104,6 +104,8 @@ pub struct JoinWish {
     pub names: BTreeSet<NamePattern>,
     /// Tags that they all have.
     pub tags: BTreeSet<Tag>,
+    /// Keys of further tags that they may give themselves.
+    pub may_tag: BTreeSet<TagKey>,
     /// How many; one if `None`.
     pub uses: Option<u64>,
     /// For how long; an hour if `None`.
@@ -148,13 +150,18 @@ impl Service {
     /// `Forbidden`, `Invalid`.
     pub async fn create_join(self: &Arc<Self>, by: &Proven, wish: JoinWish) -> Outcome<NewJoin> {
         self.check_operator(by, "make join tokens")?;
-        let JoinWish { names, tags, uses, lifetime } = wish;
+        let JoinWish { names, tags, may_tag, uses, lifetime } = wish;
         let (uses, lifetime) = (uses.unwrap_or(1), lifetime.unwrap_or(JOIN_LIFETIME));
         let keys: BTreeSet<&TagKey> = tags.iter().map(|tag| &tag.key).collect();
         let rules = [
             ((1..=JOIN_NAMES_MAX).contains(&names.len()), "name 1 to 16 names or patterns like \"web-*\""),
             (tags.len() <= JOIN_TAGS_MAX, "a join token fixes at most 64 tags"),
             (keys.len() == tags.len(), "a tag has two values"),
+            (may_tag.len() <= JOIN_TAGS_MAX, "a join token lets a host set at most 64 tags"),
+            (
+                keys.iter().all(|key| !may_tag.contains(*key)),
+                "a tag that the token fixes is none that the host may set",
+            ),
             ((1..=JOIN_USES_MAX).contains(&uses), "a join token is for 1 to 10000 hosts"),
             (
                 lifetime > Lifetime::ZERO && lifetime <= JOIN_LIFETIME_MAX,
@@ -175,6 +182,7 @@ impl Service {
             expires,
             names,
             tags,
+            may_tag: Some(may_tag),
         };
         let known = id.clone();
         self.change_inventory(move |inventory, _| match inventory.join(&known) {

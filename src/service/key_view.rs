@@ -7,6 +7,7 @@ use super::keys::{NONE_SIGNS, Proposed};
 use super::schedule::Waits;
 use super::{Outcome, Service, policy};
 use crate::identity::Proven;
+use crate::inventory::permit::HOST_LIFETIME;
 use crate::keyring::RingKey;
 use crate::name::{Digest, HostName};
 use crate::signer::Health;
@@ -105,7 +106,16 @@ impl Service {
         if in_use.ring.keys().iter().find(drains).is_none() {
             return Ok(Shown::new());
         }
-        shown(self.store.as_ref(), &self.inventory(), now).await
+        let inventory = self.inventory();
+        let mut shown = shown(self.store.as_ref(), &inventory, now).await?;
+        // What was handed out need not have been put in place: what a host says of itself counts, too, as long as it can be true.
+        for (host, seen) in inventory.active().filter_map(|host| Some((&host.name, self.seen(&host.name)?))) {
+            let Ok(until) = seen.at.plus(HOST_LIFETIME) else { continue };
+            for ca in seen.check_in.shows.iter().filter(|_| now < until) {
+                shown.entry(*ca).or_default().entry(host.clone()).or_insert(until);
+            }
+        }
+        Ok(shown)
     }
 
     /// What somebody ought to look at or do.

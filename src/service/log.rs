@@ -1,11 +1,28 @@
 //! Reading the log: checkpoint, entries, proofs; for operators and auditors.
 
 use super::{Failure, Outcome, Service};
+use crate::audit::entry::Entry;
+use crate::audit::search::Search;
 use crate::audit::tree::{Hash, consistency_nodes, consistency_proof, inclusion_nodes, inclusion_proof};
 use crate::identity::Proven;
 
 /// Most entries in one answer.
 const ENTRIES_MAX: usize = 1000;
+
+/// How many entries one search looks at; the next goes on from there. Our own choice: some tens of milliseconds.
+const SEARCHED_MAX: u64 = 5000;
+
+/// How many of them are read at once.
+const SEARCHED_AT_ONCE: u64 = 500;
+
+/// Entries that somebody looked for.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Newest first.
+    pub entries: Vec<Entry>,
+    /// Where the next search goes on: no entry from here on was left out. `None` at the log's beginning.
+    pub before: Option<u64>,
+}
 
 impl Service {
     /// The signed checkpoint over the log as it stands, and its size. Anyone logged in may have it.
@@ -30,6 +47,40 @@ impl Service {
     pub async fn entries(&self, by: &Proven, from: u64, limit: usize) -> Outcome<Vec<Vec<u8>>> {
         self.check_reader(by, "read the log")?;
         Ok(self.store.entries(from, limit.min(ENTRIES_MAX)).await?)
+    }
+
+    /// The newest entries before `before` (else of all) that `search` matches, at most `limit`; operators and auditors only.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn find_entries(
+        &self,
+        by: &Proven,
+        search: &Search,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Outcome<Found> {
+        self.check_reader(by, "read the log")?;
+        let size = self.store.head().await?.frontier.size();
+        let mut end = before.unwrap_or(size).min(size);
+        let stop = end.saturating_sub(SEARCHED_MAX);
+        let mut entries = Vec::new();
+        while end > stop {
+            let from = end.saturating_sub(SEARCHED_AT_ONCE).max(stop);
+            let count = usize::try_from(end.saturating_sub(from)).unwrap_or(ENTRIES_MAX);
+            for bytes in self.store.entries(from, count).await?.iter().rev() {
+                let entry = Entry::parse(bytes).map_err(|error| Failure::internal("reading the log", error))?;
+                end = entry.index;
+                if search.matches(&entry) {
+                    entries.push(entry);
+                }
+                if entries.len() == limit {
+                    return Ok(Found { entries, before: Some(end).filter(|end| *end > 0) });
+                }
+            }
+            end = end.min(from);
+        }
+        Ok(Found { entries, before: Some(end).filter(|end| *end > 0) })
     }
 
     /// Inclusion proof of `index` in the tree of `size`.

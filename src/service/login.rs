@@ -50,7 +50,7 @@ impl Service {
     }
 
     async fn log_in(&self, answer: &Answer, address: &str) -> Outcome<NewSession> {
-        let address: String = address.chars().filter(char::is_ascii_graphic).take(ADDRESS_CHARS_MAX).collect();
+        let address = shown_address(address);
         let refuse = |why: &LoginRefusal| {
             tracing::info!(person = %answer.person, %address, %why, "login refused");
             Failure::LoginRefused
@@ -124,7 +124,12 @@ impl Service {
     }
 }
 
+/// An address as the log keeps it.
+pub(super) fn shown_address(address: &str) -> String {
+    address.chars().filter(char::is_ascii_graphic).take(ADDRESS_CHARS_MAX).collect()
+}
+
 /// The clock stands at the end of time.
-fn out_of_time(why: &TimeError) -> Failure {
+pub(super) fn out_of_time(why: &TimeError) -> Failure {
     Failure::Unavailable(format!("the service's clock is wrong: {why}"))
 }

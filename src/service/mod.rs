@@ -18,7 +18,9 @@
 
 pub mod access;
 mod ask;
+pub mod browser;
 pub mod clock;
+pub mod desk;
 pub mod enrol;
 pub mod failure;
 mod head;
@@ -51,6 +53,7 @@ use tracing::Instrument as _;
 use crate::access::Check;
 use crate::audit::checkpoint::LogKey;
 use crate::identity::Proven;
+use crate::identity::browser::BrowserKeys;
 use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId};
 use crate::policy::Policy;
@@ -199,6 +202,7 @@ pub struct Service {
     policy_unsure: AtomicBool,
     challenge_key: MacKey,
     session_key: MacKey,
+    browser_keys: BrowserKeys,
     /// Keys that sign for the service and so may neither log in nor be certified (I-20).
     service_keys: Arc<BTreeSet<Fingerprint>>,
     changed: broadcast::Sender<RequestId>,

@@ -21,6 +21,7 @@ use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Par
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
+use crate::identity::browser::BrowserKeys;
 use crate::identity::{Actor, Part};
 use crate::name::PolicyVersion;
 use crate::policy::Policy;
@@ -55,6 +56,7 @@ impl Service {
         let host_keys = (log_key.derive("host challenges"), log_key.derive("host sessions"));
         let hosts = Hosts::load(store.as_ref(), host_keys).await?;
         let joined = Arc::new(with_hosts(&policy, &hosts)?);
+        let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
 
         let now = clock.now();
         let mut change = Change { at: now, saves: Vec::new(), events: Vec::new() };
@@ -96,6 +98,7 @@ impl Service {
             policy_unsure: AtomicBool::new(false),
             challenge_key,
             session_key,
+            browser_keys,
             service_keys: Arc::new(service_keys),
             changed: broadcast::Sender::new(CHANGES_KEPT),
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),

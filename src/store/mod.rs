@@ -16,6 +16,7 @@ use crate::access::{AccessRequest, Permit};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::audit::tree::{Frontier, Hash, Node};
+use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
@@ -84,10 +85,14 @@ pub enum Save {
     },
     /// A new session.
     NewSession(Session),
-    /// A session ends (no error when it is gone already).
+    /// A session ends (no error when it is gone already), and those of browsers that it let in.
     EndSession(TokenHash),
-    /// All sessions of a person end.
+    /// All sessions of a person end, and those of browsers that they let in.
     EndSessionsOf(PersonName),
+    /// A new session of a browser; its parent must be there, else it is a [`StoreError::Conflict`].
+    NewBrowserSession(BrowserSession),
+    /// A browser's session ends (no error when it is gone already).
+    EndBrowserSession(TokenHash),
     /// A challenge is used up; a second time is [`StoreError::Replayed`].
     Redeem(Redemption),
     /// A new policy version; must be the last plus one.
@@ -296,6 +301,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The session with this token hash.
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>>;
+
+    /// The browser's session with this token hash, and the session that let it in.
+    fn browser_session(&self, token: TokenHash) -> Pending<'_, Option<(BrowserSession, Session)>>;
 
     /// Deletes sessions, redemptions and records of reports that were over at `now`; no log entry (they are dead already). It
     /// may leave some for the next time when there are thousands.

@@ -183,6 +183,13 @@ pub struct CheckIn {
     /// Sessions that are open, at most 1024.
     #[serde(default)]
     pub sessions: Vec<OpenSession>,
+    /// Which run of which machine says it: SHA-256 of the machine's id and the kernel's boot id, 64 hex digits. Tells two machines with one
+    /// host key apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Fingerprints of the CA keys by which its host certificates are that are in their window; told to a service that has named its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shows: Vec<String>,
 }
 
 /// Which CA keys a host's sshd accepts.
@@ -301,6 +308,9 @@ pub struct JoinFor {
     /// Tags, `key=value`, that every such host has, whatever it says.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Keys of further tags that such a host may give itself; none if left out.
+    #[serde(default)]
+    pub may_tag: Vec<String>,
     /// How many hosts may join, 1 to 10000; one if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
@@ -339,6 +349,8 @@ pub struct Join {
     pub names: Vec<String>,
     /// Tags that it fixes.
     pub tags: Vec<String>,
+    /// Keys of further tags that such a host may give itself; `null` in tokens of before: any.
+    pub may_tag: Option<Vec<String>>,
 }
 
 /// `GET /v1/hosts/joins`.
@@ -401,6 +413,9 @@ pub struct Seen {
     pub risky: Vec<String>,
     /// How many sessions are open.
     pub sessions: u64,
+    /// When it was last seen that two machines check in as this host, by turns; for a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubled: Option<String>,
 }
 
 /// Somebody tried to take a name or key that belongs to a host.

@@ -45,6 +45,15 @@ pub struct NewSession {
     pub expires: String,
 }
 
+/// `POST /v1/session/browser` answers: lets one browser in, once, for a minute.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SignIn {
+    /// The sign-in token. A secret.
+    pub token: String,
+    /// Until when it counts.
+    pub expires: String,
+}
+
 /// `GET /v1/session`: who am I.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {

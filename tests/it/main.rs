@@ -34,3 +34,4 @@ mod rotation;
 mod store;
 mod story;
 mod support;
+mod web;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Wrong, ensure};
 use crate::audit::entry::Entry;
 use crate::audit::host_event::HostEvent;
-use crate::name::{HostName, JoinId, NamePattern, Principal, Serial, Tag};
+use crate::name::{HostName, JoinId, NamePattern, Principal, Serial, Tag, TagKey};
 use crate::ssh::cert::{TbsCert, Whose};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Timestamp, Window};
@@ -27,6 +27,7 @@ struct Join {
     expires: Timestamp,
     names: BTreeSet<NamePattern>,
     tags: BTreeSet<Tag>,
+    may_tag: Option<BTreeSet<TagKey>>,
     is_revoked: bool,
 }
 
@@ -35,6 +36,7 @@ struct Host {
     join: JoinId,
     keys: Vec<PublicKey>,
     names: BTreeSet<HostName>,
+    tags: BTreeSet<Tag>,
     is_active: bool,
 }
 
@@ -42,12 +44,13 @@ impl Hosts {
     /// Takes an event about hosts; an error says what it contradicts.
     pub(super) fn take(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
         match event {
-            HostEvent::JoinCreated { join, uses, expires, names, tags, .. } => {
+            HostEvent::JoinCreated { join, uses, expires, names, tags, may_tag, .. } => {
                 let new = Join {
                     left: *uses,
                     expires: *expires,
                     names: names.clone(),
                     tags: tags.clone(),
+                    may_tag: may_tag.clone(),
                     is_revoked: false,
                 };
                 let was = self.joins.insert(join.clone(), new);
@@ -64,15 +67,21 @@ impl Hosts {
                 if let Some(join) = self.joins.get_mut(join).filter(|_| !again) {
                     join.left = join.left.saturating_sub(1);
                 }
-                let known = Host { join: join.clone(), keys: keys.clone(), names: names.clone(), is_active: true };
-                self.hosts.insert(host.clone(), known);
+                let (join, keys, names, tags) = (join.clone(), keys.clone(), names.clone(), tags.clone());
+                self.hosts.insert(host.clone(), Host { join, keys, names, tags, is_active: true });
                 good
             }
             HostEvent::HostRefused { known, join, .. } => {
                 ensure(self.joins.contains_key(join), || format!("there is no join token {join}"))?;
                 self.active(known).map(drop)
             }
-            HostEvent::HostTagged { host, .. } => self.active(host).map(drop),
+            HostEvent::HostTagged { host, tags, .. } => {
+                self.active(host)?;
+                if let Some(known) = self.hosts.get_mut(host) {
+                    known.tags.clone_from(tags);
+                }
+                Ok(())
+            }
             HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
                 self.active(host)?;
                 if let Some(known) = self.hosts.get_mut(host) {
@@ -96,6 +105,7 @@ impl Hosts {
             }
             // What a host says is the host's; it may come after the host was retired.
             HostEvent::CheckInChanged { host, .. }
+            | HostEvent::HostDoubled { host }
             | HostEvent::SessionOpened { host, .. }
             | HostEvent::SessionEnded { host, .. }
             | HostEvent::SessionRefused { host, .. }
@@ -129,6 +139,8 @@ impl Hosts {
         let others = || self.hosts.iter().filter(|(name, other)| other.is_active && *name != host);
         let taken = |name: &HostName| others().any(|(other, known)| other == name || known.names.contains(name));
         let is_same = |known: &Host| known.keys.first() == keys.first();
+        let has = |tag: &Tag| token.tags.contains(tag) || known.is_some_and(|known| known.tags.contains(tag));
+        let may = |tag: &Tag| token.may_tag.as_ref().is_none_or(|keys| keys.contains(&tag.key));
         let rules = [
             (!token.is_revoked, "its join token was revoked"),
             (at < token.expires, "its join token had expired"),
@@ -136,6 +148,7 @@ impl Hosts {
             (!keys.is_empty(), "it has no key"),
             (given(host) && names.iter().all(given), "its join token does not give this name"),
             (tags.is_superset(&token.tags), "it lacks a tag of its join token"),
+            (tags.iter().all(|tag| has(tag) || may(tag)), "its join token does not give this tag"),
             (known.is_none_or(is_same), "another key has this name"),
             (!taken(host) && !names.iter().any(taken), "another host has this name"),
             (!others().any(|(_, other)| keys.iter().any(|key| other.keys.contains(key))), "another host has this key"),

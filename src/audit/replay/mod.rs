@@ -104,6 +104,7 @@ impl Replay {
                 ensure(follows, || format!("policy {version} follows policy {last}"))
             }
             Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::Asked { .. }
@@ -176,6 +177,7 @@ const fn ends(event: &Event) -> bool {
         | Event::CaStepProposed { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
+        | Event::BrowserSignedIn { .. }
         | Event::LoggedOut { .. }
         | Event::Refused { .. }
         | Event::Asked { .. }
@@ -210,6 +212,7 @@ pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> 
         | Event::CaStepProposed { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
+        | Event::BrowserSignedIn { .. }
         | Event::LoggedOut { .. }
         | Event::Narrowed { .. }
         | Event::Denied { .. }

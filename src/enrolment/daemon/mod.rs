@@ -74,13 +74,22 @@ struct Daemon<'a> {
     proof: Proof,
     /// What the proof was made with.
     proven: Option<(Instant, String)>,
-    stream: Option<(EventStream, Instant)>,
+    stream: Option<Push>,
     pause: Pause,
     /// Between proofs that were cut short.
     proof_pause: Pause,
     due: Due,
     /// How it stands with the service; what is wrong is said once.
     contact: Contact,
+}
+
+/// A stream of events.
+struct Push {
+    stream: EventStream,
+    /// When it was opened.
+    since: Instant,
+    /// Whether anything has come by it. Something comes at once, unless what is in between swallows it.
+    is_heard: bool,
 }
 
 /// When what is due.
@@ -202,9 +211,11 @@ impl<'a> Daemon<'a> {
         let told = |error: ClientError| error.to_string();
         // First the stream, then the state: what changes in between comes as an event.
         if self.stream.is_none() {
-            self.stream = self.link.events().await.ok().map(|stream| (stream, Instant::now()));
-            self.is_stale = true;
+            let opened = self.link.events().await.ok();
+            self.stream = opened.map(|stream| Push { stream, since: Instant::now(), is_heard: false });
         }
+        let is_pushed = self.stream.as_ref().is_some_and(|push| push.is_heard);
+        self.is_stale |= !is_pushed;
         if self.is_stale || Instant::now() >= self.due.state {
             let state = match self.etag.clone() {
                 Some(etag) => self.link.changed_state(&etag).await.map_err(told)?,
@@ -223,7 +234,7 @@ impl<'a> Daemon<'a> {
             self.check_in().await.map_err(told)?;
         }
         let pause = Instant::now() + spread(POLL_EVERY, random());
-        self.due.connect = if self.stream.is_some() { self.due.state.min(self.due.check_in) } else { pause };
+        self.due.connect = if is_pushed { self.due.state.min(self.due.check_in) } else { pause };
         Ok(())
     }
 
@@ -339,7 +350,11 @@ impl<'a> Daemon<'a> {
         self.due.renew = now + RENEW_EVERY;
         match self.link.certificates(&self.keys).await {
             Ok(lines) => match Settings::load(Path::new(settings::PATH)) {
-                Ok(settings) => self.put_certificates(&lines, &settings).await,
+                Ok(settings) => {
+                    self.put_certificates(&lines, &settings).await;
+                    // The rotation of the host CA key may wait for this one.
+                    self.due.check_in = Instant::now();
+                }
                 Err(why) => (self.say)(&why),
             },
             Err(error) => {
@@ -353,7 +368,11 @@ impl<'a> Daemon<'a> {
         if let Some(bundle) = self.bundle.clone() {
             self.prove(&bundle).await;
         }
-        let report = check_in::report(&self.sshd, &self.link, &self.proof).await;
+        let mut report = check_in::report(&self.sshd, &self.link, &self.proof).await;
+        if self.host_ca.is_some() {
+            let shown = install::shown(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
+            report.shows = shown.iter().map(ToString::to_string).collect();
+        }
         self.link.check_in(&report).await?;
         self.contact.checked_in = Some(SystemClock.now());
         let pause = if self.proof.again == Again::Later {
@@ -405,12 +424,13 @@ impl<'a> Daemon<'a> {
     /// Until something may be due: an event, or the next look.
     async fn wait(&mut self) {
         let pause = tokio::time::sleep_until(self.due.connect.min(self.due.look).max(Instant::now() + MINIMUM));
-        let Some((stream, since)) = &mut self.stream else { return pause.await };
-        let since = *since;
+        let Some(push) = &mut self.stream else { return pause.await };
+        let since = push.since;
         tokio::select! {
             () = pause => {}
-            data = Client::next_data(stream) => match data {
+            data = Client::next_data(&mut push.stream) => match data {
                 Ok(Some(_)) => {
+                    push.is_heard = true;
                     self.is_stale = true;
                     self.due.connect = Instant::now();
                 }

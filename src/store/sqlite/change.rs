@@ -69,6 +69,8 @@ fn apply_save(
         Save::NewSession(session) => login::insert_session(conn, &session)?,
         Save::EndSession(token) => login::end_session(conn, token)?,
         Save::EndSessionsOf(person) => login::end_sessions_of(conn, &person)?,
+        Save::NewBrowserSession(session) => login::insert_browser_session(conn, &session)?,
+        Save::EndBrowserSession(token) => login::end_browser_session(conn, token)?,
         Save::Redeem(redemption) => login::redeem(conn, &redemption)?,
         Save::NewPolicy(new) => policy::insert(conn, &new)?,
         Save::Inventory { expected } => {

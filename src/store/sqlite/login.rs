@@ -1,8 +1,9 @@
-//! Sessions, and challenges that have been used up.
+//! Sessions of people and their browsers, and challenges that have been used up.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{damaged, failed, time_from_sql, time_to_sql};
+use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
 use crate::identity::host::HOST_SESSION_LIFETIME;
 use crate::identity::session::{Session, TokenHash};
@@ -66,6 +67,44 @@ pub(super) fn end_sessions_of(conn: &Connection, person: &PersonName) -> Result<
         .map_err(failed("ending a person's sessions"))
 }
 
+/// Its parent must be there; ended with the parent by the foreign key.
+pub(super) fn insert_browser_session(conn: &Connection, session: &BrowserSession) -> Result<(), StoreError> {
+    let (opened, expires) = (time_to_sql(session.opened)?, time_to_sql(session.expires)?);
+    let rows = conn
+        .prepare_cached(
+            "INSERT INTO browser_session (token, parent, opened, expires, seal)
+             SELECT ?1, token, ?3, ?4, ?5 FROM session WHERE token = ?2
+             ON CONFLICT DO NOTHING",
+        )
+        .and_then(|mut s| s.execute(params![session.token.0, session.parent.0, opened, expires, session.seal]))
+        .map_err(failed("saving a browser's session"))?;
+    if rows == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+pub(super) fn browser_session(
+    conn: &Connection,
+    token: TokenHash,
+) -> Result<Option<(BrowserSession, Session)>, StoreError> {
+    let row: Option<([u8; 32], i64, i64, [u8; 32])> = conn
+        .prepare_cached("SELECT parent, opened, expires, seal FROM browser_session WHERE token = ?1")
+        .and_then(|mut s| {
+            s.query_row([token.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()
+        })
+        .map_err(failed("reading a browser's session"))?;
+    let Some((parent, opened, expires, seal)) = row else { return Ok(None) };
+    let what = "a browser's session";
+    let (opened, expires) = (time_from_sql(what, opened)?, time_from_sql(what, expires)?);
+    let found = BrowserSession { token, parent: TokenHash(parent), opened, expires, seal };
+    Ok(session(conn, found.parent)?.map(|parent| (found, parent)))
+}
+
+pub(super) fn end_browser_session(conn: &Connection, token: TokenHash) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM browser_session WHERE token = ?1")
+        .and_then(|mut s| s.execute([token.0]))
+        .map(drop)
+        .map_err(failed("ending a browser's session"))
+}
+
 pub(super) fn redeem(conn: &Connection, redemption: &Redemption) -> Result<(), StoreError> {
     let expires = time_to_sql(redemption.expires)?;
     let rows = conn
@@ -83,6 +122,11 @@ pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<bool, StoreErro
     let mut deleted = 0;
     for (sql, now) in [
         ("DELETE FROM session WHERE token IN (SELECT token FROM session WHERE expires <= ?1 LIMIT ?2)", now),
+        (
+            "DELETE FROM browser_session WHERE token IN
+             (SELECT token FROM browser_session WHERE expires <= ?1 LIMIT ?2)",
+            now,
+        ),
         ("DELETE FROM redemption WHERE nonce IN (SELECT nonce FROM redemption WHERE expires <= ?1 LIMIT ?2)", now),
         (
             "DELETE FROM host_session WHERE token IN (SELECT token FROM host_session WHERE opened <= ?1 LIMIT ?2)",

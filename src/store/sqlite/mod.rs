@@ -37,6 +37,7 @@ use super::{
 };
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
+use crate::identity::browser::BrowserSession;
 use crate::identity::host::HostSession;
 use crate::identity::mac::MacKey;
 use crate::identity::session::{Session, TokenHash};
@@ -142,6 +143,10 @@ impl Store for SqliteStore {
 
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>> {
         self.read(move |conn| login::session(conn, token))
+    }
+
+    fn browser_session(&self, token: TokenHash) -> Pending<'_, Option<(BrowserSession, Session)>> {
+        self.read(move |conn| login::browser_session(conn, token))
     }
 
     fn sweep(&self, now: Timestamp) -> Pending<'_, ()> {

@@ -55,6 +55,7 @@ POST /v1/requests/{id}/deny
 POST /v1/requests/{id}/end
 POST /v1/requests/{id}/extend
 POST /v1/requests/{id}/withdraw
+POST /v1/session/browser
 PUT /v1/policy
 ";
 

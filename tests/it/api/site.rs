@@ -154,6 +154,13 @@ impl Site {
         reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
     }
 
+    /// The same, which shows redirections and does not follow them.
+    pub(crate) fn http_as_it_is(&self) -> reqwest::Client {
+        let tls = self.tls(&[b"h2", b"http/1.1"]);
+        let stays = reqwest::redirect::Policy::none();
+        reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().redirect(stays).build().unwrap()
+    }
+
     fn tls(&self, alpn: &[&[u8]]) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.settings.tls.certificate).unwrap()).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hallpass::audit::event::Event;
 use hallpass::audit::host_event::{Flag, HostEvent};
-use hallpass::name::{HostName, JoinId, NamePattern, Principal, ReportId, Serial, Tag};
+use hallpass::name::{HostName, JoinId, NamePattern, Principal, ReportId, Serial, Tag, TagKey};
 use hallpass::ssh::cert::{Fields, ForceCommand, KeyId, Options, TbsCert};
 
 use super::log::*;
@@ -47,6 +47,7 @@ fn created(uses: u64, expires: u64) -> HostEvent {
         expires: at(expires),
         names: BTreeSet::from([NamePattern::parse("web-*").unwrap()]),
         tags: tags(&["role=web"]),
+        may_tag: Some(BTreeSet::from([TagKey::parse("zone").unwrap()])),
     }
 }
 
@@ -111,6 +112,7 @@ pub(super) fn hosts_story() -> Vec<(u64, Event)> {
             proven: BTreeSet::new(),
             risky: BTreeSet::from(["permit-user-environment".to_owned()]),
         },
+        HostEvent::HostDoubled { host: host("web-1") },
         HostEvent::SessionOpened {
             host: host("web-1"),
             report: report("a.1"),
@@ -177,6 +179,38 @@ fn a_sound_story_of_hosts_is_sound_and_each_sentence_harmless() {
     }
 }
 
+/// web-1 enrols with these tags.
+fn tagged(tags: &[&str]) -> HostEvent {
+    let enrolled = enrolled("web-1", &[KEY], &[]);
+    let HostEvent::HostEnrolled { host, join, keys, names, .. } = enrolled else { panic!("enrolled") };
+    HostEvent::HostEnrolled { host, join, keys, names, tags: self::tags(tags) }
+}
+
+#[test]
+fn a_host_has_tags_of_its_token_of_an_operator_and_those_that_the_token_lets_it_set() {
+    let by_operator =
+        |tags: &[&str]| HostEvent::HostTagged { host: host("web-1"), by: person("olga"), tags: self::tags(tags) };
+    let any = match created(1, 9000) {
+        HostEvent::JoinCreated { join, by, token, uses, expires, names, tags, .. } => {
+            HostEvent::JoinCreated { join, by, token, uses, expires, names, tags, may_tag: None }
+        }
+        other => panic!("{other:?}"),
+    };
+    for events in [
+        vec![created(1, 9000), tagged(&["role=web", "zone=a"]), tagged(&["role=web", "zone=b"])],
+        vec![
+            created(1, 9000),
+            tagged(&["role=web"]),
+            by_operator(&["role=web", "env=a"]),
+            tagged(&["role=web", "env=a"]),
+        ],
+        // A token of before there was such a thing.
+        vec![any, tagged(&["role=web", "env=prod"])],
+    ] {
+        assert_eq!(findings(events), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn what_could_not_have_happened_to_hosts_is_found() {
     let second = HostEvent::JoinRevoked { join: join(), by: person("olga") };
@@ -214,6 +248,11 @@ fn what_could_not_have_happened_to_hosts_is_found() {
         (vec![created(1, 9000), enrolled("web-1", &[KEY], &["db-1"])], "does not give this name"),
         (vec![created(1, 9000), enrolled("web-1", &[], &[])], "it has no key"),
         (vec![created(1, 9000), tagless], "it lacks a tag of its join token"),
+        (vec![created(1, 9000), tagged(&["role=web", "env=prod"])], "its join token does not give this tag"),
+        (
+            vec![created(1, 9000), tagged(&["role=web", "zone=a"]), tagged(&["role=web", "env=a"])],
+            "does not give this tag",
+        ),
         (vec![created(2, 9000), web(), enrolled("web-1", &[61], &[])], "another key has this name"),
         (vec![created(2, 9000), web(), enrolled("web-2", &[61], &["web-1"])], "another host has this name"),
         (vec![created(2, 9000), web(), enrolled("web-2", &[61, KEY], &[])], "another host has this key"),

@@ -27,7 +27,14 @@ fn every_kind_of_entry_is_written_as_in_the_golden_file_and_read_back() {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/events.jsonl");
     let (started, staged) = rotated(Step::Start, (6, None, KeyState::Staged), &ring());
     let proposed = proposed(&staged);
-    let entries = entries(hosts::hosts_story().into_iter().chain([(9_000, started), (9_000, proposed)]).collect());
+    let browser = Event::BrowserSignedIn {
+        person: person("alice"),
+        key: public_key(4).fingerprint(),
+        address: "192.0.2.7".to_owned(),
+        expires: at(43_205),
+    };
+    let later = [(9_000, started), (9_001, browser), (9_001, proposed)];
+    let entries = entries(hosts::hosts_story().into_iter().chain(later).collect());
     let lines: Vec<String> = entries.iter().map(|e| String::from_utf8(e.to_bytes()).unwrap()).collect();
     let text = format!("{}\n", lines.join("\n"));
     if std::env::var_os("HALLPASS_UPDATE_GOLDEN").is_some() {

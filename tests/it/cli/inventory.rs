@@ -36,6 +36,20 @@ fn post<Q: serde::Serialize + Sync>(stage: &Stage, token: &str, path: &str, body
     run(async { client(stage, Some(token)).post::<_, serde_json::Value>(path, body).await.unwrap() });
 }
 
+/// What a host says of itself.
+fn check_in() -> wire::CheckIn {
+    wire::CheckIn {
+        about: wire::About { program: "0.1.0".into(), sshd: "9.2p1".into(), os: "Debian 12".into() },
+        trust: wire::Trust { file_sha256: "ab".repeat(32), keys: Vec::new(), proven: Vec::new() },
+        clock_ms: -250,
+        guard: true,
+        risky: vec!["permit-user-environment".into()],
+        sessions: Vec::new(),
+        run: None,
+        shows: Vec::new(),
+    }
+}
+
 #[test]
 fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     let mut stage = Stage::new();
@@ -45,8 +59,23 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
         "omar",
         &["admin", "join", "create", "app-*", "*.example.com", "--tag", "role=web", "--uses", "3", "--for", "2h"],
     );
-    let made = stage
-        .types("omar", &["admin", "join", "create", "web-*", "app-*", "--tag", "role=web", "--uses", "2", "--json"]);
+    let made = stage.types(
+        "omar",
+        &[
+            "admin",
+            "join",
+            "create",
+            "web-*",
+            "app-*",
+            "--tag",
+            "role=web",
+            "--may-tag",
+            "zone",
+            "--uses",
+            "2",
+            "--json",
+        ],
+    );
     let (token, id) = (made.field("token"), made.field("id"));
     let file = stage.shown("token");
     stage.types("omar", &["admin", "join", "create", "db-*", "--out", &file]);
@@ -66,20 +95,23 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     let host = enrol(&stage, &machine, &token).unwrap();
     assert_eq!(enrol(&stage, &Machine::new("app-2", &[60]), &token), Err("host_known".to_owned()));
     stage.types("omar", &["admin", "host", "ls"]);
-    let check_in = wire::CheckIn {
-        about: wire::About { program: "0.1.0".into(), sshd: "9.2p1".into(), os: "Debian 12".into() },
-        trust: wire::Trust { file_sha256: "ab".repeat(32), keys: Vec::new(), proven: Vec::new() },
-        clock_ms: -250,
-        guard: true,
-        risky: vec!["permit-user-environment".into()],
-        sessions: Vec::new(),
-    };
+    let check_in = check_in();
     post(&stage, &host, "/v1/hosts/check-in", &check_in);
     stage.types("omar", &["admin", "host", "ls"]);
     stage.types("omar", &["admin", "host", "ls", "--json"]);
     stage.types("omar", &["admin", "host", "show", "app-1"]);
     stage.types("omar", &["hosts", "app"]);
     stage.types("omar", &["hosts", "app", "--json"]);
+    // Two machines by turns.
+    for run in ["11", "22", "11"] {
+        let check_in = wire::CheckIn { run: Some(run.repeat(32)), ..check_in.clone() };
+        post(&stage, &host, "/v1/hosts/check-in", &check_in);
+    }
+    stage.types("omar", &["admin", "host", "show", "app-1"]);
+    stage.types("omar", &["admin", "host", "show", "app-1", "--json"]);
+    stage.types("omar", &["admin", "host", "ls"]);
+    stage.types("omar", &["hosts", "app"]);
+    stage.types("omar", &["audit", "search", "kind:host_doubled"]);
     stage.types("alice", &["hosts", "app"]);
     stage.types("alice", &["known-hosts"]);
     stage.types("omar", &["admin", "host", "tag", "app-1", "env=prod", "--remove", "zone"]);

@@ -11,6 +11,7 @@ mod help;
 mod host;
 mod hostile;
 mod inventory;
+mod key_material;
 mod masters;
 mod plain_ssh;
 mod plain_waiting;

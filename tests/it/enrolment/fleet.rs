@@ -114,6 +114,20 @@ impl Fleet {
         }
     }
 
+    /// Waits until this host alone has a certificate by the old key; the real ones say so by their daemons.
+    async fn shown_by(&self, host: &str) {
+        let began = Instant::now();
+        loop {
+            let all = self.keys().await;
+            let key = all.keys.iter().find(|key| key.purpose == "host" && key.state == "draining").unwrap();
+            if key.shown.iter().all(|one| one.host == host) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{:?}", key.shown);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Killed where it stands, and started again.
     fn killed(&mut self) {
         self.service.kill();
@@ -282,8 +296,16 @@ async fn host_key(fleet: &mut Fleet, real: &[Member], logins: &Logins) {
 
     all_do(&mut fleet.simulated, AWAY, Deed::Renew).await;
     let why = fleet.refused("host", "finish").await;
+    assert!(
+        why.iter().any(|one| one.starts_with("web-101: until ")),
+        "it has the new one, but says that it shows the old"
+    );
+    all_do(&mut fleet.simulated, AWAY, Deed::Sync).await;
+    fleet.shown_by(AWAY).await;
+    let why = fleet.refused("host", "finish").await;
     assert!(why.len() == 1 && why[0].starts_with(&format!("{AWAY}: until ")), "{why:?}");
     all_do(&mut fleet.simulated, NOBODY, Deed::Renew).await;
+    all_do(&mut fleet.simulated, NOBODY, Deed::Sync).await;
     assert!(fleet.simulated.iter().all(|one| one.shows.is_some_and(|ca| ca.to_string() == new)));
     fleet.step("host", &["finish"]);
     fleet.killed();

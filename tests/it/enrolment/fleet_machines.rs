@@ -85,6 +85,8 @@ impl Simulated {
             guard: true,
             risky: Vec::new(),
             sessions: Vec::new(),
+            run: None,
+            shows: self.shows.iter().map(ToString::to_string).collect(),
         };
         let _taken: wire::Nothing = self.client.post("/v1/hosts/check-in", &body).await.unwrap();
     }

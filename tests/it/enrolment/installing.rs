@@ -151,7 +151,8 @@ fn tags_follow_the_service_and_nothing_else_of_host_toml_changes() {
     let settings = Settings::load(&path).unwrap();
     assert_eq!(settings.tags.len(), 2);
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.contains("# mine") && text.contains("others = \"refuse\""), "{text}");
+    let wanted = "# mine\nname = \"web-1\"\nothers = \"refuse\"\ntags = { \"env\" = \"prod\", \"role\" = \"db\" }\n";
+    assert_eq!(text, wanted, "each line stays in its place");
     for (name, bad) in [("web-2", &["role=db"][..]), ("web-1", &["role"]), ("web-1", &["role=a\"\nothers = \"allow"])] {
         assert!(tags(&path, &state(name, bad)).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);

@@ -3,11 +3,15 @@
 
 mod changes;
 mod cut;
+mod deploy;
+mod double;
 mod fleet;
 mod fleet_machines;
 pub(crate) mod host;
 mod installing;
+mod keeping;
 mod plans;
+mod proxy;
 mod rotation;
 pub(crate) mod service;
 mod three;

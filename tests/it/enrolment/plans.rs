@@ -276,7 +276,8 @@ fn what_an_operator_has_put_into_host_toml_stays() {
     let before = "# ours\nname = \"old\"\nothers = \"refuse\"   # on purpose\nrefuse_accounts = [\"root\"]\n";
     let plan = plan(&Facts { host_toml: Some(before.to_owned()), ..facts(DEBIAN) }, &wish()).unwrap();
     let after = text(&plan, places::HOST_TOML);
-    assert!(after.contains("others = \"refuse\"   # on purpose") && after.contains("name = \"web-1\""), "{after}");
+    let wanted = "# ours\nname = \"web-1\"\ntags = { \"role\" = \"web\" }\nothers = \"refuse\"   # on purpose\nrefuse_accounts = [\"root\"]\n";
+    assert_eq!(after, wanted, "each line stays in its place");
     let table = "name = \"old\"\n\n[tags]\nrole = \"db\"\n";
     let plan = hallpass::enrolment::plan::plan(&Facts { host_toml: Some(table.to_owned()), ..facts(DEBIAN) }, &wish())
         .unwrap();

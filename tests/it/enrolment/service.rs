@@ -14,7 +14,7 @@ pub(crate) const HALLPASS: &str = env!("CARGO_BIN_EXE_hallpass");
 /// A running service. Ended with its handle.
 pub(crate) struct Service {
     folder: tempfile::TempDir,
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) url: String,
     pub(crate) pin: String,
 }
@@ -27,10 +27,16 @@ impl Service {
 
     /// The same on an address of this network.
     pub(crate) fn start_at(address: &str) -> Self {
+        Self::start_as(&format!("https://{address}:0"), address, |_, _| {})
+    }
+
+    /// The same with a public URL of its own, where something stands in between that `between` starts: told the service's folder, and where it
+    /// listens.
+    pub(crate) fn start_as(url: &str, address: &str, between: impl FnOnce(&Path, &str)) -> Self {
         let folder = tempfile::Builder::new().prefix("hallpass-enrol").tempdir().unwrap();
         let key = make_key(folder.path(), "omar");
         let answers = format!(
-            "url = \"https://{address}:0\"\nlisten = \"{address}:0\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {key:?}\n",
+            "url = {url:?}\nlisten = \"{address}:0\"\nfolder = {:?}\noperator = \"omar@example.com\"\noperator_key = {key:?}\n",
             folder.path().join("service")
         );
         let path = folder.path().join("answers.toml");
@@ -39,7 +45,8 @@ impl Service {
         assert!(made.status.success(), "{made:?}");
         let alice = make_key(folder.path(), "alice");
         std::fs::write(folder.path().join("service/policy.toml"), policy(&key, &alice)).unwrap();
-        let (child, url, pin) = serve(folder.path());
+        let Started { child, url, pin, address } = serve(serving(folder.path()));
+        between(&folder.path().join("service"), &address);
         let service = Self { folder, child, url, pin };
         for person in ["omar", "alice"] {
             let key = service.path(&format!("{person}/login_key")).display().to_string();
@@ -90,10 +97,30 @@ impl Service {
     pub(crate) fn start_again(&mut self) {
         let config = self.path("service/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
+        self.keep_address(&config, &text);
+        self.child = serve(serving(self.folder.path())).child;
+    }
+
+    /// The port that it had, on whatever address it listens.
+    fn keep_address(&self, config: &Path, text: &str) {
         let address = self.url.trim_start_matches("https://");
         let any = format!("{}:0\"", address.split_once(':').unwrap().0);
-        std::fs::write(&config, text.replace(&any, &format!("{address}\""))).unwrap();
-        self.child = serve(self.folder.path()).0;
+        std::fs::write(config, text.replace(&any, &format!("{address}\""))).unwrap();
+    }
+
+    /// Starts it where it was, at another time: `ahead` as `faketime` takes it.
+    pub(crate) fn start_later(&mut self, ahead: &str) {
+        let config = self.path("service/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        self.keep_address(&config, &text);
+        let usual = serving(self.folder.path());
+        let mut faked = Command::new("faketime");
+        faked
+            .args(["-f", ahead])
+            .arg(usual.get_program())
+            .args(usual.get_args())
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        self.child = serve(faked).child;
     }
 
     /// Starts it anew: how often a host may log in to itself in an hour is counted in memory.
@@ -124,6 +151,7 @@ pub(crate) async fn join_token(operator: &Client, path: &Path) {
     let body = wire::host::JoinFor {
         names: vec!["web-*".to_owned()],
         tags: vec!["role=web".to_owned()],
+        may_tag: vec!["env".to_owned(), "zone".to_owned()],
         uses: Some(1000),
         ..wire::host::JoinFor::default()
     };
@@ -138,15 +166,24 @@ impl Drop for Service {
     }
 }
 
-fn serve(folder: &Path) -> (Child, String, String) {
-    let mut child = Command::new(HALLPASS)
-        .args(["serve", "--config"])
-        .arg(folder.join("service/config.toml"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// A service that has begun to serve.
+struct Started {
+    child: Child,
+    url: String,
+    pin: String,
+    /// Where it listens.
+    address: String,
+}
+
+/// The command that serves what is in a folder.
+fn serving(folder: &Path) -> Command {
+    let mut command = Command::new(HALLPASS);
+    command.args(["serve", "--config"]).arg(folder.join("service/config.toml"));
+    command
+}
+
+fn serve(mut command: Command) -> Started {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     // The line with the pin is the last before it serves; the port is bound before that.
@@ -156,7 +193,7 @@ fn serve(folder: &Path) -> (Child, String, String) {
     std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(drop));
     let words: Vec<&str> = said.split_whitespace().collect();
     let after = |flag: &str| words[words.iter().position(|word| *word == flag).unwrap() + 1].to_owned();
-    (child, after("--server"), after("--pin"))
+    Started { child, url: after("--server"), pin: after("--pin"), address: after("on") }
 }
 
 fn as_person(folder: &Path, person: &str, words: &[&str]) -> Output {

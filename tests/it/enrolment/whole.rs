@@ -10,7 +10,7 @@ use super::service::Service;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// alice asks for a while on a host; the request, and her key with its certificate beside it.
-fn access(service: &Service, host: &str, lifetime: &str) -> (String, PathBuf) {
+pub(super) fn access(service: &Service, host: &str, lifetime: &str) -> (String, PathBuf) {
     let words = ["request", host, "--as", "deploy", "--for", lifetime, "--reason", "trying the host", "--json"];
     let document: serde_json::Value = serde_json::from_str(&service.run("alice", &words)).unwrap();
     let text = document.to_string();

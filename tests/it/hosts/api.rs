@@ -248,7 +248,13 @@ async fn a_check_certificate_opens_one_account_of_its_own_host_for_a_moment_and_
 #[tokio::test]
 async fn operators_tag_hosts_and_what_they_may_not_contradict_is_refused() {
     let site = site().await;
-    let token = join(&site, &["*"], 3).await.token;
+    let wish = wire::JoinFor {
+        names: vec!["*".into()],
+        may_tag: vec!["role".into(), "zone".into()],
+        uses: Some(3),
+        ..wire::JoinFor::default()
+    };
+    let token = join_for(&site, wish).await.token;
     let (omar, ada) = (site.logged_in("omar").await, site.logged_in("ada").await);
     // web-1 is in the policy's file with role=web: its tags are joined, unless they contradict.
     let mut machine = Machine::new("web-1", &[60]);

@@ -28,6 +28,7 @@ async fn a_join_token_gives_only_the_names_and_tags_that_it_was_made_for() {
     let wish = wire::JoinFor {
         names: vec!["app-*".into()],
         tags: vec!["role=web".into()],
+        may_tag: vec!["zone".into()],
         uses: Some(10),
         ..wire::JoinFor::default()
     };
@@ -44,6 +45,7 @@ async fn a_join_token_gives_only_the_names_and_tags_that_it_was_made_for() {
         (machine("app-1", &["app-1"], &[]), "invalid"),
         (machine("app-1", &[], &["role=db"]), "invalid"),
         (machine("app-1", &[], &["zone=a", "zone=b"]), "invalid"),
+        (machine("app-1", &[], &["env=prod"]), "join_refused"),
     ] {
         assert_eq!(problem(machine.enrol(&site, &token).await).code, code, "{}", machine.name);
     }
@@ -242,6 +244,12 @@ async fn what_operators_wish_for_has_limits() {
         wire::JoinFor { names: vec!["*".into()], uses: Some(10_001), ..wire::JoinFor::default() },
         wire::JoinFor { names: vec!["*".into()], lifetime: Some("31d".into()), ..wire::JoinFor::default() },
         wire::JoinFor { names: vec!["*".into()], tags: vec!["a=b".into(), "a=c".into()], ..wire::JoinFor::default() },
+        wire::JoinFor {
+            names: vec!["*".into()],
+            tags: vec!["a=b".into()],
+            may_tag: vec!["a".into()],
+            ..wire::JoinFor::default()
+        },
     ] {
         assert_eq!(problem(omar.post::<_, wire::NewJoin>("/v1/hosts/joins", &wish).await).code, "invalid", "{wish:?}");
     }

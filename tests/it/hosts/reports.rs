@@ -48,6 +48,8 @@ fn check_in(keys: &[String], proven: &[String]) -> wire::CheckIn {
         guard: true,
         risky: vec!["permit-user-environment".into()],
         sessions: Vec::new(),
+        run: None,
+        shows: Vec::new(),
     }
 }
 
@@ -234,4 +236,38 @@ async fn a_hosts_login_to_itself_and_bad_reports_leave_no_entry() {
     let body = wire::SessionEvents { events: vec![good; 257] };
     assert_eq!(problem(host.post::<_, wire::Taken>("/v1/hosts/sessions", &body).await).code, "invalid");
     assert_eq!(kinds(&site, from).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn two_machines_with_one_host_key_are_noticed_and_written_down_once() {
+    let site = site().await;
+    let host = web(&site, "app-1", 60).await;
+    let keys = bundle_keys(&host).await;
+    let run = |text: &str| Some(data_encoding::HEXLOWER.encode(&Sha256::digest(text)));
+    let told = async |text: &str| {
+        let check_in = wire::CheckIn { run: run(text), ..check_in(&keys, &[]) };
+        host.post::<_, wire::Nothing>("/v1/hosts/check-in", &check_in).await.unwrap();
+        site.world.pass(60);
+    };
+    let doubled = async || {
+        let ada = site.logged_in("ada").await;
+        ada.get::<wire::HostDetail>("/v1/hosts/app-1").await.unwrap().seen.unwrap().doubled
+    };
+    told("original").await;
+    let from = size(&site).await;
+    for text in ["started again", "started again", "and again"] {
+        told(text).await;
+    }
+    assert_eq!((doubled().await, kinds(&site, from).await.len()), (None, 0));
+    for text in ["copy", "and again", "copy", "and again"] {
+        told(text).await;
+    }
+    assert!(doubled().await.is_some());
+    assert_eq!(kinds(&site, from).await, ["host_doubled"]);
+    let bad = wire::CheckIn { run: Some("4711".into()), ..check_in(&keys, &[]) };
+    let refused = host.post::<_, wire::Nothing>("/v1/hosts/check-in", &bad).await;
+    assert_eq!(problem(refused).code, "invalid");
+    // A day without the copy.
+    site.world.pass(24 * 3600 + 1);
+    assert_eq!(doubled().await, None);
 }

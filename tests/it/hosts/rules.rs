@@ -10,7 +10,7 @@ use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::TokenHash;
 use hallpass::inventory::Inventory;
 use hallpass::inventory::enrol::{EnrolRefusal, Surroundings, Wish, enrol};
-use hallpass::name::{Digest, HostName, JoinId, NamePattern, Tag};
+use hallpass::name::{Digest, HostName, JoinId, NamePattern, Tag, TagKey};
 use hallpass::policy::Policy;
 use hallpass::ssh::host::{HOST_NAMESPACE, HostPurpose, statement};
 use hallpass::ssh::sig::SshSignature;
@@ -66,6 +66,7 @@ impl Told {
             expires,
             names: names.iter().map(|name| NamePattern::parse(name).unwrap()).collect(),
             tags: tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect(),
+            may_tag: Some(BTreeSet::from([TagKey::parse("role").unwrap()])),
         };
         self.tell(0, event);
     }
@@ -111,6 +112,28 @@ fn the_identity_is_the_ed25519_key_and_stays_what_it_was() {
     assert_eq!(told.inventory.join(&JoinId::from_random([1; 5])).unwrap().used, 1);
     let other = told.enrol(&house.policy, (1, "app-1", &[61, 62]), (&[], &[]), 3);
     assert!(matches!(other, Err(EnrolRefusal::Known { event: Some(_), .. })));
+}
+
+#[test]
+fn a_host_sets_the_tags_that_its_token_says_and_keeps_those_that_it_has() {
+    let house = House::new();
+    let mut told = Told::default();
+    told.join(1, &["app-*"], 5, &["zone=eu"], at(NEVER));
+    let mut enrol = |tags: &[&str], second| told.enrol(&house.policy, (1, "app-1", &[60]), (&[], tags), second);
+    let refused = enrol(&["env=prod"], 1);
+    let Err(EnrolRefusal::TagNotGiven { key, given, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!((key.as_str(), given.as_str()), ("env", "role"));
+    enrol(&["role=web", "zone=eu"], 2).unwrap();
+    let refused = enrol(&["role=web", "env=prod"], 3);
+    assert!(matches!(refused, Err(EnrolRefusal::TagNotGiven { .. })), "{refused:?}");
+    // An operator's tags are in the host's file; it comes again with them.
+    let tags = ["env=prod", "role=web", "zone=eu"].map(|tag| Tag::parse(tag).unwrap());
+    let by = person("olga@example.com");
+    told.tell(4, HostEvent::HostTagged { host: host("app-1"), by, tags: BTreeSet::from(tags) });
+    let mut enrol = |tags: &[&str], second| told.enrol(&house.policy, (1, "app-1", &[60]), (&[], tags), second);
+    enrol(&["env=prod", "role=db"], 5).unwrap();
+    let refused = enrol(&["env=test"], 6);
+    assert!(matches!(refused, Err(EnrolRefusal::TagNotGiven { .. })), "{refused:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use hallpass::access::State;
 use hallpass::audit::entry::Entry;
 use hallpass::audit::event::Event;
 use hallpass::audit::tree::{Frontier, Node, inclusion_nodes, inclusion_proof, verify_inclusion};
+use hallpass::identity::browser::BrowserSession;
 use hallpass::identity::challenge::Redemption;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::name::PolicyVersion;
@@ -60,6 +61,7 @@ contract! {
     due_requests_come_earliest_first
     what_is_open_is_counted_and_found_by_its_key
     sessions_end_one_by_one_and_all_together
+    a_browsers_session_goes_with_the_one_that_let_it_in
     sweeping_takes_only_what_is_over
     policy_versions_follow_each_other
     a_store_that_can_write_is_ready
@@ -414,6 +416,52 @@ async fn sessions_end_one_by_one_and_all_together(database: &dyn Database) {
     let twice = end(Save::NewSession(session(3, "alice@example.com", at(900))));
     assert!(matches!(desk.store.commit(twice).await, Err(StoreError::Conflict)));
     assert_eq!(live().await, vec![3]);
+}
+
+async fn a_browsers_session_goes_with_the_one_that_let_it_in(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let parents = |n, who| Save::NewSession(session(n, who, at(500)));
+    let saves = vec![parents(1, "alice@example.com"), parents(2, "alice@example.com"), parents(3, "bob@example.com")];
+    desk.store.commit(change(at(0), saves, vec![event()])).await.unwrap();
+    let of = |n: u8, parent: u8| BrowserSession {
+        token: TokenHash([n; 32]),
+        parent: TokenHash([parent; 32]),
+        opened: at(0),
+        expires: at(400),
+        seal: [n; 32],
+    };
+    let change = |save| change(at(1), vec![save], vec![event()]);
+    for (n, parent) in [(11, 1), (12, 1), (21, 2), (31, 3)] {
+        desk.store.commit(change(Save::NewBrowserSession(of(n, parent)))).await.unwrap();
+    }
+    for refused in [of(41, 4), of(11, 2)] {
+        let refused = desk.store.commit(change(Save::NewBrowserSession(refused))).await;
+        assert!(matches!(refused, Err(StoreError::Conflict)), "no parent, or there already");
+    }
+    let live = async || {
+        let mut live = Vec::new();
+        for n in [11, 12, 21, 31, 41] {
+            if let Some((found, parent)) = desk.store.browser_session(TokenHash([n; 32])).await.unwrap() {
+                assert_eq!((&found, found.parent), (&of(n, n / 10), parent.token));
+                assert!(desk.store.session(TokenHash([n; 32])).await.unwrap().is_none(), "another kind of session");
+                live.push(n);
+            }
+        }
+        live
+    };
+    assert_eq!(live().await, [11, 12, 21, 31]);
+    desk.store.commit(change(Save::EndBrowserSession(TokenHash([12; 32])))).await.unwrap();
+    desk.store.commit(change(Save::EndBrowserSession(TokenHash([12; 32])))).await.unwrap();
+    assert_eq!(live().await, [11, 21, 31]);
+    desk.store.commit(change(Save::EndSession(TokenHash([1; 32])))).await.unwrap();
+    assert_eq!(live().await, [21, 31]);
+    desk.store.commit(change(Save::EndSessionsOf(person("alice@example.com")))).await.unwrap();
+    assert_eq!(live().await, [31]);
+    desk.store.sweep(at(399)).await.unwrap();
+    assert_eq!(live().await, [31]);
+    desk.store.sweep(at(400)).await.unwrap();
+    assert_eq!(live().await, Vec::<u8>::new());
+    assert!(desk.store.session(TokenHash([3; 32])).await.unwrap().is_some());
 }
 
 async fn sweeping_takes_only_what_is_over(database: &dyn Database) {

@@ -9,6 +9,7 @@ use hallpass::identity::host::HostSession;
 use hallpass::identity::session::TokenHash;
 use hallpass::inventory::Inventory;
 use hallpass::inventory::check_in::{CheckIn, Seen};
+use hallpass::inventory::double::Runs;
 use hallpass::inventory::permit::{HostPermit, certify_host};
 use hallpass::name::{Digest, HostName, JoinId, ReportId, Serial};
 use hallpass::ssh::cert::Certificate;
@@ -27,6 +28,7 @@ fn created(n: u8) -> Event {
         expires: at(100),
         names: BTreeSet::new(),
         tags: BTreeSet::new(),
+        may_tag: Some(BTreeSet::new()),
     };
     event.into()
 }
@@ -122,9 +124,15 @@ fn seen(seconds: u64) -> Seen {
         file_sha256: Digest::new([7; 32]),
         keys: BTreeSet::from([key(1).fingerprint()]),
         proven: BTreeSet::new(),
+        shows: BTreeSet::from([key(2).fingerprint()]),
         clock_ms: -3,
         risky: BTreeSet::from(["x".to_owned()]),
         sessions: 2,
+        runs: Runs {
+            now: Some(Digest::new([9; 32])),
+            before: vec![(Digest::new([8; 32]), at(3))],
+            doubled: Some(at(4)),
+        },
     };
     Seen { at: at(seconds), check_in }
 }

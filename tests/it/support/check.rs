@@ -162,6 +162,7 @@ impl Replay {
             | Event::CaKeysChanged { .. }
             | Event::CaStepProposed { .. }
             | Event::LoggedIn { .. }
+            | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
             | Event::Host(_) => {}
             Event::Refused { policy, .. } => decided_by(policy),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hallpass::audit::entry::Entry;
 use hallpass::audit::tree::{Hash, Node};
+use hallpass::identity::browser::BrowserSession;
 use hallpass::identity::host::HostSession;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::inventory::check_in::Seen;
@@ -55,6 +56,7 @@ impl Store for Doubtful {
         open_of(asker: PersonName, key: PublicKey) -> OpenRequests;
         live_certificates(now: Timestamp) -> Vec<LiveCertificate>;
         session(token: TokenHash) -> Option<Session>;
+        browser_session(token: TokenHash) -> Option<(BrowserSession, Session)>;
         sweep(now: Timestamp) -> ();
         policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;
         policy_entry(version: PolicyVersion) -> Option<Entry>;

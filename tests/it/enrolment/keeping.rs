@@ -1,0 +1,108 @@
+//! What the daemon keeps up when time passes, and when no events come.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hallpass::ssh::cert::Certificate;
+
+use super::host::{Daemon, Host, Session, until};
+use super::proxy;
+use super::service::Service;
+use super::whole::access;
+
+/// How long anything may take that is not what a test is about.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The host certificate that lies on a host, as sshd reads it.
+fn certificate(host: &Host) -> Certificate {
+    let folder = std::fs::read_dir(host.path("etc/ssh/hallpass")).unwrap().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| path.to_string_lossy().ends_with("ed25519_key-cert.pub");
+    let path = folder.into_iter().find(is_one).unwrap();
+    Certificate::parse_openssh(std::fs::read_to_string(path).unwrap().trim()).unwrap()
+}
+
+/// A daemon at another time.
+fn daemon_later(host: &Host, ahead: &str) -> Daemon {
+    let log = std::fs::File::create(host.path("daemon.log")).unwrap();
+    let mut command = host.command("faketime", &["-f", ahead, "/usr/local/bin/hallpass", "host", "run"]);
+    // What it waits for comes by the clock that nobody sets.
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").stdin(std::process::Stdio::null());
+    Daemon(command.stdout(std::process::Stdio::null()).stderr(log).spawn().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_certificate_is_renewed_when_half_of_its_life_is_over_and_not_before() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let mut service = Service::start();
+    let host = Host::start("");
+    let token = service.join_token().await;
+    let words = service.enrol("web-1", &token);
+    host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let first = certificate(&host);
+    let lifetime = first.tbs().fields().window.seconds();
+    let checked_in = |host: &Host| host.ok(&["host", "status", "--json"]).contains("\"checked_in\":\"");
+    // An hour before the half, and an hour after it.
+    for (ahead, is_due) in [(lifetime / 2 - 3_600, false), (lifetime / 2 + 3_600, true)] {
+        service.kill();
+        let ahead = format!("+{ahead}s");
+        service.start_later(&ahead);
+        let daemon = daemon_later(&host, &ahead);
+        until("the daemon has checked in", PATIENCE, || checked_in(&host));
+        if is_due {
+            until("the certificate is another one", PATIENCE, || certificate(&host) != first);
+            until("sshd reads it", PATIENCE, || host.daemon_log().contains("new host certificates are in place"));
+        }
+        assert_eq!(certificate(&host) != first, is_due, "{}", host.daemon_log());
+        daemon.stop();
+    }
+    let (first, second) = (first.tbs(), certificate(&host));
+    let second = second.tbs();
+    assert_eq!((second.subject(), second.purpose()), (first.subject(), first.purpose()));
+    assert_eq!(second.fields().principals, first.fields().principals, "names never widen");
+    assert_eq!(second.fields().window.seconds(), lifetime);
+    assert!(second.fields().window.start() > first.fields().window.start());
+    // What sshd shows is what lies there: ssh-keyscan has it from sshd itself.
+    let port = host.port.to_string();
+    let mut scan = std::process::Command::new("ssh-keyscan");
+    let shown = scan.args(["-c", "-t", "ed25519", "-p", &port, "127.0.0.1"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let line = shown.lines().find_map(|line| line.split_once(' ')).map(|(_, line)| line.to_owned()).unwrap();
+    assert_eq!(Certificate::parse_openssh(&line).unwrap(), certificate(&host));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_event_gets_through_the_daemon_asks_every_few_seconds() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let mut streams = None;
+    let service = Service::start_as(&url, "127.0.0.1", |folder, address| {
+        streams = Some(proxy::start(listener, folder, address));
+    });
+    let streams = streams.unwrap();
+    let host = Host::start("");
+    let token = service.join_token().await;
+    let words = service.enrol("web-1", &token);
+    host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let _daemon = host.daemon();
+    until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
+    // First the proxy refuses streams; then it takes them, and passes nothing on.
+    for swallows in [false, true] {
+        streams.swallows.store(swallows, Ordering::SeqCst);
+        let before = streams.count.load(Ordering::SeqCst);
+        until("a stream is tried", PATIENCE, || streams.count.load(Ordering::SeqCst) > before);
+        let (request, key) = access(&service, "web-1", "10m");
+        let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
+        service.run("alice", &["end", &request]);
+        until("the early end reaches the open session", PATIENCE, || {
+            !host.ok(&["host", "sessions", "--json"]).contains(&request)
+        });
+        assert_eq!(session.0.wait().unwrap().code(), Some(255));
+        assert!(!host.opens(&key));
+    }
+}
