@@ -127,7 +127,7 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: rotation of the host CA key by command, several CAs at once, OIDC and workloads,
+//! The design names more than there is: several CAs at once, OIDC and workloads,
 //! notifications and break-glass are not built. Of the web pages there are those that approvers need: no new request, extension, policy,
 //! reports or rotation on a page, no passkeys, and a sign-in by the command line alone; an approval that must be signed is a command. The host side is two modules: [`host`] decides about
 //! logins and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled

@@ -94,6 +94,11 @@ impl Stage {
 
     /// The same, with variables in the environment.
     pub(super) fn start_with(&mut self, env: &[(&str, &str)]) {
+        self.start_as(&[], env);
+    }
+
+    /// The same, with further arguments.
+    pub(super) fn start_as(&mut self, arguments: &[&str], env: &[(&str, &str)]) {
         if let Some(before) = &self.service {
             let address = before.url.trim_start_matches("https://").to_owned();
             let config = std::fs::read_to_string(self.path("service/config.toml")).unwrap();
@@ -101,6 +106,7 @@ impl Stage {
         }
         let mut child = Command::new(HALLPASS)
             .args(["serve", "--config", &self.shown("service/config.toml"), "--ready-file", &self.shown("ready")])
+            .args(arguments)
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
