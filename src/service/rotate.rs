@@ -196,7 +196,7 @@ impl Service {
             unproven: planned.unproven.clone(),
             keys,
         };
-        let committed = self.commit(Change { at: now, saves: Vec::new(), events: vec![event] }).await;
+        let committed = self.commit_decision(Change { at: now, saves: Vec::new(), events: vec![event] }).await;
         let committed = committed.inspect_err(|why| {
             // A commit that failed may be on the disk all the same.
             if !matches!(why, StoreError::Replayed | StoreError::Clock(_) | StoreError::Busy) {

@@ -16,7 +16,7 @@ use super::head::Head;
 use super::inventory::Hosts;
 use super::keys::{Keys, Known, Tally};
 use super::policy::{Checked, check_text};
-use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
+use super::{ASK_LOCKS, ATTEMPTS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
@@ -24,8 +24,10 @@ use crate::identity::browser::BrowserKeys;
 use crate::identity::{Actor, Part};
 use crate::name::PolicyVersion;
 use crate::policy::Policy;
+use crate::signer::Signer;
 use crate::ssh::{Fingerprint, PublicKey};
-use crate::store::{Change, Save, Store, StoredPolicy};
+use crate::store::{Basis, Change, Save, Store, StoreError, StoredPolicy};
+use crate::time::{Clock, Timestamp};
 
 impl Service {
     /// Starts: loads the policy in force (or applies `first` as version 1), writes `LogStarted` (entry 0) on an empty
@@ -46,32 +48,19 @@ impl Service {
         service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
-        let is_new = check_log(store.as_ref(), &verifier).await?;
         let head = Head::open(kept_head, store.as_ref(), &log_key).await?;
-        let (version, policy, applied) = load_policy(store.as_ref(), first, &service_keys).await?;
+        let begun = Begun {
+            store: store.as_ref(),
+            verifier: &verifier,
+            service_keys: &service_keys,
+            users: (signer.as_ref(), &next),
+            host: host_signer.as_deref(),
+            trusted: &trusted,
+            service: format!("{} {}", data_encoding::HEXLOWER.encode(&service_id), settings.public_url),
+        };
+        let (version, policy) = begun.until_written(first, clock.as_ref()).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
         let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
-
-        let now = clock.now();
-        let mut change = Change { at: now, saves: Vec::new(), events: Vec::new() };
-        if is_new {
-            let service = format!("{} {}", data_encoding::HEXLOWER.encode(&service_id), settings.public_url);
-            change.events.push(Event::LogStarted { service, log_key: verifier.to_text() });
-        }
-        if let Some(event) = applied {
-            change.saves.push(Save::NewPolicy(StoredPolicy {
-                version,
-                text: policy.text().to_owned(),
-                by: STARTER.to_string(),
-                at: now,
-            }));
-            change.events.push(event);
-        }
-        let known = Known::read(store.as_ref()).await?;
-        let keys = known.with((signer.as_ref(), &next), host_signer.as_deref(), &trusted, now)?;
-        let ca = known.active(keys.as_ref()).unwrap_or_else(|| signer.public_key().fingerprint());
-        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
-        store.commit(change).await?;
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
         let signers = std::iter::once(signer).chain(next).collect();
 
@@ -102,9 +91,65 @@ impl Service {
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
+            followed: super::follow::Followed::default(),
         });
         service.keep_head(1).await?;
         Ok(service)
+    }
+}
+
+/// What the first entries of a start are made of.
+struct Begun<'p> {
+    store: &'p dyn Store,
+    verifier: &'p LogVerifier,
+    service_keys: &'p BTreeSet<Fingerprint>,
+    /// The user CA key that is configured first, and the further ones.
+    users: (&'p dyn Signer, &'p [Arc<dyn Signer>]),
+    host: Option<&'p dyn Signer>,
+    trusted: &'p [PublicKey],
+    /// How the log names the service, if it begins now.
+    service: String,
+}
+
+impl Begun<'_> {
+    /// Writes the start; again when another node was faster.
+    async fn until_written(
+        &self,
+        first: Option<FirstPolicy>,
+        clock: &dyn Clock,
+    ) -> Outcome<(PolicyVersion, Arc<Policy>)> {
+        for _ in 0..ATTEMPTS {
+            if let Some(in_force) = self.write(first.clone(), clock.now()).await? {
+                return Ok(in_force);
+            }
+        }
+        Err(Failure::contended())
+    }
+
+    /// One attempt: everything that can be refused is checked, then one commit holds it all.
+    async fn write(&self, first: Option<FirstPolicy>, now: Timestamp) -> Outcome<Option<(PolicyVersion, Arc<Policy>)>> {
+        let basis = Basis::of(&self.store.head().await?);
+        let is_new = check_log(self.store, self.verifier).await?;
+        let (version, policy, applied) = load_policy(self.store, first, self.service_keys).await?;
+        let mut change = Change { at: now, saves: vec![Save::OnBasis(basis)], events: Vec::new() };
+        if is_new {
+            let (service, log_key) = (self.service.clone(), self.verifier.to_text());
+            change.events.push(Event::LogStarted { service, log_key });
+        }
+        if let Some(event) = applied {
+            let (text, by) = (policy.text().to_owned(), STARTER.to_string());
+            change.saves.push(Save::NewPolicy(StoredPolicy { version, text, by, at: now }));
+            change.events.push(event);
+        }
+        let known = Known::read(self.store).await?;
+        let keys = known.with(self.users, self.host, self.trusted, now)?;
+        let ca = known.active(keys.as_ref()).unwrap_or_else(|| self.users.0.public_key().fingerprint());
+        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
+        match self.store.commit(change).await {
+            Ok(_) => Ok(Some((version, policy))),
+            Err(StoreError::Overtaken | StoreError::Conflict) => Ok(None),
+            Err(why) => Err(why.into()),
+        }
     }
 }
 

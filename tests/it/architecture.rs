@@ -31,7 +31,12 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("inventory", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
     // 3 adapters
     ("signer", 3, &["ssh", "durable", "secret"]),
-    ("store", 3, &["time", "name", "durable", "ssh", "identity", "audit", "policy", "access", "inventory", "fail"]),
+    // `secret` reads the password of a PostgreSQL role.
+    (
+        "store",
+        3,
+        &["time", "name", "durable", "secret", "ssh", "identity", "audit", "policy", "access", "inventory", "fail"],
+    ),
     // 4 service
     (
         "service",
@@ -109,7 +114,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// commands contain nothing of it.
 const CLI: &[(&str, &[&str])] = &[
     ("service", &["cli/serve.rs"]),
-    ("store", &["cli/serve.rs"]),
+    ("store", &["cli/serve.rs", "cli/store.rs"]),
     ("http", &["cli/serve.rs", "cli/process.rs"]),
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/"]),
     ("config", &["cli/serve.rs", "cli/init.rs"]),
@@ -163,6 +168,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde", &["wire/", "client/", "enrolment/link.rs", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
     // storage
     ("rusqlite", &["store/"]),
+    ("tokio_postgres", &["store/postgres/"]),
+    ("deadpool_postgres", &["store/postgres/"]),
+    // the database's TLS is the same as everybody's
+    ("tokio_postgres_rustls", &["store/postgres/settings.rs"]),
     // async, HTTP, TLS
     ("tokio", &["store/", "service/", "http/", "client/", "enrolment/", "cli/"]),
     ("axum", &["http/"]),
@@ -172,7 +181,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tower_http", &["http/"]),
     ("hyper", &["http/"]),
     ("hyper_util", &["http/"]),
-    ("rustls", &["http/", "client/"]),
+    ("rustls", &["http/", "client/", "store/postgres/settings.rs"]),
     ("tokio_rustls", &["http/"]),
     ("rcgen", &["http/tls.rs"]),
     ("utoipa", &["http/", "wire/"]),
@@ -180,7 +189,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("governor", &["http/"]),
     ("prometheus_client", &["http/"]),
     ("reqwest", &["client/"]),
-    ("rustls_platform_verifier", &["client/"]),
+    ("rustls_platform_verifier", &["client/", "store/postgres/settings.rs"]),
     // the process and its system
     ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "enrolment/", "cli/"]),
     ("tracing", &["signer/", "store/", "service/", "http/", "cli/serve.rs", "cli/process.rs"]),

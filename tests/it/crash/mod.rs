@@ -10,6 +10,8 @@
 
 #[cfg(feature = "failpoints")]
 mod ledger;
+#[cfg(feature = "failpoints")]
+mod nodes;
 mod points;
 #[cfg(feature = "failpoints")]
 mod server;
