@@ -94,7 +94,7 @@ fn an_approver_with_a_phone_lets_somebody_in() {
     let shown = stage.as_person("alice", &["show", &id, "--json"]).json();
     assert_eq!((shown["state"].as_str(), shown["for"].as_str()), (Some("issued"), Some("15m")));
     // The page learns of the certificate by itself.
-    browser.sees("was signed");
+    browser.sees("is about to be signed");
     usable(&browser, "approved");
 
     // What is new in the inbox is announced, and moves nothing before it is asked for.
