@@ -25,7 +25,6 @@ mod desk;
 #[path = "../tests/it/support/postgres.rs"]
 mod server;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hallpass::client::Client;
@@ -71,10 +70,9 @@ async fn issue(hands: Vec<Hand>, length: Duration) -> (Vec<Hand>, f64) {
 
 /// Single-row commits per second.
 fn pgbench(cluster: &Cluster, database: &str, script: &std::path::Path, connections: usize, seconds: u64) -> f64 {
-    let mut command = Command::new("pgbench");
-    command.args(["-n", "-M", "prepared", "-j", "2", "-U", "hallpass"]);
-    command.arg("-h").arg(cluster.folder()).args(["-p", &cluster.port().to_string(), "-c", &connections.to_string()]);
-    let output = command.args(["-T", &seconds.to_string(), "-f"]).arg(script).arg(database).output().unwrap();
+    let mut command = cluster.program("pgbench");
+    command.args(["-n", "-M", "prepared", "-j", "2", "-c", &connections.to_string(), "-T", &seconds.to_string(), "-f"]);
+    let output = command.arg(script).arg(database).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     tps.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))

@@ -130,7 +130,8 @@
 //! The design names more than there is: rotation of the host CA key by command, several CAs at once, OIDC and workloads,
 //! notifications and break-glass are not built. Of the web pages there are those that approvers need: no new request, extension, policy,
 //! reports or rotation on a page, no passkeys, and a sign-in by the command line alone; an approval that must be signed is a
-//! command. The host side is two modules: [`host`] decides about logins and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled
+//! command. The host side is two modules: [`host`] decides about logins and ends sessions, offline; [`enrolment`] is all that talks to
+//! the service, and is never waited for. A host that is not enrolled
 //! may have its guard set up by hand; an extension does not reach a session that is open there. Of a session whose watcher root has killed
 //! *and* whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id
 //! alone, not by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.

@@ -48,6 +48,7 @@ impl Service {
         service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
+        check_log(store.as_ref(), &verifier).await?;
         let head = Head::open(kept_head, store.as_ref(), &log_key).await?;
         let begun = Begun {
             store: store.as_ref(),

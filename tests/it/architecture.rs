@@ -549,6 +549,11 @@ fn migrations_are_numbered_without_a_gap_and_all_of_them_run() {
             assert!(name.starts_with(&format!("{number:04}_")), "{database}: {name} is not number {number}");
         }
     }
-    let lists: BTreeSet<&Vec<String>> = of_database.values().collect();
-    assert_eq!(lists.len(), 1, "a migration is there for one database only: {of_database:?}");
+    // PostgreSQL's first makes what SQLite's first seven make; what comes later comes to both, under one name.
+    let later = |database: &str, first: usize| {
+        let names = of_database[database].iter().skip(first);
+        names.map(|name| name.split_once('_').unwrap().1.to_owned()).collect::<Vec<String>>()
+    };
+    let (file, server) = (later("sqlite", 7), later("postgres", 1));
+    assert_eq!(file, server, "a migration is there for one database only");
 }

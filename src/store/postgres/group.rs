@@ -117,8 +117,9 @@ impl State {
             return Ok(());
         }
         self.number = self.number.saturating_add(1);
-        Box::pin(flush::write(&line, &known, &sheet, &HeadRow::of(&head, &self.key)?)).await?;
-        self.sign(&line).await?;
+        let row = HeadRow::of(&head, &self.key)?;
+        let written = async { tokio::try_join!(biased; flush::write(&line, &known, &sheet, &row), self.sign(&line)) };
+        Box::pin(written).await?;
         fail::point("store.commit.before");
         match line.run(COMMITTING, "COMMIT").await {
             Ok(()) => self.line = Some(line),
@@ -163,8 +164,12 @@ impl State {
     }
 
     async fn lock_and_read(&self, line: &Line, wanted: &Wanted, is_new: bool) -> Result<(Head, Known), StoreError> {
-        line.run(COMMITTING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        let head = log::lock_head(line, &self.key).await?;
+        let ((), head) = tokio::try_join!(
+            biased;
+            line.run(COMMITTING, "BEGIN ISOLATION LEVEL READ COMMITTED"),
+            log::lock_head(line, &self.key),
+        )?;
+        // Only now: what these statements see is as of their own beginning.
         let (known, row) = tokio::try_join!(
             known::read(line, wanted),
             line.one(COMMITTING, "SELECT version, serves FROM schema_version", &[]),

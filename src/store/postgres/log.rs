@@ -111,8 +111,9 @@ pub(super) async fn entries_of(
     request: RequestId,
 ) -> Result<Vec<Entry>, StoreError> {
     let sql = "SELECT number, bytes FROM log_entry WHERE request = $1 ORDER BY number";
-    let rows = all(&rows(client, READING, sql, &[&request.digits()]).await?)?;
-    proven(client, &head(client, key).await?, &rows).await
+    let digits = request.digits();
+    let (rows, head) = tokio::try_join!(async { rows(client, READING, sql, &[&digits]).await }, head(client, key))?;
+    proven(client, &head, &all(&rows)?).await
 }
 
 /// The entry with which this policy version was applied. Few entries are of this kind, and they have their own index.

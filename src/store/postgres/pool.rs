@@ -1,7 +1,9 @@
 //! Connections for reading, and reads as of one moment.
 
+use std::time::Duration;
+
 use deadpool_postgres::{GenericClient, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::{IsolationLevel, Row};
+use tokio_postgres::Row;
 
 use super::line::{Value, failed};
 use super::settings::{Connector, Settings};
@@ -42,8 +44,7 @@ impl Reads {
         let answer = tokio::time::timeout(self.connector.patience, work(&mut client)).await;
         answer.unwrap_or_else(|_elapsed| {
             drop(Object::take(client));
-            let patience = self.connector.patience.as_secs();
-            Err(StoreError::Failed { doing, why: format!("the database has not answered for {patience} s") })
+            Err(silent(doing, self.connector.patience))
         })
     }
 
@@ -56,22 +57,56 @@ impl Reads {
         Box::pin(self.with(doing, move |client| work(client)))
     }
 
-    /// Reads as of one moment.
+    /// Reads as of one moment. The transaction's begin and end cost no waiting: they are sent along with the first question, and after the
+    /// last answer.
     pub(super) fn snapshot<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl for<'c> FnOnce(&'c deadpool_postgres::Transaction<'c>) -> Pending<'c, T> + Send + 'static,
+        work: impl for<'c> FnOnce(&'c Object) -> Pending<'c, T> + Send + 'static,
     ) -> Pending<'_, T> {
-        Box::pin(self.with(doing, move |client| {
-            Box::pin(async move {
-                let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
-                let moment = builder.read_only(true).start().await.map_err(failed(doing))?;
-                let found = work(&moment).await?;
-                moment.commit().await.map_err(failed(doing))?;
-                Ok(found)
-            })
-        }))
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        Box::pin(async move {
+            let client = self.pool.get().await.map_err(|error| StoreError::Failed { doing, why: error.to_string() })?;
+            let mut held = Held(Some(client));
+            let Some(client) = held.0.as_ref() else { return Err(gone(doing)) };
+            let begun = async { client.batch_execute(BEGIN).await.map_err(failed(doing)) };
+            // In this order: what is sent first is done first.
+            let both = async { tokio::try_join!(biased; begun, work(client)) };
+            let patience = self.connector.patience;
+            let answer = tokio::time::timeout(patience, both).await;
+            let ((), found) = answer.unwrap_or_else(|_elapsed| Err(silent(doing, patience)))?;
+            let ended = client.batch_execute("COMMIT");
+            // Polled once, it is sent; whoever has the connection next waits for its answer.
+            tokio::select! { biased; ended = ended => ended.map_err(failed(doing))?, () = std::future::ready(()) => {} }
+            held.give_back();
+            Ok(found)
+        })
     }
+}
+
+/// A connection within a transaction: one that is not given back is closed, also when nobody waits any more.
+struct Held(Option<Object>);
+
+impl Held {
+    fn give_back(&mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Object::take(client));
+        }
+    }
+}
+
+fn gone(doing: &'static str) -> StoreError {
+    StoreError::Failed { doing, why: "the connection is gone".to_owned() }
+}
+
+fn silent(doing: &'static str, patience: Duration) -> StoreError {
+    StoreError::Failed { doing, why: format!("the database has not answered for {} s", patience.as_secs()) }
 }
 
 /// The rows that this gives; parsed once for each connection.

@@ -65,8 +65,8 @@ pub(super) async fn logged(
     key: &MacKey,
     id: RequestId,
 ) -> Result<Option<(Stored, Vec<Entry>)>, StoreError> {
-    let Some(stored) = one(client, id).await? else { return Ok(None) };
-    Ok(Some((stored, super::log::entries_of(client, key, id).await?)))
+    let (stored, entries) = tokio::try_join!(one(client, id), super::log::entries_of(client, key, id))?;
+    Ok(stored.map(|stored| (stored, entries)))
 }
 
 /// A condition for each part of a filter, with its value.
@@ -158,12 +158,14 @@ pub(super) async fn open_of(
     key: &PublicKey,
 ) -> Result<OpenRequests, StoreError> {
     // The states are constants, so that the index of open requests can be used.
-    let sql = "SELECT count(*) FROM request WHERE asker = $1 AND state IN ('pending', 'approved', 'issued')";
-    let count = maybe(client, READING, sql, &[&asker.as_str()]).await?;
+    let count = "SELECT count(*) FROM request WHERE asker = $1 AND state IN ('pending', 'approved', 'issued')";
+    let held = select!("WHERE asker = $1 AND key = $2 AND state IN ('pending', 'approved', 'issued')");
+    let (asker, key) = (asker.as_str(), key.to_openssh());
+    let (count, held) = tokio::try_join!(async { maybe(client, READING, count, &[&asker]).await }, async {
+        rows(client, READING, held, &[&asker, &key]).await
+    })?;
     let count = count.as_ref().map_or(Ok(0), |row| get(row, 0))?;
-    let sql = select!("WHERE asker = $1 AND key = $2 AND state IN ('pending', 'approved', 'issued')");
-    let found = rows(client, READING, sql, &[&asker.as_str(), &key.to_openssh()]).await?;
     // A damaged one may be this very ask: no guess.
-    let with_key = found.iter().map(stored).collect::<Result<_, _>>()?;
+    let with_key = held.iter().map(stored).collect::<Result<_, _>>()?;
     Ok(OpenRequests { count: from_sql("a count", count)?, with_key })
 }

@@ -116,11 +116,18 @@ impl Cluster {
         panic!("{}", std::fs::read_to_string(self.folder.join("said")).unwrap_or_default());
     }
 
+    /// A program of the server's, told where the server is and to be the superuser.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.bin.join(name));
+        command.args(["-U", "hallpass", "-p", &self.port.to_string()]).arg("-h").arg(&self.folder);
+        command
+    }
+
     /// Runs SQL as the superuser; gives what it prints.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
-        let mut command = Command::new(self.bin.join("psql"));
-        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "hallpass", "-d", database, "-c", sql]);
-        let output = command.arg("-h").arg(&self.folder).arg("-p").arg(self.port.to_string()).output().unwrap();
+        let mut command = self.program("psql");
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql]);
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
