@@ -2,11 +2,12 @@
 //!
 //! *bare*: sshd with PAM and a principals file. *`pam_exec` true*: PAM runs a program that does nothing; it closes every descriptor there
 //! could be first, which takes longer than most programs. *guarded*: with `hallpass host principals` (run twice by sshd) and
-//! `hallpass host guard`. Logins take turns, one each, and are compared pair by pair. Then sessions that end one by one, each on a host of its own:
-//! when nothing of it was left. Then many sessions whose windows end in the same second: when each client was gone, when everything was, whether
+//! `hallpass host guard`. Logins take turns, one each, and are compared pair by pair. Then each program by itself ([`programs`]). Then sessions that end one by one, each on a host of its own:
+//! when nothing of it was left. Then every way to stay, fifty times each ([`kinds`]). Then many sessions whose windows end in the same second: when each client was gone, when everything was, whether
 //! a session of somebody else was touched, and what a watcher holds in memory.
 //!
-//! Run: `cargo bench --bench guard`; a smoke run in seconds: `cargo bench --bench guard -- --short`.
+//! Run: `cargo bench --bench guard`; a smoke run in seconds: `cargo bench --bench guard -- --short`; one part of it: `-- --only=kinds` (or
+//! `logins`, `programs`, `one`, `together`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,10 +23,14 @@
     reason = "a benchmark prints, and stops at what it did not expect; the tests' site has more than it needs"
 )]
 
+mod kinds;
 #[path = "../tests/it/guard/maker.rs"]
 mod maker;
+mod programs;
 #[path = "../tests/it/guard/site.rs"]
 mod site;
+#[path = "../tests/it/guard/staying.rs"]
+mod staying;
 
 use std::time::{Duration, Instant};
 
@@ -35,9 +40,16 @@ use site::{GuardedHost, More, since, soon};
 const LOGINS: usize = 100;
 const LOGINS_SHORT: usize = 3;
 
+/// Runs of each program by itself.
+const PROGRAMS: usize = 200;
+
 /// Sessions that end one by one.
 const RUNS: u32 = 50;
 const RUNS_SHORT: u32 = 2;
+
+/// Batches, sessions of each kind in each, and the seconds until their end: enough for all of them to begin.
+const KINDS: (u32, u32, u32) = (10, 5, 45);
+const KINDS_SHORT: (u32, u32, u32) = (1, 1, 20);
 
 /// Sessions that end together, and the seconds until then: enough for all of them to begin.
 const SESSIONS: (usize, u32) = (200, 150);
@@ -45,15 +57,30 @@ const SESSIONS_SHORT: (usize, u32) = (5, 12);
 
 fn main() {
     let short = std::env::args().any(|argument| argument == "--short");
+    let only = std::env::args().find_map(|argument| argument.strip_prefix("--only=").map(str::to_owned));
+    let is_wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     if !GuardedHost::can_be_had() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        logins(if short { LOGINS_SHORT } else { LOGINS }).await;
-        one_by_one(if short { RUNS_SHORT } else { RUNS }).await;
+        if is_wanted("logins") {
+            logins(if short { LOGINS_SHORT } else { LOGINS }).await;
+        }
+        if is_wanted("programs") {
+            programs::alone(if short { LOGINS_SHORT } else { PROGRAMS }).await;
+        }
+        if is_wanted("one") {
+            one_by_one(if short { RUNS_SHORT } else { RUNS }).await;
+        }
+        let (batches, each, seconds) = if short { KINDS_SHORT } else { KINDS };
+        if is_wanted("kinds") {
+            kinds::ends(batches, each, seconds).await;
+        }
         let (count, seconds) = if short { SESSIONS_SHORT } else { SESSIONS };
-        endings(count, seconds).await;
+        if is_wanted("together") {
+            endings(count, seconds).await;
+        }
     });
 }
 
@@ -82,7 +109,7 @@ async fn logins(count: usize) {
         times[with].iter().zip(&times[without]).map(|(with, without)| with - without).collect()
     };
     let (mut by_us, mut by_exec) = (added(2, 1), added(1, 0));
-    println!("{:<28} {:>10} {:>10} {:>10}", "ssh web-1 true, ms", "median", "p95", "p99");
+    println!("{:<32} {:>10} {:>10} {:>10}", "ssh web-1 true, ms", "median", "p95", "p99");
     for ((name, _), times) in hosts.iter().zip(&mut times) {
         show(name, times);
     }
@@ -120,7 +147,7 @@ async fn one_by_one(count: u32) {
     for run in runs {
         times.push(run.await.unwrap());
     }
-    println!("\n{:<28} {:>10} {:>10} {:>10}", format!("{count} runs, ms after the end"), "median", "p95", "p99");
+    println!("\n{:<32} {:>10} {:>10} {:>10}", format!("{count} runs, ms after the end"), "median", "p95", "p99");
     show("nothing is left", &mut times);
 }
 
@@ -171,11 +198,11 @@ async fn endings(count: usize, seconds: u32) {
     for one in ended {
         times.push(one.await.unwrap());
     }
-    println!("{:<28} {:>10} {:>10} {:>10}", "after the end, ms", "median", "p95", "p99");
+    println!("{:<32} {:>10} {:>10} {:>10}", "after the end, ms", "median", "p95", "p99");
     show("a client is gone", &mut times);
-    println!("{:<28} {all_gone:>10}", "nothing is left");
-    println!("{:<28} {all_known:>10}", "and all of it is put down");
-    println!("{:<28} {:>10} {:>10} {:>10}", "a watcher holds, KiB", "median", "p95", "p99");
+    println!("{:<32} {all_gone:>10}", "nothing is left");
+    println!("{:<32} {all_known:>10}", "and all of it is put down");
+    println!("{:<32} {:>10} {:>10} {:>10}", "a watcher holds, KiB", "median", "p95", "p99");
     show("of its own", &mut memory);
 }
 
@@ -186,8 +213,8 @@ fn own_kib(folder: &std::path::Path) -> Option<f64> {
     line.strip_suffix(" kB")?.parse().ok()
 }
 
-fn show(name: &str, numbers: &mut [f64]) {
+pub(crate) fn show(name: &str, numbers: &mut [f64]) {
     numbers.sort_by(f64::total_cmp);
     let at = |share: f64| numbers[((numbers.len() - 1) as f64 * share).round() as usize];
-    println!("{name:<28} {:>10.2} {:>10.2} {:>10.2}", at(0.5), at(0.95), at(0.99));
+    println!("{name:<32} {:>10.2} {:>10.2} {:>10.2}", at(0.5), at(0.95), at(0.99));
 }

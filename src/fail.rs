@@ -6,7 +6,7 @@
 
 /// Every fail point there is; a test compares this list with the calls in the source.
 pub const POINTS: &[&str] = &[
-    // store/sqlite/writer.rs: a change is written, but its group is not committed.
+    // store/sqlite/group.rs, store/postgres/group.rs: a change is written, but its group is not committed.
     "store.change.written",
     // The whole group is written, the commit is the next instruction.
     "store.commit.before",

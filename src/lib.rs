@@ -28,10 +28,10 @@
 //! | | [`inventory`] | enrolled hosts as the log tells of them: joining, certificates for them, what they tell of themselves |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
 //! | 3 adapters | [`signer`] | CA key backends: they sign a to-be-signed certificate and nothing else |
-//! | | [`store`] | each change together with its log entries, in one durable transaction; the newest checkpoint in a file apart |
+//! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart |
 //! | 4 service | [`service`] | load, decide, step, save: the only way to change anything |
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
-//! | | [`http`] | the API server: one service call for each handler |
+//! | | [`http`] | the server of API and pages: one service call for each handler |
 //! | | [`client`] | the API client, with a pinned or publicly trusted server |
 //! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
 //! | | [`enrolment`] | a host's side of enrolment: set up beside sshd with a way back, and the daemon that keeps in touch |
@@ -58,7 +58,8 @@
 //! - **P5** Nobody approves their own request, narrowing never widens, approvals are distinct people. `access/decide.rs`,
 //!   [`policy::quorum`]. `lifecycle`, `policy`; [`audit::export`] finds a log that says otherwise.
 //! - **P6** Policy is evaluated when asked, approved and issued, and the version that decided is logged. [`access::Check`] carries the
-//!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy).
+//!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy),
+//!   `store` and `crash` (another node has put something else in force: [`store::Save::OnBasis`]).
 //! - **P7** A CA key signs only what a permit yielded, and of its own purpose: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for
 //!   people in one place ([`access`]) and for hosts in one ([`inventory::permit`]). Which key signs, and which hosts must trust, is a move
 //!   that [`keyring`] plans by what hosts prove. `architecture`, `story` and `formats` (CA keys that lie, fail and hang), `hosts`, `rotation`.
@@ -71,7 +72,7 @@
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
 //!   [`wire`]. `policy`, `examples`, `bad_input`, `store`.
 //! - **P11** Private keys stay where they were made; secrets are never printed, logged or compared in variable time. [`ssh::private`],
-//!   [`identity::session`] (hashed at rest), [`signer::file`]. Inline tests there, `api`, `openssh`.
+//!   [`identity::session`] and [`identity::browser`] (hashed at rest), [`signer::file`]. Inline tests there, `api`, `web`, `openssh`.
 //! - **P12** A crash at any instruction leaves a state from which a restart goes on. [`store`], [`durable`], `service/start.rs`.
 //!   `crash` (killed at each fail point and under load), `store`.
 //!
@@ -99,7 +100,13 @@
 //!
 //! *Why does the session carry no rights?* Leaving a group must work at once. A session proves who; what they may is read at each call.
 //!
-//! *Why one writer thread?* SQLite has one writer anyway; a queue in front of it turns waiting changes into one durable commit.
+//! *Why one writer thread?* SQLite has one writer anyway, and nodes on PostgreSQL wait for each other at the log's head; a queue in front of it turns
+//! waiting changes into one durable commit.
+//!
+//! *Why does a decision carry what it rests on?* Another node may apply a policy between our decision and our commit. The store compares, under the lock
+//! that gives the log its order, so that P6 and P7 are kept by the log and not by how fast nodes hear of each other.
+//!
+//! *Why is there no message between nodes?* The log says all that happened, in order. A node that follows it misses nothing, whatever it missed hearing.
 //!
 //! *Why is the log a tree and not a chain?* One entry can be proven with a dozen hashes, and an old checkpoint against a new one, without
 //! reading the log.
@@ -112,13 +119,17 @@
 //! *Why does an approver sign facts and not only the digest?* Whoever could show one request and take the approval of another would be the
 //! service itself. What a client signs is made of what it showed, and an auditor compares it with the certificate, not with a hash.
 //!
+//! *Why does a browser sign in by the command line?* There is no password, and a person's key stays where it is. What lets a browser in is a
+//! login that there is already, and so it ends with that, and never proves anything else ([`identity::browser`]).
+//!
 //! *Why may a policy take approvals without a signature?* An approver with a phone and no key is better than none at night. Where that is not
 //! good enough, the policy says so, rule by rule.
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: several CAs at once, PostgreSQL, OIDC and workloads,
-//! notifications, web pages (and so `hallpass open`) and break-glass are not built. The host side is two modules: [`host`] decides about
+//! The design names more than there is: several CAs at once, OIDC and workloads,
+//! notifications and break-glass are not built. Of the web pages there are those that approvers need: no new request, extension, policy,
+//! reports or rotation on a page, no passkeys, and a sign-in by the command line alone; an approval that must be signed is a command. The host side is two modules: [`host`] decides about
 //! logins and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled
 //! may have its guard set up by hand; an extension does not reach a session that is open there. Of a session whose watcher root has killed
 //! *and* whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id

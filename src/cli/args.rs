@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
-    prepare, request, serve, setup, ssh, status, texts, wait,
+    admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, open,
+    operator, prepare, request, serve, setup, ssh, status, store, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -75,6 +75,25 @@ pub(crate) struct Globals {
     pub(crate) yes: bool,
 }
 
+impl Globals {
+    /// Those of a command that sshd or PAM runs: nobody's profile and environment.
+    pub(crate) fn of_host(config: Option<std::path::PathBuf>) -> Self {
+        Self {
+            profile: "default".to_owned(),
+            server: None,
+            json: false,
+            jsonl: false,
+            quiet: false,
+            verbose: 0,
+            no_input: false,
+            no_color: false,
+            config,
+            timeout: None,
+            yes: false,
+        }
+    }
+}
+
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -94,6 +113,8 @@ pub(crate) enum Command {
     Show(list::ShowArgs),
     /// List requests
     Requests(list::RequestsArgs),
+    /// Open the matching web page, signed in
+    Open(open::OpenArgs),
     /// List requests that I may decide
     Inbox,
     /// Approve a request, perhaps for less than was asked
@@ -137,6 +158,9 @@ pub(crate) enum Command {
     /// What PAM and sshd run on a host
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Move the store from a file to a server
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Write a first configuration
     Init(init::InitArgs),
     /// Run the service

@@ -81,16 +81,16 @@ pub(crate) enum HostCommand {
 pub(crate) struct PrincipalsArgs {
     /// The account (%u)
     #[arg(long, value_name = "ACCOUNT")]
-    user: String,
+    pub(super) user: String,
     /// The certificate's serial (%s)
     #[arg(long, value_name = "SERIAL")]
-    serial: String,
+    pub(super) serial: String,
     /// The certificate's key id (%i)
     #[arg(long, value_name = "ID")]
-    key_id: String,
+    pub(super) key_id: String,
     /// The certificate in base64 (%k)
     #[arg(long, value_name = "BASE64")]
-    cert: String,
+    pub(super) cert: String,
 }
 
 /// Arguments of `hallpass host watch`.
@@ -98,10 +98,10 @@ pub(crate) struct PrincipalsArgs {
 pub(crate) struct WatchArgs {
     /// Where events are put down
     #[arg(long, value_name = "FOLDER")]
-    spool: PathBuf,
+    pub(super) spool: PathBuf,
     /// The session's record
     #[arg(value_name = "FILE")]
-    record: PathBuf,
+    pub(super) record: PathBuf,
 }
 
 /// Runs one of them.

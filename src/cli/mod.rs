@@ -40,6 +40,8 @@ mod local;
 mod login;
 mod masters;
 mod moment;
+mod often;
+mod open;
 mod openssh;
 mod operator;
 mod output;
@@ -59,6 +61,7 @@ mod signing;
 mod ssh;
 mod ssh_config;
 mod status;
+mod store;
 mod texts;
 mod wait;
 
@@ -94,7 +97,7 @@ pub fn run() -> ExitCode {
     if let Some(code) = completion::answer(Output::new(Form::Text, Loudness::Quiet)) {
         return code;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match often::read(std::env::args_os()).map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return not_parsed(&error),
     };
@@ -205,6 +208,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Wait(args) => wait::run(context, &args),
         Command::Show(args) => list::show(context, &args),
         Command::Requests(args) => list::requests(context, &args),
+        Command::Open(args) => open::run(context, &args),
         Command::Inbox => list::inbox(context),
         Command::Approve(args) => decide::approve(context, &args),
         Command::Deny(args) => decide::deny(context, &args),
@@ -223,6 +227,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(context, &command),
         Command::Admin(command) => admin::run(context, &command),
         Command::Host(command) => host::run(context, &command),
+        Command::Store(command) => store::run(context, &command),
         Command::Init(args) => init::run(context, &args),
         Command::Serve(args) => serve::run(context, &args),
         Command::Demo(args) => run_demo(context, args),

@@ -29,8 +29,7 @@ use crate::signer::{self, SignError, Signer};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::Purpose;
 use crate::store::head_file::HeadFile;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{SEAL_PURPOSE, Store as _};
+use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -88,7 +87,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     served
 }
 
-fn read_config(path: &Path) -> Result<Config, Failure> {
+pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
         Failure::file("read configuration", path, &e).next("hallpass init").next("hallpass serve --config FILE")
@@ -149,6 +148,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     let (reload, reloads) = mpsc::channel(1);
     let (die, died) = oneshot::channel();
     let ticks = tokio::spawn(tick(Arc::clone(&service), die));
+    let follows = tokio::spawn(Arc::clone(&service).follow());
     let hangups =
         tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), last, reload, signals.hangup));
     let is_dead = AtomicBool::new(false);
@@ -160,6 +160,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
     };
     let served = crate::http::serve(service, config.http, door.listener, reloads, stop).await;
     ticks.abort();
+    follows.abort();
     hangups.abort();
     if is_dead.load(Ordering::Relaxed) {
         return Err(Failure::failed("the server stopped")
@@ -187,16 +188,17 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
-    make_folder_of(&config.store.path)?;
-    let store = SqliteStore::open(&config.store, log_key.derive(SEAL_PURPOSE)).map_err(|e| {
-        Failure::failed(format!("cannot open the database {:?}", config.store.path.display().to_string()))
-            .because(e.to_string())
+    if let store::Settings::Sqlite(file) = &config.store {
+        make_folder_of(&file.path)?;
+    }
+    let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
+        Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;
     if !args.accept_clock {
-        check_rest(&store).await?;
+        check_rest(store.as_ref()).await?;
     }
     let parts = Parts {
-        store: Box::new(store),
+        store,
         kept_head: Arc::new(HeadFile::new(config.log_head_path.clone())),
         signer,
         next,
@@ -234,7 +236,7 @@ fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> 
 }
 
 /// A clock that is years ahead would put its time into the log, which nobody can take back.
-async fn check_rest(store: &SqliteStore) -> Result<(), Failure> {
+async fn check_rest(store: &dyn Store) -> Result<(), Failure> {
     let failed = || Failure::failed("cannot start the service");
     let head = store.head().await.map_err(|e| failed().because(e.to_string()))?;
     if head.frontier.size() == 0 {
@@ -278,7 +280,7 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 }
 
 /// The log key: ours alone, like the CA key.
-fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
+pub(super) fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
     let unusable = |why: String| {
         let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
         if path.exists() { failure } else { failure.next("hallpass init") }

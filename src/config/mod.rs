@@ -13,6 +13,7 @@
 //! service can read, under a path known at run time only. The caller passes that folder; the environment is not read.
 
 mod ca;
+mod store;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ pub struct Config {
     /// The service's.
     pub service: crate::service::Settings,
     /// The store's.
-    pub store: crate::store::sqlite::Settings,
+    pub store: crate::store::Settings,
     /// The user CA key.
     pub user_ca: signer::Settings,
     /// Further user CA keys, for rotations.
@@ -124,13 +125,18 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     }
     let policy_path = places.path(root, "policy").unwrap_or_else(|| places.folder.join("policy.toml"));
     let tls = tls(root, places, url.as_ref().map(|url| &url.value));
-    let store = section(root, "store", "[store] with path = \"…\"", |table| {
-        let path = table.needed("path", places.path(table, "path"), "path = \"/var/lib/hallpass/hallpass.db\"")?;
-        Some(crate::store::sqlite::Settings { path })
-    });
+    let store = store::store(root, places);
     let cas = ca::keys(root, places);
     let log = section(root, "log", "[log] with key = \"…\"", |table| {
-        let (head, origin) = (places.path(table, "head"), table.parsed("origin", log_origin));
+        let (mut head, origin) = (places.path(table, "head"), table.parsed("origin", log_origin));
+        head = match &store {
+            Some(crate::store::Settings::Sqlite(file)) => head.or_else(|| Some(with_suffix(&file.path, ".head"))),
+            // Each node keeps its own, and has no database file to put it beside.
+            Some(crate::store::Settings::Postgres(_)) => {
+                table.needed("head", head, "head = \"/var/lib/hallpass/log.head\": it has no default with PostgreSQL")
+            }
+            None => head,
+        };
         let key = table.needed("key", places.secret(table, "key"), "key = \"/etc/hallpass/log.key\"")?;
         Some((key, head, origin))
     });
@@ -142,7 +148,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
-        log_head_path: head.unwrap_or_else(|| with_suffix(&store.path, ".head")),
+        log_head_path: head?,
         http: crate::http::Settings {
             listen: listen?.value,
             tls: files,
@@ -384,8 +390,29 @@ mod tests {
         Config::parse(text, "config.toml", Path::new("/etc/hallpass"), Some(Path::new("/run/credentials/hallpass")))
     }
 
-    /// Keys of CA keys that are not in files, of which a table takes one of the three places; and further CA keys.
-    const ELSEWHERE: [&str; 7] = ["agent", "pkcs11", "token", "label", "pin_file", "public_key", "next"];
+    /// Keys of CA keys that are not in files, of which a table takes one of the three places; further CA keys; and PostgreSQL.
+    const ELSEWHERE: [&str; 20] = [
+        "agent",
+        "pkcs11",
+        "token",
+        "label",
+        "pin_file",
+        "public_key",
+        "next",
+        "postgres",
+        "host",
+        "port",
+        "database",
+        "user",
+        "password_file",
+        "ca_file",
+        "plaintext",
+        "connections",
+        "connect_timeout",
+        "statement_timeout",
+        "lock_timeout",
+        "idle_timeout",
+    ];
 
     /// The example with every commented key switched on, apart from [`ELSEWHERE`].
     fn all_keys() -> String {

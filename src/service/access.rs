@@ -222,7 +222,7 @@ impl Service {
         let taken = step(stored.request, wish.command(by.clone(), check), now)?;
         if !taken.events.is_empty() {
             let save = Save::Request { request: taken.request.clone(), expected: stored.version };
-            match self.commit(Change { at: now, saves: vec![save], events: taken.events }).await {
+            match self.commit_decision(Change { at: now, saves: vec![save], events: taken.events }).await {
                 Ok(_) => {}
                 Err(StoreError::Conflict) => return Ok(None),
                 Err(why) => return Err(why.into()),

@@ -82,6 +82,7 @@ impl Service {
         let question = Wanted::from(ask.clone()).question(by.person(), policy, now)?;
         self.check_subject_key(by, &ask.key, policy)?;
         let open_before = self.store.open_of(by.person().clone(), ask.key.clone()).await?;
+        let with_key = u64::try_from(open_before.with_key.len()).unwrap_or(u64::MAX);
         if let Some(request) = self.asked_before(open_before.with_key, &question, now).await? {
             return Ok(Some(Self::view_of(request, by, policy, now)));
         }
@@ -89,7 +90,11 @@ impl Service {
         let taken = match open(by, &question, ask.key.clone(), &check, id) {
             Ok(taken) => taken,
             Err(Refusal::Policy { version, verdict }) => {
-                return Err(self.record_refused_ask(question, *verdict, version).await?);
+                return match self.record_refused_ask(question, *verdict, version).await {
+                    Ok(refusal) => Err(refusal),
+                    Err(StoreError::Conflict) => Ok(None),
+                    Err(why) => Err(why.into()),
+                };
             }
             Err(why) => return Err(why.into()),
         };
@@ -99,8 +104,11 @@ impl Service {
             let why = format!("you have {count} open requests; {most} are allowed: withdraw or end one");
             return Err(Failure::TooMany(why));
         }
-        let saves = vec![Save::NewRequest(taken.request.clone())];
-        match self.commit(Change { at: now, saves, events: taken.events }).await {
+        // Another node may take an ask of the same person at the same moment.
+        let (asker, key, count) = (by.person().clone(), ask.key.clone(), open_before.count);
+        let as_read = Save::OpenAsRead { asker, key, count, with_key };
+        let saves = vec![as_read, Save::NewRequest(taken.request.clone())];
+        match self.commit_decision(Change { at: now, saves, events: taken.events }).await {
             Ok(_) => Ok(Some(Self::view_of(taken.request, by, policy, now))),
             Err(StoreError::Conflict) => Ok(None),
             Err(why) => Err(why.into()),
@@ -113,14 +121,14 @@ impl Service {
         question: Question,
         verdict: Verdict,
         policy: PolicyVersion,
-    ) -> Outcome<Failure> {
+    ) -> Result<Failure, StoreError> {
         let why = match &verdict.outcome {
             Answer::Refuse(refused) => refused.iter().map(|refused| refused.why.clone()).collect(),
             Answer::Allow(_) | Answer::Ask(..) => Vec::new(),
         };
         let Question { person, hosts, account, reason, at, .. } = question;
         let event = Event::Refused { person, hosts, account, reason, why, policy };
-        self.commit(Change { at, saves: Vec::new(), events: vec![event] }).await?;
+        self.commit_decision(Change { at, saves: Vec::new(), events: vec![event] }).await?;
         Ok(Failure::Policy(Box::new(verdict)))
     }
 

@@ -98,15 +98,15 @@ impl Service {
         permit: impl Fn(&EnrolledHost, Timestamp) -> Result<HostPermit, CertifyRefusal>,
         ca: impl Fn() -> Outcome<PublicKey>,
     ) -> Outcome<Certificate> {
-        self.settle_keys().await?;
         self.check_issuing().await?;
+        self.settle_policy().await?;
         // Inventory and CA keys stay what they are until the commit, which rests on them: a host that is retired meanwhile gets nothing.
         let guard = Arc::clone(&self.policy_in_use).read_owned().await;
         let (host, expected, at) = (self.enrolled(by)?, self.inventory().entries(), self.clock.now());
         let (permit, ca) = (Box::new(permit(&host, at)?), ca()?);
         let save = Save::CertifyHost { permit, ca, nonce: self.random()? };
         let saves = vec![Save::Inventory { expected }, save];
-        let committed = self.commit(Change { at, saves, events: Vec::new() }).await?;
+        let committed = self.commit_decision(Change { at, saves, events: Vec::new() }).await?;
         drop(guard);
         let tbs = committed.tbs.ok_or_else(|| Failure::internal("certifying a host", "the store made nothing"))?;
         fail::point("host.intent.durable");

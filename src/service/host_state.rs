@@ -101,8 +101,7 @@ impl Service {
     /// # Errors
     /// Store failures.
     pub async fn host_state(&self, by: &HostProven) -> Outcome<Arc<HostState>> {
-        self.settle_keys().await?;
-        self.settle_inventory().await?;
+        self.settle_policy().await?;
         let (host, now, version) = (by.host(), self.clock.now(), self.trust_bundle().version);
         let mark = {
             let mut states = self.hosts.states.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,7 +7,6 @@
 //! - The file's policy and the inventory never contradict each other: both sides look before they change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use secrecy::SecretString;
@@ -52,8 +51,6 @@ pub enum HostChange {
 /// The part of the service that knows about hosts.
 pub(super) struct Hosts {
     inventory: RwLock<Arc<Inventory>>,
-    /// Whether the store failed while it was to keep a change: then the log must say how it ended.
-    unsure: AtomicBool,
     pub(super) seen: RwLock<BTreeMap<HostName, Seen>>,
     pub(super) states: Mutex<States>,
     pub(super) changed: broadcast::Sender<HostChange>,
@@ -70,7 +67,6 @@ impl Hosts {
         store.inventory(0).await?.iter().for_each(|entry| inventory.take(entry));
         Ok(Self {
             inventory: RwLock::new(Arc::new(inventory)),
-            unsure: AtomicBool::new(false),
             seen: RwLock::new(store.seen().await?),
             states: Mutex::default(),
             changed: broadcast::Sender::new(CHANGES_KEPT),
@@ -89,6 +85,11 @@ impl Hosts {
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
         let has = |name: &HostName| seen.get(name).is_some_and(|seen| seen.check_in.keys.contains(&ca));
         self.inventory().active().map(|host| &host.name).filter(|name| !has(name)).cloned().collect()
+    }
+
+    /// Another inventory is in force.
+    pub(super) fn replace(&self, inventory: Inventory) {
+        *self.inventory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(inventory);
     }
 
     /// The hosts as policy sees them.
@@ -296,22 +297,22 @@ impl Service {
             Decided::Refuse(event, why) => (event, Vec::new(), Err(why)),
         };
         saves.push(Save::Inventory { expected: inventory.entries() });
-        match self.commit(Change { at: self.clock.now(), saves, events: vec![event.clone().into()] }).await {
+        match self.commit_decision(Change { at: self.clock.now(), saves, events: vec![event.clone().into()] }).await {
             Ok(_) => {}
             Err(StoreError::Conflict) => {
-                self.refresh_inventory().await?;
+                self.refresh_policy().await?;
                 return Ok(None);
             }
             Err(why) => {
                 // A commit that failed may be on the disk all the same.
                 if !matches!(why, StoreError::Replayed | StoreError::Clock(_) | StoreError::Busy) {
-                    self.hosts.unsure.store(true, Ordering::Release);
+                    self.doubt_policy();
                 }
                 return Err(why.into());
             }
         }
         // A crash here is mended by the next start, which reads the log.
-        self.refresh_inventory().await?;
+        self.refresh_policy().await?;
         // A join token concerns no host that there is.
         if let Some(host) = event.host() {
             self.tell_hosts(HostChange::One(host.clone()));
@@ -319,27 +320,11 @@ impl Service {
         Ok(Some(outcome))
     }
 
-    /// Reads what the log says of hosts beyond what we know, and puts it in force. Called under the policy's write lock.
-    async fn refresh_inventory(&self) -> Outcome<()> {
-        self.hosts.unsure.store(true, Ordering::Release);
+    /// The inventory with what the log says of hosts beyond what we know.
+    pub(super) async fn read_inventory(&self) -> Outcome<Inventory> {
         let mut inventory = (*self.hosts.inventory()).clone();
         self.store.inventory(inventory.entries()).await?.iter().for_each(|entry| inventory.take(entry));
-        let hosts: Vec<Host> = inventory.active().map(EnrolledHost::for_policy).collect();
-        self.join_hosts(hosts)?;
-        *self.hosts.inventory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(inventory);
-        self.hosts.unsure.store(false, Ordering::Release);
-        Ok(())
-    }
-
-    /// Puts in force what the log says, if the store failed while it was to keep a change of the inventory.
-    pub(super) async fn settle_inventory(&self) -> Outcome<()> {
-        if !self.hosts.unsure.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let _guard = Arc::clone(&self.policy_in_use).write_owned().await;
-        self.refresh_inventory().await?;
-        self.tell_hosts(HostChange::All);
-        Ok(())
+        Ok(inventory)
     }
 
     /// Tells who waits for this host's state.

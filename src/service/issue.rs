@@ -69,7 +69,8 @@ impl Service {
     ) -> Outcome<Option<Certificate>> {
         let certificate = self.sign(id, certified).await?;
         fail::point("issue.signed");
-        // Signing takes a while: what was ended or forbidden meanwhile is not handed out (I-11).
+        // Signing takes a while: what was ended or forbidden meanwhile, here or by another node, is not handed out (I-11).
+        self.check_issuing().await?;
         let Some((_, still)) = self.certify(by, prefix).await? else { return Ok(None) };
         if still.serial != certified.serial {
             return Ok(None);
@@ -89,8 +90,11 @@ impl Service {
         let taken = match step(stored.request, Command::Certify { by: by.clone(), check }, now) {
             Ok(taken) => taken,
             Err(why) => {
-                self.record_refusal(by, id, &why, version).await?;
-                return Err(why.into());
+                return match self.record_refusal(by, id, &why, version).await {
+                    Ok(()) => Err(why.into()),
+                    Err(StoreError::Conflict) => Ok(None),
+                    Err(failed) => Err(failed.into()),
+                };
             }
         };
         let Some(permit) = taken.permit else {
@@ -104,7 +108,7 @@ impl Service {
             nonce: self.random()?,
             expected: stored.version,
         };
-        let tbs = match self.commit(Change { at: now, saves: vec![save], events: taken.events }).await {
+        let tbs = match self.commit_decision(Change { at: now, saves: vec![save], events: taken.events }).await {
             Ok(committed) => committed.tbs,
             Err(StoreError::Conflict) => return Ok(None),
             Err(why) => return Err(why.into()),
@@ -121,14 +125,13 @@ impl Service {
         request: RequestId,
         why: &Refusal,
         policy: PolicyVersion,
-    ) -> Outcome<()> {
+    ) -> Result<(), StoreError> {
         if why.kind() != RefusalKind::Policy {
             return Ok(());
         }
         let (person, why) = (by.person().clone(), why.to_string());
         let event = Event::CertificateRefused { request, person, why, policy };
-        self.commit(Change { at: self.clock.now(), saves: Vec::new(), events: vec![event] }).await?;
-        Ok(())
+        self.commit_decision(Change { at: self.clock.now(), saves: Vec::new(), events: vec![event] }).await.map(drop)
     }
 
     /// Has the CA key sign what is durably in the log for a request.

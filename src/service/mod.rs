@@ -23,6 +23,7 @@ pub mod clock;
 pub mod desk;
 pub mod enrol;
 pub mod failure;
+pub mod follow;
 mod head;
 mod host_issue;
 pub mod host_report;
@@ -61,7 +62,7 @@ use crate::signer::Signer;
 use crate::ssh::cert::Purpose;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::head_file::KeptHead;
-use crate::store::{Change, Committed, Store, StoreError};
+use crate::store::{Change, Committed, Save, Store, StoreError};
 use crate::time::{Clock, Lifetime, Timestamp};
 pub use failure::{Failure, Outcome};
 
@@ -214,6 +215,7 @@ pub struct Service {
     keys_looked: AtomicU64,
     /// On which day somebody was last told that a further one is missing.
     keys_warned: AtomicU64,
+    followed: follow::Followed,
 }
 
 impl std::fmt::Debug for Service {
@@ -316,6 +318,7 @@ impl Service {
     async fn check_issuing(&self) -> Outcome<()> {
         self.check_clock()?;
         let (head, now) = (self.store.head().await?, self.clock.now());
+        self.notice(&head);
         let behind = head.at.seconds_since(now);
         if behind > CLOCK_TOLERANCE_S {
             tracing::error!(%now, last = %head.at, "the clock is behind the log; nothing is issued");
@@ -342,12 +345,26 @@ impl Service {
         Ok((guard, Check { version, policy }))
     }
 
+    /// Commits a decision: only if what it rests on (policy, inventory, CA keys) is in force by the log, too. Another node may have put
+    /// something else in force; then the caller decides anew, after that has been read. Called with the policy held.
+    async fn commit_decision(&self, mut change: Change) -> Result<Committed, StoreError> {
+        change.saves.insert(0, Save::OnBasis(self.basis()));
+        self.commit(change).await
+    }
+
     /// Commits, and tells who waits for the requests that changed. Not while the clock has leapt.
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
         if let Some(seconds) = self.clock_leap() {
             return Err(StoreError::Clock(seconds));
         }
-        let committed = self.store.commit(change).await?;
+        let committed = match self.store.commit(change).await {
+            Err(StoreError::Overtaken) => {
+                self.doubt();
+                return Err(StoreError::Conflict);
+            }
+            done => done?,
+        };
+        self.wrote(&committed.entries);
         for stored in &committed.requests {
             self.tell(stored.request.id());
             for host in stored.request.parts().terms.hosts.keys() {

@@ -9,10 +9,12 @@ use std::sync::{Arc, PoisonError};
 
 use sha2::Digest as _;
 
+use super::inventory::HostChange;
 use super::{Failure, InForce, Outcome, Service, whole};
 use crate::audit::event::Event;
 use crate::document::Problem;
 use crate::identity::{Actor, Proven};
+use crate::inventory::EnrolledHost;
 use crate::name::PolicyVersion;
 use crate::policy::diff::{Change as Difference, diff};
 use crate::policy::test::Tested;
@@ -178,7 +180,7 @@ impl Service {
         let stored = StoredPolicy { version, text: policy.text().to_owned(), by: actor.to_string(), at };
         let event = Event::PolicyApplied { by: actor.clone(), version, sha256, tests, changes };
         let change = Change { at, saves: vec![Save::NewPolicy(stored)], events: vec![event] };
-        match self.commit(change).await {
+        match self.commit_decision(change).await {
             Ok(_) => {}
             Err(StoreError::Conflict) => {
                 return Err(Failure::Conflict("another policy version was applied at the same moment".to_owned()));
@@ -195,39 +197,55 @@ impl Service {
         Ok(())
     }
 
-    /// Puts other enrolled hosts beside the policy in force. Called under the policy's write lock.
-    pub(super) fn join_hosts(&self, hosts: Vec<Host>) -> Outcome<()> {
-        let InForce { version, file, .. } = self.in_force();
-        let joined = Arc::new(join(&file, hosts, "the policy in force").map_err(bad_policy)?);
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = InForce { version, file, joined };
-        Ok(())
+    /// Policy and inventory may not be what the log says.
+    pub(super) fn doubt_policy(&self) {
+        self.policy_unsure.store(true, Ordering::Release);
     }
 
-    /// Puts in force what the store has, if it failed while it was to keep a new policy. Until that is known nothing is decided.
+    /// Puts in force what the log says, if it may be something else than what is: the store failed while it was to keep a change, or
+    /// another node has made one. Until that is known nothing is decided.
     ///
     /// # Errors
     /// When the store can't say it.
     pub(super) async fn settle_policy(&self) -> Outcome<()> {
         self.settle_keys().await?;
-        self.settle_inventory().await?;
         if !self.policy_unsure.load(Ordering::Acquire) {
             return Ok(());
         }
         let _guard = Arc::clone(&self.policy_in_use).write_owned().await;
-        let stored = self.store.policy(None).await?.ok_or(Failure::NotFound("policy version"))?;
-        let (version, _) = self.policy_now();
-        if stored.version != version {
-            super::start::check_hash(self.store.as_ref(), &stored).await?;
-            let file = format!("policy version {}", stored.version);
-            let checked = check_text(stored.text, file, (*self.service_keys).clone(), None).await?;
-            let file = Arc::new(checked.policy);
-            let joined = Arc::new(join(&file, self.hosts.for_policy(), "the stored policy").map_err(bad_policy)?);
-            let in_force = InForce { version: stored.version, file, joined };
-            *self.policy.write().unwrap_or_else(PoisonError::into_inner) = in_force;
-            tracing::warn!(version = %stored.version, "the policy was stored although the store said that it failed");
+        self.refresh_policy().await?;
+        // Who follows the log tells each host that an entry is about.
+        if !self.store.is_shared() {
+            self.tell_hosts(HostChange::All);
         }
+        Ok(())
+    }
+
+    /// Reads policy and inventory, and puts them in force together: each was checked against the other when it was written. Called under
+    /// the policy's write lock.
+    pub(super) async fn refresh_policy(&self) -> Outcome<()> {
+        self.doubt_policy();
+        let stored = self.store.policy(None).await?.ok_or(Failure::NotFound("policy version"))?;
+        let InForce { version: before, file, .. } = self.in_force();
+        let version = stored.version;
+        let file = if version == before { file } else { self.stored_policy(stored).await? };
+        let inventory = self.read_inventory().await?;
+        let hosts: Vec<Host> = inventory.active().map(EnrolledHost::for_policy).collect();
+        let joined = Arc::new(join(&file, hosts, "the stored policy").map_err(bad_policy)?);
+        let in_force = InForce { version, file, joined };
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = in_force;
+        self.hosts.replace(inventory);
         self.policy_unsure.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Parses a stored policy whose hash the log holds.
+    async fn stored_policy(&self, stored: StoredPolicy) -> Outcome<Arc<Policy>> {
+        super::start::check_hash(self.store.as_ref(), &stored).await?;
+        let file = format!("policy version {}", stored.version);
+        let checked = check_text(stored.text, file, (*self.service_keys).clone(), None).await?;
+        tracing::info!(version = %stored.version, "another policy version is in force by the log");
+        Ok(Arc::new(checked.policy))
     }
 
     /// A version with its text; operators and auditors only.

@@ -216,7 +216,7 @@ impl Service {
 
     /// Writes an entry that says which CA keys there are, and puts it in force.
     async fn write_keys(&self, event: Event, at: Timestamp) -> Outcome<()> {
-        let committed = self.commit(Change { at, saves: Vec::new(), events: vec![event] }).await;
+        let committed = self.commit_decision(Change { at, saves: Vec::new(), events: vec![event] }).await;
         let committed = committed.inspect_err(|why| {
             // A commit that failed may be on the disk all the same.
             if !matches!(why, StoreError::Replayed | StoreError::Clock(_) | StoreError::Busy) {

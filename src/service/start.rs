@@ -17,8 +17,8 @@ use super::inventory::Hosts;
 use super::key_start::{May, Opened};
 use super::keys::{Keys, Known, Tally};
 use super::policy::{Checked, check_text};
-use super::{ASK_LOCKS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
-use crate::audit::checkpoint::LogVerifier;
+use super::{ASK_LOCKS, ATTEMPTS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
+use crate::audit::checkpoint::{LogKey, LogVerifier};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::identity::browser::BrowserKeys;
@@ -26,7 +26,8 @@ use crate::identity::{Actor, Part};
 use crate::name::PolicyVersion;
 use crate::policy::Policy;
 use crate::ssh::{Fingerprint, PublicKey};
-use crate::store::{Change, Save, Store, StoredPolicy};
+use crate::store::{Basis, Change, Save, Store, StoreError, StoredPolicy};
+use crate::time::{Clock, Timestamp};
 
 impl Service {
     /// Starts: loads the policy in force (or applies `first` as version 1), writes `LogStarted` (entry 0) on an empty
@@ -49,36 +50,22 @@ impl Service {
         service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
-        let is_new = check_log(store.as_ref(), &verifier).await?;
+        check_log(store.as_ref(), &verifier).await?;
         let head = Head::open(kept_head, store.as_ref(), &log_key).await?;
-        let (version, policy, applied) = load_policy(store.as_ref(), first, &service_keys).await?;
+        let begun = Begun {
+            store: store.as_ref(),
+            verifier: &verifier,
+            service_keys: &service_keys,
+            opened: &opened,
+            may: May { accepted: accepted_ca, published: settings.rotation.published },
+            log_key: &log_key,
+            service: format!("{} {}", data_encoding::HEXLOWER.encode(&service_id), settings.public_url),
+        };
+        let (version, policy) = begun.until_written(first, clock.as_ref()).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
-        let host_keys = (log_key.derive("host challenges"), log_key.derive("host sessions"));
-        let hosts = Hosts::load(store.as_ref(), host_keys).await?;
+        let hosts = load_hosts(store.as_ref(), &log_key).await?;
         let joined = Arc::new(with_hosts(&policy, &hosts)?);
         let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
-
-        let now = clock.now();
-        let mut change = Change { at: now, saves: Vec::new(), events: Vec::new() };
-        if is_new {
-            let service = format!("{} {}", data_encoding::HEXLOWER.encode(&service_id), settings.public_url);
-            change.events.push(Event::LogStarted { service, log_key: verifier.to_text() });
-        }
-        if let Some(event) = applied {
-            change.saves.push(Save::NewPolicy(StoredPolicy {
-                version,
-                text: policy.text().to_owned(),
-                by: STARTER.to_string(),
-                at: now,
-            }));
-            change.events.push(event);
-        }
-        let known = Known::read(store.as_ref()).await?;
-        let may = May { accepted: accepted_ca, published: settings.rotation.published };
-        let keys = opened.ring(&known, (store.as_ref(), &hosts), may, now).await?;
-        let ca = known.active(keys.as_ref()).unwrap_or_else(|| signer.public_key().fingerprint());
-        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
-        store.commit(change).await?;
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
         let signers = opened.signers().map(Arc::clone).collect();
 
@@ -106,10 +93,73 @@ impl Service {
             swept: AtomicU64::new(0),
             keys_looked: AtomicU64::new(0),
             keys_warned: AtomicU64::new(0),
+            followed: super::follow::Followed::default(),
         });
         service.keep_head(1).await?;
         Ok(service)
     }
+}
+
+/// What the first entries of a start are made of.
+struct Begun<'p> {
+    store: &'p dyn Store,
+    verifier: &'p LogVerifier,
+    service_keys: &'p BTreeSet<Fingerprint>,
+    /// The CA keys that are configured, and which of them may sign.
+    opened: &'p Opened<'p>,
+    may: May,
+    log_key: &'p LogKey,
+    /// How the log names the service, if it begins now.
+    service: String,
+}
+
+impl Begun<'_> {
+    /// Writes the start; again when another node was faster.
+    async fn until_written(
+        &self,
+        first: Option<FirstPolicy>,
+        clock: &dyn Clock,
+    ) -> Outcome<(PolicyVersion, Arc<Policy>)> {
+        for _ in 0..ATTEMPTS {
+            if let Some(in_force) = self.write(first.clone(), clock.now()).await? {
+                return Ok(in_force);
+            }
+        }
+        Err(Failure::contended())
+    }
+
+    /// One attempt: everything that can be refused is checked, then one commit holds it all.
+    async fn write(&self, first: Option<FirstPolicy>, now: Timestamp) -> Outcome<Option<(PolicyVersion, Arc<Policy>)>> {
+        let basis = Basis::of(&self.store.head().await?);
+        let is_new = check_log(self.store, self.verifier).await?;
+        let (version, policy, applied) = load_policy(self.store, first, self.service_keys).await?;
+        let mut change = Change { at: now, saves: vec![Save::OnBasis(basis)], events: Vec::new() };
+        if is_new {
+            let (service, log_key) = (self.service.clone(), self.verifier.to_text());
+            change.events.push(Event::LogStarted { service, log_key });
+        }
+        if let Some(event) = applied {
+            let (text, by) = (policy.text().to_owned(), STARTER.to_string());
+            change.saves.push(Save::NewPolicy(StoredPolicy { version, text, by, at: now }));
+            change.events.push(event);
+        }
+        let known = Known::read(self.store).await?;
+        let hosts = load_hosts(self.store, self.log_key).await?;
+        with_hosts(&policy, &hosts).map(drop)?;
+        let keys = self.opened.ring(&known, (self.store, &hosts), self.may, now).await?;
+        let ca = known.active(keys.as_ref()).unwrap_or_else(|| self.opened.user.public_key().fingerprint());
+        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
+        match self.store.commit(change).await {
+            Ok(_) => Ok(Some((version, policy))),
+            Err(StoreError::Overtaken | StoreError::Conflict) => Ok(None),
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+/// The hosts, as the log has them.
+async fn load_hosts(store: &dyn Store, log_key: &LogKey) -> Outcome<Hosts> {
+    Hosts::load(store, (log_key.derive("host challenges"), log_key.derive("host sessions"))).await
 }
 
 /// The policy with the enrolled hosts. Both sides look before they change, so that they never contradict each other.

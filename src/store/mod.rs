@@ -1,11 +1,28 @@
 //! What the service keeps, in domain types: each change goes in together with its log entries, in one durable transaction.
 //!
-//! One interface for SQLite (embedded) and, later, PostgreSQL; one contract test suite for both.
+//! One interface for SQLite (embedded, one process) and PostgreSQL (any number of nodes); one contract test suite for both.
+//!
+//! | File | What |
+//! |---|---|
+//! | `sqlite/` `postgres/` | the two databases: statements, connections, transactions |
+//! | `writer.rs` | the queue and the thread that groups concurrent changes into one commit |
+//! | `change.rs` `log.rs` `sweep.rs` | the rules of a change, of the log's head and proofs, of what is over: the same for both |
+//! | `columns.rs` `rows.rs` `host_rows.rs` `numbers.rs` | rows ↔ domain types |
+//! | `copy.rs` | from a SQLite file to an empty PostgreSQL database |
+//! | `head_file.rs` | the newest checkpoint, apart from the database |
 
+mod change;
+mod columns;
+pub mod copy;
 pub mod head_file;
 mod host_rows;
+mod log;
+mod numbers;
+pub mod postgres;
 pub mod rows;
 pub mod sqlite;
+mod sweep;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -19,6 +36,7 @@ use crate::audit::tree::{Frontier, Hash, Node};
 use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
 use crate::identity::host::HostSession;
+use crate::identity::mac::MacKey;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
@@ -32,6 +50,37 @@ pub const LIST_MAX: usize = 1_000;
 
 /// What the key is for that seals the log's head (`identity::mac`), derived from the log key.
 pub const SEAL_PURPOSE: &str = "log head";
+
+/// Which database, and where.
+#[derive(Clone, Debug)]
+pub enum Settings {
+    /// A file, for one process.
+    Sqlite(sqlite::Settings),
+    /// A server, for any number of nodes.
+    Postgres(postgres::Settings),
+}
+
+impl Settings {
+    /// The database's name, for messages.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Sqlite(file) => file.path.display().to_string(),
+            Self::Postgres(settings) => format!("{} at {}", settings.database, settings.server.shown()),
+        }
+    }
+}
+
+/// Opens the store; `key` seals the log's head ([`SEAL_PURPOSE`]). May block.
+///
+/// # Errors
+/// What the database's own `open` says.
+pub async fn open(settings: &Settings, key: MacKey) -> Result<Box<dyn Store>, StoreError> {
+    match settings {
+        Settings::Sqlite(file) => Ok(Box::new(sqlite::SqliteStore::open(file, key)?)),
+        Settings::Postgres(settings) => Ok(Box::new(postgres::PostgresStore::open(settings, key).await?)),
+    }
+}
 
 /// A boxed future, so that the store can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -101,6 +150,20 @@ pub enum Save {
     Inventory {
         /// How many entries the inventory was made of.
         expected: u64,
+    },
+    /// What is saved rests on what the log said was in force; if it says something else by now, the change is
+    /// [`StoreError::Overtaken`]. What makes P6 and P7 hold when several nodes write one log.
+    OnBasis(Basis),
+    /// What is saved rests on so many open requests of this person; other numbers are a [`StoreError::Conflict`].
+    OpenAsRead {
+        /// Whose.
+        asker: PersonName,
+        /// Under which key.
+        key: PublicKey,
+        /// How many are open.
+        count: u64,
+        /// How many of them hold the key.
+        with_key: u64,
     },
     /// Certify a host, or its login to itself: assigns the serial, which is the index of the log entry it makes.
     CertifyHost {
@@ -231,12 +294,34 @@ pub struct Head {
     pub keys: Option<u64>,
 }
 
+/// What the log says is in force: what decisions rest on beside the rows that they change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// The policy version.
+    pub policy: Option<PolicyVersion>,
+    /// How many entries the inventory of hosts is made of.
+    pub inventory: u64,
+    /// The newest entry that says which CA keys there are.
+    pub keys: Option<u64>,
+}
+
+impl Basis {
+    /// What this head says.
+    #[must_use]
+    pub const fn of(head: &Head) -> Self {
+        Self { policy: head.policy, inventory: head.inventory, keys: head.keys }
+    }
+}
+
 /// Why the store did not do it.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
     /// A compare-and-swap lost: read again and decide again.
     #[error("changed in the meantime")]
     Conflict,
+    /// Another node has put something else in force than the change rests on: read what is, and decide again.
+    #[error("another policy, inventory or CA key is in force by now")]
+    Overtaken,
     /// The challenge was used before.
     #[error("the challenge has been used already")]
     Replayed,
@@ -272,6 +357,21 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Whether it can still do anything: false once what works for it in the background is gone for good.
     fn is_alive(&self) -> bool {
         true
+    }
+
+    /// Whether other processes write it, too: then what is in force may change without this one having done it.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Waits until another process may have written. For one listener; only ever sooner than looking for oneself.
+    fn woken(&self) -> Pending<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// What hosts told of themselves since `mark`, and the mark to go on from; a store of one process has nothing to tell.
+    fn seen_since(&self, mark: u64) -> Pending<'_, (u64, BTreeMap<HostName, Seen>)> {
+        Box::pin(std::future::ready(Ok((mark, BTreeMap::new()))))
     }
 
     /// Writes one change with its log entries, durably. Dropping the future does not take it back.

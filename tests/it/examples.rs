@@ -84,7 +84,8 @@ fn the_config_example_means_what_it_says() {
     assert_eq!(config.http.listen, "0.0.0.0:7722".parse().unwrap());
     assert_eq!(config.service.public_url, "https://hallpass.example.com:7722");
     assert_eq!(config.policy_path, Path::new("/etc/hallpass/policy.toml"));
-    assert_eq!(config.store.path, Path::new("/var/lib/hallpass/hallpass.db"));
+    let hallpass::store::Settings::Sqlite(file) = config.store else { panic!("a file") };
+    assert_eq!(file.path, Path::new("/var/lib/hallpass/hallpass.db"));
     let path = |ca: signer::Settings| match ca {
         signer::Settings::File(file) => file.path,
         other => panic!("{other:?}"),

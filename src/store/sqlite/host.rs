@@ -6,29 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{damaged, failed, login, time_from_sql, time_to_sql};
+use super::failed;
 use crate::identity::host::HostSession;
 use crate::identity::session::TokenHash;
 use crate::inventory::check_in::Seen;
 use crate::name::{HostName, ReportId};
-use crate::ssh::Fingerprint;
 use crate::ssh::cert::Certificate;
-use crate::store::{Note, StoreError, host_rows};
+use crate::store::numbers::time_to_sql;
+use crate::store::{StoreError, columns, host_rows};
 use crate::time::Timestamp;
 
 const READING: &str = "reading about hosts";
 const SAVING: &str = "saving about hosts";
-
-/// Writes something on which no decision rests.
-pub(super) fn note(conn: &Connection, note: &Note) -> Result<(), StoreError> {
-    match note {
-        Note::HostSession { redemption, session } => {
-            login::redeem(conn, redemption)?;
-            insert_session(conn, session)
-        }
-        Note::Seen { host, seen } => save_seen(conn, host, seen),
-    }
-}
 
 /// A new host session.
 pub(super) fn insert_session(conn: &Connection, session: &HostSession) -> Result<(), StoreError> {
@@ -45,24 +34,17 @@ pub(super) fn insert_session(conn: &Connection, session: &HostSession) -> Result
 }
 
 pub(super) fn session(conn: &Connection, token: TokenHash) -> Result<Option<HostSession>, StoreError> {
-    let row: Option<(String, String, i64, [u8; 32])> = conn
+    let row: Option<columns::HostSessionColumns> = conn
         .prepare_cached("SELECT host, key, opened, seal FROM host_session WHERE token = ?1")
         .and_then(|mut s| {
             s.query_row([token.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()
         })
         .map_err(failed(READING))?;
-    let Some((host, key, opened, seal)) = row else { return Ok(None) };
-    let what = "a host session";
-    Ok(Some(HostSession {
-        token,
-        host: HostName::parse(&host).map_err(|error| damaged(what, error.to_string()))?,
-        key: Fingerprint::parse(&key).map_err(|error| damaged(what, error.to_string()))?,
-        opened: time_from_sql(what, opened)?,
-        seal,
-    }))
+    row.map(|row| columns::host_session(token, row)).transpose()
 }
 
-fn save_seen(conn: &Connection, host: &HostName, seen: &Seen) -> Result<(), StoreError> {
+/// What a host told of itself last.
+pub(super) fn save_seen(conn: &Connection, host: &HostName, seen: &Seen) -> Result<(), StoreError> {
     let (at, body) = (time_to_sql(seen.at)?, host_rows::to_json(&seen.check_in)?);
     conn.prepare_cached(
         "INSERT INTO host_seen (host, at, body) VALUES (?1, ?2, ?3)
@@ -81,19 +63,7 @@ pub(super) fn seen(conn: &Connection) -> Result<BTreeMap<HostName, Seen>, StoreE
         .map_err(failed(READING))?;
     let mut found = BTreeMap::new();
     for row in rows {
-        let (host, at, body) = row.map_err(failed(READING))?;
-        let what = format!("what host {host:?} told last");
-        let parsed = HostName::parse(&host)
-            .map_err(|error| damaged(what.as_str(), error.to_string()))
-            .and_then(|host| Ok((host, time_from_sql(&what, at)?)))
-            .and_then(|(host, at)| {
-                let check_in = host_rows::from_json(&body).map_err(|why| damaged(what.as_str(), why))?;
-                Ok((host, Seen { at, check_in }))
-            });
-        match parsed {
-            Ok((host, seen)) => drop(found.insert(host, seen)),
-            Err(error) => tracing::error!(%error, "a damaged row is left out"),
-        }
+        found.extend(columns::seen(row.map_err(failed(READING))?));
     }
     Ok(found)
 }

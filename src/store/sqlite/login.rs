@@ -2,21 +2,15 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{damaged, failed, time_from_sql, time_to_sql};
+use super::failed;
 use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
-use crate::identity::host::HOST_SESSION_LIFETIME;
 use crate::identity::session::{Session, TokenHash};
 use crate::name::PersonName;
-use crate::ssh::Fingerprint;
-use crate::store::StoreError;
-use crate::time::{Lifetime, Timestamp};
-
-/// How many rows of a kind one sweep deletes: the writer must not be kept from others. The next sweep goes on.
-const SWEEP_MAX: i64 = 2_000;
-
-/// How long it is remembered that a report was taken: a host gives up one that it can't deliver long before. Our own choice.
-const REPORTS_KEPT: Lifetime = Lifetime::minutes(90 * 24 * 60);
+use crate::store::numbers::time_to_sql;
+use crate::store::sweep::{Ends, SWEEP_MAX};
+use crate::store::{StoreError, columns};
+use crate::time::Timestamp;
 
 pub(super) fn insert_session(conn: &Connection, session: &Session) -> Result<(), StoreError> {
     let (opened, expires) = (time_to_sql(session.opened)?, time_to_sql(session.expires)?);
@@ -34,23 +28,14 @@ pub(super) fn insert_session(conn: &Connection, session: &Session) -> Result<(),
 }
 
 pub(super) fn session(conn: &Connection, token: TokenHash) -> Result<Option<Session>, StoreError> {
-    let row: Option<(String, String, i64, i64, [u8; 32])> = conn
+    let row: Option<columns::SessionColumns> = conn
         .prepare_cached("SELECT person, key, opened, expires, seal FROM session WHERE token = ?1")
         .and_then(|mut s| {
             s.query_row([token.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
                 .optional()
         })
         .map_err(failed("reading a session"))?;
-    let Some((person, key, opened, expires, seal)) = row else { return Ok(None) };
-    let what = "a session";
-    Ok(Some(Session {
-        token,
-        person: PersonName::parse(&person).map_err(|error| damaged(what, error.to_string()))?,
-        key: Fingerprint::parse(&key).map_err(|error| damaged(what, error.to_string()))?,
-        opened: time_from_sql(what, opened)?,
-        expires: time_from_sql(what, expires)?,
-        seal,
-    }))
+    row.map(|row| columns::session(token, row)).transpose()
 }
 
 pub(super) fn end_session(conn: &Connection, token: TokenHash) -> Result<(), StoreError> {
@@ -85,16 +70,14 @@ pub(super) fn browser_session(
     conn: &Connection,
     token: TokenHash,
 ) -> Result<Option<(BrowserSession, Session)>, StoreError> {
-    let row: Option<([u8; 32], i64, i64, [u8; 32])> = conn
+    let row: Option<columns::BrowserSessionColumns> = conn
         .prepare_cached("SELECT parent, opened, expires, seal FROM browser_session WHERE token = ?1")
         .and_then(|mut s| {
             s.query_row([token.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()
         })
         .map_err(failed("reading a browser's session"))?;
-    let Some((parent, opened, expires, seal)) = row else { return Ok(None) };
-    let what = "a browser's session";
-    let (opened, expires) = (time_from_sql(what, opened)?, time_from_sql(what, expires)?);
-    let found = BrowserSession { token, parent: TokenHash(parent), opened, expires, seal };
+    let Some(row) = row else { return Ok(None) };
+    let found = columns::browser_session(token, row)?;
     Ok(session(conn, found.parent)?.map(|parent| (found, parent)))
 }
 
@@ -116,9 +99,7 @@ pub(super) fn redeem(conn: &Connection, redemption: &Redemption) -> Result<(), S
 
 /// Deletes what was over at `now`; says whether there was any.
 pub(super) fn sweep(conn: &Connection, now: Timestamp) -> Result<bool, StoreError> {
-    let ago = |span| now.minus(span).map_or(Ok(0), time_to_sql);
-    let (host_sessions, reports) = (ago(HOST_SESSION_LIFETIME)?, ago(REPORTS_KEPT)?);
-    let now = time_to_sql(now)?;
+    let Ends { sessions: now, host_sessions, reports } = Ends::at(now)?;
     let mut deleted = 0;
     for (sql, now) in [
         ("DELETE FROM session WHERE token IN (SELECT token FROM session WHERE expires <= ?1 LIMIT ?2)", now),

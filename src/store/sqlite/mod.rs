@@ -3,10 +3,11 @@
 //! | File | What |
 //! |---|---|
 //! | `file.rs` | create, lock, connect, migrate |
-//! | `writer.rs` | the writer thread: queue, group commit, answers |
+//! | `group.rs` | one group of changes in one transaction, for the writer thread (`store/writer.rs`) |
 //! | `reader.rs` | the reader threads |
-//! | `change.rs` | one change inside the writer's transaction |
-//! | `log.rs` | entries, tree nodes and head; checked at start |
+//! | `change.rs` | the rows that a change touches (`store/change.rs`), one statement each |
+//! | `export.rs` | all rows in order, for a copy |
+//! | `log.rs` | entries, tree nodes and head; what they must fulfil is in `store/log.rs` |
 //! | `request.rs` `login.rs` `policy.rs` `host.rs` | the rows of each subject |
 //!
 //! Invariants: nothing is answered before its transaction is on disk; only the writer's connection writes; one process at
@@ -16,14 +17,15 @@
 //! it runs share the next one, which is worth 30 to 150 times the throughput of a commit each.
 
 mod change;
+pub(super) mod export;
 mod file;
+mod group;
 mod host;
 mod log;
 mod login;
 mod policy;
 mod reader;
 mod request;
-mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::writer::{Job, Writer, stopped};
 use super::{
     Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
     StoredPolicy,
@@ -47,7 +50,6 @@ use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::time::Timestamp;
 use reader::Readers;
-use writer::{Job, Writer};
 
 /// Where the database is.
 #[derive(Clone, Debug)]
@@ -81,19 +83,9 @@ impl SqliteStore {
         file::migrate(&mut conn)?;
         let head = log::load_checked(&conn, &key)?;
         let readers = Readers::start(&settings.path)?;
-        let writer = Writer::start(settings.path.clone(), Arc::clone(&key), conn, head)?;
+        let groups = group::Groups::new(settings.path.clone(), Arc::clone(&key), conn, head);
+        let writer = Writer::start(groups)?;
         Ok(Self { readers, writer, key, _lock: lock })
-    }
-
-    fn write<'a, T: Send + 'a>(
-        &'a self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job + Send + 'a,
-    ) -> Pending<'a, T> {
-        Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            self.writer.submit(job(reply))?;
-            answer.await.map_err(|_dropped| stopped("writing"))?
-        })
     }
 
     fn read<'a, T: Send + 'static>(
@@ -117,7 +109,7 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, change: Change) -> Pending<'_, Committed> {
-        self.write(move |reply| Job::Commit(Box::new(change), reply))
+        Box::pin(self.writer.run(move |reply| Job::Commit(Box::new(change), reply)))
     }
 
     fn request(&self, id: RequestId) -> Pending<'_, Option<Stored>> {
@@ -150,7 +142,7 @@ impl Store for SqliteStore {
     }
 
     fn sweep(&self, now: Timestamp) -> Pending<'_, ()> {
-        self.write(move |reply| Job::Sweep(now, reply))
+        Box::pin(self.writer.run(move |reply| Job::Sweep(now, reply)))
     }
 
     fn live_certificates(&self, now: Timestamp) -> Pending<'_, Vec<LiveCertificate>> {
@@ -176,7 +168,7 @@ impl Store for SqliteStore {
     }
 
     fn note(&self, note: Note) -> Pending<'_, ()> {
-        self.write(move |reply| Job::Note(Box::new(note), reply))
+        Box::pin(self.writer.run(move |reply| Job::Note(Box::new(note), reply)))
     }
 
     fn seen(&self) -> Pending<'_, BTreeMap<HostName, Seen>> {
@@ -223,41 +215,11 @@ impl Store for SqliteStore {
     }
 
     fn ready(&self) -> Pending<'_, ()> {
-        self.write(Job::Ready)
+        Box::pin(self.writer.run(Job::Ready))
     }
-}
-
-fn stopped(doing: &'static str) -> StoreError {
-    StoreError::Failed { doing, why: "the database thread has stopped".to_owned() }
 }
 
 /// Maps a database error to [`StoreError::Failed`]. SQLite's messages hold names of tables and files, never values.
 fn failed(doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
     move |error| StoreError::Failed { doing, why: error.to_string() }
-}
-
-fn damaged(what: impl Into<String>, why: impl Into<String>) -> StoreError {
-    StoreError::Damaged { what: what.into(), why: why.into() }
-}
-
-/// A number as SQLite keeps it: signed. What we count stays far below 2^63.
-fn to_sql(number: u64) -> Result<i64, StoreError> {
-    i64::try_from(number)
-        .map_err(|error| StoreError::Failed { doing: "converting a number", why: format!("{number}: {error}") })
-}
-
-fn time_to_sql(time: Timestamp) -> Result<i64, StoreError> {
-    to_sql(time.unix())
-}
-
-fn from_sql(what: &str, number: i64) -> Result<u64, StoreError> {
-    u64::try_from(number).map_err(|_negative| damaged(what, format!("negative number {number}")))
-}
-
-fn time_from_sql(what: &str, number: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_unix(from_sql(what, number)?).map_err(|error| damaged(what, error.to_string()))
-}
-
-fn limit_to_sql(limit: usize) -> i64 {
-    i64::try_from(limit.min(super::LIST_MAX)).unwrap_or(0)
 }

@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{damaged, failed, time_from_sql, time_to_sql};
-use crate::identity::Actor;
+use super::failed;
 use crate::name::PolicyVersion;
+use crate::store::columns::{self, PolicyColumns};
+use crate::store::numbers::time_to_sql;
 use crate::store::{StoreError, StoredPolicy};
 
 /// A new version; must be the last plus one.
@@ -27,9 +28,9 @@ pub(super) fn one(conn: &Connection, version: Option<PolicyVersion>) -> Result<O
         "SELECT version, text, applied_by, at FROM policy
          WHERE ?1 IS NULL OR version = ?1 ORDER BY version DESC LIMIT 1",
     )
-    .and_then(|mut s| s.query_row([version.map(|v| v.0)], columns).optional())
+    .and_then(|mut s| s.query_row([version.map(|v| v.0)], row).optional())
     .map_err(failed("reading a policy"))?
-    .map(from_columns)
+    .map(columns::policy)
     .transpose()
 }
 
@@ -46,18 +47,10 @@ pub(super) fn all(conn: &Connection) -> Result<Vec<StoredPolicy>, StoreError> {
     let mut select = conn
         .prepare_cached("SELECT version, '', applied_by, at FROM policy ORDER BY version DESC")
         .map_err(failed(doing))?;
-    let rows = select.query_map([], columns).map_err(failed(doing))?;
-    rows.map(|row| from_columns(row.map_err(failed(doing))?)).collect()
+    let rows = select.query_map([], row).map_err(failed(doing))?;
+    rows.map(|row| columns::policy(row.map_err(failed(doing))?)).collect()
 }
 
-type Columns = (u32, String, String, i64);
-
-fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
+fn row(row: &Row<'_>) -> rusqlite::Result<PolicyColumns> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-}
-
-fn from_columns((version, text, by, at): Columns) -> Result<StoredPolicy, StoreError> {
-    let what = format!("policy version {version}");
-    Actor::parse(&by).map_err(|error| damaged(what.as_str(), error.to_string()))?;
-    Ok(StoredPolicy { version: PolicyVersion(version), text, by, at: time_from_sql(&what, at)? })
 }

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
-use super::{file, stopped};
+use super::file;
 use crate::store::StoreError;
+use crate::store::writer::stopped;
 
 /// How many. Reads take microseconds from the page cache; more threads would only contend.
 const READERS: usize = 3;

@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params, params_from_iter};
 
-use super::{damaged, failed, from_sql, limit_to_sql, log, time_to_sql, to_sql};
-use crate::access::{AccessRequest, Grant};
+use super::{failed, log};
+use crate::access::AccessRequest;
 use crate::audit::entry::Entry;
 use crate::identity::mac::MacKey;
 use crate::name::{PersonName, RequestId};
 use crate::ssh::PublicKey;
-use crate::store::{LIST_MAX, LiveCertificate, OpenRequests, RequestFilter, RowVersion, StoreError, Stored, rows};
+use crate::store::columns::{Columns, live, readable};
+use crate::store::numbers::{from_sql, limit_to_sql, time_to_sql};
+use crate::store::{LIST_MAX, LiveCertificate, OpenRequests, RequestFilter, RowVersion, StoreError, Stored};
 use crate::time::Timestamp;
 
 const SAVING: &str = "saving a request";
@@ -34,7 +36,7 @@ pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored
             "INSERT INTO request (id, version, asker, state, asked, next_tick, body, waits, key)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING",
         )
-        .and_then(|mut s| row.run(&mut s))
+        .and_then(|mut s| run(&row, &mut s))
         .map_err(failed(SAVING))?;
     if rows != 1 {
         return Err(StoreError::Conflict);
@@ -52,7 +54,7 @@ pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVer
             "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7, waits = ?8,
              key = ?9 WHERE id = ?1 AND version = ?2 - 1",
         )
-        .and_then(|mut s| row.run(&mut s))
+        .and_then(|mut s| run(&row, &mut s))
         .map_err(failed(SAVING))?;
     if rows != 1 {
         return Err(StoreError::Conflict);
@@ -88,7 +90,7 @@ pub(super) fn one(conn: &Connection, id: RequestId) -> Result<Option<Stored>, St
     conn.prepare_cached(select!("WHERE id = ?1"))
         .and_then(|mut s| s.query_row([id.digits()], columns).optional())
         .map_err(failed(READING))?
-        .map(|row| stored(&row))
+        .map(|row| row.stored())
         .transpose()
 }
 
@@ -141,11 +143,7 @@ pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<
     values.push(limit_to_sql(*limit).into());
     let mut select = conn.prepare_cached(&sql).map_err(failed(READING))?;
     let rows = select.query_map(params_from_iter(values), columns).map_err(failed(READING))?;
-    if prefix.is_some() {
-        rows.map(|row| stored(&row.map_err(failed(READING))?)).collect()
-    } else {
-        readable(rows, LIST_MAX)
-    }
+    if prefix.is_some() { rows_of(rows).map(|row| row?.stored()).collect() } else { readable(rows_of(rows), LIST_MAX) }
 }
 
 /// Requests whose time has come.
@@ -154,7 +152,7 @@ pub(super) fn due(conn: &Connection, now: Timestamp, limit: usize) -> Result<Vec
     let mut select =
         conn.prepare_cached(select!("WHERE next_tick <= ?1 ORDER BY next_tick, number")).map_err(failed(READING))?;
     let rows = select.query_map([now], columns).map_err(failed(READING))?;
-    readable(rows, limit.min(LIST_MAX))
+    readable(rows_of(rows), limit.min(LIST_MAX))
 }
 
 /// Certificates that are not over, neither by their window nor because their request was ended.
@@ -165,84 +163,37 @@ pub(super) fn live_certificates(conn: &Connection, now: Timestamp) -> Result<Vec
         ))
         .map_err(failed(READING))?;
     let rows = select.query_map([time_to_sql(now)?], columns).map_err(failed(READING))?;
-    let live = |stored: &Stored| {
-        let request = stored.request.id();
-        let live = |grant: &Grant| {
-            let (ca, end) = (grant.certificate.as_ref()?.tbs.ca().fingerprint(), grant.window.end());
-            (now < end).then_some(LiveCertificate { request, ca, end })
-        };
-        stored.request.parts().grants.iter().filter_map(live).collect::<Vec<_>>()
-    };
-    Ok(readable(rows, usize::MAX)?.iter().flat_map(live).collect())
+    Ok(readable(rows_of(rows), usize::MAX)?.iter().flat_map(|stored| live(stored, now)).collect())
 }
 
 /// What this person has open: how many, and which of them hold this key.
 pub(super) fn open_of(conn: &Connection, asker: &PersonName, key: &PublicKey) -> Result<OpenRequests, StoreError> {
-    // The states are constants, so that the index of open requests can be used.
-    let count = conn
-        .prepare_cached("SELECT count(*) FROM request WHERE asker = ?1 AND state IN ('pending', 'approved', 'issued')")
-        .and_then(|mut s| s.query_row([asker.as_str()], |row| row.get(0)))
-        .map_err(failed(READING))?;
     let mut select = conn
         .prepare_cached(select!("WHERE asker = ?1 AND key = ?2 AND state IN ('pending', 'approved', 'issued')"))
         .map_err(failed(READING))?;
     let rows = select.query_map([asker.as_str(), &key.to_openssh()], columns).map_err(failed(READING))?;
     // A damaged one may be this very ask: no guess.
-    let with_key = rows.map(|row| stored(&row.map_err(failed(READING))?)).collect::<Result<_, _>>()?;
-    Ok(OpenRequests { count: from_sql("a count", count)?, with_key })
+    let with_key = rows_of(rows).map(|row| row?.stored()).collect::<Result<_, _>>()?;
+    Ok(OpenRequests { count: count_open(conn, asker, key)?.0, with_key })
 }
 
-/// The first `limit` that can be read: one damaged row must not hide the others or stop their clock. It is reported each
-/// time.
-fn readable(rows: impl Iterator<Item = rusqlite::Result<Columns>>, limit: usize) -> Result<Vec<Stored>, StoreError> {
-    let mut found = Vec::new();
-    for row in rows {
-        if found.len() >= limit {
-            break;
-        }
-        match stored(&row.map_err(failed(READING))?) {
-            Ok(request) => found.push(request),
-            Err(error) => tracing::error!(%error, "a damaged request is left out of a list"),
-        }
-    }
-    Ok(found)
+/// How many requests this person has open, and how many of them hold this key.
+pub(super) fn count_open(conn: &Connection, asker: &PersonName, key: &PublicKey) -> Result<(u64, u64), StoreError> {
+    // The states are constants, so that the index of open requests can be used.
+    let (count, with_key): (i64, i64) = conn
+        .prepare_cached(
+            "SELECT count(*), count(*) FILTER (WHERE key = ?2) FROM request
+             WHERE asker = ?1 AND state IN ('pending', 'approved', 'issued')",
+        )
+        .and_then(|mut s| s.query_row([asker.as_str(), &key.to_openssh()], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(failed(READING))?;
+    Ok((from_sql("a count", count)?, from_sql("a count", with_key)?))
 }
 
-/// A row of the table, as SQLite has it.
-#[derive(PartialEq, Eq)]
-struct Columns {
-    id: String,
-    version: i64,
-    asker: String,
-    state: String,
-    asked: i64,
-    next_tick: Option<i64>,
-    body: String,
-    waits: bool,
-    key: String,
-}
-
-impl Columns {
-    fn of(request: &AccessRequest, version: RowVersion) -> Result<Self, StoreError> {
-        let parts = request.parts();
-        Ok(Self {
-            id: parts.id.digits().to_owned(),
-            version: to_sql(version.0)?,
-            asker: parts.asker.as_str().to_owned(),
-            state: parts.state.word().to_owned(),
-            asked: time_to_sql(parts.asked)?,
-            next_tick: request.next_tick().map(time_to_sql).transpose()?,
-            body: rows::to_json(request)?,
-            waits: request.waits(),
-            key: parts.key.to_openssh(),
-        })
-    }
-
-    /// Runs a statement whose nine parameters are our columns.
-    fn run(&self, statement: &mut Statement<'_>) -> rusqlite::Result<usize> {
-        let Self { id, version, asker, state, asked, next_tick, body, waits, key } = self;
-        statement.execute(params![id, version, asker, state, asked, next_tick, body, waits, key])
-    }
+/// Runs a statement whose nine parameters are our columns.
+fn run(row: &Columns, statement: &mut Statement<'_>) -> rusqlite::Result<usize> {
+    let Columns { id, version, asker, state, asked, next_tick, body, waits, key } = row;
+    statement.execute(params![id, version, asker, state, asked, next_tick, body, waits, key])
 }
 
 fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
@@ -259,14 +210,7 @@ fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
     })
 }
 
-fn stored(row: &Columns) -> Result<Stored, StoreError> {
-    let what = format!("request {:?}", row.id);
-    let version = RowVersion(from_sql(&what, row.version)?);
-    let request = rows::from_json(&row.body).map_err(|why| damaged(what.as_str(), why))?;
-    // The body is written in one way only, so equality of all columns also means that it says nothing twice.
-    if Columns::of(&request, version)? == *row {
-        Ok(Stored { request, version })
-    } else {
-        Err(damaged(what, "its columns and its body say different things"))
-    }
+/// Rows as they come, failures of the database among them.
+fn rows_of(rows: impl Iterator<Item = rusqlite::Result<Columns>>) -> impl Iterator<Item = Result<Columns, StoreError>> {
+    rows.map(|row| row.map_err(failed(READING)))
 }

@@ -50,6 +50,19 @@ fn check_in() -> wire::CheckIn {
     }
 }
 
+/// Two machines check in as app-1, by turns.
+fn two_machines(stage: &mut Stage, host: &str, check_in: &wire::CheckIn) {
+    for run in ["11", "22", "11"] {
+        let check_in = wire::CheckIn { run: Some(run.repeat(32)), ..check_in.clone() };
+        post(stage, host, "/v1/hosts/check-in", &check_in);
+    }
+    stage.types("omar", &["admin", "host", "show", "app-1"]);
+    stage.types("omar", &["admin", "host", "show", "app-1", "--json"]);
+    stage.types("omar", &["admin", "host", "ls"]);
+    stage.types("omar", &["hosts", "app"]);
+    stage.types("omar", &["audit", "search", "kind:host_doubled"]);
+}
+
 #[test]
 fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     let mut stage = Stage::new();
@@ -102,16 +115,7 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     stage.types("omar", &["admin", "host", "show", "app-1"]);
     stage.types("omar", &["hosts", "app"]);
     stage.types("omar", &["hosts", "app", "--json"]);
-    // Two machines by turns.
-    for run in ["11", "22", "11"] {
-        let check_in = wire::CheckIn { run: Some(run.repeat(32)), ..check_in.clone() };
-        post(&stage, &host, "/v1/hosts/check-in", &check_in);
-    }
-    stage.types("omar", &["admin", "host", "show", "app-1"]);
-    stage.types("omar", &["admin", "host", "show", "app-1", "--json"]);
-    stage.types("omar", &["admin", "host", "ls"]);
-    stage.types("omar", &["hosts", "app"]);
-    stage.types("omar", &["audit", "search", "kind:host_doubled"]);
+    two_machines(&mut stage, &host, &check_in);
     stage.types("alice", &["hosts", "app"]);
     stage.types("alice", &["known-hosts"]);
     stage.types("omar", &["admin", "host", "tag", "app-1", "env=prod", "--remove", "zone"]);

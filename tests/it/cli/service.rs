@@ -252,3 +252,52 @@ fn an_older_database_goes_on_only_after_somebody_said_so_and_with_a_new_ca_key()
     let new_ca = std::fs::read_to_string(key.with_extension("pub")).unwrap();
     assert!(trusted.contains(&material(&new_ca)) && !trusted.contains(&material(&old_ca)), "{trusted}");
 }
+
+#[test]
+fn a_store_moves_from_a_file_to_a_server_and_the_log_goes_on() {
+    let mut stage = Stage::new();
+    let asked = ["request", "web-1", "--as", "deploy", "--for", "5m", "--reason", "INC-4421 it hangs", "--json"];
+    let id = stage.as_person("alice", &asked).field("id");
+    let before = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    let postgres = crate::support::postgres::cluster();
+    let settings = postgres.settings(&postgres.database());
+    let table = format!(
+        "postgres = {{ host = {:?}, port = {}, database = {:?}, user = \"hallpass\" }}",
+        settings.server.shown(),
+        settings.port,
+        settings.database
+    );
+    let config = before.replace("path = \"state/hallpass.db\"", &table);
+    assert_ne!(config, before);
+    stage.write("service/node.toml", &config);
+    let (file, node) = (stage.shown("service/state/hallpass.db"), stage.shown("service/node.toml"));
+    let (from, to) = (format!("sqlite:{file}"), format!("postgres:{node}"));
+    let migrate = |more: &[&'static str]| {
+        let mut arguments = vec!["store", "migrate", "--from", from.as_str(), "--to", to.as_str()];
+        arguments.extend(more);
+        arguments.into_iter().map(str::to_owned).collect::<Vec<String>>()
+    };
+    let types = |stage: &mut Stage, arguments: &[String]| {
+        stage.types("omar", &arguments.iter().map(String::as_str).collect::<Vec<_>>()).code
+    };
+    // Not while the service runs, nor into a file, nor from nothing.
+    assert_eq!(types(&mut stage, &migrate(&[])), 1);
+    let said = stage.stop();
+    assert!(!said.contains("ERROR"), "{said}");
+    let file_config = format!("postgres:{}", stage.shown("service/config.toml"));
+    assert_eq!(stage.types("omar", &["store", "migrate", "--from", &from, "--to", &file_config]).code, 2);
+    let nothing = format!("sqlite:{}", stage.shown("nothing.db"));
+    assert_eq!(stage.types("omar", &["store", "migrate", "--from", &nothing, "--to", &to]).code, 1);
+    assert!(!stage.path("nothing.db").exists());
+    assert_eq!(stage.types("omar", &["store", "migrate", "--from", &file, "--to", &to]).code, 2);
+    assert_eq!(types(&mut stage, &migrate(&["--json"])), 0);
+    assert_eq!(types(&mut stage, &migrate(&[])), 1, "not over what is there");
+    // The logins, the request and the log are there, and the log goes on.
+    stage.write("service/config.toml", &config);
+    stage.start();
+    assert_eq!(stage.as_person("alice", &["show", &id, "--json"]).field("state"), "pending");
+    assert_eq!(stage.as_person("bob", &["approve", &id, "--yes"]).code, 0);
+    assert_eq!(stage.as_person("omar", &["audit", "export", "--out", &stage.shown("log.jsonl")]).code, 0);
+    assert_eq!(stage.as_person("omar", &["audit", "verify", &stage.shown("log.jsonl")]).code, 0);
+    stage.check("store");
+}

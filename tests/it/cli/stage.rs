@@ -440,6 +440,7 @@ fn normal(text: &str, folder: &Path) -> String {
     let text = replace(&text, r"SHA256:[A-Za-z0-9+/]{43}", "FINGERPRINT");
     let text = replace(&text, r#"trace(":"| )[0-9a-f]{16}"#, "trace${1}TRACE");
     let text = replace(&text, r"\bhpj_[A-Za-z0-9_-]{43}", "hpj_TOKEN");
+    let text = replace(&text, r"\bhpo_[A-Za-z0-9_-]{118}", "hpo_TOKEN");
     let digits = "[0-9a-hjkmnp-tv-z]{8}";
     let text = replace(&text, &format!(r"(?m)\b(join token |revoke ){digits}( |$)"), "${1}JOIN$2");
     let text = replace(&text, &format!("(?m)^{digits}  (open|spent|expired|revoked)  "), "JOIN  $1  ");

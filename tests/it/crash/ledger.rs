@@ -8,8 +8,7 @@ use hallpass::audit::event::Event;
 use hallpass::audit::export::{Exporter, verify};
 use hallpass::name::RequestId;
 use hallpass::ssh::cert::Certificate;
-use hallpass::store::sqlite::{Settings, SqliteStore};
-use hallpass::store::{LIST_MAX, RequestFilter, Store as _};
+use hallpass::store::{LIST_MAX, RequestFilter};
 
 use super::server::Site;
 
@@ -96,7 +95,7 @@ impl Ledger {
 
     /// Compares with the store itself, after the service is gone.
     pub(crate) async fn check_store(&self, site: &Site) {
-        let store = SqliteStore::open(&Settings { path: site.database() }, site.seal_key()).unwrap();
+        let store = site.open().await;
         let all = RequestFilter { limit: LIST_MAX, ..RequestFilter::default() };
         let mut found = BTreeMap::new();
         for stored in store.requests(all).await.unwrap() {

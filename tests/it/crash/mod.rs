@@ -6,10 +6,15 @@
 //! doesn't see done. Then everything is compared with the client's own ledger of what it was told. N grows until the story
 //! comes to its end without dying, so that each pass of each point has its run.
 //!
+//! `nodes` has two of them on one PostgreSQL server, which is killed under load three times; fifty times with
+//! `HALLPASS_PG_KILLS=50 cargo test --locked --features failpoints --test it -- crash::nodes`.
+//!
 //! Without the `failpoints` feature the program can't die at a point, and only the list of points is checked.
 
 #[cfg(feature = "failpoints")]
 mod ledger;
+#[cfg(feature = "failpoints")]
+mod nodes;
 mod points;
 #[cfg(feature = "failpoints")]
 mod server;

@@ -3,14 +3,14 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use hallpass::audit::checkpoint::LogKey;
 use hallpass::identity::mac::MacKey;
 use hallpass::ssh::private::SessionKey;
-use hallpass::store::SEAL_PURPOSE;
+use hallpass::store::{self, SEAL_PURPOSE, Store, postgres};
 
 use crate::support::fixtures::House;
 
@@ -23,26 +23,56 @@ const LOG_SEED: [u8; 32] = [201; 32];
 /// Everything the service keeps, and its settings.
 pub(crate) struct Site {
     folder: tempfile::TempDir,
+    /// The database that its nodes share, if it is not a file.
+    shared: Option<postgres::Settings>,
 }
 
 impl Site {
+    /// One node, with a file.
     pub(crate) fn new() -> Self {
-        let site = Self { folder: tempfile::tempdir().unwrap() };
+        Self::of(None)
+    }
+
+    /// Two nodes on this database.
+    pub(crate) fn of_nodes(shared: postgres::Settings) -> Self {
+        Self::of(Some(shared))
+    }
+
+    fn of(shared: Option<postgres::Settings>) -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap(), shared };
         let ca = SessionKey::generate([200; 32]).to_openssh("user CA").unwrap();
         site.write("user-ca", &ca);
         let host_ca = SessionKey::generate([202; 32]).to_openssh("host CA").unwrap();
         site.write("host-ca", &host_ca);
         site.write("log.key", &LogKey::seed_text(&LOG_SEED));
         site.write("policy.toml", &House::text());
-        site.write(
-            "config.toml",
+        site.configure("config.toml", 1);
+        site.configure("config-2.toml", 2);
+        site
+    }
+
+    /// The configuration of one node: what they must not share is the file of the newest checkpoint.
+    fn configure(&self, name: &str, node: u8) {
+        let store = self.shared.as_ref().map_or_else(
+            || "path = \"hallpass.db\"".to_owned(),
+            |settings| {
+                format!(
+                    "postgres = {{ host = \"{}\", port = {}, database = \"{}\", user = \"hallpass\", idle_timeout = \"1s\" }}",
+                    settings.server.shown(),
+                    settings.port,
+                    settings.database
+                )
+            },
+        );
+        self.write(
+            name,
             &format!(
                 "listen = \"127.0.0.1:0\"\npublic_url = \"{PUBLIC_URL}\"\n\n[tls]\nself_signed = true\n\n\
-                 [store]\npath = \"hallpass.db\"\n\n[ca.user]\nkey = \"user-ca\"\n\n[ca.host]\nkey = \"host-ca\"\n\n[log]\nkey = \"log.key\"\n\n\
-                 [limits]\nrequests_per_second = 10000\nburst = 10000\n"
+                 [store]\n{store}\n\n[ca.user]\nkey = \"user-ca\"\n\n[ca.host]\nkey = \"host-ca\"\n\n\
+                 [log]\nkey = \"log.key\"\nhead = \"log-{node}.head\"\n\n\
+                 [limits]\nrequests_per_second = 10000\nburst = 10000\nopen_requests_max = 1000\n"
             ),
         );
-        site
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -57,13 +87,23 @@ impl Site {
         LogKey::new("any/log", &LOG_SEED).unwrap().derive(SEAL_PURPOSE)
     }
 
-    pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join("hallpass.db")
+    /// The store, when no node writes to it any more.
+    pub(crate) async fn open(&self) -> Box<dyn Store> {
+        let settings = match &self.shared {
+            Some(shared) => store::Settings::Postgres(shared.clone()),
+            None => store::Settings::Sqlite(store::sqlite::Settings { path: self.folder.path().join("hallpass.db") }),
+        };
+        store::open(&settings, self.seal_key()).await.unwrap()
     }
 
     /// Starts the program; `point`: where it is to die, as in `issue.signed:2`.
     pub(crate) fn start(&self, point: Option<&str>) -> Server {
-        Server::start(self.folder.path(), point)
+        Server::start(&self.folder.path().join("config.toml"), point)
+    }
+
+    /// Starts the second node.
+    pub(crate) fn start_second(&self) -> Server {
+        Server::start(&self.folder.path().join("config-2.toml"), None)
     }
 }
 
@@ -76,9 +116,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(folder: &Path, point: Option<&str>) -> Self {
+    fn start(config: &Path, point: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
-        command.arg("--config").arg(folder.join("config.toml")).arg("serve");
+        command.arg("--config").arg(config).arg("serve");
         command.env_remove("HALLPASS_FAILPOINT").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         if let Some(point) = point {
             command.env("HALLPASS_FAILPOINT", point);
@@ -116,6 +156,12 @@ impl Server {
         let status = self.child.wait().unwrap();
         let said = self.errors.take().unwrap().join().unwrap();
         assert_eq!(status.signal(), Some(rustix::process::Signal::ABORT.as_raw()), "{status}\n{said}");
+    }
+
+    /// Stops it for a while, or lets it go on: `STOP`, `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        assert!(kill.args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap().success());
     }
 
     /// What `kill -9` does.

@@ -16,40 +16,41 @@ use super::ledger::Ledger;
 use super::server::{PUBLIC_URL, Server, Site};
 use crate::hosts::machine::Machine;
 use crate::support::fixtures::House;
+use crate::support::postgres::cluster;
 
 /// How long a call may take on a busy machine. No call waits for anything but the disk.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who there is, with the number of their login key (`support::fixtures`).
-const PEOPLE: [(&str, u8); 3] = [("alice@example.com", 1), ("bob@example.com", 3), ("olga@example.com", 5)];
-const ALICE: &str = PEOPLE[0].0;
-const BOB: &str = PEOPLE[1].0;
-const OLGA: &str = PEOPLE[2].0;
+pub(super) const PEOPLE: [(&str, u8); 3] = [("alice@example.com", 1), ("bob@example.com", 3), ("olga@example.com", 5)];
+pub(super) const ALICE: &str = PEOPLE[0].0;
+pub(super) const BOB: &str = PEOPLE[1].0;
+pub(super) const OLGA: &str = PEOPLE[2].0;
 
 /// A client of one server, with its sessions.
 #[derive(Clone)]
-struct Connection {
+pub(super) struct Connection {
     address: Address,
-    tokens: BTreeMap<&'static str, String>,
+    pub(super) tokens: BTreeMap<&'static str, String>,
 }
 
 impl Connection {
-    async fn to(url: &str, tokens: BTreeMap<&'static str, String>) -> Result<Self, ClientError> {
+    pub(super) async fn to(url: &str, tokens: BTreeMap<&'static str, String>) -> Result<Self, ClientError> {
         let pin = fetch_pin(url, None, PATIENCE).await?;
         Ok(Self { address: Address { url: url.to_owned(), pin: Some(pin), proxy: None }, tokens })
     }
 
-    fn client(&self, who: Option<&str>) -> Client {
+    pub(super) fn client(&self, who: Option<&str>) -> Client {
         let token = who.map(|who| SecretString::from(self.tokens[who].clone()));
         Client::new(self.address.clone(), token, PATIENCE).unwrap()
     }
 
-    fn host(&self, token: &str) -> Client {
+    pub(super) fn host(&self, token: &str) -> Client {
         Client::new(self.address.clone(), Some(SecretString::from(token)), PATIENCE).unwrap()
     }
 
     /// Logs in and keeps the token.
-    async fn login(&mut self, who: &'static str, n: u8) -> Result<(), ClientError> {
+    pub(super) async fn login(&mut self, who: &'static str, n: u8) -> Result<(), ClientError> {
         let pem = SessionKey::generate([n; 32]).to_openssh("login").unwrap();
         let key = LoginKey::parse(pem.as_bytes(), None).unwrap();
         let anyone = self.client(None);
@@ -68,18 +69,23 @@ impl Connection {
     }
 
     async fn ask(&self, host: &str, key: u8) -> Result<wire::Request, ClientError> {
+        self.ask_with(host, [key; 32]).await
+    }
+
+    /// Asks for a host with a key made of these bytes.
+    pub(super) async fn ask_with(&self, host: &str, key: [u8; 32]) -> Result<wire::Request, ClientError> {
         let ask = wire::Ask {
             targets: vec![host.to_owned()],
             account: Some("deploy".to_owned()),
             lifetime: Some("20m".to_owned()),
             reason: "INC-1 the queue grows".to_owned(),
-            key: Some(SessionKey::generate([key; 32]).public_key().to_openssh()),
+            key: Some(SessionKey::generate(key).public_key().to_openssh()),
             ..wire::Ask::default()
         };
         self.client(Some(ALICE)).post("/v1/requests", &ask).await
     }
 
-    async fn look(&self, who: &str, id: RequestId) -> Result<wire::Request, ClientError> {
+    pub(super) async fn look(&self, who: &str, id: RequestId) -> Result<wire::Request, ClientError> {
         self.client(Some(who)).get(&format!("/v1/requests/{id}")).await
     }
 
@@ -94,7 +100,7 @@ impl Connection {
     }
 
     /// Approves what waits, unless it has been approved.
-    async fn approve(&self, id: RequestId) -> Result<wire::Request, ClientError> {
+    pub(super) async fn approve(&self, id: RequestId) -> Result<wire::Request, ClientError> {
         let shown = self.look(BOB, id).await?;
         if shown.state != "pending" && shown.extension.is_none() {
             return Ok(shown);
@@ -103,13 +109,13 @@ impl Connection {
         self.act(BOB, id, "approve", &approve).await
     }
 
-    async fn fetch(&self, id: RequestId) -> Result<wire::Certificate, ClientError> {
+    pub(super) async fn fetch(&self, id: RequestId) -> Result<wire::Certificate, ClientError> {
         let path = format!("/v1/requests/{id}/certificate");
         self.client(Some(ALICE)).post(&path, &serde_json::json!({})).await
     }
 
     /// The whole log, its checkpoint, and the log key.
-    async fn log(&self) -> Result<(Vec<String>, String, String), ClientError> {
+    pub(super) async fn log(&self) -> Result<(Vec<String>, String, String), ClientError> {
         let client = self.client(Some(OLGA));
         let checkpoint: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
         let mut entries = Vec::new();
@@ -134,8 +140,7 @@ struct Teller {
 
 impl Teller {
     /// Starts the service with this fail point; it may die of it right then.
-    async fn start(point: &str) -> Self {
-        let site = Site::new();
+    async fn start(site: Site, point: &str) -> Self {
         let server = site.start(Some(point));
         let address = Address { url: String::new(), pin: None, proxy: None };
         let connection = Connection { address, tokens: BTreeMap::new() };
@@ -333,11 +338,11 @@ impl Teller {
 }
 
 /// Runs the story with this point armed at its first pass, its second, and so on, until it is not reached any more.
-async fn die_at_every_pass(point: &str, passes_min: u32) {
+async fn die_at_every_pass(point: &str, passes_min: u32, site: fn() -> Site) {
     let mut passes = 0;
     loop {
         let armed = format!("{point}:{}", passes + 1);
-        let mut teller = Teller::start(&armed).await;
+        let mut teller = Teller::start(site(), &armed).await;
         teller.tell().await;
         match teller.check().await {
             0 => break,
@@ -353,7 +358,7 @@ macro_rules! points {
     ($($test:ident $point:literal $passes_min:literal)*) => {
         $(#[tokio::test]
         async fn $test() {
-            die_at_every_pass($point, $passes_min).await;
+            die_at_every_pass($point, $passes_min, Site::new).await;
         })*
 
         #[test]
@@ -376,6 +381,21 @@ points! {
     dying_with_a_host_enrolled_loses_and_doubles_nothing "enrol.durable" 1
     dying_with_a_host_certificate_to_be_signed_loses_and_doubles_nothing "host.intent.durable" 1
     dying_with_a_host_certificate_signed_loses_and_doubles_nothing "host.signed" 1
+}
+
+/// A node of several. Its own end is the same as with a file; what it leaves of a commit is the server's.
+fn node() -> Site {
+    Site::of_nodes(cluster().settings(&cluster().database()))
+}
+
+#[tokio::test]
+async fn dying_before_a_commit_to_a_server_loses_and_doubles_nothing() {
+    die_at_every_pass("store.commit.before", 15, node).await;
+}
+
+#[tokio::test]
+async fn dying_after_a_commit_to_a_server_loses_and_doubles_nothing() {
+    die_at_every_pass("store.commit.after", 15, node).await;
 }
 
 /// Eight clients ask and fetch at once, so that commits are shared; the service is killed from outside in the middle of it.

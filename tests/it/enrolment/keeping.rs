@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hallpass::ssh::cert::Certificate;
+use hallpass::time::{Clock as _, SystemClock};
 
 use super::host::{Daemon, Host, Session, until};
 use super::proxy;
-use super::service::Service;
+use super::service::{Service, fake_time};
 use super::whole::access;
 
 /// How long anything may take that is not what a test is about.
@@ -25,10 +26,10 @@ fn certificate(host: &Host) -> Certificate {
 /// A daemon at another time.
 fn daemon_later(host: &Host, ahead: &str) -> Daemon {
     let log = std::fs::File::create(host.path("daemon.log")).unwrap();
-    let mut command = host.command("faketime", &["-f", ahead, "/usr/local/bin/hallpass", "host", "run"]);
-    // What it waits for comes by the clock that nobody sets.
-    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").stdin(std::process::Stdio::null());
-    Daemon(command.stdout(std::process::Stdio::null()).stderr(log).spawn().unwrap())
+    let mut command = host.command("/usr/local/bin/hallpass", &["host", "run"]);
+    fake_time(&mut command, ahead);
+    let command = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(log);
+    Daemon(command.spawn().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,12 +43,14 @@ async fn a_host_certificate_is_renewed_when_half_of_its_life_is_over_and_not_bef
     let words = service.enrol("web-1", &token);
     host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
     let first = certificate(&host);
-    let lifetime = first.tbs().fields().window.seconds();
+    let window = first.tbs().fields().window;
+    let lifetime = window.seconds();
+    let until_half = window.start().unix() + lifetime / 2 - SystemClock.now().unix();
     let checked_in = |host: &Host| host.ok(&["host", "status", "--json"]).contains("\"checked_in\":\"");
     // An hour before the half, and an hour after it.
-    for (ahead, is_due) in [(lifetime / 2 - 3_600, false), (lifetime / 2 + 3_600, true)] {
+    for (ahead, is_due) in [(until_half - 3_600, false), (until_half + 3_600, true)] {
         service.kill();
-        let ahead = format!("+{ahead}s");
+        let ahead = format!("+{ahead}");
         service.start_later(&ahead);
         let daemon = daemon_later(&host, &ahead);
         until("the daemon has checked in", PATIENCE, || checked_in(&host));
@@ -69,8 +72,10 @@ async fn a_host_certificate_is_renewed_when_half_of_its_life_is_over_and_not_bef
     let mut scan = std::process::Command::new("ssh-keyscan");
     let shown = scan.args(["-c", "-t", "ed25519", "-p", &port, "127.0.0.1"]).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
-    let line = shown.lines().find_map(|line| line.split_once(' ')).map(|(_, line)| line.to_owned()).unwrap();
-    assert_eq!(Certificate::parse_openssh(&line).unwrap(), certificate(&host));
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let kind = words.iter().position(|word| word.ends_with("-cert-v01@openssh.com")).unwrap();
+    let line = format!("{} {}", words[kind], words[kind + 1]);
+    assert_eq!(Certificate::parse_openssh(&line).unwrap(), certificate(&host), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

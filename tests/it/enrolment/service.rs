@@ -113,14 +113,9 @@ impl Service {
         let config = self.path("service/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
         self.keep_address(&config, &text);
-        let usual = serving(self.folder.path());
-        let mut faked = Command::new("faketime");
-        faked
-            .args(["-f", ahead])
-            .arg(usual.get_program())
-            .args(usual.get_args())
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        self.child = serve(faked).child;
+        let mut command = serving(self.folder.path());
+        fake_time(&mut command, ahead);
+        self.child = serve(command).child;
     }
 
     /// Starts it anew: how often a host may log in to itself in an hour is counted in memory.
@@ -164,6 +159,18 @@ impl Drop for Service {
         // It may be dead already.
         let _ended = self.child.kill().and_then(|()| self.child.wait());
     }
+}
+
+/// Lets a program live at another time, as `faketime` does, but as itself: that stays in between, and would be what is killed.
+pub(crate) fn fake_time(command: &mut Command, ahead: &str) {
+    let shown = Command::new("faketime").args(["-f", ahead, "env"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let variables = shown.lines().filter_map(|line| line.split_once('='));
+    for (name, value) in variables.filter(|(name, _)| ["LD_PRELOAD", "FAKETIME"].contains(name)) {
+        command.env(name, value);
+    }
+    // What it waits for comes by the clock that nobody sets.
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
 }
 
 /// A service that has begun to serve.

@@ -5,4 +5,5 @@ mod kinds;
 pub(crate) mod maker;
 mod rules;
 pub(crate) mod site;
+mod staying;
 mod times;

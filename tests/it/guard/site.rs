@@ -177,8 +177,13 @@ impl GuardedHost {
 
     /// Starts an `ssh` (or `sftp`).
     pub(crate) fn client(&self, program: &str, pass: &Pass, before: &[&str], command: &[&str]) -> Client {
+        self.client_with(program, self.options(pass), before, command)
+    }
+
+    /// The same with these options.
+    pub(crate) fn client_with(&self, program: &str, options: Vec<String>, before: &[&str], command: &[&str]) -> Client {
         let mut ssh = Command::new(program);
-        ssh.args(self.options(pass)).args(before).arg(self.host.address().ip().to_string()).args(command);
+        ssh.args(options).args(before).arg(self.host.address().ip().to_string()).args(command);
         ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         ssh.env_remove("SSH_AUTH_SOCK");
         let mut child = ssh.spawn().unwrap();

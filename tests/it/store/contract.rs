@@ -10,8 +10,9 @@ use hallpass::audit::tree::{Frontier, Node, inclusion_nodes, inclusion_proof, ve
 use hallpass::identity::browser::BrowserSession;
 use hallpass::identity::challenge::Redemption;
 use hallpass::identity::session::{Session, TokenHash};
+use hallpass::identity::{Actor, Part};
 use hallpass::name::PolicyVersion;
-use hallpass::store::{Change, LIST_MAX, RequestFilter, RowVersion, Save, Store, StoreError, StoredPolicy};
+use hallpass::store::{Basis, Change, LIST_MAX, RequestFilter, RowVersion, Save, Store, StoreError, StoredPolicy};
 use hallpass::time::Timestamp;
 use tokio::task::JoinSet;
 
@@ -33,6 +34,13 @@ macro_rules! contract {
             $(#[tokio::test]
             async fn $name() {
                 super::$name(&crate::store::Sqlite::new()).await;
+            })*
+        }
+
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&crate::store::Postgres::new()).await;
             })*
         }
     };
@@ -66,6 +74,8 @@ contract! {
     policy_versions_follow_each_other
     a_store_that_can_write_is_ready
     a_dropped_caller_does_not_take_its_change_back
+    a_decision_on_what_is_in_force_no_more_is_overtaken
+    an_ask_rests_on_the_open_requests_that_were_read
     the_inventory_is_the_logs_and_changes_rest_on_what_was_read
     a_host_is_certified_by_a_permit_on_the_inventory_that_it_is_of
     what_hosts_leave_is_kept_and_swept
@@ -96,7 +106,7 @@ async fn size(store: &dyn Store) -> u64 {
 }
 
 async fn a_new_store_is_empty(database: &dyn Database) {
-    let store = database.open();
+    let store = database.open().await;
     let head = store.head().await.unwrap();
     assert_eq!((head.frontier, head.at), (Frontier::default(), Timestamp::from_unix(0).unwrap()));
     assert_eq!(store.entries(0, 10).await.unwrap(), Vec::<Vec<u8>>::new());
@@ -164,7 +174,7 @@ async fn everything_is_the_same_after_a_restart(database: &dyn Database) {
     let (head, log) = (desk.store.head().await.unwrap(), entries(&*desk.store).await);
     drop(desk);
 
-    let store = database.open();
+    let store = database.open().await;
     assert_eq!(store.head().await.unwrap(), head);
     assert_eq!(entries(&*store).await, log);
     for stored in made {
@@ -391,6 +401,11 @@ async fn the_log_is_gapless_and_its_tree_proves_each_entry(database: &dyn Databa
     assert_eq!(desk.store.nodes(vec![missing]).await.unwrap(), BTreeMap::new());
 }
 
+/// A change that opens a session.
+pub(super) fn a_login() -> Change {
+    change(at(0), vec![Save::NewSession(session(1, "alice@example.com", at(500)))], vec![event()])
+}
+
 async fn sessions_end_one_by_one_and_all_together(database: &dyn Database) {
     let desk = Desk::new(database).await;
     let whose = ["alice@example.com", "alice@example.com", "alice@example.com", "bob@example.com"];
@@ -514,4 +529,59 @@ async fn a_dropped_caller_does_not_take_its_change_back(database: &dyn Database)
     tokio::select! { biased; _ = gone => {} () = std::future::ready(()) => {} }
     desk.store.commit(change(at(2), vec![], vec![event()])).await.unwrap();
     assert_eq!(size(&*desk.store).await, 3);
+}
+
+async fn a_decision_on_what_is_in_force_no_more_is_overtaken(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let commit = async |basis, events| desk.store.commit(change(at(1), vec![Save::OnBasis(basis)], events)).await;
+    let before = Basis::of(&desk.store.head().await.unwrap());
+    commit(before, vec![event()]).await.unwrap();
+    let sha256 = "0".repeat(64);
+    let applied = Event::PolicyApplied {
+        by: Actor::System(Part::Start),
+        version: PolicyVersion(1),
+        sha256,
+        tests: 0,
+        changes: 0,
+    };
+    commit(before, vec![applied]).await.unwrap();
+    for other in [
+        before,
+        Basis { policy: Some(PolicyVersion(2)), ..before },
+        Basis { policy: Some(PolicyVersion(1)), inventory: 1, ..before },
+        Basis { policy: Some(PolicyVersion(1)), keys: Some(1), ..before },
+    ] {
+        let refused = commit(other, vec![event()]).await;
+        assert!(matches!(refused, Err(StoreError::Overtaken)), "{other:?}: {refused:?}");
+    }
+    assert_eq!(size(&*desk.store).await, 3);
+    commit(Basis { policy: Some(PolicyVersion(1)), ..before }, vec![event()]).await.unwrap();
+}
+
+async fn an_ask_rests_on_the_open_requests_that_were_read(database: &dyn Database) {
+    let desk = Desk::new(database).await;
+    let first = desk.ask(id(1), "alice@example.com", &["web-1"], at(0)).await;
+    let (asker, held) = (person("alice@example.com"), first.request.parts().key.clone());
+    let as_read = |count, with_key| Save::OpenAsRead { asker: asker.clone(), key: held.clone(), count, with_key };
+    let commit = async |save| desk.store.commit(change(at(1), vec![save], vec![event()])).await;
+    commit(as_read(1, 1)).await.unwrap();
+    for (count, with_key) in [(0, 0), (1, 0), (2, 1)] {
+        let refused = commit(as_read(count, with_key)).await;
+        assert!(matches!(refused, Err(StoreError::Conflict)), "{count} {with_key}: {refused:?}");
+    }
+    // Two asks at the same moment, each of which saw one open request: one of them is decided anew.
+    let ask = |n| {
+        let step = desk.house.ask(id(n), "alice@example.com", &["dev-1"], at(2));
+        change(at(2), vec![as_read(1, 1), Save::NewRequest(step.request)], step.events)
+    };
+    let (one, two) = tokio::join!(desk.store.commit(ask(2)), desk.store.commit(ask(3)));
+    assert!(
+        matches!((&one, &two), (Ok(_), Err(StoreError::Conflict)) | (Err(StoreError::Conflict), Ok(_))),
+        "{one:?} {two:?}"
+    );
+    assert_eq!(desk.store.open_of(asker.clone(), held.clone()).await.unwrap().count, 2);
+    // One that ends within the same group counts no more.
+    let ended = desk.house.withdraw(first.request, at(3));
+    let saves = vec![Save::Request { request: ended.request, expected: first.version }, as_read(1, 1)];
+    desk.store.commit(change(at(3), saves, ended.events)).await.unwrap();
 }

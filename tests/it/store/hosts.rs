@@ -65,7 +65,7 @@ pub(super) async fn the_inventory_is_the_logs_and_changes_rest_on_what_was_read(
     assert_eq!(desk.store.inventory(1).await.unwrap().len(), 1);
     assert_eq!(desk.store.inventory(9).await.unwrap().len(), 0);
     drop(desk);
-    assert_eq!(inventory(&*database.open()).await, now);
+    assert_eq!(inventory(&*database.open().await).await, now);
 }
 
 async fn permit(desk: &Desk) -> HostPermit {
@@ -115,7 +115,7 @@ fn session(n: u8, opened: u64) -> HostSession {
     HostSession { token: TokenHash([n; 32]), host: host("web-1"), key, opened: at(opened), seal: [n; 32] }
 }
 
-fn seen(seconds: u64) -> Seen {
+pub(super) fn seen(seconds: u64) -> Seen {
     let check_in = CheckIn {
         program: "0.1.0".to_owned(),
         sshd: "9.2".to_owned(),
@@ -172,6 +172,24 @@ pub(super) async fn what_hosts_leave_is_kept_and_swept(database: &dyn Database) 
     desk.store.sweep(at(91 * 86_400)).await.unwrap();
     assert_eq!(desk.store.known_reports(host("web-1"), vec![report("a")]).await.unwrap().len(), 0);
     host_certificates(&desk).await;
+}
+
+/// Leaves one row of each kind.
+pub(super) async fn leave_something(desk: &Desk) {
+    host_certificates(desk).await;
+    let redemption = Redemption { nonce: [1; 16], expires: at(120) };
+    desk.store.note(Note::HostSession { redemption, session: session(1, 0) }).await.unwrap();
+    desk.store.note(Note::Seen { host: host("web-1"), seen: seen(5) }).await.unwrap();
+    let policy = hallpass::store::StoredPolicy {
+        version: hallpass::name::PolicyVersion(1),
+        text: "# one\n".to_owned(),
+        by: "person:olga@example.com".to_owned(),
+        at: at(0),
+    };
+    let report = Save::Report { host: host("web-1"), report: ReportId::parse("opened-1").unwrap() };
+    let saves = vec![report, Save::NewPolicy(policy), Save::NewHostSession(session(2, 3000))];
+    desk.store.commit(change(at(2), saves, vec![event()])).await.unwrap();
+    desk.store.commit(super::contract::a_login()).await.unwrap();
 }
 
 /// A row that does not verify is as if it were not there.

@@ -1,28 +1,35 @@
-//! The store: one contract for every database, what only SQLite has, and random histories against a model.
+//! The store: one contract for every database, what only one of them has, and random histories against a model.
 
 mod contract;
 mod finding;
 mod hosts;
 mod model;
+mod postgres;
 mod sqlite;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use hallpass::access::{AccessRequest, Step};
 use hallpass::audit::event::Event;
 use hallpass::identity::mac::MacKey;
 use hallpass::name::RequestId;
+use hallpass::store::postgres::PostgresStore;
 use hallpass::store::sqlite::{Settings, SqliteStore};
 use hallpass::store::{Change, Committed, RowVersion, Save, Store, StoreError, Stored};
 use hallpass::time::Timestamp;
 
 use crate::support::fixtures::{House, at, ca, person};
+use crate::support::postgres::cluster;
 
 /// A database that outlives its stores.
 pub(crate) trait Database: Send + Sync {
     /// Opens it; the store opened before has been dropped.
-    fn open(&self) -> Arc<dyn Store>;
+    fn open(&self) -> Opening<'_>;
 }
+
+/// A store that is being opened.
+pub(crate) type Opening<'d> = Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send + 'd>>;
 
 /// A SQLite file in a folder that goes with the value.
 #[derive(Debug)]
@@ -39,14 +46,48 @@ impl Sqlite {
         Settings { path: self.folder.path().join("hallpass.db") }
     }
 
+    pub(crate) fn open(&self) -> Arc<dyn Store> {
+        Arc::new(self.try_open().unwrap())
+    }
+
     pub(crate) fn try_open(&self) -> Result<SqliteStore, StoreError> {
         SqliteStore::open(&self.settings(), MacKey::new([3; 32]))
     }
 }
 
 impl Database for Sqlite {
-    fn open(&self) -> Arc<dyn Store> {
-        Arc::new(self.try_open().unwrap())
+    fn open(&self) -> Opening<'_> {
+        Box::pin(std::future::ready(Self::open(self)))
+    }
+}
+
+/// A database of the PostgreSQL server that all tests share.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    pub(crate) name: String,
+}
+
+impl Postgres {
+    pub(crate) fn new() -> Self {
+        Self { name: cluster().database() }
+    }
+
+    pub(crate) async fn try_open(&self) -> Result<PostgresStore, StoreError> {
+        PostgresStore::open(&cluster().settings(&self.name), MacKey::new([3; 32])).await
+    }
+
+    /// As somebody who can write the database, past the service.
+    pub(crate) fn raw(&self, sql: &str) -> String {
+        cluster().sql(&self.name, &format!("SET search_path = hallpass; {sql}"))
+    }
+}
+
+impl Database for Postgres {
+    fn open(&self) -> Opening<'_> {
+        Box::pin(async {
+            let store: Arc<dyn Store> = Arc::new(self.try_open().await.unwrap());
+            store
+        })
     }
 }
 
@@ -68,7 +109,7 @@ pub(crate) struct Desk {
 impl Desk {
     /// Over an empty store: the log is begun, as the service does at its first start, so that serials are never 0.
     pub(crate) async fn new(database: &dyn Database) -> Self {
-        let desk = Self { house: House::new(), store: database.open() };
+        let desk = Self { house: House::new(), store: database.open().await };
         let started = Event::LogStarted { service: "test".to_owned(), log_key: "test".to_owned() };
         desk.store.commit(change(at(0), vec![], vec![started])).await.unwrap();
         desk

@@ -14,7 +14,7 @@ use hallpass::store::{LIST_MAX, RequestFilter, RowVersion, Save, StoreError, Sto
 use hallpass::time::{Lifetime, Timestamp};
 use proptest::prelude::*;
 
-use super::{Database as _, Desk, Sqlite, change, event, outcome};
+use super::{Database, Desk, Postgres, Sqlite, change, event, outcome};
 use crate::support::fixtures::{at, id, key, person};
 
 const ASKERS: [&str; 2] = ["alice@example.com", "ann@example.com"];
@@ -135,7 +135,7 @@ impl Model {
 }
 
 struct World {
-    database: Sqlite,
+    database: Box<dyn Database>,
     desk: Desk,
     model: Model,
     /// Seconds after the beginning.
@@ -143,9 +143,8 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
-        let database = Sqlite::new();
-        let desk = Desk::new(&database).await;
+    async fn new(database: Box<dyn Database>) -> Self {
+        let desk = Desk::new(&*database).await;
         let mut model = Model::default();
         model.wrote(at(0), [Event::LogStarted { service: "test".to_owned(), log_key: "test".to_owned() }]);
         Self { database, desk, model, clock: 1_000 }
@@ -323,7 +322,7 @@ impl World {
         self.compare().await;
         // The old store must have given up the file before a new one takes it.
         self.desk.store = Sqlite::new().open();
-        self.desk.store = self.database.open();
+        self.desk.store = self.database.open().await;
         self.compare().await;
     }
 
@@ -394,18 +393,32 @@ impl World {
     }
 }
 
+/// What the store of this database says at each step is what the model says, whatever is done.
+fn live(database: Box<dyn Database>, acts: Vec<Act>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(database).await;
+        for act in acts {
+            world.act(act).await;
+        }
+        world.reopen().await;
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_holds_what_it_acknowledged_and_nothing_else(acts in prop::collection::vec(act(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let mut world = World::new().await;
-            for act in acts {
-                world.act(act).await;
-            }
-            world.reopen().await;
-        });
+        live(Box::new(Sqlite::new()), acts);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn so_does_that_of_many_nodes(acts in prop::collection::vec(act(), 1..60)) {
+        live(Box::new(Postgres::new()), acts);
     }
 }

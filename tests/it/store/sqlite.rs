@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
-use super::{Database as _, Desk, Sqlite, change, event};
+use super::{Desk, Sqlite, change, event};
 use crate::support::fixtures::{at, id, key, person};
 
 /// The file as an intruder, or a newer program, could open it.

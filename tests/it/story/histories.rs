@@ -7,9 +7,11 @@ use hallpass::identity::Proven;
 use hallpass::name::RequestId;
 use hallpass::service::Failure;
 use hallpass::service::access::{Approval, Ask};
+use hallpass::store;
 use hallpass::time::Lifetime;
 use proptest::prelude::*;
 
+use crate::support::postgres::cluster;
 use crate::support::{Fault, PEOPLE, World, policy, prefix, signed_by};
 
 /// One thing that happens. Numbers choose among what there is.
@@ -120,7 +122,18 @@ struct Story {
 
 impl Story {
     async fn begin() -> Self {
-        let world = World::with(&policy(), Duration::from_secs(30)).await;
+        Self::of(World::with(&policy(), Duration::from_secs(30)).await).await
+    }
+
+    /// In a database that several nodes could share.
+    async fn begin_on_postgres() -> Self {
+        let mut world = World::unstarted(Duration::from_secs(30));
+        world.store = store::Settings::Postgres(cluster().settings(&cluster().database()));
+        world.try_start(Some(&policy())).await.unwrap();
+        Self::of(world).await
+    }
+
+    async fn of(world: World) -> Self {
         let mut people = Vec::new();
         for name in PEOPLE {
             people.push(world.proven(name).await);
@@ -201,6 +214,23 @@ impl Story {
     }
 }
 
+/// Lives a history to its end and checks everything; gives the log.
+async fn live(mut story: Story, deeds: Vec<Deed>) -> Vec<Vec<u8>> {
+    for deed in deeds {
+        story.take(deed).await;
+    }
+    story.world.signer.set(Fault::None);
+    story.world.check().await;
+    story.world.restart().await;
+    story.world.check().await;
+    let ada = story.world.proven("ada").await;
+    story.world.entries(&ada).await
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 24,
@@ -211,16 +241,24 @@ proptest! {
 
     #[test]
     fn the_promises_hold_after_any_history(deeds in prop::collection::vec(deed(), 10..120)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut story = Story::begin().await;
-            for deed in deeds {
-                story.take(deed).await;
-            }
-            story.world.signer.set(Fault::None);
-            story.world.check().await;
-            story.world.restart().await;
-            story.world.check().await;
+        runtime().block_on(async { live(Story::begin().await, deeds).await });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 6,
+        max_shrink_iters: 20,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_same_history_makes_the_same_log_in_either_database(deeds in prop::collection::vec(deed(), 10..80)) {
+        runtime().block_on(async {
+            let in_a_file = live(Story::begin().await, deeds.clone()).await;
+            let in_a_server = live(Story::begin_on_postgres().await, deeds).await;
+            assert_eq!(in_a_file, in_a_server);
         });
     }
 }

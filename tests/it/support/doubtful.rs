@@ -14,7 +14,6 @@ use hallpass::inventory::check_in::Seen;
 use hallpass::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
-use hallpass::store::sqlite::SqliteStore;
 use hallpass::store::{
     Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
     StoredPolicy,
@@ -24,7 +23,7 @@ use hallpass::time::Timestamp;
 /// See above; `lies` is taken back with the commit that it concerns.
 #[derive(Debug)]
 pub(crate) struct Doubtful {
-    pub(crate) store: SqliteStore,
+    pub(crate) store: Box<dyn Store>,
     pub(crate) lies: Arc<AtomicBool>,
 }
 
@@ -38,6 +37,14 @@ macro_rules! same {
 }
 
 impl Store for Doubtful {
+    fn is_alive(&self) -> bool {
+        self.store.is_alive()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     fn commit(&self, change: Change) -> Pending<'_, Committed> {
         Box::pin(async move {
             let committed = self.store.commit(change).await?;
@@ -49,6 +56,8 @@ impl Store for Doubtful {
     }
 
     same! {
+        woken() -> ();
+        seen_since(mark: u64) -> (u64, BTreeMap<HostName, Seen>);
         request(id: RequestId) -> Option<Stored>;
         logged(id: RequestId) -> Option<(Stored, Vec<Entry>)>;
         requests(filter: RequestFilter) -> Vec<Stored>;

@@ -6,8 +6,10 @@
 //! entry, and the promises by replaying the log.
 
 pub(crate) mod check;
+pub(crate) mod cut;
 mod doubtful;
 pub(crate) mod fixtures;
+pub(crate) mod postgres;
 pub(crate) mod signer;
 
 use std::path::PathBuf;
@@ -28,9 +30,8 @@ use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, LOGIN_NAMESPACE, SshSignature};
 use hallpass::ssh::{Fingerprint, PublicKey};
-use hallpass::store::SEAL_PURPOSE;
 use hallpass::store::head_file::HeadFile;
-use hallpass::store::sqlite::{self, SqliteStore};
+use hallpass::store::{self, SEAL_PURPOSE};
 use hallpass::time::{Clock as _, Lifetime, ManualClock, Timestamp};
 use rand::{Rng as _, SeedableRng as _};
 pub(crate) use signer::{Fault, Faulty};
@@ -62,6 +63,8 @@ pub(crate) struct World {
     /// Set: the next commit is said to have failed, and has not.
     pub(crate) store_lies: Arc<AtomicBool>,
     pub(crate) settings: Settings,
+    /// Where its store is: a file, unless a test puts it elsewhere before the start.
+    pub(crate) store: store::Settings,
     /// The log key's seed.
     pub(crate) log_seed: [u8; 32],
     service: Option<Arc<Service>>,
@@ -144,8 +147,11 @@ impl World {
             sign_timeout,
             rotation: Rotation::default(),
         };
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::Settings::Sqlite(store::sqlite::Settings { path: folder.path().join("hallpass.sqlite") });
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder,
+            store,
             clock: Arc::new(ManualClock::at(Timestamp::parse(START).unwrap())),
             signer: Arc::new(Faulty::new([0xCA; 32])),
             next: Vec::new(),
@@ -174,7 +180,7 @@ impl World {
         drop(self.service.take());
         let first = policy.map(|text| FirstPolicy { text: text.to_owned(), file: "policy.toml".to_owned() });
         let log_key = LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap();
-        let store = SqliteStore::open(&sqlite::Settings { path: self.database() }, log_key.derive(SEAL_PURPOSE))?;
+        let store = store::open(&self.store, log_key.derive(SEAL_PURPOSE)).await?;
         let parts = Parts {
             store: Box::new(Doubtful { store, lies: Arc::clone(&self.store_lies) }),
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),

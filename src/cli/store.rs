@@ -1,0 +1,101 @@
+//! `hallpass store migrate`: from a file to a server, while no service runs.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::{Context, output, serve};
+use crate::audit::checkpoint::usual_origin;
+use crate::store::copy::{Copied, copy};
+use crate::store::{SEAL_PURPOSE, Settings, sqlite};
+
+/// `hallpass store …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Copy everything from a SQLite file into an empty PostgreSQL database
+    ///
+    /// Stop the service first. Entries and rows go in one transaction, and are read back before it is committed: the tree is made anew of
+    /// the entries and must be that of the sealed head, and of every kind there must be as many rows as before. If anything goes wrong the
+    /// database is as it was. The file stays; keep it until the nodes run, and start no service on it again: two logs would go on from
+    /// one beginning.
+    Migrate(MigrateArgs),
+}
+
+/// Arguments of `hallpass store migrate`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// The database file: `sqlite:/var/lib/hallpass/hallpass.db`
+    #[arg(long, value_name = "sqlite:FILE", value_parser = from)]
+    from: PathBuf,
+    /// The configuration of a node, with [store.postgres]: `postgres:/etc/hallpass/config.toml`
+    #[arg(long, value_name = "postgres:CONFIG", value_parser = to)]
+    to: PathBuf,
+}
+
+fn from(text: &str) -> Result<PathBuf, String> {
+    path(text, "sqlite:", "sqlite:/var/lib/hallpass/hallpass.db")
+}
+
+fn to(text: &str) -> Result<PathBuf, String> {
+    path(text, "postgres:", "postgres:/etc/hallpass/config.toml")
+}
+
+fn path(text: &str, kind: &str, example: &str) -> Result<PathBuf, String> {
+    let rest = text.strip_prefix(kind).filter(|rest| !rest.is_empty());
+    rest.map(PathBuf::from).ok_or_else(|| format!("it looks like {example}"))
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Migrated {
+    entries: u64,
+    root: String,
+    tables: Vec<Table>,
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    name: &'static str,
+    rows: u64,
+}
+
+/// `hallpass store`.
+pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failure> {
+    match command {
+        StoreCommand::Migrate(args) => migrate(context, args),
+    }
+}
+
+fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let config = serve::read_config(&args.to)?;
+    let Settings::Postgres(to) = &config.store else {
+        let shown = args.to.display().to_string();
+        return Err(Failure::usage(format!("{shown:?} has no table [store.postgres]"))
+            .because("the target is the database that the nodes will work on"));
+    };
+    let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
+    let key = serve::log_key(&config.log_key_path, &origin)?.derive(SEAL_PURPOSE);
+    let from = sqlite::Settings { path: args.from.clone() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
+    let copied = runtime.block_on(copy(&from, to, key)).map_err(|why| {
+        Failure::failed("nothing was copied")
+            .because(why.to_string())
+            .next("stop the service, mend what is said above, and run this again")
+    })?;
+    let Copied { entries, root, rows } = copied;
+    let root = data_encoding::HEXLOWER.encode(&root);
+    let tables: Vec<Table> = rows.into_iter().map(|(name, rows)| Table { name, rows }).collect();
+    let shown: Vec<String> = tables.iter().map(|table| format!("{} {}", table.rows, table.name)).collect();
+    let text = format!(
+        "copied and checked: the log has {entries} entries, and its tree the root {root}\n{}",
+        output::labelled("", "rows", &shown)
+    );
+    let document = output::with_schema("hallpass.store-migrated.v1", &Migrated { entries, root, tables })?;
+    context.out.answer(&document, &text)
+}

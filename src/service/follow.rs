@@ -1,0 +1,146 @@
+//! What other nodes write, when several work on one store: put in force here, and told to who waits here.
+//!
+//! The log is the message. Each node reads the entries that it has not written itself: whose request changed, which host; and by the
+//! head, whether another policy, inventory or CA key is in force. A hint from the store says when to look, and without one it is looked
+//! once a second, so that nothing depends on a hint. What hosts told last is not in the log; it is read beside it.
+//!
+//! Not relied on for what is right: a decision that rests on what another node has replaced is refused by the store itself
+//! (`Save::OnBasis`), and made anew. Following only makes it rare, and waiting short.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::inventory::HostChange;
+use super::{Outcome, Service};
+use crate::audit::entry::Entry;
+use crate::audit::event::Event;
+use crate::name::{HostName, RequestId};
+use crate::store::{Basis, Head, LIST_MAX};
+
+/// How often it is looked without a hint: as often as requests lapse and expire.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How far the log has been followed.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// One at a time.
+    place: tokio::sync::Mutex<Place>,
+    /// Entries of our own beyond it: who waits has been told of them.
+    own: Mutex<BTreeSet<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// So many entries; `None` before the first look.
+    size: Option<u64>,
+    /// What hosts told, up to here.
+    mark: u64,
+}
+
+impl Service {
+    /// What decisions rest on as they are made here.
+    pub(super) fn basis(&self) -> Basis {
+        let keys = self.keys.now().entry;
+        Basis { policy: Some(self.in_force().version), inventory: self.inventory().entries(), keys: Some(keys) }
+    }
+
+    /// Whatever is in force here may not be by the log: it is read before the next decision.
+    pub(super) fn doubt(&self) {
+        self.keys.doubt();
+        self.doubt_policy();
+    }
+
+    /// Doubts what is in force here if this head says something else.
+    pub(super) fn notice(&self, head: &Head) {
+        if self.store.is_shared() && Basis::of(head) != self.basis() {
+            self.doubt();
+        }
+    }
+
+    /// These entries are our own.
+    pub(super) fn wrote(&self, entries: &[u64]) {
+        if self.store.is_shared() {
+            self.followed.own.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
+        }
+    }
+
+    /// Follows what other nodes write, for ever; at once over where the store is this process's alone.
+    pub async fn follow(self: Arc<Self>) {
+        while self.store.is_shared() {
+            if let Err(error) = self.catch_up().await {
+                tracing::error!(%error, "cannot follow what other nodes write; trying again");
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            // Whatever comes of the hint, it is looked.
+            drop(tokio::time::timeout(LOOK_EVERY, self.store.woken()).await);
+        }
+    }
+
+    /// Takes in what other nodes have written up to now.
+    ///
+    /// # Errors
+    /// Store failures; then it is taken in the next time.
+    pub async fn catch_up(&self) -> Outcome<()> {
+        let mut place = self.followed.place.lock().await;
+        let head = self.store.head().await?;
+        self.notice(&head);
+        self.settle_policy().await?;
+        let size = head.frontier.size();
+        let mut from = place.size.unwrap_or(size);
+        while from < size {
+            let entries = self.store.entries(from, LIST_MAX).await?;
+            let count = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+            self.tell_of(from, &entries).await?;
+            from = from.saturating_add(count.max(1));
+            place.size = Some(from);
+        }
+        place.size = Some(from);
+        self.take_seen(&mut place.mark).await
+    }
+
+    /// Tells who waits of what these entries changed, but for our own.
+    async fn tell_of(&self, from: u64, entries: &[Vec<u8>]) -> Outcome<()> {
+        let own = {
+            let mut own = self.followed.own.lock().unwrap_or_else(PoisonError::into_inner);
+            let to = from.saturating_add(u64::try_from(entries.len()).unwrap_or(u64::MAX));
+            let later = own.split_off(&to);
+            std::mem::replace(&mut *own, later)
+        };
+        let (mut requests, mut hosts): (BTreeSet<RequestId>, BTreeSet<HostName>) = (BTreeSet::new(), BTreeSet::new());
+        for (index, bytes) in (from..).zip(entries).filter(|(index, _)| !own.contains(index)) {
+            let entry = Entry::parse(bytes);
+            let entry = entry.map_err(|why| super::Failure::internal("reading what other nodes wrote", why))?;
+            tracing::trace!(index, kind = entry.event.kind(), "another node's");
+            requests.extend(entry.event.request());
+            if let Event::Host(event) = &entry.event {
+                hosts.extend(event.host().cloned());
+            }
+        }
+        for id in requests {
+            if let Some(stored) = self.store.request(id).await? {
+                hosts.extend(stored.request.parts().terms.hosts.keys().cloned());
+            }
+            self.tell(id);
+        }
+        hosts.into_iter().for_each(|host| self.tell_hosts(HostChange::One(host)));
+        Ok(())
+    }
+
+    /// Takes in what hosts told other nodes.
+    async fn take_seen(&self, mark: &mut u64) -> Outcome<()> {
+        loop {
+            let (next, told) = self.store.seen_since(*mark).await?;
+            if next == *mark {
+                return Ok(());
+            }
+            *mark = next;
+            let mut seen = self.hosts.seen.write().unwrap_or_else(PoisonError::into_inner);
+            for (host, news) in told {
+                if seen.get(&host).is_none_or(|known| known.at <= news.at) {
+                    seen.insert(host, news);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The target of a copy (`store/copy.rs`): one transaction on an empty database.
+
+use std::collections::BTreeMap;
+
+use super::known::Known;
+use super::line::{Line, get};
+use super::settings::Settings;
+use super::sheet::Sheet;
+use super::{flush, log, schema};
+use crate::audit::tree::{Hash, Node};
+use crate::identity::mac::MacKey;
+use crate::store::log::{Found, HeadRow, gapless};
+use crate::store::numbers::{from_sql, to_sql};
+use crate::store::{Head, StoreError};
+
+const COPYING: &str = "copying a store";
+
+/// The open transaction; dropping it undoes everything.
+pub(in crate::store) struct Target(Line);
+
+fn refuse(why: String) -> StoreError {
+    StoreError::Failed { doing: COPYING, why }
+}
+
+impl Target {
+    /// Connects, migrates the schema, and locks the log's head; refuses a database that holds anything.
+    pub(in crate::store) async fn begin(settings: &Settings) -> Result<Self, StoreError> {
+        let line = Line::connect(&settings.connector()?).await?;
+        schema::check_server(&line).await?;
+        schema::migrate(&line).await?;
+        line.run(COPYING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let row = line.one(COPYING, "SELECT size FROM log_head WHERE one = 1 FOR UPDATE", &[]).await?;
+        let target = Self(line);
+        if get::<i64>(&row, 0)? != 0 {
+            return Err(refuse("the target has a log already; give an empty database".to_owned()));
+        }
+        for table in TABLES {
+            if target.count(table).await? > 0 {
+                return Err(refuse(format!("the target's table {table} is not empty; give an empty database")));
+            }
+        }
+        Ok(target)
+    }
+
+    /// Writes rows; the head with the entries among them.
+    pub(in crate::store) async fn write(&self, sheet: &Sheet, head: &Head, key: &MacKey) -> Result<(), StoreError> {
+        Box::pin(flush::write(&self.0, &Known::default(), sheet, &HeadRow::of(head, key)?)).await
+    }
+
+    /// How many rows a table has.
+    pub(in crate::store) async fn count(&self, table: &str) -> Result<u64, StoreError> {
+        let sql = match table {
+            "log_entry" => "SELECT count(*) FROM log_entry",
+            "log_node" => "SELECT count(*) FROM log_node",
+            "certificate" => "SELECT count(*) FROM certificate",
+            "request" => "SELECT count(*) FROM request",
+            "session" => "SELECT count(*) FROM session",
+            "browser_session" => "SELECT count(*) FROM browser_session",
+            "redemption" => "SELECT count(*) FROM redemption",
+            "policy" => "SELECT count(*) FROM policy",
+            "host_session" => "SELECT count(*) FROM host_session",
+            "host_seen" => "SELECT count(*) FROM host_seen",
+            "host_report" => "SELECT count(*) FROM host_report",
+            "host_certificate" => "SELECT count(*) FROM host_certificate",
+            other => return Err(refuse(format!("there is no table {other:?}"))),
+        };
+        from_sql("a count", get(&self.0.one(COPYING, sql, &[]).await?, 0)?)
+    }
+
+    /// Checks the edge of the log.
+    pub(in crate::store) async fn check(&self, head: &Head) -> Result<(), StoreError> {
+        log::check(&self.0, head).await
+    }
+
+    /// These tree nodes.
+    pub(in crate::store) async fn nodes(&self, wanted: &[Node]) -> Result<BTreeMap<Node, Hash>, StoreError> {
+        log::nodes_on(&self.0, wanted).await
+    }
+
+    /// Entries from `from` on, as many as one answer holds.
+    pub(in crate::store) async fn entries(&self, from: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        let first = to_sql(from)?;
+        let sql = "SELECT number, bytes FROM log_entry WHERE number >= $1 ORDER BY number LIMIT 1000";
+        let rows = self.0.query(COPYING, sql, &[&first]).await?;
+        let found = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?)));
+        gapless(first, found.collect::<Result<Vec<Found>, StoreError>>()?)
+    }
+
+    /// Makes it durable.
+    pub(in crate::store) async fn commit(self) -> Result<(), StoreError> {
+        self.0.run(COPYING, "COMMIT").await
+    }
+}
+
+/// The tables that must be empty.
+const TABLES: [&str; 12] = [
+    "log_entry",
+    "log_node",
+    "certificate",
+    "request",
+    "session",
+    "browser_session",
+    "redemption",
+    "policy",
+    "host_session",
+    "host_seen",
+    "host_report",
+    "host_certificate",
+];

@@ -1,0 +1,252 @@
+//! One group of changes in one PostgreSQL transaction.
+//!
+//! A group: `BEGIN`; lock the log's one head row; read what its members rest on; decide all of them in memory (`sheet.rs`); write what
+//! they did in a few statements; `COMMIT`. Every node locks the head before anything else, so that one log grows in one order and nothing
+//! that was read under the lock changes until the commit.
+//!
+//! Decision: *why READ COMMITTED and a lock, and not SERIALIZABLE?* All groups append to the same row anyway: SERIALIZABLE would let them run
+//! and then undo all but one. With the lock they wait, and each statement after it sees all that was committed before (a statement's
+//! snapshot is taken when it begins).
+//!
+//! What became of a commit whose answer was lost is not guessed. Each group writes its number into the node's row of `writer`; after a lost
+//! answer the node connects anew, waits for the head's lock (that the lost transaction has, if it is alive) and reads the number. Only then
+//! are the members answered; if it can't be read, they are told that it failed, and the service reads again.
+//!
+//! A database that has gone back (failed over to a copy that lacks transactions, or restored while we run) is noticed: what this process has
+//! seen of the log must be there, as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+use super::known::{self, Known, Wanted};
+use super::line::{Line, get};
+use super::settings::Connector;
+use super::sheet::{Page, Sheet};
+use super::{flush, log, schema};
+use crate::audit::tree::Frontier;
+use crate::fail;
+use crate::identity::mac::MacKey;
+use crate::store::log::HeadRow;
+use crate::store::numbers::{damaged, to_sql};
+use crate::store::writer::{self, Answer, Job};
+use crate::store::{Head, StoreError};
+
+const COMMITTING: &str = "committing a group of changes";
+
+/// How a message ends when waiting for a lock took too long (PostgreSQL's `lock_not_available`).
+const LOCKED: &str = "(55P03)";
+
+/// How often it is tried to learn what became of a commit.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The writer: a runtime of its own, on the writer's thread.
+pub(super) struct Groups {
+    runtime: Runtime,
+    state: State,
+}
+
+struct State {
+    connector: Connector,
+    key: Arc<MacKey>,
+    /// This process, in the table of writers.
+    node: String,
+    /// The number of the last group.
+    number: u64,
+    /// The newest head that this process has seen.
+    seen: Frontier,
+    line: Option<Line>,
+}
+
+/// A transaction that holds the head's lock.
+struct Begun {
+    line: Line,
+    head: Head,
+    known: Known,
+}
+
+impl Groups {
+    pub(super) fn new(
+        connector: Connector,
+        key: Arc<MacKey>,
+        node: String,
+        seen: Frontier,
+    ) -> Result<Self, StoreError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| StoreError::Failed { doing: "starting the writer", why: error.to_string() })?;
+        Ok(Self { runtime, state: State { connector, key, node, number: 0, seen, line: None } })
+    }
+}
+
+impl writer::Groups for Groups {
+    fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        self.runtime.block_on(self.state.write(jobs, answers))
+    }
+}
+
+impl State {
+    async fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        let Begun { line, mut head, known } = match self.begin(&Wanted::of(&jobs)).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                answers.extend(jobs.into_iter().map(Job::refusal));
+                return Err(error);
+            }
+        };
+        let mut sheet = Sheet::default();
+        let mut is_written = false;
+        for job in jobs {
+            let mut page = Page::new(&known, &sheet);
+            let mut trial = head.clone();
+            if let Some(wrote) = writer::member(&mut page, &mut trial, job, answers) {
+                let written = page.written();
+                sheet.take(written);
+                head = trial;
+                is_written |= wrote;
+                fail::point("store.change.written");
+            }
+        }
+        if !is_written {
+            // Nothing but refusals: no disk is needed to say so.
+            line.run(COMMITTING, "ROLLBACK").await?;
+            self.line = Some(line);
+            return Ok(());
+        }
+        self.number = self.number.saturating_add(1);
+        let row = HeadRow::of(&head, &self.key)?;
+        let written = async { tokio::try_join!(biased; flush::write(&line, &known, &sheet, &row), self.sign(&line)) };
+        Box::pin(written).await?;
+        fail::point("store.commit.before");
+        match line.run(COMMITTING, "COMMIT").await {
+            Ok(()) => self.line = Some(line),
+            Err(lost) => {
+                drop(line);
+                self.resolve(lost).await?;
+            }
+        }
+        fail::point("store.commit.after");
+        self.seen = head.frontier;
+        Ok(())
+    }
+
+    /// Says that this group is this node's last, and wakes the other nodes when it is committed.
+    async fn sign(&self, line: &Line) -> Result<(), StoreError> {
+        let number = to_sql(self.number)?;
+        let sql = "WITH woken AS (SELECT pg_notify('hallpass', $1))
+                   INSERT INTO writer (node, number, at) SELECT $1, $2, now() FROM woken
+                   ON CONFLICT (node) DO UPDATE SET number = excluded.number, at = excluded.at";
+        line.execute(COMMITTING, sql, &[&self.node, &number]).await.map(drop)
+    }
+
+    /// Begins, on a new connection if there is none. One that was lost while nobody looked is replaced: nothing that was sent on it
+    /// counts yet.
+    async fn begin(&mut self, wanted: &Wanted) -> Result<Begun, StoreError> {
+        if let Some(line) = self.line.take() {
+            match self.begin_on(line, wanted, false).await {
+                Err(error) if is_lost(&error) => {
+                    tracing::info!(%error, "the connection to the database was lost; connecting anew");
+                }
+                begun => return begun,
+            }
+        }
+        let line = Line::connect(&self.connector).await?;
+        schema::check_server(&line).await?;
+        self.begin_on(line, wanted, true).await
+    }
+
+    async fn begin_on(&self, line: Line, wanted: &Wanted, is_new: bool) -> Result<Begun, StoreError> {
+        let (head, known) = Box::pin(self.lock_and_read(&line, wanted, is_new)).await?;
+        Ok(Begun { line, head, known })
+    }
+
+    async fn lock_and_read(&self, line: &Line, wanted: &Wanted, is_new: bool) -> Result<(Head, Known), StoreError> {
+        let ((), head) = tokio::try_join!(
+            biased;
+            line.run(COMMITTING, "BEGIN ISOLATION LEVEL READ COMMITTED"),
+            log::lock_head(line, &self.key),
+        )?;
+        // Only now: what these statements see is as of their own beginning.
+        let (known, row) = tokio::try_join!(
+            known::read(line, wanted),
+            line.one(COMMITTING, "SELECT version, serves FROM schema_version", &[]),
+        )?;
+        schema::check(get(&row, 0)?, get(&row, 1)?)?;
+        self.check_grown(&head)?;
+        if is_new {
+            log::check(line, &head).await?;
+            self.check_same(line, &head).await?;
+        }
+        Ok((head, known))
+    }
+
+    /// A log that has lost entries that we have seen is another one.
+    fn check_grown(&self, head: &Head) -> Result<(), StoreError> {
+        let (now, seen) = (head.frontier.size(), self.seen.size());
+        if now > seen || head.frontier == self.seen {
+            return Ok(());
+        }
+        Err(gone_back(&format!("it has {now} entries, and had {seen}")))
+    }
+
+    /// What we have seen of it is still what it begins with.
+    async fn check_same(&self, line: &Line, head: &Head) -> Result<(), StoreError> {
+        let seen = self.seen.size();
+        if seen == head.frontier.size() {
+            return Ok(());
+        }
+        let wanted = Frontier::nodes_of(seen);
+        let nodes = log::nodes_on(line, &wanted).await?;
+        let roots: Vec<_> = wanted.iter().filter_map(|node| nodes.get(node).copied()).collect();
+        if roots == self.seen.roots() {
+            return Ok(());
+        }
+        Err(gone_back(&format!("its first {seen} entries are others")))
+    }
+
+    /// Whether the group was committed although its answer was lost.
+    async fn resolve(&self, lost: StoreError) -> Result<(), StoreError> {
+        tracing::warn!(error = %lost, "the answer to a commit was lost; asking what became of it");
+        let until = Instant::now() + self.connector.patience;
+        loop {
+            match self.last_committed().await {
+                Ok(number) if number == to_sql(self.number)? => {
+                    tracing::warn!("it was committed");
+                    return Ok(());
+                }
+                Ok(_) => return Err(lost),
+                Err(error) if Instant::now() >= until => {
+                    tracing::error!(%error, "it is not known what became of it");
+                    return Err(lost);
+                }
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        }
+    }
+
+    /// The number of this node's last group that was committed, once nothing of it is under way any more.
+    async fn last_committed(&self) -> Result<i64, StoreError> {
+        let line = Line::connect(&self.connector).await?;
+        line.run(COMMITTING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let head = log::lock_head(&line, &self.key).await?;
+        self.check_grown(&head)?;
+        let rows = line.query(COMMITTING, "SELECT number FROM writer WHERE node = $1", &[&self.node]).await?;
+        rows.first().map_or(Ok(0), |row| get(row, 0))
+    }
+}
+
+/// Whether a new connection could do better: not when another node has the lock, or the database is damaged.
+fn is_lost(error: &StoreError) -> bool {
+    matches!(error, StoreError::Failed { why, .. } if !why.ends_with(LOCKED))
+}
+
+fn gone_back(why: &str) -> StoreError {
+    let why = format!(
+        "{why}; the database was put back to an older state while this node ran. Serials would be used twice, so nothing is written. Put the \
+         newest database back; if it is lost, see docs/operations.md"
+    );
+    damaged("the log", why)
+}

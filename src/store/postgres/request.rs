@@ -1,0 +1,171 @@
+//! Requests: one row each, found by columns, read from `body` (`store/columns.rs`).
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::line::{Value, get};
+use super::pool::{maybe, rows};
+use super::sheet::until;
+use crate::audit::entry::Entry;
+use crate::identity::mac::MacKey;
+use crate::name::{PersonName, RequestId};
+use crate::ssh::PublicKey;
+use crate::store::columns::{Columns, live};
+use crate::store::numbers::{damaged, from_sql, limit_to_sql, time_to_sql};
+use crate::store::{LIST_MAX, LiveCertificate, OpenRequests, RequestFilter, StoreError, Stored};
+use crate::time::Timestamp;
+
+const READING: &str = "reading requests";
+
+/// The columns that [`stored`] reads.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT id, version, asker, state, asked, next_tick, body, waits, key, until FROM request ", $rest)
+    };
+}
+
+/// The request that this row holds.
+fn stored(row: &Row) -> Result<Stored, StoreError> {
+    let columns = Columns {
+        id: get(row, 0)?,
+        version: get(row, 1)?,
+        asker: get(row, 2)?,
+        state: get(row, 3)?,
+        asked: get(row, 4)?,
+        next_tick: get(row, 5)?,
+        body: get(row, 6)?,
+        waits: get(row, 7)?,
+        key: get(row, 8)?,
+    };
+    let stored = columns.stored()?;
+    if until(&stored.request)? == get(row, 9)? {
+        Ok(stored)
+    } else {
+        Err(damaged(format!("request {:?}", columns.id), "its columns and its body say different things"))
+    }
+}
+
+/// Those that can be read: one damaged row must not hide the others. It is reported each time.
+fn readable(rows: &[Row]) -> Vec<Stored> {
+    let read = |row: &Row| {
+        stored(row).inspect_err(|error| tracing::error!(%error, "a damaged request is left out of a list")).ok()
+    };
+    rows.iter().filter_map(read).collect()
+}
+
+/// One request.
+pub(super) async fn one(client: &impl GenericClient, id: RequestId) -> Result<Option<Stored>, StoreError> {
+    maybe(client, READING, select!("WHERE id = $1"), &[&id.digits()]).await?.as_ref().map(stored).transpose()
+}
+
+/// One request and the log's entries about it, on a client that shows one moment.
+pub(super) async fn logged(
+    client: &impl GenericClient,
+    key: &MacKey,
+    id: RequestId,
+) -> Result<Option<(Stored, Vec<Entry>)>, StoreError> {
+    let (stored, entries) = tokio::try_join!(one(client, id), super::log::entries_of(client, key, id))?;
+    Ok(stored.map(|stored| (stored, entries)))
+}
+
+/// A condition for each part of a filter, with its value.
+struct Conditions {
+    sql: String,
+    values: Vec<Box<dyn ToSql + Send + Sync>>,
+}
+
+impl Conditions {
+    fn of(filter: &RequestFilter) -> Result<Self, StoreError> {
+        let RequestFilter { asker, states, host, until_after, waits, since, prefix, limit } = filter;
+        // A constant, not a parameter, so that the index of waiting requests can be used.
+        let sql = if *waits { select!("WHERE waits") } else { select!("WHERE true") };
+        let mut all = Self { sql: sql.to_owned(), values: Vec::new() };
+        if let Some(asker) = asker {
+            all.and(" AND asker = ", "", asker.as_str().to_owned());
+        }
+        if !states.is_empty() {
+            let states: Vec<String> = states.iter().map(|state| (*state).to_owned()).collect();
+            all.and(" AND state = ANY(", "::text[])", states);
+        }
+        if let Some(host) = host {
+            all.and(" AND id IN (SELECT request FROM request_host WHERE host = ", ")", host.as_str().to_owned());
+        }
+        if let Some(until) = until_after {
+            all.and(" AND until > ", "", time_to_sql(*until)?);
+        }
+        if let Some(since) = since {
+            all.and(" AND asked >= ", "", time_to_sql(*since)?);
+        }
+        if let Some(prefix) = prefix {
+            all.and(" AND id >= ", "", prefix.as_str().to_owned());
+            // '[' comes right after 'Z', the last digit.
+            all.and(" AND id < ", "", format!("{}[", prefix.as_str()));
+        }
+        all.and(" ORDER BY asked DESC, number DESC LIMIT ", "", limit_to_sql(*limit));
+        Ok(all)
+    }
+
+    fn and(&mut self, before: &str, after: &str, value: impl ToSql + Send + Sync + 'static) {
+        self.values.push(Box::new(value));
+        self.sql.push_str(&format!("{before}${}{after}", self.values.len()));
+    }
+
+    fn values(&self) -> Vec<Value<'_>> {
+        self.values.iter().map(|value| -> Value<'_> { value.as_ref() }).collect()
+    }
+}
+
+/// Requests that match, newest first.
+pub(super) async fn matching(client: &impl GenericClient, filter: &RequestFilter) -> Result<Vec<Stored>, StoreError> {
+    let conditions = Conditions::of(filter)?;
+    let found = rows(client, READING, &conditions.sql, &conditions.values()).await?;
+    if filter.prefix.is_some() { found.iter().map(stored).collect() } else { Ok(readable(&found)) }
+}
+
+/// Requests whose time has come. A damaged one takes nobody's place.
+pub(super) async fn due(client: &impl GenericClient, now: Timestamp, limit: usize) -> Result<Vec<Stored>, StoreError> {
+    let limit = limit.min(LIST_MAX);
+    let (now, batch) = (time_to_sql(now)?, limit_to_sql(limit));
+    let (mut due, mut skip) = (Vec::new(), 0_i64);
+    while due.len() < limit {
+        let sql = select!("WHERE next_tick <= $1 ORDER BY next_tick, number LIMIT $2 OFFSET $3");
+        let found = rows(client, READING, sql, &[&now, &batch, &skip]).await?;
+        due.extend(readable(&found));
+        if found.len() < limit {
+            break;
+        }
+        skip = skip.saturating_add(batch);
+    }
+    due.truncate(limit);
+    Ok(due)
+}
+
+/// Certificates that are not over, neither by their window nor because their request was ended.
+pub(super) async fn live_certificates(
+    client: &impl GenericClient,
+    now: Timestamp,
+) -> Result<Vec<LiveCertificate>, StoreError> {
+    let sql = select!("WHERE state IN ('approved', 'issued') AND until > $1");
+    let found = rows(client, READING, sql, &[&time_to_sql(now)?]).await?;
+    Ok(readable(&found).iter().flat_map(|stored| live(stored, now)).collect())
+}
+
+/// What this person has open: how many, and which of them hold this key; on a client that shows one moment.
+pub(super) async fn open_of(
+    client: &impl GenericClient,
+    asker: &PersonName,
+    key: &PublicKey,
+) -> Result<OpenRequests, StoreError> {
+    // The states are constants, so that the index of open requests can be used.
+    let count = "SELECT count(*) FROM request WHERE asker = $1 AND state IN ('pending', 'approved', 'issued')";
+    let held = select!("WHERE asker = $1 AND key = $2 AND state IN ('pending', 'approved', 'issued')");
+    let (asker, key) = (asker.as_str(), key.to_openssh());
+    let (count, held) = tokio::try_join!(async { maybe(client, READING, count, &[&asker]).await }, async {
+        rows(client, READING, held, &[&asker, &key]).await
+    })?;
+    let count = count.as_ref().map_or(Ok(0), |row| get(row, 0))?;
+    // A damaged one may be this very ask: no guess.
+    let with_key = held.iter().map(stored).collect::<Result<_, _>>()?;
+    Ok(OpenRequests { count: from_sql("a count", count)?, with_key })
+}

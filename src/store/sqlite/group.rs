@@ -1,0 +1,117 @@
+//! One group of changes in one SQLite transaction, each member in a savepoint.
+//!
+//! After a failure the connection is opened anew before the next group, head and all: what the memory believed is not trusted
+//! any more.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{failed, file, log};
+use crate::fail;
+use crate::identity::mac::MacKey;
+use crate::store::writer::{self, Answer, Job};
+use crate::store::{Head, StoreError};
+
+/// The writer's state: `open` is `None` after a failure, until the file could be opened again.
+pub(super) struct Groups {
+    path: PathBuf,
+    key: Arc<MacKey>,
+    open: Option<(Connection, Head)>,
+}
+
+impl Groups {
+    pub(super) const fn new(path: PathBuf, key: Arc<MacKey>, conn: Connection, head: Head) -> Self {
+        Self { path, key, open: Some((conn, head)) }
+    }
+
+    fn reopen(&mut self) -> Result<(Connection, Head), StoreError> {
+        if let Some(open) = self.open.take() {
+            return Ok(open);
+        }
+        let conn = file::connect_writer(&self.path)?;
+        let head = log::load_checked(&conn, &self.key)?;
+        Ok((conn, head))
+    }
+}
+
+impl writer::Groups for Groups {
+    fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        let (conn, head) = match self.reopen() {
+            Ok(open) => open,
+            Err(error) => {
+                answers.extend(jobs.into_iter().map(Job::refusal));
+                return Err(error);
+            }
+        };
+        // Dropping the connection undoes what was open, before anybody is told.
+        let head = write_group(&conn, &self.key, head, jobs, answers)?;
+        self.open = Some((conn, head));
+        Ok(())
+    }
+}
+
+/// Writes a group; returns the head that is durable now. On an error nothing of it is claimed, and the connection is not
+/// to be used again.
+fn write_group(
+    conn: &Connection,
+    key: &MacKey,
+    head: Head,
+    jobs: Vec<Job>,
+    answers: &mut Vec<Answer>,
+) -> Result<Head, StoreError> {
+    let doing = "committing a group of changes";
+    let mut jobs = jobs.into_iter();
+    let mut appending = head.clone();
+    let mut is_written = false;
+    let mut outcome = sql(conn, "BEGIN IMMEDIATE", doing);
+    while outcome.is_ok()
+        && let Some(job) = jobs.next()
+    {
+        outcome = member(conn, &mut appending, job, answers).map(|wrote| is_written |= wrote);
+    }
+    answers.extend(jobs.map(Job::refusal));
+    outcome?;
+    if !is_written {
+        // Nothing but refusals and reads: no disk is needed to say so.
+        sql(conn, "ROLLBACK", doing)?;
+        return Ok(head);
+    }
+    log::save_head(conn, key, &appending)?;
+    fail::point("store.commit.before");
+    sql(conn, "COMMIT", doing)?;
+    fail::point("store.commit.after");
+    Ok(appending)
+}
+
+/// Runs one member in its savepoint. `Ok`: whether it wrote; an error ends the whole group.
+fn member(conn: &Connection, head: &mut Head, job: Job, answers: &mut Vec<Answer>) -> Result<bool, StoreError> {
+    let doing = "writing one of a group of changes";
+    let mut trial = head.clone();
+    if let Err(error) = sql(conn, "SAVEPOINT member", doing) {
+        answers.push(job.refusal());
+        return Err(error);
+    }
+    let wrote = writer::member(&mut &*conn, &mut trial, job, answers);
+    if wrote.is_none() {
+        sql(conn, "ROLLBACK TO member", doing)?;
+    }
+    sql(conn, "RELEASE member", doing)?;
+    if conn.is_autocommit() {
+        let why = "the database undid the transaction by itself".to_owned();
+        return Err(StoreError::Failed { doing, why });
+    }
+    if wrote.is_some() {
+        *head = trial;
+    }
+    let wrote = wrote.unwrap_or(false);
+    if wrote {
+        fail::point("store.change.written");
+    }
+    Ok(wrote)
+}
+
+fn sql(conn: &Connection, statement: &str, doing: &'static str) -> Result<(), StoreError> {
+    conn.prepare_cached(statement).and_then(|mut s| s.execute([])).map(drop).map_err(failed(doing))
+}
