@@ -41,7 +41,7 @@ struct Place {
 impl Service {
     /// What decisions rest on as they are made here.
     pub(super) fn basis(&self) -> Basis {
-        let keys = self.keys.now().bundle.version;
+        let keys = self.keys.now().entry;
         Basis { policy: Some(self.in_force().version), inventory: self.inventory().entries(), keys: Some(keys) }
     }
 

@@ -80,16 +80,16 @@ impl Hosts {
         Arc::clone(&self.inventory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another inventory is in force.
-    pub(super) fn replace(&self, inventory: Inventory) {
-        *self.inventory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(inventory);
-    }
-
     /// The enrolled hosts whose file of trusted keys does not have this one, by what they said last.
     pub(super) fn without(&self, ca: Fingerprint) -> BTreeSet<HostName> {
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
         let has = |name: &HostName| seen.get(name).is_some_and(|seen| seen.check_in.keys.contains(&ca));
         self.inventory().active().map(|host| &host.name).filter(|name| !has(name)).cloned().collect()
+    }
+
+    /// Another inventory is in force.
+    pub(super) fn replace(&self, inventory: Inventory) {
+        *self.inventory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(inventory);
     }
 
     /// The hosts as policy sees them.

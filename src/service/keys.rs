@@ -108,6 +108,8 @@ pub(super) struct Keys {
 pub(super) struct InUse {
     pub(super) ring: Ring,
     pub(super) bundle: TrustBundle,
+    /// The entry that says so; a proposal has a later one than the bundle.
+    pub(super) entry: u64,
     /// When the trust bundle was written.
     pub(super) since: Timestamp,
     /// A step that somebody has proposed, perhaps long ago.
@@ -292,6 +294,8 @@ impl Service {
 pub(super) struct Known {
     /// The version of the trust bundle, and when it was written; nothing in a log without one.
     version: Option<(u64, Timestamp)>,
+    /// The entry that says so.
+    entry: u64,
     pub(super) ring: Ring,
     proposed: Option<Proposed>,
 }
@@ -302,13 +306,13 @@ impl Known {
         let Some(entry) = store.keys_entry().await? else { return Ok(Self::default()) };
         let none = || Failure::internal("reading the CA keys", "the entry that the log's head names holds none");
         let ring = entry.event.ring().cloned().ok_or_else(none)?;
-        let version = Some((entry.index, entry.at));
+        let (version, index) = (Some((entry.index, entry.at)), entry.index);
         match entry.event {
             Event::CaStepProposed { by, proposal, reason, until, version, since, .. } => {
                 let proposed = Some(Proposed { by, proposal, reason, at: entry.at, until });
-                Ok(Self { version: Some((version, since)), ring, proposed })
+                Ok(Self { version: Some((version, since)), entry: index, ring, proposed })
             }
-            _ => Ok(Self { version, ring, proposed: None }),
+            _ => Ok(Self { version, entry: index, ring, proposed: None }),
         }
     }
 
@@ -319,7 +323,7 @@ impl Known {
         let bundle = Bundle::new(version, at, public_url, self.ring.trusted_by_hosts());
         let bundle = bundle.map_err(|why| wrong(why.to_string()))?;
         let bundle = TrustBundle { version, text: bundle.to_text(log_key.notes()) };
-        Ok(InUse { ring: self.ring, bundle, since: at, proposed: self.proposed })
+        Ok(InUse { ring: self.ring, bundle, entry: self.entry, since: at, proposed: self.proposed })
     }
 
     /// The key that signs in this ring, or in the one that follows it.

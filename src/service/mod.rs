@@ -211,11 +211,11 @@ pub struct Service {
     /// One person's asks run one after the other: the limit and "one key, one request" look before they leap.
     asking: Vec<tokio::sync::Mutex<()>>,
     swept: AtomicU64,
-    followed: follow::Followed,
     /// When CA keys were looked at last for what time alone does to them.
     keys_looked: AtomicU64,
     /// On which day somebody was last told that a further one is missing.
     keys_warned: AtomicU64,
+    followed: follow::Followed,
 }
 
 impl std::fmt::Debug for Service {

@@ -63,6 +63,7 @@ impl Service {
         };
         let (version, policy, hosts) = begun.until_written(first, clock.as_ref()).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
+        let hosts = load_hosts(store.as_ref(), &log_key).await?;
         let joined = Arc::new(with_hosts(&policy, &hosts)?);
         let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
@@ -90,9 +91,9 @@ impl Service {
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
-            followed: super::follow::Followed::default(),
             keys_looked: AtomicU64::new(0),
             keys_warned: AtomicU64::new(0),
+            followed: super::follow::Followed::default(),
         });
         service.keep_head(1).await?;
         Ok(service)
@@ -104,6 +105,7 @@ struct Begun<'p> {
     store: &'p dyn Store,
     verifier: &'p LogVerifier,
     service_keys: &'p BTreeSet<Fingerprint>,
+    /// The CA keys that are configured, and which of them may sign.
     opened: &'p Opened<'p>,
     may: May,
     log_key: &'p LogKey,
@@ -143,6 +145,8 @@ impl Begun<'_> {
             change.events.push(event);
         }
         let known = Known::read(self.store).await?;
+        let hosts = load_hosts(self.store, self.log_key).await?;
+        with_hosts(&policy, &hosts).map(drop)?;
         let keys = self.opened.ring(&known, (self.store, &hosts), self.may, now).await?;
         let ca = known.active(keys.as_ref()).unwrap_or_else(|| self.opened.user.public_key().fingerprint());
         change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
@@ -152,6 +156,11 @@ impl Begun<'_> {
             Err(why) => Err(why.into()),
         }
     }
+}
+
+/// The hosts, as the log has them.
+async fn load_hosts(store: &dyn Store, log_key: &LogKey) -> Outcome<Hosts> {
+    Hosts::load(store, (log_key.derive("host challenges"), log_key.derive("host sessions"))).await
 }
 
 /// The policy with the enrolled hosts. Both sides look before they change, so that they never contradict each other.

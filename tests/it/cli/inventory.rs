@@ -36,19 +36,6 @@ fn post<Q: serde::Serialize + Sync>(stage: &Stage, token: &str, path: &str, body
     run(async { client(stage, Some(token)).post::<_, serde_json::Value>(path, body).await.unwrap() });
 }
 
-/// Two machines check in as app-1, by turns.
-fn two_machines(stage: &mut Stage, host: &str, check_in: &wire::CheckIn) {
-    for run in ["11", "22", "11"] {
-        let check_in = wire::CheckIn { run: Some(run.repeat(32)), ..check_in.clone() };
-        post(stage, host, "/v1/hosts/check-in", &check_in);
-    }
-    stage.types("omar", &["admin", "host", "show", "app-1"]);
-    stage.types("omar", &["admin", "host", "show", "app-1", "--json"]);
-    stage.types("omar", &["admin", "host", "ls"]);
-    stage.types("omar", &["hosts", "app"]);
-    stage.types("omar", &["audit", "search", "kind:host_doubled"]);
-}
-
 /// What a host says of itself.
 fn check_in() -> wire::CheckIn {
     wire::CheckIn {
@@ -61,6 +48,19 @@ fn check_in() -> wire::CheckIn {
         run: None,
         shows: Vec::new(),
     }
+}
+
+/// Two machines check in as app-1, by turns.
+fn two_machines(stage: &mut Stage, host: &str, check_in: &wire::CheckIn) {
+    for run in ["11", "22", "11"] {
+        let check_in = wire::CheckIn { run: Some(run.repeat(32)), ..check_in.clone() };
+        post(stage, host, "/v1/hosts/check-in", &check_in);
+    }
+    stage.types("omar", &["admin", "host", "show", "app-1"]);
+    stage.types("omar", &["admin", "host", "show", "app-1", "--json"]);
+    stage.types("omar", &["admin", "host", "ls"]);
+    stage.types("omar", &["hosts", "app"]);
+    stage.types("omar", &["audit", "search", "kind:host_doubled"]);
 }
 
 #[test]
