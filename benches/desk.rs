@@ -84,6 +84,8 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
         kept_head: Arc::new(HeadFile::new(folder.join(format!("head-{node}")))),
         next: Vec::new(),
         host_signer: None,
+        host_next: Vec::new(),
+        accepted_ca: None,
         trusted: Vec::new(),
         signer: Arc::new(FileSigner::open(&ca, Purpose::User).unwrap()),
         log_key: log_key(),
@@ -94,6 +96,7 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
             session: Lifetime::minutes(60),
             open_requests_max: u64::from(u32::MAX),
             sign_timeout: Duration::from_secs(5),
+            rotation: hallpass::service::Rotation::default(),
         },
     };
     let first = FirstPolicy { text: policy(people), file: "policy.toml".to_owned() };

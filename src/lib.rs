@@ -31,7 +31,7 @@
 //! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart |
 //! | 4 service | [`service`] | load, decide, step, save: the only way to change anything |
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
-//! | | [`http`] | the API server: one service call for each handler |
+//! | | [`http`] | the server of API and pages: one service call for each handler |
 //! | | [`client`] | the API client, with a pinned or publicly trusted server |
 //! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
 //! | | [`enrolment`] | a host's side of enrolment: set up beside sshd with a way back, and the daemon that keeps in touch |
@@ -72,7 +72,7 @@
 //! - **P10** Unknown is refused, with what, why and what next, and changes nothing. [`document`], [`audit::entry`], `store/rows.rs`,
 //!   [`wire`]. `policy`, `examples`, `bad_input`, `store`.
 //! - **P11** Private keys stay where they were made; secrets are never printed, logged or compared in variable time. [`ssh::private`],
-//!   [`identity::session`] (hashed at rest), [`signer::file`]. Inline tests there, `api`, `openssh`.
+//!   [`identity::session`] and [`identity::browser`] (hashed at rest), [`signer::file`]. Inline tests there, `api`, `web`, `openssh`.
 //! - **P12** A crash at any instruction leaves a state from which a restart goes on. [`store`], [`durable`], `service/start.rs`.
 //!   `crash` (killed at each fail point and under load), `store`.
 //!
@@ -119,14 +119,18 @@
 //! *Why does an approver sign facts and not only the digest?* Whoever could show one request and take the approval of another would be the
 //! service itself. What a client signs is made of what it showed, and an auditor compares it with the certificate, not with a hash.
 //!
+//! *Why does a browser sign in by the command line?* There is no password, and a person's key stays where it is. What lets a browser in is a
+//! login that there is already, and so it ends with that, and never proves anything else ([`identity::browser`]).
+//!
 //! *Why may a policy take approvals without a signature?* An approver with a phone and no key is better than none at night. Where that is not
 //! good enough, the policy says so, rule by rule.
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: rotation of the host CA key by command, several CAs at once, OIDC and workloads,
-//! notifications, web pages (and so `hallpass open`) and break-glass are not built. The host side is two modules: [`host`] decides about
-//! logins and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled
+//! The design names more than there is: several CAs at once, OIDC and workloads, notifications and break-glass are not built. Of the web
+//! pages there are those that approvers need: no new request, extension, policy, reports or rotation on a page, no passkeys, and a sign-in
+//! by the command line alone; an approval that must be signed is a command. The host side is two modules: [`host`] decides about logins
+//! and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled
 //! may have its guard set up by hand; an extension does not reach a session that is open there. Of a session whose watcher root has killed
 //! *and* whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id
 //! alone, not by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.

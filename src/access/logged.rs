@@ -99,6 +99,7 @@ impl<'e> Told<'e> {
             Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
             | Event::CaKeysChanged { .. }
+            | Event::CaStepProposed { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
             | Event::BrowserSignedIn { .. }

@@ -8,10 +8,10 @@ use super::host_event::HostEvent;
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
 use crate::keyring::Ring;
-use crate::keyring::plan::Step;
-use crate::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, RuleName, Serial};
+use crate::keyring::step::{Proposal, Step};
+use crate::name::{Account, Digest, HostName, NameError, PersonName, PolicyVersion, RequestId, RuleName, Serial};
 use crate::ssh::Fingerprint;
-use crate::ssh::cert::Extension;
+use crate::ssh::cert::{Extension, Purpose};
 use crate::time::{Lifetime, Timestamp, Window};
 
 /// How policy answered a question that became a request (a refusal makes none).
@@ -30,6 +30,41 @@ impl Answer {
         match self {
             Self::Allow => "allow",
             Self::Ask => "ask",
+        }
+    }
+}
+
+/// Whoever moves CA keys. A person is written by the name alone, as it was when there were only people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mover(pub Actor);
+
+impl Mover {
+    /// Parses what `Display` writes.
+    ///
+    /// # Errors
+    /// For what is neither a person nor a part of the system.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix("system:") {
+            Some(_) => Actor::parse(text).map(Self),
+            None => PersonName::parse(text).map(|name| Self(Actor::Person(name))),
+        }
+    }
+
+    /// The person, if it is one.
+    #[must_use]
+    pub const fn person(&self) -> Option<&PersonName> {
+        match &self.0 {
+            Actor::Person(name) => Some(name),
+            Actor::System(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Mover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Actor::Person(name) => name.fmt(f),
+            Actor::System(_) => self.0.fmt(f),
         }
     }
 }
@@ -54,10 +89,10 @@ pub enum Event {
         /// member is the version of the trust bundle.
         keys: Option<Ring>,
     },
-    /// The CA keys are others from now on: somebody took a step of a rotation, or a key was lost.
+    /// The CA keys are others from now on: a step of a rotation was taken, or a key was lost.
     CaKeysChanged {
         /// Who.
-        by: PersonName,
+        by: Mover,
         /// Which step.
         step: Step,
         /// One sentence for each key that moved, and the reason that was given.
@@ -65,6 +100,29 @@ pub enum Event {
         /// Enrolled hosts that do not prove that they trust the key that signs from now on, and were accepted.
         unproven: BTreeSet<HostName>,
         /// All CA keys from now on. The index of the entry is the version of the trust bundle.
+        keys: Ring,
+        /// What the keys that moved are for; user certificates if it is not there. Added to the format later, as what follows.
+        purpose: Option<Purpose>,
+        /// Whether a host key signs before clients could fetch it for long enough; no if it is not there.
+        early: Option<bool>,
+        /// Who proposed it, where two people are needed.
+        proposer: Option<PersonName>,
+    },
+    /// Somebody proposes a step that needs a second person. The CA keys stay what they are.
+    CaStepProposed {
+        /// Who.
+        by: PersonName,
+        /// What exactly.
+        proposal: Proposal,
+        /// Why.
+        reason: String,
+        /// When it lapses.
+        until: Timestamp,
+        /// The version of the trust bundle, which stays what it is.
+        version: u64,
+        /// When that was written.
+        since: Timestamp,
+        /// All CA keys, so that the newest entry that says so is enough to know them and what is proposed.
         keys: Ring,
     },
     /// A policy version is in force.
@@ -309,7 +367,7 @@ impl Event {
     /// The CA keys from now on, if it says which they are.
     #[must_use]
     pub const fn ring(&self) -> Option<&Ring> {
-        if let Self::CaKeysChanged { keys, .. } = self {
+        if let Self::CaKeysChanged { keys, .. } | Self::CaStepProposed { keys, .. } = self {
             Some(keys)
         } else if let Self::ServiceStarted { keys, .. } = self {
             keys.as_ref()

@@ -22,11 +22,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
 
-use super::event::{Answer, Event};
+use super::event::{Answer, Event, Mover};
 use super::host_event::{Flag, HostEvent};
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
-use crate::keyring::plan::Step;
+use crate::keyring::step::{Proposal, Step};
 use crate::keyring::{Ring, RingKey};
 use crate::name::{
     Account, Digest, HostName, JoinId, NamePattern, PersonName, PolicyVersion, ReportId, RequestId, RuleName, Serial,
@@ -132,7 +132,8 @@ macro_rules! kinds {
 kinds! {
     "log_started" LogStarted { service, log_key }
     "service_started" ServiceStarted { ca, version; keys }
-    "ca_keys_changed" CaKeysChanged { by, step, why, unproven, keys }
+    "ca_keys_changed" CaKeysChanged { by, step, why, unproven, keys; purpose, early, proposer }
+    "ca_step_proposed" CaStepProposed { by, proposal, reason, until, version, since, keys }
     "policy_applied" PolicyApplied { by, version, sha256, tests, changes }
     "logged_in" LoggedIn { person, key, address, expires }
     "browser_signed_in" BrowserSignedIn { person, key, address, expires }
@@ -216,6 +217,7 @@ by_text!(
     Fingerprint,
     HostName,
     JoinId,
+    Mover,
     NamePattern,
     PersonName,
     ReportId,
@@ -377,6 +379,29 @@ impl Field for Step {
 
     fn take(value: Value) -> Result<Self, String> {
         Self::from_word(&text(value)?).ok_or_else(|| "not a step of a rotation".to_owned())
+    }
+}
+
+impl Field for Proposal {
+    fn put(&self) -> Value {
+        let Self { step, purpose, key, accepted, is_early } = self;
+        Map::from_iter([
+            ("accepted".to_owned(), accepted.put()),
+            ("early".to_owned(), is_early.put()),
+            ("key".to_owned(), key.put()),
+            ("purpose".to_owned(), purpose.put()),
+            ("step".to_owned(), step.put()),
+        ])
+        .into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let Value::Object(object) = value else { return Err("not a proposal".to_owned()) };
+        let mut members = Members::new(object);
+        let (step, purpose, key) = (members.take("step")?, members.take("purpose")?, members.take("key")?);
+        let (accepted, is_early) = (members.take("accepted")?, members.take("early")?);
+        members.finish()?;
+        Ok(Self { step, purpose, key, accepted, is_early })
     }
 }
 

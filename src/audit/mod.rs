@@ -14,6 +14,7 @@ pub mod export;
 mod field;
 pub mod host_event;
 mod host_sentence;
+mod key_sentence;
 pub mod reconcile;
 mod replay;
 pub mod report;

@@ -176,6 +176,7 @@ impl Reconciler {
             Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
             | Event::CaKeysChanged { .. }
+            | Event::CaStepProposed { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
             | Event::BrowserSignedIn { .. }

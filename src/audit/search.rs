@@ -140,9 +140,10 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
         | Event::Approved { by: person, .. }
         | Event::Denied { by: person, .. }
         | Event::Withdrawn { by: person, .. }
-        | Event::CaKeysChanged { by: person, .. }
+        | Event::CaStepProposed { by: person, .. }
         | Event::Ended { by: person, .. } => BTreeSet::from([person]),
         Event::Host(event) => event.person().into_iter().collect(),
+        Event::CaKeysChanged { by, proposer, .. } => by.person().into_iter().chain(proposer).collect(),
         Event::Granted { approvers, .. } => approvers.iter().collect(),
         Event::LogStarted { .. }
         | Event::ServiceStarted { .. }
@@ -158,6 +159,8 @@ fn names_host(event: &Event, host: &HostName) -> bool {
         event.host() == Some(host)
     } else if let Event::CaKeysChanged { unproven, .. } = event {
         unproven.contains(host)
+    } else if let Event::CaStepProposed { proposal, .. } = event {
+        proposal.accepted.contains(host)
     } else if let Event::Refused { hosts, .. } | Event::Asked { hosts, .. } | Event::Narrowed { hosts, .. } = event {
         hosts.contains(host)
     } else {

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::event::{Answer, Event};
+use super::key_sentence::key_sentence;
 use crate::keyring::Ring;
 use crate::name::RequestId;
 use crate::time::{Timestamp, Window};
@@ -32,7 +33,7 @@ pub(super) fn and(what: &str, text: &str) -> String {
 }
 
 /// `user SHA256:… active, host SHA256:… active`.
-fn ring(ring: &Ring) -> String {
+pub(super) fn ring(ring: &Ring) -> String {
     list(ring.keys().iter().map(|k| format!("{} {} {}", k.purpose, k.key.fingerprint(), k.state)))
 }
 
@@ -51,6 +52,7 @@ impl Event {
             Self::LogStarted { .. }
             | Self::ServiceStarted { .. }
             | Self::CaKeysChanged { .. }
+            | Self::CaStepProposed { .. }
             | Self::PolicyApplied { .. }
             | Self::LoggedIn { .. }
             | Self::BrowserSignedIn { .. }
@@ -98,12 +100,7 @@ impl Event {
                 let keys = keys.as_ref().map(|keys| format!("; CA keys are now {}", ring(keys))).unwrap_or_default();
                 format!("the service {version:?} started with CA key {ca}{keys}")
             }
-            Self::CaKeysChanged { by, step, why, unproven, keys } => {
-                let why = list(why.iter().map(|why| format!("{why:?}")));
-                let without =
-                    if unproven.is_empty() { String::new() } else { format!("; not proven on {}", list(unproven)) };
-                format!("{by} rotated the user CA key, {}: {why}{without}; CA keys are now {}", step.word(), ring(keys))
-            }
+            Self::CaKeysChanged { .. } | Self::CaStepProposed { .. } => key_sentence(self),
             Self::PolicyApplied { by, version, sha256, tests, changes } => {
                 format!("{by} applied policy {version}: {changes} changes, {tests} tests passed, SHA-256 {sha256:?}")
             }

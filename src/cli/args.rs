@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, operator,
-    prepare, request, serve, setup, ssh, status, store, texts, wait,
+    admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, open,
+    operator, prepare, request, serve, setup, ssh, status, store, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Show(list::ShowArgs),
     /// List requests
     Requests(list::RequestsArgs),
+    /// Open the matching web page, signed in
+    Open(open::OpenArgs),
     /// List requests that I may decide
     Inbox,
     /// Approve a request, perhaps for less than was asked

@@ -64,6 +64,8 @@ enum Kind {
     Mine(&'static [&'static str]),
     /// The same, or their hosts.
     MineOrHosts(&'static [&'static str]),
+    /// Requests, and the pages beside them.
+    Pages,
     /// Commands and topics.
     Help,
 }
@@ -82,6 +84,7 @@ const WITH: &[(&str, &str, Kind)] = &[
     ("extend", "which", Kind::MineOrHosts(&["issued"])),
     ("help", "words", Kind::Help),
     ("hosts", "query", Kind::Hosts),
+    ("open", "page", Kind::Pages),
     ("request", "like", Kind::Requests),
     ("request", "targets", Kind::Hosts),
     ("request", "via", Kind::Hosts),
@@ -177,6 +180,10 @@ impl Kind {
             Self::MineOrHosts(states) => {
                 let hosts = mine(states).flat_map(|known| known.hosts).map(CompletionCandidate::new);
                 mine(states).map(of).chain(hosts).collect()
+            }
+            Self::Pages => {
+                let pages = ["hosts", "audit"].into_iter().map(CompletionCandidate::new);
+                cache.requests().into_iter().map(of).chain(pages).collect()
             }
             Self::Help => {
                 let command = Cli::command();

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::local::Local;
 use super::profile::Profile;
-use super::{Context, audit, output, render, wait};
+use super::{Context, audit, open, output, render, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{HostName, PersonName, RequestPrefix};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
@@ -214,7 +214,9 @@ pub(crate) fn is_same(a: &wire::Request, b: &wire::Request) -> bool {
 /// `hallpass status`.
 pub(crate) fn status(context: &Context) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
-    Local::new(&context.places()?, &profile.name).sweep();
+    let local = Local::new(&context.places()?, &profile.name);
+    local.sweep();
+    open::sweep(&local, open::FILE_SECONDS);
     let standing = context.block_on(async { Ok(Standing::look(&client).await?) })?;
     if let Some(cache) = context.cache() {
         cache.keep_open(&profile, &standing.mine.requests);

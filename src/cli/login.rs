@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::failure::{Exit, Failure};
+use super::local::Local;
 use super::profile::{self, LoginKey, Places, Profile, Session};
-use super::{Context, keys, output, setup};
+use super::{Context, keys, open, output, setup};
 use crate::client::{ClientError, Server};
 use crate::identity::challenge::statement;
 use crate::name::PersonName;
@@ -203,6 +204,7 @@ async fn prove(
 pub(crate) fn logout(context: &Context, args: &LogoutArgs) -> Result<(), Failure> {
     let places = context.places()?;
     let profile = profile::need(&places, &context.globals)?;
+    open::sweep(&Local::new(&places, &profile.name), 0);
     if profile::session(&places, &profile)?.is_some() {
         let client = context.client(&places, &profile, context.call_timeout())?;
         let path = if args.everywhere { "/v1/session?everywhere=true" } else { "/v1/session" };

@@ -41,6 +41,7 @@ mod login;
 mod masters;
 mod moment;
 mod often;
+mod open;
 mod openssh;
 mod operator;
 mod output;
@@ -207,6 +208,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Wait(args) => wait::run(context, &args),
         Command::Show(args) => list::show(context, &args),
         Command::Requests(args) => list::requests(context, &args),
+        Command::Open(args) => open::run(context, &args),
         Command::Inbox => list::inbox(context),
         Command::Approve(args) => decide::approve(context, &args),
         Command::Deny(args) => decide::deny(context, &args),

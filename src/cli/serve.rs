@@ -26,6 +26,7 @@ use crate::secret;
 use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
 use crate::signer::{self, SignError, Signer};
+use crate::ssh::Fingerprint;
 use crate::ssh::cert::Purpose;
 use crate::store::head_file::HeadFile;
 use crate::store::{self, SEAL_PURPOSE, Store};
@@ -53,6 +54,10 @@ pub(crate) struct ServeArgs {
     /// Start although the clock is more than 400 days after the log's last entry
     #[arg(long)]
     accept_clock: bool,
+
+    /// Start although this CA key, which signs from now on, is not known to be trusted: hosts or clients may be locked out for a while
+    #[arg(long, value_name = "KEY", value_parser = Fingerprint::parse)]
+    accept_ca: Option<Fingerprint>,
 }
 
 /// The listening server, before its service is started.
@@ -125,7 +130,7 @@ fn open_door(config: &mut Config) -> Result<Door, Failure> {
 async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) -> Result<(), Failure> {
     // Caught before anything slow: a stop that comes during the start is kept, not lost.
     let signals = Signals::new()?;
-    let (service, last) = start(&config, args.accept_clock).await?;
+    let (service, last) = start(&config, args).await?;
     let public_url = &config.service.public_url;
     context.out.note(&format!("hallpass {} listens on {} as {public_url}", env!("CARGO_PKG_VERSION"), door.address));
     if let Some(pin) = &door.pin {
@@ -168,7 +173,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
 }
 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
-async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, LastRead), Failure> {
+async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastRead), Failure> {
     let patience = config.service.sign_timeout;
     let trusted: Result<Vec<_>, Failure> = config
         .trusted_cas
@@ -176,7 +181,10 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
         .map(|path| signer::public_key(path).map_err(|error| Failure::failed(error.to_string())))
         .collect();
     let signer = ca_key(&config.user_ca, Purpose::User, patience)?;
-    let next = config.next_cas.iter().map(|ca| ca_key(ca, Purpose::User, patience)).collect::<Result<Vec<_>, _>>()?;
+    let further = |cas: &[signer::Settings], purpose| {
+        cas.iter().map(|ca| ca_key(ca, purpose, patience)).collect::<Result<Vec<_>, _>>()
+    };
+    let (next, host_next) = (further(&config.next_cas, Purpose::User)?, further(&config.host_next_cas, Purpose::Host)?);
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
@@ -186,7 +194,7 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
     let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
         Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;
-    if !accept_clock {
+    if !args.accept_clock {
         check_rest(store.as_ref()).await?;
     }
     let parts = Parts {
@@ -195,7 +203,9 @@ async fn start(config: &Config, accept_clock: bool) -> Result<(Arc<Service>, Las
         signer,
         next,
         host_signer,
+        host_next,
         trusted: trusted?,
+        accepted_ca: args.accept_ca,
         log_key,
         clock: Arc::new(SystemClock),
         random: Box::new(SystemRandom),
@@ -248,6 +258,13 @@ fn start_failure(error: &crate::service::Failure, policy: &Path) -> Failure {
                 .filter_map(|t| t.failure.as_ref().map(|f| format!("{}: test {:?}: {f}", t.place, t.name)));
             failure.why.extend(failed);
             failure.next(format!("hallpass policy check {}", policy.display()))
+        }
+        crate::service::Failure::Untrusted(why) => {
+            let purpose = why.purpose;
+            failure
+                .because(why.to_string())
+                .next(format!("put it back, the new one below [[ca.{purpose}.next]], start, and: hallpass ca rotate {purpose} start"))
+                .next(format!("if it is lost, and people may be locked out: hallpass serve --accept-ca {}", why.new))
         }
         other => failure.because(other.to_string()),
     }

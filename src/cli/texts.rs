@@ -51,7 +51,9 @@ Environment (a flag wins over the environment, the environment over the profile)
   HALLPASS_RUNTIME_DIR  folder of keys and certificates
   HALLPASS_CACHE_DIR    folder of what completion offers
   HALLPASS_SSH          the ssh program to run
+  HALLPASS_NO_BROWSER   1: `open` starts no browser and prints a link
   HALLPASS_ON_MISSING   what plain ssh does without access: ask (default), hint or request
+  BROWSER               the browser of `open`; else xdg-open (macOS: open) where there is a display
   SSH_AUTH_SOCK         the ssh-agent that holds the login key
   HTTPS_PROXY           the proxy to the access server
   TZ                    the time zone in which times are shown
@@ -82,6 +84,7 @@ Files
       key, key.pub      the session key made for this request
       key-cert.pub      its certificate, once approved
       request.json      the request as last seen
+  $XDG_RUNTIME_DIR/hallpass/NAME/sign-in-*.html  what `open` gives a browser, mode 0600, worth nothing after a minute
   $XDG_CONFIG_HOME/hallpass/ssh/NAME.known_hosts host CA keys that the service names, if it names any
   $XDG_CACHE_HOME/hallpass/NAME/                 hosts and requests for completion; safe to delete (else ~/.cache)
   $XDG_RUNTIME_DIR/hallpass/NAME/hosts/          what plain ssh includes for each host that a certificate opens

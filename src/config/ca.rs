@@ -3,11 +3,14 @@
 //! A key is in one of three places; what belongs to another one is an error, so that nobody believes a key to be in a token while
 //! a file is used.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::{Places, quoted, section};
 use crate::document::Table;
+use crate::service::Rotation;
 use crate::signer;
+use crate::time::Lifetime;
 
 /// The longest label of a token (PKCS#11: 32) or of a key in it (our choice).
 const LABEL_BYTES_MAX: usize = 64;
@@ -18,27 +21,46 @@ const TRUSTED_MAX: usize = 8;
 /// The most further keys that a rotation can begin with. Our own choice: one to change to, one in reserve, and some room.
 const NEXT_MAX: usize = 4;
 
-/// The user CA key, further ones that hosts trust, and the host CA key if there is one.
+/// How old a key may become before its rotation begins by itself: a minute, for tests, to a year.
+const ROTATE_EVERY: RangeInclusive<Lifetime> = Lifetime::minutes(1)..=Lifetime::minutes(366 * 24 * 60);
+
+/// How long clients must have been able to fetch a host key before it signs: at most 30 days. Our own choice: laptops come back from leave.
+const PUBLISHED: RangeInclusive<Lifetime> = Lifetime::ZERO..=Lifetime::minutes(30 * 24 * 60);
+
+/// The CA keys.
 pub(super) struct CaKeys {
     pub(super) user: signer::Settings,
     pub(super) next: Vec<signer::Settings>,
     pub(super) host: Option<signer::Settings>,
+    pub(super) host_next: Vec<signer::Settings>,
     pub(super) trusted: Vec<PathBuf>,
+    pub(super) rotation: Rotation,
 }
 
 pub(super) fn keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
     let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
     section(root, "ca", example, |ca| {
-        let (mut trusted, mut next) = (Vec::new(), Vec::new());
+        let (mut trusted, mut next, mut host_next) = (Vec::new(), Some(Vec::new()), Some(Vec::new()));
+        let mut rotation = Rotation::default();
+        let further = |table: &Table<'_>| -> Option<Vec<signer::Settings>> {
+            table.tables("next", NEXT_MAX).iter().map(|table| ca_key(table, places)).collect()
+        };
+        let every = |table: &Table<'_>| table.duration("rotate_every", ROTATE_EVERY).map(|found| found.value);
         let user = section(ca, "user", example, |table| {
             let listed = table.list("trusted", TRUSTED_MAX, |text| places.plain(text));
             trusted = listed.map_or_else(Vec::new, |found| found.value.into_iter().map(|path| path.value).collect());
-            next = table.tables("next", NEXT_MAX).iter().map(|table| ca_key(table, places)).collect();
+            next = further(table);
+            rotation.user_every = every(table);
             ca_key(table, places)
         });
-        let host = ca.table("host").map(|table| ca_key(&table, places));
-        let next = next.into_iter().collect::<Option<Vec<_>>>();
-        Some(CaKeys { user: user?, next: next?, host: host.map_or(Some(None), |host| host.map(Some))?, trusted })
+        let host = ca.table("host").map(|table| {
+            host_next = further(&table);
+            rotation.host_every = every(&table);
+            rotation.published = table.duration("published", PUBLISHED).map_or(rotation.published, |found| found.value);
+            ca_key(&table, places)
+        });
+        let host = host.map_or(Some(None), |host| host.map(Some));
+        Some(CaKeys { user: user?, next: next?, host: host?, host_next: host_next?, trusted, rotation })
     })
 }
 
@@ -127,6 +149,33 @@ mod tests {
         ] {
             let problems = with(&lines).unwrap_err();
             assert!(problems.iter().any(|problem| problem.contains(wrong)), "{lines}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn when_keys_are_changed_stands_beside_each_of_them() {
+        let with = |user: &str, host: &str| {
+            let text = EXAMPLE.replace("[ca.user]\n", &format!("[ca.user]\n{user}\n"));
+            let text = text.replace("\n[ca.host]\n", &format!("\n[ca.host]\n{host}\n"));
+            let parsed = Config::parse(&text, "config.toml", Path::new("/etc/hallpass"), None);
+            parsed.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let config = with("rotate_every = \"90d\"", "published = \"2h\"\n[[ca.host.next]]\nkey = \"b\"\n").unwrap();
+        let rotation = config.service.rotation;
+        let seconds = |lifetime: Option<crate::time::Lifetime>| lifetime.map(crate::time::Lifetime::seconds);
+        assert_eq!((seconds(rotation.user_every), seconds(rotation.host_every)), (Some(90 * 86_400), None));
+        assert_eq!((rotation.published.seconds(), config.host_next_cas.len()), (7_200, 1));
+        let usual = with("", "").unwrap();
+        assert_eq!((usual.service.rotation.published.seconds(), usual.host_next_cas.len()), (86_400, 0));
+        for (user, host, wrong) in [
+            ("rotate_every = \"2y\"", "", "rotate_every"),
+            ("rotate_every = \"1s\"", "", "it takes 1m to"),
+            ("published = \"1h\"", "", "unknown key"),
+            ("", "published = \"31d\"", "to 30d"),
+            ("", "trusted = []", "unknown key"),
+        ] {
+            let problems = with(user, host).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.contains(wrong)), "{user} {host}: {problems:?}");
         }
     }
 

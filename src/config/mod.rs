@@ -57,6 +57,8 @@ pub struct Config {
     pub next_cas: Vec<signer::Settings>,
     /// The host CA key. Without one there are no host certificates.
     pub host_ca: Option<signer::Settings>,
+    /// Further host CA keys, for rotations.
+    pub host_next_cas: Vec<signer::Settings>,
     /// Public halves of further keys that hosts must trust for user certificates.
     pub trusted_cas: Vec<PathBuf>,
     /// The log key's file (32-byte seed in base64, 0600).
@@ -142,7 +144,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
-    let ca::CaKeys { user: user_ca, next: next_cas, host: host_ca, trusted: trusted_cas } = cas?;
+    let ca::CaKeys { user, next, host, host_next, trusted, rotation } = cas?;
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
@@ -163,12 +165,14 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
             session: limits.session,
             open_requests_max: limits.open_requests_max,
             sign_timeout: limits.sign_timeout,
+            rotation,
         },
         store,
-        user_ca,
-        next_cas,
-        host_ca,
-        trusted_cas,
+        user_ca: user,
+        next_cas: next,
+        host_ca: host,
+        host_next_cas: host_next,
+        trusted_cas: trusted,
         log_key_path,
         log_origin: origin.map(|origin| origin.value).or(usual_origin),
         policy_path,

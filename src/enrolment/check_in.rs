@@ -41,8 +41,20 @@ pub struct Proof {
     pub problem: Option<String>,
     /// Whether a key that the service can sign with has not let it in, though it is not the one that signs now: it is tried again.
     pub is_partial: bool,
-    /// Whether that may be better in a moment: sshd does not listen yet, or the service wants a pause.
-    pub may_pass: bool,
+    /// When it is worth another try.
+    pub again: Again,
+}
+
+/// When a proof that lacks something is worth another try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Again {
+    /// With the next check-in.
+    #[default]
+    Later,
+    /// Soon: the service did not answer, so a login was not even tried, and a rotation may wait for it.
+    Soon,
+    /// In a moment: sshd does not listen yet, or the service wants a pause; and it is about the key that signs now.
+    InAMoment,
 }
 
 /// 16 hex digits that nobody can guess.
@@ -84,9 +96,12 @@ pub async fn prove(
             // One that signs nothing yet, or nothing more, is not what logins fail by; a rotation waits for it all the same.
             Err(failed) if key.state == KeyState::Active => {
                 proof.problem = Some(failed.why);
-                proof.may_pass = failed.may_pass;
+                proof.again = proof.again.max(failed.again);
             }
-            Err(failed) => proof.is_partial |= !failed.is_offline,
+            Err(failed) => {
+                proof.is_partial |= !failed.is_offline;
+                proof.again = proof.again.max(failed.again.min(Again::Soon));
+            }
         }
     }
     if !bundle.keys().iter().any(|key| key.state == KeyState::Active) {
@@ -98,22 +113,22 @@ pub async fn prove(
 /// A login to itself that did not go through.
 struct Failed {
     why: String,
-    /// Whether it may go through in a moment.
-    may_pass: bool,
+    /// When it may go through.
+    again: Again,
     /// Whether the service can't sign with the key: then there is nothing to try.
     is_offline: bool,
 }
 
 /// One login to itself.
 async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKey]) -> Result<(), Failed> {
-    let lasting = |why: String| Failed { why, may_pass: false, is_offline: false };
+    let lasting = |why: String| Failed { why, again: Again::Later, is_offline: false };
     let mut seed = zeroize::Zeroizing::new([0; 32]);
     SysRng.try_fill_bytes(seed.as_mut_slice()).map_err(|error| lasting(error.to_string()))?;
     let key = SessionKey::generate(*seed);
     let line = link.check_certificate(key.public_key().to_openssh(), Some(ca.to_owned())).await;
     let line = line.map_err(|error| Failed {
         why: error.to_string(),
-        may_pass: is_passing(&error),
+        again: again_after(&error),
         is_offline: matches!(&error, ClientError::Problem(problem) if problem.code == "not_found"),
     })?;
     // What came must be what was asked for, and nothing that opens anything else.
@@ -129,13 +144,17 @@ async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKe
     let address = sshd::own_address(&effective).map_err(lasting)?;
     let tried = self_login::log_in(address, host_keys, &key, &certificate.to_openssh()).await;
     tried.map_err(|why| {
-        let may_pass = why.contains("Connection refused");
-        Failed { why, may_pass, is_offline: false }
+        let again = if why.contains("Connection refused") { Again::InAMoment } else { Again::Later };
+        Failed { why, again, is_offline: false }
     })
 }
 
-fn is_passing(error: &ClientError) -> bool {
-    matches!(error, ClientError::Problem(problem) if problem.retryable)
+fn again_after(error: &ClientError) -> Again {
+    match error {
+        ClientError::Problem(problem) if problem.retryable => Again::InAMoment,
+        ClientError::Problem(_) => Again::Later,
+        _ => Again::Soon,
+    }
 }
 
 /// What the host is like now, with what has been proven.
@@ -150,6 +169,7 @@ pub async fn report(sshd: &Sshd, link: &Link, proof: &Proof) -> CheckIn {
         risky,
         sessions: sessions(),
         run: run(),
+        shows: Vec::new(),
     }
 }
 

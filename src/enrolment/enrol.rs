@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 
 use super::back::{self, Left};
-use super::check_in::{self, Proof};
+use super::check_in::{self, Again, Proof};
 use super::facts::{self, HostKey};
 use super::ledger::Ledger;
 use super::link::{Joining, Link};
@@ -366,7 +366,7 @@ impl Prepared {
             let proof = check_in::prove(&self.sshd, link, (bundle, &BTreeSet::new()), &self.keys).await;
             match &proof.problem {
                 None => return Ok(proof),
-                Some(_) if proof.may_pass && began.elapsed() < LISTEN_WITHIN => {
+                Some(_) if proof.again == Again::InAMoment && began.elapsed() < LISTEN_WITHIN => {
                     tokio::time::sleep(LISTEN_LOOK).await;
                 }
                 Some(why) => return Err(format!("the host could not log in to itself: {why}")),

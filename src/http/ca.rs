@@ -9,10 +9,13 @@ use super::error::Problem;
 use super::extract::{Json, NoQuery};
 use super::host::set;
 use super::openapi::Problems;
-use crate::keyring::plan::Step;
+use crate::keyring::step::{Proposal, Step};
 use crate::name::HostName;
-use crate::service::rotate::{KeyView, KeysView, RotationWish};
+use crate::service::key_view::{KeyView, KeysView};
+use crate::service::keys::Proposed;
+use crate::service::rotate::RotationWish;
 use crate::ssh::Fingerprint;
+use crate::ssh::cert::Purpose;
 use crate::wire::ca as wire;
 
 /// All CA keys that the log knows. Operators and auditors.
@@ -21,7 +24,8 @@ pub(super) async fn keys(caller: Caller, _: NoQuery, State(app): State<App>) -> 
     Ok(Answer(shown(&app.service.ca_keys(&caller.proven).await?)))
 }
 
-/// Takes a step of a rotation of the user CA key. Operators.
+/// Takes a step of a rotation of a CA key; or proposes it, where the policy wants two operators for it: then the answer has the proposal.
+/// Operators.
 #[utoipa::path(post, path = "/v1/ca/rotate", tag = "ca", request_body = wire::Rotate,
     responses((status = 200, body = wire::Keys), Problems))]
 pub(super) async fn rotate(
@@ -30,34 +34,67 @@ pub(super) async fn rotate(
     State(app): State<App>,
     Json(body): Json<wire::Rotate>,
 ) -> Result<Answer<wire::Keys>, Problem> {
-    let step = Step::from_word(&body.step).ok_or("it is none of start, switch, finish, abort, compromise");
-    let key = body.key.as_deref().map(Fingerprint::parse).transpose();
-    let wish = RotationWish {
-        step: step.map_err(|e| Problem::invalid("step", &e))?,
-        key: key.map_err(|e| Problem::invalid("key", &e))?,
-        accepted: set("accept_unreachable", &body.accept_unreachable, HostName::parse)?,
-        reason: body.reason,
-    };
+    let wish = wish(body)?;
     Ok(Answer(shown(&app.service.rotate(&caller.proven, wish).await?)))
 }
 
+fn wish(body: wire::Rotate) -> Result<RotationWish, Problem> {
+    let step = Step::from_word(&body.step).ok_or("it is none of start, switch, finish, abort, compromise");
+    let step = step.map_err(|e| Problem::invalid("step", &e))?;
+    let purpose = Purpose::from_word(&body.purpose).ok_or("it is neither user nor host");
+    let purpose = purpose.map_err(|e| Problem::invalid("purpose", &e))?;
+    let key = body.key.as_deref().map(Fingerprint::parse).transpose();
+    let accepted = set("accept_unreachable", &body.accept_unreachable, HostName::parse)?;
+    if !accepted.is_empty() && (step, purpose) != (Step::Switch, Purpose::User) {
+        return Err(Problem::invalid("accept_unreachable", &"only the switch of a user key goes by what hosts prove"));
+    }
+    if body.now && (step, purpose) != (Step::Switch, Purpose::Host) {
+        return Err(Problem::invalid("now", &"only the switch of a host key waits for clients"));
+    }
+    let key = key.map_err(|e| Problem::invalid("key", &e))?;
+    let what = Proposal { step, purpose, key, accepted, is_early: body.now };
+    Ok(RotationWish { what, reason: body.reason })
+}
+
 fn shown(view: &KeysView) -> wire::Keys {
-    let spare =
-        |key: &crate::ssh::PublicKey| wire::Spare { fingerprint: key.fingerprint().to_string(), key: key.to_openssh() };
+    let spare = |(purpose, key): &(Purpose, crate::ssh::PublicKey)| wire::Spare {
+        purpose: purpose.to_string(),
+        fingerprint: key.fingerprint().to_string(),
+        key: key.to_openssh(),
+    };
     wire::Keys {
         version: view.version,
         keys: view.keys.iter().map(|one| key(one, view.hosts)).collect(),
         spare: view.spare.iter().map(spare).collect(),
         hosts: view.hosts,
         by_hand: view.by_hand.iter().map(ToString::to_string).collect(),
+        proposal: view.proposed.as_ref().map(proposal),
+        attention: view.attention.clone(),
+    }
+}
+
+fn proposal(proposed: &Proposed) -> wire::Proposal {
+    let Proposed { by, proposal, reason, at, until } = proposed;
+    let Proposal { step, purpose, key, accepted, is_early } = proposal;
+    wire::Proposal {
+        by: by.to_string(),
+        purpose: purpose.to_string(),
+        step: step.word().to_owned(),
+        key: key.map(|key| key.to_string()),
+        accept_unreachable: accepted.iter().map(ToString::to_string).collect(),
+        now: *is_early,
+        reason: reason.clone(),
+        at: at.to_string(),
+        until: until.to_string(),
     }
 }
 
 fn key(view: &KeyView, hosts: usize) -> wire::Key {
-    let KeyView { known, is_up, unproven, certificates, last_end } = view;
-    let is_for_hosts = known.purpose == crate::ssh::cert::Purpose::User && known.state.is_trusted();
+    let KeyView { known, is_up, unproven, shown, certificates, last_end } = view;
+    let is_for_hosts = known.purpose == Purpose::User && known.state.is_trusted();
     let without =
         unproven.iter().map(|(host, why)| wire::Unproven { host: host.to_string(), why: why.clone() }).collect();
+    let with = shown.iter().map(|(host, until)| wire::Shown { host: host.to_string(), until: until.to_string() });
     wire::Key {
         purpose: known.purpose.to_string(),
         fingerprint: known.key.fingerprint().to_string(),
@@ -67,6 +104,7 @@ fn key(view: &KeyView, hosts: usize) -> wire::Key {
         backend: is_up.map_or("none", |is_up| if is_up { "up" } else { "down" }).to_owned(),
         proven: is_for_hosts.then(|| hosts.saturating_sub(unproven.len())),
         unproven: without,
+        shown: with.collect(),
         certificates: *certificates,
         last_end: last_end.map(|end| end.to_string()),
     }

@@ -277,12 +277,20 @@ impl Problem {
                 .next("mend them, or name those that may be locked out: --accept-unreachable NAME")
                 .retryable(),
             Blocked::Certificates { .. } => problem.next("repeat it then, or end them: hallpass end").retryable(),
-            Blocked::NoKey | Blocked::NoSuccessor => problem,
+            Blocked::Shown { hosts, .. } => problem
+                .why(hosts.iter().map(|(host, until)| format!("{host}: until {until}")))
+                .next("repeat it when they have new ones; hallpass admin host retire NAME takes one out")
+                .retryable(),
+            Blocked::Early { .. } => {
+                problem.next("repeat it then, or lock out who has not fetched it: --now").retryable()
+            }
+            Blocked::Waits { .. } => problem.retryable(),
+            Blocked::NoKey(_) => problem,
             Blocked::UnderWay(..)
             | Blocked::None(_)
             | Blocked::Several(_)
             | Blocked::NotThat(..)
-            | Blocked::NothingBegun => problem.next("hallpass ca rotate user status"),
+            | Blocked::NothingBegun => problem.next("hallpass ca ls"),
         }
     }
 }
@@ -327,6 +335,7 @@ impl From<Failure> for Problem {
             Failure::Conflict(_) => {
                 Self::new(StatusCode::CONFLICT, "conflict", &text).next("look at it again, then repeat").retryable()
             }
+            Failure::Untrusted(why) => Self::from(Failure::Unavailable(why.to_string())),
             Failure::Unavailable(why) => {
                 tracing::error!(%why, "not available");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the service cannot do this now").after(5)

@@ -183,9 +183,10 @@ pub(super) async fn check_in(
     State(app): State<App>,
     Json(body): Json<wire::CheckIn>,
 ) -> Result<Answer<wire::Nothing>, Problem> {
-    let wire::CheckIn { about: what, trust, clock_ms, guard, risky, sessions, run } = body;
+    let wire::CheckIn { about: what, trust, clock_ms, guard, risky, sessions, run, shows } = body;
     about(&what)?;
-    if trust.keys.len() > KEYS_MAX || risky.len() > RISKY_MAX || sessions.len() > SESSIONS_MAX {
+    if trust.keys.len() > KEYS_MAX || shows.len() > KEYS_MAX || risky.len() > RISKY_MAX || sessions.len() > SESSIONS_MAX
+    {
         let most = format!("at most {KEYS_MAX} keys, {RISKY_MAX} risky settings and {SESSIONS_MAX} sessions are taken");
         return Err(Problem::invalid("check-in", &most));
     }
@@ -202,6 +203,7 @@ pub(super) async fn check_in(
         file_sha256: Digest::parse(&trust.file_sha256).map_err(|e| Problem::invalid("trust.file_sha256", &e))?,
         keys,
         proven,
+        shows: set("shows", &shows, Fingerprint::parse)?,
         clock_ms,
         risky: set("risky", &risky, |text| plain_text(text).map(|()| text.to_owned()))?,
         sessions: u64::try_from(sessions.len()).unwrap_or(u64::MAX),
@@ -274,7 +276,8 @@ pub(super) async fn check_certificate(
 ) -> Result<Answer<wire::CheckCertificate>, Problem> {
     let ca = body.ca.as_deref().map(Fingerprint::parse).transpose().map_err(|e| Problem::invalid("ca", &e))?;
     let key = public_key(&body.key)?;
-    app.limits.check(caller.proven.host())?;
+    // Only keys that there are make a count of their own.
+    app.limits.check(caller.proven.host(), app.service.check_key(ca)?)?;
     let certificate = app.service.check_certificate(&caller.proven, key, ca).await?;
     Ok(Answer(wire::CheckCertificate { certificate: certificate.to_openssh() }))
 }
@@ -309,6 +312,7 @@ pub(super) fn shown(state: &HostState) -> wire::State {
         bundle: wire::Bundle { version: state.bundle_version, text: state.bundle.clone() },
         grants: state.grants.iter().map(grant).collect(),
         certificates: state.certificates.clone(),
+        host_ca: state.host_ca.map(|ca| ca.to_string()),
         lost: state.lost.iter().map(ToString::to_string).collect(),
         is_retired: !state.host.is_active,
     }

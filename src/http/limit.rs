@@ -15,6 +15,7 @@ use governor::{DefaultKeyedRateLimiter, Quota};
 
 use super::error::Problem;
 use crate::name::{HostName, PersonName};
+use crate::ssh::Fingerprint;
 
 /// Buckets kept before full ones are swept out. Our own choice: about a megabyte.
 const BUCKETS_BEFORE_SWEEP: usize = 10_000;
@@ -27,7 +28,7 @@ const STREAMS_PER_PERSON_MAX: usize = 64;
 const HOST_PER_S: NonZeroU32 = NonZeroU32::MIN;
 const HOST_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 
-/// How often a host may log in to itself: at enrolment some times, later now and then; each is two entries of the log. Our own choice.
+/// How often a host may log in to itself with each CA key: at enrolment some times, later now and then; each is two entries of the log. Our own choice.
 const CHECKS_PER_HOUR: NonZeroU32 = NonZeroU32::MIN.saturating_add(11);
 const CHECKS_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(11);
 
@@ -53,7 +54,8 @@ pub(super) struct Limits {
     people: DefaultKeyedRateLimiter<PersonName>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     hosts: DefaultKeyedRateLimiter<HostName>,
-    checks: DefaultKeyedRateLimiter<HostName>,
+    /// Each CA key counts for itself: several rotations in an hour must not stop proofs.
+    checks: DefaultKeyedRateLimiter<(HostName, Fingerprint)>,
     check_ins: DefaultKeyedRateLimiter<HostName>,
     reports: DefaultKeyedRateLimiter<HostName>,
     streams: Places<PersonName>,
@@ -151,9 +153,12 @@ impl Limits {
         self.hosts.check_key(host).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
     }
 
-    /// Counts a check certificate of this host.
-    pub(super) fn check(&self, host: &HostName) -> Result<(), Problem> {
-        self.checks.check_key(host).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
+    /// Counts a check certificate of this host by this CA key, which must be one that there is.
+    pub(super) fn check(&self, host: &HostName, ca: Fingerprint) -> Result<(), Problem> {
+        if self.checks.len() > BUCKETS_BEFORE_SWEEP {
+            self.checks.retain_recent();
+        }
+        self.checks.check_key(&(host.clone(), ca)).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
     }
 
     /// Counts a check-in of this host.

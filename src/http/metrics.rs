@@ -69,6 +69,19 @@ struct CaKey {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Backend {
+    purpose: &'static str,
+    state: &'static str,
+    key: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Due {
+    purpose: &'static str,
+    waits: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Signature {
     purpose: &'static str,
     outcome: &'static str,
@@ -81,12 +94,13 @@ struct CaKeys(Arc<Service>);
 impl Collector for CaKeys {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let keys = self.0.key_figures();
-        let help = "Whether the CA key can be used, as far as is known without asking it.";
+        let help = "Whether the CA key that signs can be used, as far as is known without asking it.";
         let mut up = encoder.encode_descriptor("ca_key_up", help, None, MetricType::Gauge)?;
         for key in &keys {
             let labels = CaKey { purpose: key.purpose.word() };
             ConstGauge::new(i64::from(key.is_up)).encode(up.encode_family(&labels)?)?;
         }
+        self.encode_backends(&mut encoder)?;
         let help = "Certificates by CA key: signed, or failed (no signature, a wrong one, none in time).";
         let mut signatures = encoder.encode_descriptor("ca_signatures", help, None, MetricType::Counter)?;
         for key in &keys {
@@ -94,6 +108,27 @@ impl Collector for CaKeys {
                 let labels = Signature { purpose: key.purpose.word(), outcome };
                 ConstCounter::new(count).encode(signatures.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl CaKeys {
+    /// All configured keys, and the rotations that are due. Keys are those of the configuration, so there are few.
+    fn encode_backends(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Whether a configured CA key can be used, as far as is known without asking it.";
+        let mut up = encoder.encode_descriptor("ca_backend_up", help, None, MetricType::Gauge)?;
+        for one in self.0.backend_figures() {
+            let state = one.state.map_or("next", crate::ssh::bundle::KeyState::word);
+            let labels = Backend { purpose: one.purpose.word(), state, key: one.key.to_string() };
+            ConstGauge::new(i64::from(one.is_up)).encode(up.encode_family(&labels)?)?;
+        }
+        let help =
+            "How many seconds a CA key has signed whose rotation is due, by what that waits for: start, switch, key.";
+        let mut due = encoder.encode_descriptor("ca_rotation_due_seconds", help, None, MetricType::Gauge)?;
+        for one in self.0.rotation_due() {
+            let labels = Due { purpose: one.purpose.word(), waits: one.waits.word() };
+            ConstGauge::new(i64::from(one.age.seconds())).encode(due.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -23,8 +23,8 @@ pub(super) async fn user_keys(_: Anyone, _: NoQuery, State(app): State<App>) -> 
     app.service.trust_bundle().text
 }
 
-/// The host CA key, as one `@cert-authority` line for each name of each enrolled host; empty as long as there is no host CA. With a
-/// session, since it names hosts.
+/// The host CA keys, as one `@cert-authority` line each for each name of each enrolled host; empty as long as there is no host CA. During a
+/// rotation there are two. With a session, since it names hosts.
 #[utoipa::path(get, path = "/v1/ca/host-keys", tag = "ca",
     responses((status = 200, body = String, content_type = "text/plain"), Problems))]
 pub(super) async fn host_keys(_: Caller, _: NoQuery, State(app): State<App>) -> String {
@@ -49,21 +49,21 @@ pub(super) async fn healthz(_: Anyone, _: NoQuery) -> &'static str {
 const READY_FOR: Duration = Duration::from_secs(1);
 
 /// The last readiness answer, and when it was found.
-pub(super) type LastReady = Arc<Mutex<Option<(Instant, Result<(), Problem>)>>>;
+pub(super) type LastReady = Arc<Mutex<Option<(Instant, Result<String, Problem>)>>>;
 
 /// Whether certificates could be issued now; if not, says what is missing. Looks at most once a second.
 #[utoipa::path(get, path = "/readyz", tag = "probes", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
-pub(super) async fn readyz(_: Anyone, _: NoQuery, State(app): State<App>) -> Result<&'static str, Problem> {
+pub(super) async fn readyz(_: Anyone, _: NoQuery, State(app): State<App>) -> Result<String, Problem> {
     let mut last = Arc::clone(&app.ready).lock_owned().await;
     if let Some((at, outcome)) = last.as_ref()
         && at.elapsed() < READY_FOR
     {
-        return outcome.clone().map(|()| "ready\n");
+        return outcome.clone();
     }
     // Goes on if the caller does not wait for it, so that hanging up buys no second look.
     let look = async move {
-        let outcome = app.service.ready().await.map_err(missing);
+        let outcome = app.service.ready().await.map(|warnings| ready_text(&warnings)).map_err(missing);
         *last = Some((Instant::now(), outcome.clone()));
         outcome
     };
@@ -71,7 +71,12 @@ pub(super) async fn readyz(_: Anyone, _: NoQuery, State(app): State<App>) -> Res
         tracing::error!(%error, "cannot look whether we are ready");
         Problem::internal()
     });
-    looked?.map(|()| "ready\n")
+    looked?
+}
+
+/// `ready`, and a line for each CA key that can't be used and is not needed now.
+fn ready_text(warnings: &[String]) -> String {
+    std::iter::once("ready\n".to_owned()).chain(warnings.iter().map(|one| format!("warning: {one}\n"))).collect()
 }
 
 /// What `ready` lacks is written for operators, and names no person, key or path.

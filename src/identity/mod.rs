@@ -85,13 +85,15 @@ pub enum Part {
     Start,
     /// An operator's signal on the machine (SIGHUP after editing the policy file).
     Signal,
+    /// What the configuration wants done every so often.
+    Schedule,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Clock, Self::Issuer, Self::Start, Self::Signal];
+    pub const ALL: [Self; 5] = [Self::Clock, Self::Issuer, Self::Start, Self::Signal, Self::Schedule];
 
-    /// `clock`, `issuer`, `start`, `signal`.
+    /// `clock`, `issuer`, `start`, `signal`, `schedule`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -99,6 +101,7 @@ impl Part {
             Self::Issuer => "issuer",
             Self::Start => "start",
             Self::Signal => "signal",
+            Self::Schedule => "schedule",
         }
     }
 }
@@ -112,7 +115,7 @@ impl Actor {
         let wrong = || NameError {
             kind: "an actor",
             given: text.chars().take(64).collect(),
-            rule: "person:NAME, or system: and one of clock, issuer, start, signal",
+            rule: "person:NAME, or system: and one of clock, issuer, start, signal, schedule",
         };
         if let Some(name) = text.strip_prefix("person:") {
             return PersonName::parse(name).map(Self::Person);

@@ -35,6 +35,8 @@ pub struct CheckIn {
     pub keys: BTreeSet<Fingerprint>,
     /// Those with which a login to itself has worked.
     pub proven: BTreeSet<Fingerprint>,
+    /// The CA keys by which its host certificates are.
+    pub shows: BTreeSet<Fingerprint>,
     /// How far its clock is ahead, in milliseconds.
     pub clock_ms: i64,
     /// Settings that weaken what hallpass promises.

@@ -18,14 +18,15 @@
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 pub mod plan;
+pub mod step;
 
 use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use crate::ssh::PublicKey;
 use crate::ssh::bundle::{BundleKey, KEYS_MAX, KeyState};
 use crate::ssh::cert::{Purpose, is_ca_algorithm};
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
 
 /// One CA key in the ring.
@@ -52,10 +53,25 @@ pub struct Configured<'k> {
     pub user: &'k PublicKey,
     /// Further keys for user certificates whose backend is there; hosts hear of them when a rotation says so.
     pub next: &'k [PublicKey],
-    /// The key that signs host certificates, if there is one.
+    /// The key that signs host certificates, if there is one, unless the ring says that one of `host_next` does.
     pub host: Option<&'k PublicKey>,
+    /// Further keys for host certificates whose backend is there; clients hear of them when a rotation says so.
+    pub host_next: &'k [PublicKey],
     /// Further keys that hosts trust for user certificates.
     pub trusted: &'k [PublicKey],
+    /// Keys by which certificates last: these are trusted until the last of them has ended, whatever is configured (I-22).
+    pub lasting: &'k BTreeSet<Fingerprint>,
+}
+
+impl<'k> Configured<'k> {
+    /// The keys for a purpose whose backend is there, the first one first.
+    fn of(&self, purpose: Purpose) -> impl Iterator<Item = &'k PublicKey> + use<'k> {
+        let (first, next) = match purpose {
+            Purpose::User => (Some(self.user), self.next),
+            Purpose::Host => (self.host, self.host_next),
+        };
+        first.into_iter().chain(next)
+    }
 }
 
 /// Why a list of keys is no ring.
@@ -118,50 +134,105 @@ impl Ring {
 
     /// The ring with the configured keys: what a start of the service makes of the one before.
     ///
-    /// The key that signs goes on signing while its backend is configured; else `user` signs. A key of `next` keeps its state: only a
-    /// step of a rotation moves it. A key of `trusted` signs nothing here, and hosts trust it: `staged` before it has ever signed,
-    /// `draining` after. A key that is configured no longer is retired at once: whoever took it out of the configuration may have done so
-    /// because it was stolen. Retired keys are forgotten, oldest first, where a bundle could not hold them.
+    /// The key that signs goes on signing while its backend is configured; else a configured key takes over, one that is trusted already
+    /// before one that is not (whether it may, [`Self::succession`] and the caller say). A further key keeps its state: only a step of a
+    /// rotation moves it. A key of `trusted` signs nothing here, and hosts trust it: `staged` before it has ever signed, `draining` after.
+    /// A key that is configured no longer is `draining` while a certificate by it lasts, for its public half is all that trust needs; only
+    /// a compromised one is dropped at once. Retired keys are forgotten, oldest first, where a bundle could not hold them.
+    ///
+    /// After the only key was compromised none signs until another one is configured: the service starts all the same, to tell hosts.
     ///
     /// # Errors
     /// [`RingError`] when the configured keys don't go together.
     pub fn configured(&self, keys: &Configured<'_>, now: Timestamp) -> Result<Self, RingError> {
-        let Configured { user, next, host, trusted } = *keys;
-        let held = || next.iter().chain([user]);
-        let all: Vec<&PublicKey> = held().chain(host).chain(trusted).collect();
+        let held = |purpose| keys.of(purpose);
+        let all: Vec<&PublicKey> = Purpose::ALL.into_iter().flat_map(held).chain(keys.trusted).collect();
         if all.iter().collect::<BTreeSet<_>>().len() != all.len() {
             return Err(RingError::Twice);
         }
-        let signs = self.active(Purpose::User).filter(|active| held().any(|key| key == *active)).unwrap_or(user);
-        let is_lost = |key: &PublicKey| self.known(key).is_some_and(|known| known.state == KeyState::Compromised);
-        if trusted.iter().chain(host).chain([signs]).any(is_lost) {
-            return Err(RingError::Compromised);
-        }
-        if held().any(|key| self.known(key).is_some_and(|known| known.purpose != Purpose::User)) {
+        let is_of_other = |purpose: Purpose, key: &PublicKey| self.known(key).is_some_and(|k| k.purpose != purpose);
+        if Purpose::ALL.into_iter().any(|purpose| held(purpose).any(|key| is_of_other(purpose, key))) {
             return Err(RingError::Twice);
         }
-        let next_state = |known: &RingKey| {
-            let (key, is_user) = (&known.key, known.purpose == Purpose::User);
-            let is_active = if is_user { key == signs } else { host == Some(key) };
-            let is_trusted = is_user && trusted.contains(key);
-            match known.state {
-                _ if is_active => KeyState::Active,
-                KeyState::Active | KeyState::Draining if is_trusted => KeyState::Draining,
-                KeyState::Staged | KeyState::Retired if is_trusted => KeyState::Staged,
-                state if is_user && held().any(|held| held == key) => state,
-                KeyState::Compromised => KeyState::Compromised,
-                KeyState::Staged | KeyState::Active | KeyState::Draining | KeyState::Retired => KeyState::Retired,
-            }
-        };
-        let mut ring: Vec<RingKey> = self.0.iter().map(|known| known.moved(next_state(known), now)).collect();
-        let active = std::iter::once((Purpose::User, signs)).chain(host.map(|key| (Purpose::Host, key)));
-        let active = active.map(|(purpose, key)| (purpose, key, KeyState::Active));
-        for (purpose, key, state) in active.chain(trusted.iter().map(|key| (Purpose::User, key, KeyState::Staged))) {
+        if keys.trusted.iter().any(|key| self.is_lost(key)) {
+            return Err(RingError::Compromised);
+        }
+        let (user, host) = (self.signs(Purpose::User, keys)?, self.signs(Purpose::Host, keys)?);
+        let state =
+            |known: &RingKey| self.state_of(known, if known.purpose == Purpose::User { user } else { host }, keys);
+        let mut ring: Vec<RingKey> = self.0.iter().map(|known| known.moved(state(known), now)).collect();
+        let active = [(Purpose::User, user), (Purpose::Host, host)].into_iter();
+        let active = active.filter_map(|(purpose, key)| Some((purpose, key?, KeyState::Active)));
+        for (purpose, key, state) in active.chain(keys.trusted.iter().map(|key| (Purpose::User, key, KeyState::Staged)))
+        {
             if !self.0.iter().any(|known| known.purpose == purpose && known.key == *key) {
                 ring.push(RingKey { purpose, key: key.clone(), state, since: now });
             }
         }
         Self::new(forget(ring))
+    }
+
+    fn is_lost(&self, key: &PublicKey) -> bool {
+        self.known(key).is_some_and(|known| known.state == KeyState::Compromised)
+    }
+
+    /// Which key signs for a purpose once these keys are configured.
+    fn signs<'k>(&'k self, purpose: Purpose, keys: &Configured<'k>) -> Result<Option<&'k PublicKey>, RingError> {
+        let active = self.active(purpose);
+        if let Some(active) = active.filter(|active| keys.of(purpose).any(|key| key == *active)) {
+            return Ok(Some(active));
+        }
+        let Some(first) = keys.of(purpose).next() else { return Ok(None) };
+        let is_known = |key: &&PublicKey| self.is_begun(key);
+        let successor = keys.of(purpose).find(is_known).filter(|_| active.is_some() && !is_known(&first));
+        match successor.unwrap_or(first) {
+            key if active.is_none() && self.is_not_to_come_back(key) => Ok(None),
+            key if self.is_lost(key) => Err(RingError::Compromised),
+            key => Ok(Some(key)),
+        }
+    }
+
+    /// Whether a key must not sign only because no other one does: it was compromised, or retired and another one was compromised since.
+    fn is_not_to_come_back(&self, key: &PublicKey) -> bool {
+        let Some(known) = self.known(key) else { return false };
+        let mut ours = self.0.iter().filter(|other| other.purpose == known.purpose);
+        known.state == KeyState::Compromised
+            || (known.state == KeyState::Retired && ours.any(|other| other.state == KeyState::Compromised))
+    }
+
+    /// Whether others have been told to trust this key, and it does not sign.
+    fn is_begun(&self, key: &PublicKey) -> bool {
+        self.known(key).is_some_and(|known| matches!(known.state, KeyState::Staged | KeyState::Draining))
+    }
+
+    /// What becomes of a known key, where `signs` is the one that signs for its purpose.
+    fn state_of(&self, known: &RingKey, signs: Option<&PublicKey>, keys: &Configured<'_>) -> KeyState {
+        let key = &known.key;
+        let is_trusted = known.purpose == Purpose::User && keys.trusted.contains(key);
+        let is_held = keys.of(known.purpose).any(|held| held == key);
+        match known.state {
+            _ if signs == Some(key) => KeyState::Active,
+            KeyState::Compromised => KeyState::Compromised,
+            KeyState::Active | KeyState::Draining if is_trusted => KeyState::Draining,
+            KeyState::Staged | KeyState::Retired if is_trusted => KeyState::Staged,
+            state if is_held => state,
+            KeyState::Active | KeyState::Draining if keys.lasting.contains(&key.fingerprint()) => KeyState::Draining,
+            KeyState::Staged | KeyState::Active | KeyState::Draining | KeyState::Retired => KeyState::Retired,
+        }
+    }
+
+    /// The key of a purpose that signs in `next` where another one signs here, and whether it was trusted before: a start must not
+    /// make a key sign that nobody trusts (I-21).
+    #[must_use]
+    pub fn succession<'n>(&self, next: &'n Self, purpose: Purpose) -> Option<(&'n PublicKey, bool)> {
+        let (old, new) = (self.active(purpose)?, next.active(purpose)?);
+        (old != new).then(|| (new, self.is_begun(new)))
+    }
+
+    /// The keys that clients must trust for host certificates.
+    pub fn trusted_by_clients(&self) -> impl Iterator<Item = &PublicKey> {
+        let trusted = self.0.iter().filter(|known| known.purpose == Purpose::Host && known.state.is_trusted());
+        trusted.map(|known| &known.key)
     }
 
     /// What hosts must trust for user certificates.
@@ -204,11 +275,30 @@ mod tests {
         Timestamp::from_unix(1_767_607_200_u64.saturating_add(seconds)).unwrap()
     }
 
-    /// The ring once these keys are configured: user, host, trusted.
+    /// The ring once these keys are configured: user, host, trusted. No certificate lasts.
     fn next(ring: &Ring, user: u8, host: Option<u8>, trusted: &[u8], seconds: u64) -> Result<Ring, RingError> {
+        next_beside(ring, (user, host, trusted), &[], seconds)
+    }
+
+    /// The same while certificates by some keys last.
+    fn next_beside(
+        ring: &Ring,
+        (user, host, trusted): (u8, Option<u8>, &[u8]),
+        lasting: &[u8],
+        seconds: u64,
+    ) -> Result<Ring, RingError> {
         let (user, host) = (key(user), host.map(key));
         let trusted: Vec<PublicKey> = trusted.iter().copied().map(key).collect();
-        ring.configured(&Configured { user: &user, next: &[], host: host.as_ref(), trusted: &trusted }, at(seconds))
+        let lasting = lasting.iter().map(|seed| key(*seed).fingerprint()).collect();
+        let keys = Configured {
+            user: &user,
+            next: &[],
+            host: host.as_ref(),
+            host_next: &[],
+            trusted: &trusted,
+            lasting: &lasting,
+        };
+        ring.configured(&keys, at(seconds))
     }
 
     fn states(ring: &Ring) -> Vec<(Purpose, KeyState, Timestamp)> {
@@ -232,8 +322,23 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_configured_no_longer_is_trusted_no_longer() {
+    fn a_key_that_is_configured_no_longer_is_trusted_while_its_certificates_last_and_no_longer() {
         let first = next(&Ring::default(), 1, Some(2), &[], 0).unwrap();
+        let meanwhile = next_beside(&first, (3, None, &[]), &[1, 2], 5).unwrap();
+        assert_eq!(
+            states(&meanwhile),
+            [
+                (Purpose::User, KeyState::Draining, at(5)),
+                (Purpose::Host, KeyState::Draining, at(5)),
+                (Purpose::User, KeyState::Active, at(5)),
+            ]
+        );
+        assert_eq!(bundle(&meanwhile), BTreeSet::from([key(1), key(3)]));
+        assert_eq!(meanwhile.trusted_by_clients().collect::<Vec<_>>(), [&key(2)]);
+        assert_eq!(first.succession(&meanwhile, Purpose::User), Some((&key(3), false)), "nobody trusts it yet");
+        assert_eq!(first.succession(&meanwhile, Purpose::Host), None, "none signs for hosts any more");
+        let done = next(&meanwhile, 3, None, &[], 9).unwrap();
+        assert_eq!(bundle(&done), BTreeSet::from([key(3)]));
         let second = next(&first, 3, None, &[], 5).unwrap();
         assert_eq!(
             states(&second),
@@ -258,6 +363,35 @@ mod tests {
         assert_eq!((three.keys()[0].state, bundle(&three)), (KeyState::Retired, BTreeSet::from([key(2)])));
         assert_eq!(next(&Ring::default(), 1, None, &[1], 0), Err(RingError::Twice));
         assert_eq!(next(&Ring::default(), 1, Some(2), &[2], 0), Err(RingError::Twice));
+    }
+
+    #[test]
+    fn where_the_key_that_signs_is_gone_one_that_hosts_trust_takes_over() {
+        let (first, spare, other) = (key(1), key(2), key(3));
+        let none = BTreeSet::new();
+        let keys = |user, next| Configured { user, next, host: None, host_next: &[], trusted: &[], lasting: &none };
+        let ring = Ring::default().configured(&keys(&first, std::slice::from_ref(&spare)), at(0)).unwrap();
+        let staged = RingKey { purpose: Purpose::User, key: spare.clone(), state: KeyState::Staged, since: at(1) };
+        let ring = Ring::new([ring.keys(), &[staged]].concat()).unwrap();
+        let after = ring.configured(&keys(&other, std::slice::from_ref(&spare)), at(2)).unwrap();
+        assert_eq!(
+            (after.active(Purpose::User), ring.succession(&after, Purpose::User)),
+            (Some(&spare), Some((&spare, true)))
+        );
+    }
+
+    #[test]
+    fn after_the_only_key_was_compromised_none_signs_until_there_is_another() {
+        let lost = RingKey { purpose: Purpose::User, key: key(1), state: KeyState::Compromised, since: at(0) };
+        let ring = Ring::new(vec![lost]).unwrap();
+        assert_eq!(next(&ring, 1, None, &[], 5), Ok(ring.clone()), "it starts, to tell hosts");
+        let retired = RingKey { purpose: Purpose::User, key: key(7), state: KeyState::Retired, since: at(0) };
+        let both = Ring::new([ring.keys(), &[retired]].concat()).unwrap();
+        assert_eq!(next(&both, 7, None, &[], 5), Ok(both), "nobody trusts that one any more");
+        let mended = next(&ring, 2, None, &[], 5).unwrap();
+        assert_eq!((mended.active(Purpose::User), bundle(&mended)), (Some(&key(2)), BTreeSet::from([key(2)])));
+        assert_eq!(next(&mended, 1, None, &[], 9), Err(RingError::Compromised));
+        assert_eq!(next(&mended, 2, None, &[1], 9), Err(RingError::Compromised));
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! How CA keys move while the service runs: one step of a rotation, as moves of keys, each with its why. Pure.
 //!
-//! | Step | Moves | Refused |
-//! |---|---|---|
-//! | `start` | a new key to `staged` | while another key is `draining` |
-//! | `switch` | the `staged` key to `active`, the `active` one to `draining` | while a host does not prove that its sshd takes the new one |
-//! | `finish` | the `draining` key to `retired` | while a certificate of it lasts |
-//! | `abort` | before the switch the `staged` key to `retired`, after it both keys back | when nothing has begun |
-//! | `compromise` | the lost key to `compromised`; if it was the active one, a key that hosts know already to `active` | with no such key |
+//! | Step | Moves | Refused for a user key | Refused for a host key |
+//! |---|---|---|---|
+//! | `start` | a new key to `staged` | while another key is `draining` | the same |
+//! | `switch` | the `staged` key to `active`, the `active` one to `draining` | while a host does not prove that its sshd takes the new one | before clients could fetch the new one for long enough |
+//! | `finish` | the `draining` key to `retired` | while a certificate of it lasts | while a host has one of it |
+//! | `abort` | before the switch the `staged` key to `retired`, after it both keys back | when nothing has begun | the same |
+//! | `compromise` | the lost key to `compromised`; if it was the active one, a key that is trusted already to `active` | with no such key | the same |
 //!
-//! Invariants: after each step one key is active. No key becomes active that a host does not provably trust, unless the host was named
-//! (I-21) or the active key is lost; none ceases to be trusted while a certificate by it lasts, unless it is lost (I-22). What was
-//! compromised moves no more.
+//! Clients prove nothing: nobody knows who they all are. So a host key is published for a while instead, and whoever does not wait says so.
+//!
+//! Invariants: after each step but `compromise` one key of its purpose is active. No user key becomes active that a host does not provably
+//! trust, unless the host was named (I-21) or the active key is lost; none ceases to be trusted while a certificate by it lasts, unless it
+//! is lost (I-22). What was compromised moves no more. If the only key is compromised, none signs: better nothing than what a thief has.
 //!
 //! What not: no log and no clock of its own; who may do it, and what hosts prove, the caller knows.
 
@@ -18,33 +20,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use super::step::Step;
 use super::{Ring, RingError, RingKey, forget};
-use crate::name::HostName;
+use crate::name::{HostName, PersonName};
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::Purpose;
 use crate::ssh::{Fingerprint, PublicKey};
-use crate::time::Timestamp;
-
-/// A step of a rotation of the user CA key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// Hosts begin to learn a key.
-    Start,
-    /// It signs from now on.
-    Switch,
-    /// The old one is trusted no longer.
-    Finish,
-    /// Back to what was.
-    Abort,
-    /// A key is lost or stolen.
-    Compromise,
-}
+use crate::time::{Lifetime, Timestamp};
 
 /// What a step goes by.
 #[derive(Clone, Debug)]
 pub struct Facts<'f> {
-    /// The keys whose backend this service has, in the order of the configuration.
+    /// Keys for what.
+    pub purpose: Purpose,
+    /// The keys of that purpose whose backend this service has, in the order of the configuration.
     pub held: &'f [PublicKey],
+    /// Keys that the configuration lists as trusted: they are not dropped while it does.
+    pub listed: &'f [PublicKey],
     /// The key that is meant; without one, the only one that fits.
     pub key: Option<Fingerprint>,
     /// For each staged or draining key, the hosts that do not prove that they trust it, and why not.
@@ -53,6 +45,12 @@ pub struct Facts<'f> {
     pub accepted: &'f BTreeSet<HostName>,
     /// When the last certificate for people by a key ends.
     pub last_end: &'f BTreeMap<Fingerprint, Timestamp>,
+    /// For each draining host key, the hosts that have a certificate by it, and until when.
+    pub shown: &'f BTreeMap<Fingerprint, BTreeMap<HostName, Timestamp>>,
+    /// How long clients must have been able to fetch a host key before it signs.
+    pub published: Lifetime,
+    /// Whether a host key may sign before that.
+    pub is_early: bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -77,14 +75,16 @@ pub struct Plan {
     pub moves: Vec<Move>,
     /// Hosts that do not prove that they trust the key that signs from now on.
     pub unproven: BTreeSet<HostName>,
+    /// Whether a host key signs before clients could fetch it for long enough.
+    pub is_early: bool,
 }
 
 /// Why a step can't be taken.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Blocked {
     /// No key is left to begin with.
-    #[error("no further key is configured; add a [[ca.user.next]] to the configuration, and start the service again")]
-    NoKey,
+    #[error("no further key is configured; add a [[ca.{0}.next]] to the configuration, and start the service again")]
+    NoKey(Purpose),
     /// A key is `staged` or `draining` already.
     #[error("a rotation is under way: {0} is {1}")]
     UnderWay(Fingerprint, KeyState),
@@ -113,37 +113,35 @@ pub enum Blocked {
         /// The end of the last one.
         until: Timestamp,
     },
+    /// Hosts that would show a certificate that nobody trusts.
+    #[error("{} hosts have a host certificate by {key}", hosts.len())]
+    Shown {
+        /// The key.
+        key: Fingerprint,
+        /// They, and until when.
+        hosts: BTreeMap<HostName, Timestamp>,
+    },
+    /// Clients may not have fetched it yet.
+    #[error("clients can fetch {key} only since {since}; it may sign from {until}")]
+    Early {
+        /// The key.
+        key: Fingerprint,
+        /// Since when it is published.
+        since: Timestamp,
+        /// From when on it may sign.
+        until: Timestamp,
+    },
+    /// It was proposed by the same person, and a second one is needed.
+    #[error("{by} proposed it; another operator must give the same command before {until}")]
+    Waits {
+        /// Who proposed it.
+        by: PersonName,
+        /// When it lapses.
+        until: Timestamp,
+    },
     /// There is nothing to go back to.
     #[error("no rotation is under way")]
     NothingBegun,
-    /// The active key is lost, and no other can take over.
-    #[error(
-        "no other key that hosts know can take over; configure a new key in place of the lost one, and start the service again"
-    )]
-    NoSuccessor,
-}
-
-impl Step {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Start, Self::Switch, Self::Finish, Self::Abort, Self::Compromise];
-
-    /// `start`, `switch`, `finish`, `abort` or `compromise`.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Switch => "switch",
-            Self::Finish => "finish",
-            Self::Abort => "abort",
-            Self::Compromise => "compromise",
-        }
-    }
-
-    /// The step of this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|step| step.word() == word)
-    }
 }
 
 /// What a step comes to on this ring.
@@ -161,16 +159,16 @@ pub fn plan(ring: &Ring, step: Step, facts: &Facts<'_>) -> Result<Plan, Blocked>
     }
 }
 
-/// The ring after these moves.
+/// The ring after these moves of keys of one purpose.
 ///
 /// # Errors
 /// [`RingError`]; a plan for this ring fails only where there are too many keys.
-pub fn apply(ring: &Ring, moves: &[Move], now: Timestamp) -> Result<Ring, RingError> {
+pub fn apply(ring: &Ring, purpose: Purpose, moves: &[Move], now: Timestamp) -> Result<Ring, RingError> {
     let to = |key: &PublicKey| moves.iter().find(|one| one.key == *key).map(|one| one.to);
     let mut keys: Vec<RingKey> =
         ring.keys().iter().map(|known| known.moved(to(&known.key).unwrap_or(known.state), now)).collect();
     for Move { key, to, .. } in moves.iter().filter(|one| ring.known(&one.key).is_none()) {
-        keys.push(RingKey { purpose: Purpose::User, key: key.clone(), state: *to, since: now });
+        keys.push(RingKey { purpose, key: key.clone(), state: *to, since: now });
     }
     Ring::new(forget(keys))
 }
@@ -181,24 +179,27 @@ struct Planner<'p> {
 }
 
 impl<'p> Planner<'p> {
-    /// Keys for people in this state.
-    fn in_state(&self, state: KeyState) -> impl Iterator<Item = &'p PublicKey> {
-        let users = self.ring.keys().iter().filter(|known| known.purpose == Purpose::User);
-        users.filter(move |known| known.state == state).map(|known| &known.key)
+    /// Keys of the purpose in this state.
+    fn in_state(&self, state: KeyState) -> impl Iterator<Item = &'p RingKey> {
+        let ours = self.ring.keys().iter().filter(|known| known.purpose == self.facts.purpose);
+        ours.filter(move |known| known.state == state)
     }
 
-    fn held_in(&self, state: KeyState) -> Vec<&'p PublicKey> {
-        self.in_state(state).filter(|key| self.facts.held.contains(key)).collect()
+    fn held_in(&self, state: KeyState) -> Vec<&'p RingKey> {
+        self.in_state(state).filter(|known| self.facts.held.contains(&known.key)).collect()
     }
 
     /// The held key in this state that is meant.
-    fn the(&self, state: KeyState) -> Result<&'p PublicKey, Blocked> {
-        let all = self.held_in(state);
-        let wanted = self.facts.key;
-        match (all.as_slice(), wanted) {
+    fn the(&self, state: KeyState) -> Result<&'p RingKey, Blocked> {
+        self.meant(&self.held_in(state), state, "it is not configured")
+    }
+
+    /// The one of these that is meant.
+    fn meant(&self, all: &[&'p RingKey], state: KeyState, other: &str) -> Result<&'p RingKey, Blocked> {
+        match (all, self.facts.key) {
             (_, Some(wanted)) => {
-                let found = all.iter().find(|key| key.fingerprint() == wanted).copied();
-                found.ok_or_else(|| Blocked::NotThat(wanted, format!("it is not {state}, or not configured")))
+                let found = all.iter().find(|known| known.key.fingerprint() == wanted).copied();
+                found.ok_or_else(|| Blocked::NotThat(wanted, format!("it is not {state}, or {other}")))
             }
             ([], None) => Err(Blocked::None(state)),
             ([one], None) => Ok(one),
@@ -213,7 +214,7 @@ impl<'p> Planner<'p> {
     /// Nothing new begins before the old is over.
     fn check_drained(&self) -> Result<(), Blocked> {
         match self.in_state(KeyState::Draining).next() {
-            Some(key) => Err(Blocked::UnderWay(key.fingerprint(), KeyState::Draining)),
+            Some(known) => Err(Blocked::UnderWay(known.key.fingerprint(), KeyState::Draining)),
             None => Ok(()),
         }
     }
@@ -229,13 +230,17 @@ impl<'p> Planner<'p> {
             None => {
                 // A key that waits in reserve has begun already; another one beside it is to be named.
                 if let Some(staged) = self.held_in(KeyState::Staged).first() {
-                    return Err(Blocked::UnderWay(staged.fingerprint(), KeyState::Staged));
+                    return Err(Blocked::UnderWay(staged.key.fingerprint(), KeyState::Staged));
                 }
-                self.facts.held.iter().find(|key| self.ring.known(key).is_none()).ok_or(Blocked::NoKey)?
+                let new = self.facts.held.iter().find(|key| self.ring.known(key).is_none());
+                new.ok_or(Blocked::NoKey(self.facts.purpose))?
             }
         };
-        let moves = vec![self.to(key, KeyState::Staged, "hosts learn it before it signs")];
-        Ok(Plan { moves, unproven: BTreeSet::new() })
+        let why = match self.facts.purpose {
+            Purpose::User => "hosts learn it before it signs",
+            Purpose::Host => "clients learn it before it signs",
+        };
+        Ok(Plan::of(vec![self.to(key, KeyState::Staged, why)]))
     }
 
     /// A held key of this fingerprint that is new or retired.
@@ -253,7 +258,33 @@ impl<'p> Planner<'p> {
 
     fn switch(&self) -> Result<Plan, Blocked> {
         self.check_drained()?;
-        let key = self.the(KeyState::Staged)?;
+        let known = self.the(KeyState::Staged)?;
+        let (why, unproven, is_early) = match self.facts.purpose {
+            Purpose::User => {
+                let (why, accepted) = self.may_open(&known.key)?;
+                (why, accepted, false)
+            }
+            Purpose::Host => {
+                let (why, is_early) = self.may_vouch(known)?;
+                (why, BTreeSet::new(), is_early)
+            }
+        };
+        let mut moves = vec![self.to(&known.key, KeyState::Active, why)];
+        let old = self.in_state(KeyState::Active);
+        moves.extend(old.map(|old| self.to(&old.key, KeyState::Draining, self.lasts())));
+        Ok(Plan { moves, unproven, is_early })
+    }
+
+    /// Why a key that drains is trusted further.
+    const fn lasts(&self) -> &'static str {
+        match self.facts.purpose {
+            Purpose::User => "what it signed opens hosts to its end",
+            Purpose::Host => "what it signed vouches for hosts to its end",
+        }
+    }
+
+    /// Why a key may sign for people, and the hosts that do not trust it and were given up.
+    fn may_open(&self, key: &PublicKey) -> Result<(String, BTreeSet<HostName>), Blocked> {
         let (accepted, missing): (BTreeMap<_, _>, BTreeMap<_, _>) =
             self.unproven(key).into_iter().partition(|(host, _)| self.facts.accepted.contains(host));
         if !missing.is_empty() {
@@ -264,56 +295,77 @@ impl<'p> Planner<'p> {
         } else {
             format!("every enrolled host but {} proves that it trusts it", accepted.len())
         };
-        let mut moves = vec![self.to(key, KeyState::Active, why)];
-        let old = self.in_state(KeyState::Active);
-        moves.extend(old.map(|old| self.to(old, KeyState::Draining, "what it signed opens hosts to its end")));
-        Ok(Plan { moves, unproven: accepted.into_keys().collect() })
+        Ok((why, accepted.into_keys().collect()))
+    }
+
+    /// Why a key may sign for hosts, and whether that is before its time.
+    fn may_vouch(&self, known: &RingKey) -> Result<(String, bool), Blocked> {
+        let (published, since, now) = (self.facts.published, known.since, self.facts.now);
+        if now.seconds_since(since) >= u64::from(published.seconds()) {
+            return Ok((format!("clients could fetch it for {published}"), false));
+        }
+        if self.facts.is_early {
+            return Ok((format!("it was said not to wait until clients could fetch it for {published}"), true));
+        }
+        // Only at the end of time is there none.
+        let until = since.plus(published).unwrap_or(since);
+        Err(Blocked::Early { key: known.key.fingerprint(), since, until })
     }
 
     fn finish(&self) -> Result<Plan, Blocked> {
-        let key = self.the(KeyState::Draining)?;
-        let last = self.facts.last_end.get(&key.fingerprint()).copied();
-        if let Some(until) = last.filter(|until| self.facts.now < *until) {
-            return Err(Blocked::Certificates { key: key.fingerprint(), until });
+        // Also one that is configured no longer: nobody need sign for that.
+        let all: Vec<&RingKey> =
+            self.in_state(KeyState::Draining).filter(|known| !self.facts.listed.contains(&known.key)).collect();
+        let known = self.meant(&all, KeyState::Draining, "it is listed in [ca.user] trusted")?;
+        let ca = known.key.fingerprint();
+        if let Some(until) = self.facts.last_end.get(&ca).copied().filter(|until| self.facts.now < *until) {
+            return Err(Blocked::Certificates { key: ca, until });
         }
-        let moves = vec![self.to(key, KeyState::Retired, "its last certificate has ended")];
-        Ok(Plan { moves, unproven: BTreeSet::new() })
+        match self.facts.shown.get(&ca).filter(|hosts| !hosts.is_empty()) {
+            Some(hosts) => Err(Blocked::Shown { key: ca, hosts: hosts.clone() }),
+            None => Ok(Plan::of(vec![self.to(&known.key, KeyState::Retired, "its last certificate has ended")])),
+        }
     }
 
     fn abort(&self) -> Result<Plan, Blocked> {
         if !self.held_in(KeyState::Draining).is_empty() {
-            // It never left the bundle, so whoever trusted it still does.
+            // It never ceased to be trusted, so whoever trusted it still does.
             let old = self.the(KeyState::Draining)?;
             let new = self.in_state(KeyState::Active);
-            let mut moves: Vec<Move> =
-                new.map(|new| self.to(new, KeyState::Draining, "what it signed opens hosts to its end")).collect();
-            moves.push(self.to(old, KeyState::Active, "the rotation was aborted after the switch"));
-            return Ok(Plan { moves, unproven: BTreeSet::new() });
+            let mut moves: Vec<Move> = new.map(|new| self.to(&new.key, KeyState::Draining, self.lasts())).collect();
+            moves.push(self.to(&old.key, KeyState::Active, "the rotation was aborted after the switch"));
+            return Ok(Plan::of(moves));
         }
         if self.held_in(KeyState::Staged).is_empty() {
             return Err(Blocked::NothingBegun);
         }
-        let key = self.the(KeyState::Staged)?;
-        let moves = vec![self.to(key, KeyState::Retired, "the rotation was aborted before the switch")];
-        Ok(Plan { moves, unproven: BTreeSet::new() })
+        let known = self.the(KeyState::Staged)?;
+        Ok(Plan::of(vec![self.to(&known.key, KeyState::Retired, "the rotation was aborted before the switch")]))
     }
 
     fn compromise(&self) -> Result<Plan, Blocked> {
         let wanted = self.facts.key.ok_or(Blocked::NothingBegun)?;
-        let mut users = self.ring.keys().iter().filter(|known| known.purpose == Purpose::User);
-        let known = users.find(|known| known.key.fingerprint() == wanted);
+        let mut ours = self.ring.keys().iter().filter(|known| known.purpose == self.facts.purpose);
+        let known = ours.find(|known| known.key.fingerprint() == wanted);
         let known = known.ok_or_else(|| Blocked::NotThat(wanted, "no such key was ever trusted".to_owned()))?;
         if known.state == KeyState::Compromised {
             return Err(Blocked::NotThat(wanted, "it is compromised already".to_owned()));
         }
         let mut moves = vec![self.to(&known.key, KeyState::Compromised, "it is lost or stolen")];
-        if known.state != KeyState::Active {
-            return Ok(Plan { moves, unproven: BTreeSet::new() });
-        }
-        let known_to_hosts = self.held_in(KeyState::Draining).into_iter().chain(self.held_in(KeyState::Staged));
-        let successor = known_to_hosts.min_by_key(|key| self.unproven(key).len()).ok_or(Blocked::NoSuccessor)?;
-        let unproven: BTreeSet<HostName> = self.unproven(successor).into_keys().collect();
-        moves.push(self.to(successor, KeyState::Active, "it takes over from a key that is lost"));
-        Ok(Plan { moves, unproven })
+        let begun = self.held_in(KeyState::Draining).into_iter().chain(self.held_in(KeyState::Staged));
+        let begun = begun.filter(|_| known.state == KeyState::Active);
+        let Some(successor) = begun.min_by_key(|other| self.unproven(&other.key).len()) else {
+            return Ok(Plan::of(moves));
+        };
+        let unproven: BTreeSet<HostName> = self.unproven(&successor.key).into_keys().collect();
+        moves.push(self.to(&successor.key, KeyState::Active, "it takes over from a key that is lost"));
+        Ok(Plan { moves, unproven, is_early: false })
+    }
+}
+
+impl Plan {
+    /// These moves, at nobody's expense.
+    const fn of(moves: Vec<Move>) -> Self {
+        Self { moves, unproven: BTreeSet::new(), is_early: false }
     }
 }

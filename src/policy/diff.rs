@@ -46,6 +46,10 @@ pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
         after.difference(before).for_each(|name| changes.gain(format!("{name} becomes {role}")));
         before.difference(after).for_each(|name| changes.lose(format!("{name} is no longer {role}")));
     }
+    if old.ca_operators != new.ca_operators {
+        let text = format!("CA keys need {} operators (were: {})", new.ca_operators, old.ca_operators);
+        changes.add(new.ca_operators < old.ca_operators, text);
+    }
     people(old, new, &mut changes);
     hosts(old, new, &mut changes);
     defaults(old, new, &mut changes);

@@ -56,6 +56,7 @@ pub struct Policy {
     directory: Directory,
     operators: BTreeSet<PersonName>,
     auditors: BTreeSet<PersonName>,
+    ca_operators: u8,
     hosts: BTreeMap<HostName, Host>,
     rules: Vec<rule::Rule>,
     index: index::Index,
@@ -242,6 +243,12 @@ impl Policy {
     #[must_use]
     pub const fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// How many operators must want a step of CA keys from which there is no quick way back: 1 or 2.
+    #[must_use]
+    pub const fn ca_operators(&self) -> u8 {
+        self.ca_operators
     }
 
     /// Whether this person operates the service.

@@ -62,6 +62,9 @@ pub enum Failure {
     /// Something stands in the way of a rotation of the CA keys. 409.
     #[error(transparent)]
     Rotation(crate::keyring::plan::Blocked),
+    /// A start would have a CA key sign that others do not trust.
+    #[error("{0}")]
+    Untrusted(Box<crate::service::key_start::Untrusted>),
     /// Can't be done now; try again. 503.
     #[error("not available: {0}")]
     Unavailable(String),

@@ -20,9 +20,6 @@ use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::{Change, Save};
 use crate::time::Timestamp;
 
-/// What is not there without a host CA key.
-const NO_HOST_CA: &str = "this service has no host CA key ([ca.host]), so it makes no host certificates";
-
 impl From<CertifyRefusal> for Failure {
     fn from(why: CertifyRefusal) -> Self {
         match why {
@@ -46,7 +43,8 @@ impl Service {
         let (this, by) = (Arc::clone(self), by.clone());
         whole(async move {
             let host = this.enrolled(&by)?;
-            let ca = this.host_ca().cloned().ok_or_else(|| Failure::Conflict(NO_HOST_CA.to_owned()))?;
+            this.settle_keys().await?;
+            let ca = this.active_ca(Purpose::Host)?;
             let now = this.clock.now();
             // All of them are looked at before anything is made.
             keys.iter().try_for_each(|key| certify_host(&host, key, now).map(drop))?;
@@ -58,7 +56,7 @@ impl Service {
                     Some(good) => good.clone(),
                     None => {
                         let permit = |host: &EnrolledHost, now| certify_host(host, key, now);
-                        this.issue_to_host(&by, permit, || Ok(ca.clone())).await?
+                        this.issue_to_host(&by, permit, || this.active_ca(Purpose::Host)).await?
                     }
                 });
             }
@@ -82,10 +80,7 @@ impl Service {
         whole(async move {
             this.enrolled(&by)?;
             // Any key that hosts must trust: so they prove that they do, before it signs for people.
-            let ca = || match ca {
-                Some(ca) => this.trusted_ca(ca).ok_or(Failure::NotFound("CA key that signs")),
-                None => this.active_ca(),
-            };
+            let ca = || this.trusted_ca(ca);
             let (_, policy) = this.policy_now();
             let is_somebodys = policy.directory().people().any(|person| person.keys.contains(&key));
             if is_somebodys || this.service_keys.contains(&key.fingerprint()) {

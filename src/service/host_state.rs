@@ -37,6 +37,8 @@ pub struct HostState {
     pub grants: Vec<HostGrant>,
     /// Its certificates that are in their window, by key.
     pub certificates: Vec<String>,
+    /// The CA key that signs host certificates, if there is one.
+    pub host_ca: Option<Fingerprint>,
     /// CA keys that were compromised: what was opened with them is to be closed.
     pub lost: BTreeSet<Fingerprint>,
 }
@@ -128,7 +130,7 @@ impl Service {
         let in_use = self.keys.now();
         let lost = in_use.lost();
         let grants = self.grants_of(name, now, &lost).await?;
-        let ca = self.host_ca().map(crate::ssh::PublicKey::fingerprint);
+        let ca = in_use.ring.active(Purpose::Host).map(crate::ssh::PublicKey::fingerprint);
         let mut certificates = Vec::new();
         let mut until = grants.iter().map(|grant| grant.until).min();
         for certificate in self.store.host_certificates(name.clone()).await? {
@@ -149,6 +151,7 @@ impl Service {
             bundle: bundle.text.clone(),
             grants,
             certificates,
+            host_ca: ca,
             lost,
         };
         // Conflicts are no news for the host; everything else that it is told is in here.

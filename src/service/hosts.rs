@@ -103,13 +103,14 @@ impl Service {
         tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal("listing hosts", error))
     }
 
-    /// The host CA key as lines for ssh's known hosts, one for each name of each enrolled host: it vouches for these and no others.
+    /// The host CA keys as lines for ssh's known hosts, one for each name of each enrolled host: they vouch for these and no others.
+    /// During a rotation these are two keys.
     #[must_use]
     pub fn known_hosts(&self) -> String {
-        let Some(ca) = self.host_ca().map(PublicKey::to_openssh) else { return String::new() };
-        let inventory = self.inventory();
+        let (inventory, in_use) = (self.inventory(), self.keys.now());
+        let cas: Vec<String> = in_use.ring.trusted_by_clients().map(PublicKey::to_openssh).collect();
         let names = inventory.active().flat_map(|host| [&host.name].into_iter().chain(&host.names));
-        names.map(|name| format!("@cert-authority {name} {ca}\n")).collect()
+        names.flat_map(|name| cas.iter().map(move |ca| format!("@cert-authority {name} {ca}\n"))).collect()
     }
 
     /// One enrolled host, also a retired one; operators and auditors only.

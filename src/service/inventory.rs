@@ -24,6 +24,7 @@ use crate::inventory::enrol::retag;
 use crate::inventory::{EnrolledHost, Inventory, Join};
 use crate::name::{Digest, HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::policy::{Host, Policy};
+use crate::ssh::Fingerprint;
 use crate::store::{Change, Save, Store, StoreError};
 use crate::time::Lifetime;
 
@@ -82,6 +83,13 @@ impl Hosts {
     /// Another inventory is in force.
     pub(super) fn replace(&self, inventory: Inventory) {
         *self.inventory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(inventory);
+    }
+
+    /// The enrolled hosts whose file of trusted keys does not have this one, by what they said last.
+    pub(super) fn without(&self, ca: Fingerprint) -> BTreeSet<HostName> {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        let has = |name: &HostName| seen.get(name).is_some_and(|seen| seen.check_in.keys.contains(&ca));
+        self.inventory().active().map(|host| &host.name).filter(|name| !has(name)).cloned().collect()
     }
 
     /// The hosts as policy sees them.

@@ -29,7 +29,7 @@ use crate::store::{Change, Save, StoreError};
 
 /// What became of a certificate whose CA key was withdrawn before it was fetched.
 const WITHDRAWN: &str =
-    "hosts no longer trust the CA key that this certificate was to be signed with; end the request, and ask again";
+    "the CA key that this certificate was to be signed with is trusted no longer; end the request, and ask again";
 
 /// What is to be signed for which request: its entry is durable.
 type Intended = (RequestId, Certified);
@@ -104,7 +104,7 @@ impl Service {
         };
         let save = Save::Certify {
             permit: Box::new(permit),
-            ca: self.active_ca()?,
+            ca: self.active_ca(Purpose::User)?,
             nonce: self.random()?,
             expected: stored.version,
         };
@@ -147,13 +147,14 @@ impl Service {
             tracing::error!(%serial, key_id, why, "signing failed; nothing was handed out");
             Failure::Unavailable("the CA key did not sign; fetch again later, the request stays as it is".to_owned())
         };
-        let (signer, slots) = match tbs.purpose() {
-            Purpose::User if !self.keys.now().is_trusted(tbs.ca()) => {
-                return Err(Failure::Conflict(WITHDRAWN.to_owned()));
-            }
-            Purpose::User => (self.keys.signer(tbs.ca()), &self.sign_slots),
-            Purpose::Host => (self.host_signer.as_ref(), &self.hosts.sign_slots),
+        if !self.keys.now().is_trusted(tbs.purpose(), tbs.ca()) {
+            return Err(Failure::Conflict(WITHDRAWN.to_owned()));
+        }
+        let slots = match tbs.purpose() {
+            Purpose::User => &self.sign_slots,
+            Purpose::Host => &self.hosts.sign_slots,
         };
+        let signer = self.keys.signer(tbs.ca()).filter(|signer| signer.purpose() == tbs.purpose());
         let signer = Arc::clone(signer.ok_or_else(|| unavailable("there is no CA key for it"))?);
         let (slots, to_sign) = (Arc::clone(slots), tbs.clone());
         let work = async move {

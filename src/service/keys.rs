@@ -10,13 +10,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::inventory::HostChange;
 use super::{Failure, Outcome, Service, TrustBundle};
 use crate::audit::checkpoint::LogKey;
-use crate::keyring::{Configured, Ring};
+use crate::audit::event::Event;
+use crate::keyring::Ring;
+use crate::keyring::step::Proposal;
+use crate::name::PersonName;
 use crate::signer::{Health, Signer};
 use crate::ssh::bundle::{Bundle, KeyState};
 use crate::ssh::cert::Purpose;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::Store;
 use crate::time::Timestamp;
+
+/// What is not there without a host CA key.
+const NO_HOST_CA: &str = "this service has no host CA key that signs ([ca.host]), so it makes no host certificates";
+
+/// What is not there after the only user CA key was compromised.
+pub(super) const NONE_SIGNS: &str =
+    "no user CA key signs: the last one was compromised; put another key into [ca.user], and start the service again";
 
 /// What the CA keys have done since the start.
 #[derive(Debug, Default)]
@@ -47,7 +57,20 @@ impl Tally {
     }
 }
 
-/// How a CA key does, for figures.
+/// How a CA key's backend does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendFigures {
+    /// What it signs.
+    pub purpose: Purpose,
+    /// Which key.
+    pub key: Fingerprint,
+    /// Its state; none if nobody has been told of it.
+    pub state: Option<KeyState>,
+    /// Whether it can be used now, as far as is known without asking it.
+    pub is_up: bool,
+}
+
+/// How the CA key that signs does, for figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyFigures {
     /// Which one.
@@ -60,17 +83,21 @@ pub struct KeyFigures {
     pub failed: u64,
 }
 
-/// A user CA key whose backend is configured.
+/// A CA key whose backend is configured.
 #[derive(Debug)]
 pub(super) struct Held {
+    /// What it signs.
+    pub(super) purpose: Purpose,
     /// Its public half as it was at start; a backend that shows another one later is not asked to sign (I-19).
     pub(super) key: PublicKey,
     pub(super) signer: Arc<dyn Signer>,
 }
 
-/// The user CA keys: those that can sign, and what the log says of all of them.
+/// The CA keys: those that can sign, and what the log says of all of them.
 pub(super) struct Keys {
     pub(super) held: Vec<Held>,
+    /// Keys that the configuration lists as trusted, and that sign nothing here.
+    pub(super) listed: Vec<PublicKey>,
     now: RwLock<Arc<InUse>>,
     /// Whether the store failed while it was to keep a change: then the log must say how it ended.
     unsure: AtomicBool,
@@ -81,6 +108,25 @@ pub(super) struct Keys {
 pub(super) struct InUse {
     pub(super) ring: Ring,
     pub(super) bundle: TrustBundle,
+    /// When the trust bundle was written.
+    pub(super) since: Timestamp,
+    /// A step that somebody has proposed, perhaps long ago.
+    pub(super) proposed: Option<Proposed>,
+}
+
+/// A step of a rotation that waits for a second person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// Who proposed it.
+    pub by: PersonName,
+    /// What exactly.
+    pub proposal: Proposal,
+    /// Why; may be empty.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+    /// When it lapses.
+    pub until: Timestamp,
 }
 
 impl std::fmt::Debug for Keys {
@@ -90,11 +136,17 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// These keys, with what the log says; the first is the one that `[ca.user]` names.
-    pub(super) fn new(signers: Vec<Arc<dyn Signer>>, in_use: InUse) -> Self {
-        let held = |signer: Arc<dyn Signer>| Held { key: signer.public_key().clone(), signer };
+    /// These keys, with what the log says; those that `[ca.user]` and `[ca.host]` name themselves stand before their next ones.
+    pub(super) fn new(signers: Vec<Arc<dyn Signer>>, listed: Vec<PublicKey>, in_use: InUse) -> Self {
+        let held =
+            |signer: Arc<dyn Signer>| Held { purpose: signer.purpose(), key: signer.public_key().clone(), signer };
         let held = signers.into_iter().map(held).collect();
-        Self { held, now: RwLock::new(Arc::new(in_use)), unsure: AtomicBool::new(false) }
+        Self { held, listed, now: RwLock::new(Arc::new(in_use)), unsure: AtomicBool::new(false) }
+    }
+
+    /// The keys for a purpose that can sign.
+    pub(super) fn held_for(&self, purpose: Purpose) -> impl Iterator<Item = &PublicKey> {
+        self.held.iter().filter(move |held| held.purpose == purpose).map(|held| &held.key)
     }
 
     /// What is in force.
@@ -121,9 +173,9 @@ impl InUse {
         lost.map(|known| known.key.fingerprint()).collect()
     }
 
-    /// Whether hosts trust it for user certificates.
-    pub(super) fn is_trusted(&self, key: &PublicKey) -> bool {
-        self.ring.known(key).is_some_and(|known| known.purpose == Purpose::User && known.state.is_trusted())
+    /// Whether it is trusted for certificates of this purpose.
+    pub(super) fn is_trusted(&self, purpose: Purpose, key: &PublicKey) -> bool {
+        self.ring.known(key).is_some_and(|known| known.purpose == purpose && known.state.is_trusted())
     }
 }
 
@@ -131,49 +183,84 @@ impl Service {
     /// How the CA keys that sign do.
     #[must_use]
     pub fn key_figures(&self) -> Vec<KeyFigures> {
-        let active = self.active_signer().ok();
-        let figures = |purpose: Purpose, signer: Option<&Arc<dyn Signer>>| {
+        let figures = |purpose: Purpose| {
             let counts = self.tally.of(purpose);
             KeyFigures {
                 purpose,
-                is_up: signer.is_some_and(|signer| signer.health() == Health::Up),
+                is_up: self.active_signer(purpose).is_ok_and(|signer| signer.health() == Health::Up),
                 signed: counts.signed.load(Ordering::Relaxed),
                 failed: counts.failed.load(Ordering::Relaxed),
             }
         };
-        let host = self.host_signer.as_ref().map(|signer| figures(Purpose::Host, Some(signer)));
-        std::iter::once(figures(Purpose::User, active.as_ref())).chain(host).collect()
+        let host = self.keys.held_for(Purpose::Host).next().map(|_| figures(Purpose::Host));
+        std::iter::once(figures(Purpose::User)).chain(host).collect()
     }
 
-    /// Whether the active user CA key can be used, as far as is known. A lost host CA key stops nobody: host certificates last for days.
-    pub(super) fn check_signer(&self) -> Outcome<()> {
-        match self.active_signer()?.health() {
-            Health::Up => Ok(()),
+    /// How all configured keys' backends do.
+    #[must_use]
+    pub fn backend_figures(&self) -> Vec<BackendFigures> {
+        let in_use = self.keys.now();
+        let figures = |held: &Held| BackendFigures {
+            purpose: held.purpose,
+            key: held.key.fingerprint(),
+            state: in_use.ring.known(&held.key).map(|known| known.state),
+            is_up: self.keys.signer(&held.key).is_some_and(|signer| signer.health() == Health::Up),
+        };
+        self.keys.held.iter().map(figures).collect()
+    }
+
+    /// Whether the active user CA key can be used, as far as is known; and a warning for each other key that can't. A lost host CA key
+    /// stops nobody: host certificates last for days.
+    pub(super) fn check_signers(&self) -> Outcome<Vec<String>> {
+        match self.active_signer(Purpose::User)?.health() {
+            Health::Up => {}
             // Why not, its own thread has said once.
-            Health::Down(_) => Err(Failure::Unavailable(
-                "the user CA key's backend can't be used; the service's own log says why".to_owned(),
-            )),
+            Health::Down(_) => {
+                return Err(Failure::Unavailable(
+                    "the user CA key's backend can't be used; the service's own log says why".to_owned(),
+                ));
+            }
         }
+        let warn = |one: BackendFigures| {
+            let state = one.state.map_or("next", KeyState::word);
+            format!("the backend of a CA key can't be used: {} {}, {state}", one.purpose, one.key)
+        };
+        Ok(self.backend_figures().into_iter().filter(|one| !one.is_up).map(warn).collect())
     }
 
-    /// The user CA key that signs for people now.
-    pub(super) fn active_ca(&self) -> Outcome<PublicKey> {
-        let none = || Failure::internal("finding the user CA key", "none is active");
-        self.keys.now().ring.active(Purpose::User).cloned().ok_or_else(none)
+    /// The CA key that signs for a purpose now.
+    pub(super) fn active_ca(&self, purpose: Purpose) -> Outcome<PublicKey> {
+        let none = || match purpose {
+            Purpose::User => Failure::Unavailable(NONE_SIGNS.to_owned()),
+            Purpose::Host => Failure::Conflict(NO_HOST_CA.to_owned()),
+        };
+        self.keys.now().ring.active(purpose).cloned().ok_or_else(none)
     }
 
     /// Its backend.
-    pub(super) fn active_signer(&self) -> Outcome<Arc<dyn Signer>> {
-        let signer = self.keys.signer(&self.active_ca()?).map(Arc::clone);
+    pub(super) fn active_signer(&self, purpose: Purpose) -> Outcome<Arc<dyn Signer>> {
+        let signer = self.keys.signer(&self.active_ca(purpose)?).map(Arc::clone);
         let other = || Failure::Unavailable("the CA key's backend shows another key than at start".to_owned());
         signer.ok_or_else(other)
     }
 
-    /// The user CA key of this fingerprint, if hosts must trust it and it can sign.
-    pub(super) fn trusted_ca(&self, ca: Fingerprint) -> Option<PublicKey> {
+    /// The user CA key of this fingerprint, if hosts must trust it and it can sign; without one the key that signs now.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub(super) fn trusted_ca(&self, ca: Option<Fingerprint>) -> Outcome<PublicKey> {
+        let Some(ca) = ca else { return self.active_ca(Purpose::User) };
         let now = self.keys.now();
-        let held = self.keys.held.iter().find(|held| held.key.fingerprint() == ca)?;
-        now.is_trusted(&held.key).then(|| held.key.clone())
+        let mut held = self.keys.held_for(Purpose::User).filter(|key| now.is_trusted(Purpose::User, key));
+        held.find(|key| key.fingerprint() == ca).cloned().ok_or(Failure::NotFound("CA key that signs"))
+    }
+
+    /// With which user CA key a host would log in to itself.
+    ///
+    /// # Errors
+    /// `NotFound` for one that hosts need not trust or that can't sign.
+    pub fn check_key(&self, ca: Option<Fingerprint>) -> Outcome<Fingerprint> {
+        self.trusted_ca(ca).map(|key| key.fingerprint())
     }
 
     /// Reads what the log says of the CA keys, and puts it in force. Called under the policy's write lock.
@@ -181,9 +268,12 @@ impl Service {
         self.keys.doubt();
         let known = Known::read(self.store.as_ref()).await?;
         let in_use = known.in_use(&self.settings.public_url, &self.log_key)?;
+        let is_news = self.keys.now().ring != in_use.ring;
         *self.keys.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(in_use);
         self.keys.unsure.store(false, Ordering::Release);
-        self.tell_hosts(HostChange::All);
+        if is_news {
+            self.tell_hosts(HostChange::All);
+        }
         Ok(())
     }
 
@@ -200,54 +290,25 @@ impl Service {
 /// The ring as the log has it.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The entry's index, and when it was written; nothing in a log without one.
+    /// The version of the trust bundle, and when it was written; nothing in a log without one.
     version: Option<(u64, Timestamp)>,
-    ring: Ring,
+    pub(super) ring: Ring,
+    proposed: Option<Proposed>,
 }
 
 impl Known {
     /// What the log says.
     pub(super) async fn read(store: &dyn Store) -> Outcome<Self> {
         let Some(entry) = store.keys_entry().await? else { return Ok(Self::default()) };
+        let none = || Failure::internal("reading the CA keys", "the entry that the log's head names holds none");
+        let ring = entry.event.ring().cloned().ok_or_else(none)?;
         let version = Some((entry.index, entry.at));
-        match entry.event.ring() {
-            Some(ring) => Ok(Self { version, ring: ring.clone() }),
-            None => Err(Failure::internal("reading the CA keys", "the entry that the log's head names holds none")),
-        }
-    }
-
-    /// The ring in which the configured keys are active, if that is another one.
-    ///
-    /// # Errors
-    /// `Unavailable` when the keys don't go together.
-    pub(super) fn with(
-        &self,
-        (user, next): (&dyn Signer, &[Arc<dyn Signer>]),
-        host: Option<&dyn Signer>,
-        trusted: &[PublicKey],
-        now: Timestamp,
-    ) -> Outcome<Option<Ring>> {
-        let is_user = next.iter().all(|signer| signer.purpose() == Purpose::User) && user.purpose() == Purpose::User;
-        if !is_user || host.is_some_and(|host| host.purpose() != Purpose::Host) {
-            return Err(Failure::internal("opening the CA keys", "a key was opened for the other purpose"));
-        }
-        let next: Vec<PublicKey> = next.iter().map(|signer| signer.public_key().clone()).collect();
-        let (user, host) = (user.public_key(), host.map(Signer::public_key));
-        let configured = Configured { user, next: &next, host, trusted };
-        let ring = self.ring.configured(&configured, now);
-        let ring = ring.map_err(|why| Failure::Unavailable(format!("the configured CA keys can't be used: {why}")))?;
-        self.warn_of_gone(&ring);
-        Ok((ring != self.ring).then_some(ring))
-    }
-
-    /// A key that is taken out while its certificates run is either stolen or a mistake.
-    fn warn_of_gone(&self, next: &Ring) {
-        let trusted = self.ring.trusted_by_hosts();
-        let is_gone = |key: &PublicKey| next.keys().iter().any(|k| k.key == *key && k.state == KeyState::Retired);
-        for gone in trusted.iter().filter(|known| is_gone(&known.key)) {
-            let ca = gone.key.fingerprint();
-            tracing::warn!(%ca, "a CA key is configured no longer, and hosts will refuse its certificates; if it was not \
-                stolen, list it as trusted in [ca.user] until they have ended");
+        match entry.event {
+            Event::CaStepProposed { by, proposal, reason, until, version, since, .. } => {
+                let proposed = Some(Proposed { by, proposal, reason, at: entry.at, until });
+                Ok(Self { version: Some((version, since)), ring, proposed })
+            }
+            _ => Ok(Self { version, ring, proposed: None }),
         }
     }
 
@@ -258,7 +319,7 @@ impl Known {
         let bundle = Bundle::new(version, at, public_url, self.ring.trusted_by_hosts());
         let bundle = bundle.map_err(|why| wrong(why.to_string()))?;
         let bundle = TrustBundle { version, text: bundle.to_text(log_key.notes()) };
-        Ok(InUse { ring: self.ring, bundle })
+        Ok(InUse { ring: self.ring, bundle, since: at, proposed: self.proposed })
     }
 
     /// The key that signs in this ring, or in the one that follows it.

@@ -31,12 +31,15 @@ pub mod host_state;
 pub mod hosts;
 pub mod inventory;
 pub mod issue;
+pub mod key_start;
+pub mod key_view;
 pub mod keys;
 pub mod log;
 pub mod login;
 mod look;
 pub mod policy;
 pub mod rotate;
+pub mod schedule;
 mod start;
 pub mod text;
 mod tick;
@@ -56,6 +59,7 @@ use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId};
 use crate::policy::Policy;
 use crate::signer::Signer;
+use crate::ssh::cert::Purpose;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::head_file::KeptHead;
 use crate::store::{Change, Committed, Save, Store, StoreError};
@@ -124,6 +128,26 @@ pub struct Settings {
     pub open_requests_max: u64,
     /// How long a signer may take.
     pub sign_timeout: std::time::Duration,
+    /// When CA keys are to be changed.
+    pub rotation: Rotation,
+}
+
+/// When CA keys are to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// How old the active user key may become before its rotation begins by itself; never if `None`.
+    pub user_every: Option<Lifetime>,
+    /// The same for the host key.
+    pub host_every: Option<Lifetime>,
+    /// How long clients must have been able to fetch a host key before it signs.
+    pub published: Lifetime,
+}
+
+impl Default for Rotation {
+    /// Nothing by itself; a day for clients.
+    fn default() -> Self {
+        Self { user_every: None, host_every: None, published: Lifetime::minutes(24 * 60) }
+    }
 }
 
 /// The parts, all opened; built by `cli/serve.rs` and by tests.
@@ -136,10 +160,14 @@ pub struct Parts {
     pub signer: Arc<dyn Signer>,
     /// Further user CA keys, for rotations.
     pub next: Vec<Arc<dyn Signer>>,
-    /// The active host CA key, if there is one.
+    /// The host CA key that signs when the log does not say that one of `host_next` does, if there is one.
     pub host_signer: Option<Arc<dyn Signer>>,
+    /// Further host CA keys, for rotations.
+    pub host_next: Vec<Arc<dyn Signer>>,
     /// Further keys that hosts must trust for user certificates; none of them signs here.
     pub trusted: Vec<PublicKey>,
+    /// A CA key that may sign from now on although not everybody is known to trust it.
+    pub accepted_ca: Option<Fingerprint>,
     /// The log key.
     pub log_key: LogKey,
     /// The clock.
@@ -161,7 +189,6 @@ pub struct Service {
     store: Box<dyn Store>,
     head: head::Head,
     keys: keys::Keys,
-    host_signer: Option<Arc<dyn Signer>>,
     tally: keys::Tally,
     log_key: LogKey,
     clock: Arc<dyn Clock>,
@@ -185,6 +212,10 @@ pub struct Service {
     asking: Vec<tokio::sync::Mutex<()>>,
     swept: AtomicU64,
     followed: follow::Followed,
+    /// When CA keys were looked at last for what time alone does to them.
+    keys_looked: AtomicU64,
+    /// On which day somebody was last told that a further one is missing.
+    keys_warned: AtomicU64,
 }
 
 impl std::fmt::Debug for Service {
@@ -263,21 +294,21 @@ impl Service {
 
     /// The active host CA key, if there is one: what clients may trust for the names of hosts.
     #[must_use]
-    pub fn host_ca(&self) -> Option<&PublicKey> {
-        self.host_signer.as_ref().map(|signer| signer.public_key())
+    pub fn host_ca(&self) -> Option<PublicKey> {
+        self.keys.now().ring.active(Purpose::Host).cloned()
     }
 
     /// Whether the service can issue now: store writable, clock not behind the log, signer not stuck and still the
-    /// same key.
+    /// same key. Gives a warning for each other CA key that can't be used.
     ///
     /// # Errors
     /// [`Failure::Unavailable`] with what is missing.
-    pub async fn ready(&self) -> Outcome<()> {
+    pub async fn ready(&self) -> Outcome<Vec<String>> {
         self.store.ready().await?;
         self.check_issuing().await?;
-        self.check_signer()?;
+        let warnings = self.check_signers()?;
         match tokio::time::timeout(self.settings.sign_timeout, self.sign_slots.acquire()).await {
-            Ok(Ok(_slot)) => Ok(()),
+            Ok(Ok(_slot)) => Ok(warnings),
             Ok(Err(_)) | Err(_) => Err(Failure::Unavailable("the CA key's backend does not answer".to_owned())),
         }
     }
@@ -296,7 +327,7 @@ impl Service {
                 head.at
             )));
         }
-        self.active_signer().map(drop)
+        self.active_signer(Purpose::User).map(drop)
     }
 
     /// `N` random bytes.

@@ -1,21 +1,27 @@
-//! Rotations of the user CA key, and what is known of all CA keys.
+//! Rotations of CA keys: who takes which step, and what it goes by.
 //!
 //! The rules are `keyring::plan`'s; here is what they go by (what hosts prove, which certificates last), and one transaction for the step:
 //! the entry that says which keys there are from then on. It is decided and written under the lock that a certificate's intent holds
 //! for reading, so no certificate is made by a key that an earlier entry of the log has put out of use (I-21).
 //!
+//! Where the policy wants two operators, the first one's wish is an entry and no more; the second one's, the same to the letter, is carried
+//! out. What is proposed is read from the newest entry about CA keys, like these themselves, so a restart or another node knows it too.
+//!
 //! *Why is the ring not a table?* Whoever can write the database could then have hosts trust another key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::key_view::KeysView;
+use super::keys::{InUse, Proposed};
 use super::text::{self, REASON_CHARS_MAX};
-use super::{Failure, Outcome, Service, policy, whole};
-use crate::audit::event::Event;
-use crate::identity::Proven;
-use crate::keyring::plan::{Blocked, Facts, Plan, Step, apply, plan};
-use crate::keyring::{Ring, RingKey};
-use crate::name::{Digest, HostName, RequestPrefix};
+use super::{Failure, Outcome, Service, whole};
+use crate::audit::event::{Event, Mover};
+use crate::identity::{Actor, Proven};
+use crate::keyring::Ring;
+use crate::keyring::plan::{Blocked, Facts, Plan, apply, plan};
+use crate::keyring::step::{PROPOSAL_LIFETIME, Proposal, Step};
+use crate::name::{PersonName, RequestPrefix};
 use crate::signer::Health;
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::Purpose;
@@ -29,98 +35,38 @@ const ACCEPTED_MAX: usize = 1_000;
 /// What an operator wants to do.
 #[derive(Clone, Debug)]
 pub struct RotationWish {
-    /// Which step.
-    pub step: Step,
-    /// The key that is meant; without one, the only one that fits.
-    pub key: Option<Fingerprint>,
-    /// Hosts that may be locked out.
-    pub accepted: BTreeSet<HostName>,
+    /// What exactly: a second person must want the same.
+    pub what: Proposal,
     /// Why; may be empty.
     pub reason: String,
 }
 
-/// A CA key as operators and auditors see it.
-#[derive(Clone, Debug)]
-pub struct KeyView {
-    /// The key, with its state.
-    pub known: RingKey,
-    /// Whether its backend can be used; none when no backend is configured for it.
-    pub is_up: Option<bool>,
-    /// Enrolled hosts that do not prove that they trust it, and why not; of keys that hosts must trust.
-    pub unproven: BTreeMap<HostName, String>,
-    /// How many certificates for people by it are not over.
-    pub certificates: usize,
-    /// When the last of these ends.
-    pub last_end: Option<Timestamp>,
+/// What a step was decided on, and what it comes to.
+struct Decided {
+    in_use: Arc<InUse>,
+    purpose: Purpose,
+    plan: Plan,
+    /// Certificates for people that are not over.
+    live: Vec<LiveCertificate>,
 }
 
-/// All CA keys.
-#[derive(Clone, Debug)]
-pub struct KeysView {
-    /// Version of the trust bundle.
-    pub version: u64,
-    /// In the order in which they came.
-    pub keys: Vec<KeyView>,
-    /// Configured keys that no host has heard of.
-    pub spare: Vec<PublicKey>,
-    /// How many hosts are enrolled.
-    pub hosts: usize,
-    /// Hosts of the policy that are not enrolled: they prove nothing.
-    pub by_hand: Vec<HostName>,
+/// Whether a step may be taken by one person alone.
+enum Second {
+    /// It may, or another one has proposed it.
+    Here(Option<PersonName>),
+    /// Somebody else has to want it, too.
+    Missing,
 }
-
-/// For each key, the hosts that do not prove that they trust it.
-type Unproven = BTreeMap<Fingerprint, BTreeMap<HostName, String>>;
 
 impl Service {
-    /// The CA keys; operators and auditors only.
-    ///
-    /// # Errors
-    /// `Forbidden`, store failures.
-    pub async fn ca_keys(&self, by: &Proven) -> Outcome<KeysView> {
-        self.check_reader(by, "read about CA keys")?;
-        self.settle_keys().await?;
-        let (in_use, now) = (self.keys.now(), self.now());
-        let (unproven, live) = (self.unproven(now), self.store.live_certificates(now).await?);
-        let (inventory, (_, policy)) = (self.inventory(), self.policy_now());
-        let is_enrolled = |name: &HostName| inventory.host(name).is_some_and(|host| host.is_active);
-        let is_up = |key: &PublicKey| {
-            let is_held = self.keys.held.iter().any(|held| held.key == *key);
-            is_held.then(|| self.keys.signer(key).is_some_and(|signer| signer.health() == Health::Up))
-        };
-        let host_up = |key: &PublicKey| {
-            let signer = self.host_signer.as_ref().filter(|signer| signer.public_key() == key);
-            signer.map(|signer| signer.health() == Health::Up)
-        };
-        let view = |known: &RingKey| {
-            let ca = known.key.fingerprint();
-            let its = || live.iter().filter(|one| one.ca == ca);
-            KeyView {
-                is_up: if known.purpose == Purpose::User { is_up(&known.key) } else { host_up(&known.key) },
-                unproven: unproven.get(&ca).cloned().unwrap_or_default(),
-                certificates: its().count(),
-                last_end: its().map(|one| one.end).max(),
-                known: known.clone(),
-            }
-        };
-        let spare = self.keys.held.iter().filter(|held| in_use.ring.known(&held.key).is_none());
-        Ok(KeysView {
-            version: in_use.bundle.version,
-            keys: in_use.ring.keys().iter().map(view).collect(),
-            spare: spare.map(|held| held.key.clone()).collect(),
-            hosts: inventory.active().count(),
-            by_hand: policy.hosts().map(|host| host.name.clone()).filter(|name| !is_enrolled(name)).collect(),
-        })
-    }
-
-    /// Takes a step of a rotation; operators only. Gives the keys as they are then.
+    /// Takes a step of a rotation, or proposes it where another operator must agree; operators only. Gives the keys as they are then.
     ///
     /// # Errors
     /// `Forbidden`, `Invalid`, `Rotation` with what stands in the way.
     pub async fn rotate(self: &Arc<Self>, by: &Proven, wish: RotationWish) -> Outcome<KeysView> {
         self.check_operator(by, "rotate CA keys")?;
         let reason = text::check("reason", &wish.reason, REASON_CHARS_MAX)?;
-        if wish.accepted.len() > ACCEPTED_MAX {
+        if wish.what.accepted.len() > ACCEPTED_MAX {
             return Err(Failure::Invalid(format!("at most {ACCEPTED_MAX} hosts can be named")));
         }
         let (this, by) = (Arc::clone(self), by.clone());
@@ -128,8 +74,9 @@ impl Service {
         whole(async move {
             this.check_clock()?;
             this.settle_policy().await?;
+            this.settle_keys().await?;
             let taken = this.take_step(&by, &wish).await?;
-            if wish.step == Step::Compromise {
+            if wish.what.step == Step::Compromise {
                 this.end_those_of(&by, &taken).await;
             }
             this.ca_keys(&by).await
@@ -137,39 +84,67 @@ impl Service {
         .await
     }
 
-    /// Decides and writes one step, and puts it in force.
+    /// Decides and writes one step or its proposal, and puts it in force.
     async fn take_step(&self, by: &Proven, wish: &RotationWish) -> Outcome<Vec<LiveCertificate>> {
         let _guard = Arc::clone(&self.policy_in_use).write_owned().await;
         // Waiting for the lock may have outlasted the caller's own right.
         self.check_operator(by, "rotate CA keys")?;
-        let (in_use, now) = (self.keys.now(), self.clock.now());
-        let live = self.store.live_certificates(now).await?;
-        let held: Vec<PublicKey> = self.keys.held.iter().map(|held| held.key.clone()).collect();
+        let now = self.clock.now();
+        let decided = self.decide(&wish.what, now).await?;
+        let Second::Here(proposer) = self.second(by, &wish.what, &decided.in_use, now)? else {
+            self.propose(by, wish, &decided.in_use, now).await?;
+            return Ok(Vec::new());
+        };
+        let mover = Mover(Actor::Person(by.person().clone()));
+        self.write_step((mover, proposer), wish, &decided, now).await?;
+        let lost = self.keys.now().lost();
+        Ok(decided.live.into_iter().filter(|one| lost.contains(&one.ca)).collect())
+    }
+
+    /// Takes a step that needs no person.
+    pub(super) async fn take_own_step(&self, by: Mover, wish: &RotationWish) -> Outcome<()> {
+        let _guard = Arc::clone(&self.policy_in_use).write_owned().await;
+        let now = self.clock.now();
+        let decided = self.decide(&wish.what, now).await?;
+        self.write_step((by, None), wish, &decided, now).await
+    }
+
+    /// What a step comes to now.
+    async fn decide(&self, what: &Proposal, now: Timestamp) -> Outcome<Decided> {
+        let in_use = self.keys.now();
+        let purpose = match what.key.filter(|_| what.step == Step::Compromise) {
+            Some(lost) => purpose_of(&in_use.ring, lost).unwrap_or(what.purpose),
+            None => what.purpose,
+        };
+        let (live, shown) = (self.store.live_certificates(now).await?, self.shown_of_draining(now).await?);
+        let held: Vec<PublicKey> = self.keys.held_for(purpose).cloned().collect();
         let mut last_end: BTreeMap<Fingerprint, Timestamp> = BTreeMap::new();
         for one in &live {
             let end = last_end.entry(one.ca).or_insert(one.end);
             *end = one.end.max(*end);
         }
-        let (unproven, last_end) = (self.unproven(now), last_end);
         let facts = Facts {
+            purpose,
             held: &held,
-            key: wish.key,
-            unproven: &unproven,
-            accepted: &wish.accepted,
+            listed: &self.keys.listed,
+            key: what.key,
+            unproven: &self.unproven(now),
+            accepted: &what.accepted,
             last_end: &last_end,
+            shown: &shown,
+            published: self.settings.rotation.published,
+            is_early: what.is_early,
             now,
         };
-        let planned = plan(&in_use.ring, wish.step, &facts)?;
-        self.check_backend(&in_use.ring, &planned)?;
-        self.write_step(by, wish, (&in_use.ring, &planned), now).await?;
-        let lost = self.keys.now().lost();
-        Ok(live.into_iter().filter(|one| lost.contains(&one.ca)).collect())
+        let plan = plan(&in_use.ring, what.step, &facts)?;
+        self.check_backend(purpose, &in_use.ring, &plan)?;
+        Ok(Decided { in_use, purpose, plan, live })
     }
 
     /// A key that takes over must be able to sign.
-    fn check_backend(&self, ring: &Ring, planned: &Plan) -> Outcome<()> {
+    fn check_backend(&self, purpose: Purpose, ring: &Ring, planned: &Plan) -> Outcome<()> {
         let new = planned.moves.iter().find(|one| one.to == KeyState::Active);
-        let Some(new) = new.filter(|one| ring.active(Purpose::User) != Some(&one.key)) else { return Ok(()) };
+        let Some(new) = new.filter(|one| ring.active(purpose) != Some(&one.key)) else { return Ok(()) };
         match self.keys.signer(&new.key).map(|signer| signer.health()) {
             Some(Health::Up) => Ok(()),
             Some(Health::Down(_)) | None => Err(Failure::Unavailable(format!(
@@ -179,24 +154,69 @@ impl Service {
         }
     }
 
+    /// Whether this person may take the step now, and who has proposed it.
+    fn second(&self, by: &Proven, what: &Proposal, in_use: &InUse, now: Timestamp) -> Outcome<Second> {
+        let (_, policy) = self.policy_now();
+        if policy.ca_operators() < 2 || !what.step.needs_two() {
+            return Ok(Second::Here(None));
+        }
+        let proposed = in_use.proposed.as_ref().filter(|proposed| now < proposed.until && proposed.proposal == *what);
+        match proposed {
+            Some(Proposed { by: first, until, .. }) if first == by.person() => {
+                Err(Blocked::Waits { by: first.clone(), until: *until }.into())
+            }
+            // Whoever operates no longer does not count.
+            Some(Proposed { by: first, .. }) if policy.is_operator(first) => Ok(Second::Here(Some(first.clone()))),
+            Some(_) | None => Ok(Second::Missing),
+        }
+    }
+
+    async fn propose(&self, by: &Proven, wish: &RotationWish, in_use: &InUse, now: Timestamp) -> Outcome<()> {
+        let event = Event::CaStepProposed {
+            by: by.person().clone(),
+            proposal: wish.what.clone(),
+            reason: wish.reason.clone(),
+            until: now.plus(PROPOSAL_LIFETIME).map_err(|why| Failure::Unavailable(why.to_string()))?,
+            version: in_use.bundle.version,
+            since: in_use.since,
+            keys: in_use.ring.clone(),
+        };
+        self.write_keys(event, now).await?;
+        tracing::warn!(by = %by.person(), step = wish.what.step.word(), purpose = %wish.what.purpose, "a step of the CA keys \
+            waits for a second operator");
+        Ok(())
+    }
+
     async fn write_step(
         &self,
-        by: &Proven,
+        (by, proposer): (Mover, Option<PersonName>),
         wish: &RotationWish,
-        (ring, planned): (&Ring, &Plan),
+        decided: &Decided,
         now: Timestamp,
     ) -> Outcome<()> {
-        let keys = apply(ring, &planned.moves, now).map_err(|why| Failure::Conflict(why.to_string()))?;
-        let moved = planned.moves.iter().map(|one| format!("{} is {}: {}", one.key.fingerprint(), one.to, one.why));
+        let Decided { in_use, purpose, plan, .. } = decided;
+        let keys = apply(&in_use.ring, *purpose, &plan.moves, now).map_err(|why| Failure::Conflict(why.to_string()))?;
+        let moved = plan.moves.iter().map(|one| format!("{} is {}: {}", one.key.fingerprint(), one.to, one.why));
         let reason = (!wish.reason.is_empty()).then(|| wish.reason.clone());
+        let step = wish.what.step;
         let event = Event::CaKeysChanged {
-            by: by.person().clone(),
-            step: wish.step,
+            by: by.clone(),
+            step,
             why: moved.chain(reason).collect(),
-            unproven: planned.unproven.clone(),
+            unproven: plan.unproven.clone(),
             keys,
+            purpose: (*purpose == Purpose::Host).then_some(Purpose::Host),
+            early: plan.is_early.then_some(true),
+            proposer,
         };
-        let committed = self.commit_decision(Change { at: now, saves: Vec::new(), events: vec![event] }).await;
+        self.write_keys(event, now).await?;
+        tracing::warn!(%by, step = step.word(), %purpose, "the CA keys have changed");
+        Ok(())
+    }
+
+    /// Writes an entry that says which CA keys there are, and puts it in force.
+    async fn write_keys(&self, event: Event, at: Timestamp) -> Outcome<()> {
+        let committed = self.commit_decision(Change { at, saves: Vec::new(), events: vec![event] }).await;
         let committed = committed.inspect_err(|why| {
             // A commit that failed may be on the disk all the same.
             if !matches!(why, StoreError::Replayed | StoreError::Clock(_) | StoreError::Busy) {
@@ -205,7 +225,6 @@ impl Service {
         })?;
         crate::fail::point("rotate.durable");
         self.refresh_keys().await?;
-        tracing::warn!(by = %by.person(), step = wish.step.word(), "the user CA keys have changed");
         let size = committed.entries.last().map_or(0, |index| index.saturating_add(1));
         // A store put back from an older copy must not bring back a key that was withdrawn.
         self.keep_head(size).await
@@ -221,32 +240,11 @@ impl Service {
             }
         }
     }
+}
 
-    /// For each key that hosts must trust, the enrolled hosts that do not prove that they do.
-    fn unproven(&self, now: Timestamp) -> Unproven {
-        let in_use = self.keys.now();
-        let file = Digest::parse(&policy::sha256_hex(in_use.bundle.text.as_bytes())).ok();
-        let inventory = self.inventory();
-        let trusted = in_use.ring.trusted_by_hosts();
-        let of_key = |ca: Fingerprint| {
-            let hosts = inventory.active().map(|host| &host.name);
-            hosts.filter_map(|host| Some((host.clone(), self.why_unproven(host, ca, file, now)?))).collect()
-        };
-        trusted.iter().map(|key| key.key.fingerprint()).map(|ca| (ca, of_key(ca))).collect()
-    }
-
-    /// Why this host does not prove now that it trusts a key; `None` if it does.
-    fn why_unproven(&self, host: &HostName, ca: Fingerprint, file: Option<Digest>, now: Timestamp) -> Option<String> {
-        let Some(seen) = self.seen(host) else { return Some("it has never checked in".to_owned()) };
-        if seen.is_stale(now) {
-            return Some(format!("it has not checked in since {}", seen.at));
-        }
-        if Some(seen.check_in.file_sha256) != file {
-            return Some("its sshd does not read the newest trust bundle".to_owned());
-        }
-        let is_proven = seen.check_in.keys.contains(&ca) && seen.check_in.proven.contains(&ca);
-        (!is_proven).then(|| "it has not logged in to itself with a certificate by this key".to_owned())
-    }
+/// What a key of this fingerprint is for.
+fn purpose_of(ring: &Ring, key: Fingerprint) -> Option<Purpose> {
+    ring.keys().iter().find(|known| known.key.fingerprint() == key).map(|known| known.purpose)
 }
 
 impl From<Blocked> for Failure {

@@ -14,17 +14,17 @@ use tokio::sync::{Semaphore, broadcast};
 use super::clock::Watch;
 use super::head::Head;
 use super::inventory::Hosts;
+use super::key_start::{May, Opened};
 use super::keys::{Keys, Known, Tally};
 use super::policy::{Checked, check_text};
 use super::{ASK_LOCKS, ATTEMPTS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
-use crate::audit::checkpoint::LogVerifier;
+use crate::audit::checkpoint::{LogKey, LogVerifier};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::identity::browser::BrowserKeys;
 use crate::identity::{Actor, Part};
 use crate::name::PolicyVersion;
 use crate::policy::Policy;
-use crate::signer::Signer;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::{Basis, Change, Save, Store, StoreError, StoredPolicy};
 use crate::time::{Clock, Timestamp};
@@ -37,14 +37,16 @@ impl Service {
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, kept_head, signer, next, host_signer, trusted, log_key, clock, random, settings } = parts;
+        let Parts { store, kept_head, signer, next, host_signer, host_next, trusted, accepted_ca, .. } = parts;
+        let Parts { log_key, clock, random, settings, .. } = parts;
         let mut service_id = [0_u8; 16];
         random.fill(&mut service_id)?;
 
         let verifier = log_key.verifier();
-        let users = || next.iter().chain([&signer]).map(|signer| signer.public_key().fingerprint());
-        let mut service_keys: BTreeSet<Fingerprint> = users().collect();
-        service_keys.extend(host_signer.iter().map(|signer| signer.public_key().fingerprint()));
+        let opened =
+            Opened { user: &signer, next: &next, host: host_signer.as_ref(), host_next: &host_next, trusted: &trusted };
+        let mut service_keys: BTreeSet<Fingerprint> =
+            opened.signers().map(|signer| signer.public_key().fingerprint()).collect();
         service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
@@ -54,26 +56,22 @@ impl Service {
             store: store.as_ref(),
             verifier: &verifier,
             service_keys: &service_keys,
-            users: (signer.as_ref(), &next),
-            host: host_signer.as_deref(),
-            trusted: &trusted,
+            opened: &opened,
+            may: May { accepted: accepted_ca, published: settings.rotation.published },
+            log_key: &log_key,
             service: format!("{} {}", data_encoding::HEXLOWER.encode(&service_id), settings.public_url),
         };
-        let (version, policy) = begun.until_written(first, clock.as_ref()).await?;
+        let (version, policy, hosts) = begun.until_written(first, clock.as_ref()).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
+        let joined = Arc::new(with_hosts(&policy, &hosts)?);
         let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
-        let signers = std::iter::once(signer).chain(next).collect();
-
-        let host_keys = (log_key.derive("host challenges"), log_key.derive("host sessions"));
-        let hosts = Hosts::load(store.as_ref(), host_keys).await?;
-        let joined = Arc::new(with_hosts(&policy, &hosts)?);
+        let signers = opened.signers().map(Arc::clone).collect();
 
         let service = Arc::new(Self {
             store,
             head,
-            keys: Keys::new(signers, in_use),
-            host_signer,
+            keys: Keys::new(signers, trusted, in_use),
             tally: Tally::default(),
             log_key,
             watch: Watch::new(clock.as_ref()),
@@ -93,6 +91,8 @@ impl Service {
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
             followed: super::follow::Followed::default(),
+            keys_looked: AtomicU64::new(0),
+            keys_warned: AtomicU64::new(0),
         });
         service.keep_head(1).await?;
         Ok(service)
@@ -104,21 +104,19 @@ struct Begun<'p> {
     store: &'p dyn Store,
     verifier: &'p LogVerifier,
     service_keys: &'p BTreeSet<Fingerprint>,
-    /// The user CA key that is configured first, and the further ones.
-    users: (&'p dyn Signer, &'p [Arc<dyn Signer>]),
-    host: Option<&'p dyn Signer>,
-    trusted: &'p [PublicKey],
+    opened: &'p Opened<'p>,
+    may: May,
+    log_key: &'p LogKey,
     /// How the log names the service, if it begins now.
     service: String,
 }
 
+/// What a start has found and put in force.
+type InForceNow = (PolicyVersion, Arc<Policy>, Hosts);
+
 impl Begun<'_> {
     /// Writes the start; again when another node was faster.
-    async fn until_written(
-        &self,
-        first: Option<FirstPolicy>,
-        clock: &dyn Clock,
-    ) -> Outcome<(PolicyVersion, Arc<Policy>)> {
+    async fn until_written(&self, first: Option<FirstPolicy>, clock: &dyn Clock) -> Outcome<InForceNow> {
         for _ in 0..ATTEMPTS {
             if let Some(in_force) = self.write(first.clone(), clock.now()).await? {
                 return Ok(in_force);
@@ -128,10 +126,12 @@ impl Begun<'_> {
     }
 
     /// One attempt: everything that can be refused is checked, then one commit holds it all.
-    async fn write(&self, first: Option<FirstPolicy>, now: Timestamp) -> Outcome<Option<(PolicyVersion, Arc<Policy>)>> {
+    async fn write(&self, first: Option<FirstPolicy>, now: Timestamp) -> Outcome<Option<InForceNow>> {
         let basis = Basis::of(&self.store.head().await?);
         let is_new = check_log(self.store, self.verifier).await?;
         let (version, policy, applied) = load_policy(self.store, first, self.service_keys).await?;
+        let host_keys = (self.log_key.derive("host challenges"), self.log_key.derive("host sessions"));
+        let hosts = Hosts::load(self.store, host_keys).await?;
         let mut change = Change { at: now, saves: vec![Save::OnBasis(basis)], events: Vec::new() };
         if is_new {
             let (service, log_key) = (self.service.clone(), self.verifier.to_text());
@@ -143,11 +143,11 @@ impl Begun<'_> {
             change.events.push(event);
         }
         let known = Known::read(self.store).await?;
-        let keys = known.with(self.users, self.host, self.trusted, now)?;
-        let ca = known.active(keys.as_ref()).unwrap_or_else(|| self.users.0.public_key().fingerprint());
+        let keys = self.opened.ring(&known, (self.store, &hosts), self.may, now).await?;
+        let ca = known.active(keys.as_ref()).unwrap_or_else(|| self.opened.user.public_key().fingerprint());
         change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
         match self.store.commit(change).await {
-            Ok(_) => Ok(Some((version, policy))),
+            Ok(_) => Ok(Some((version, policy, hosts))),
             Err(StoreError::Overtaken | StoreError::Conflict) => Ok(None),
             Err(why) => Err(why.into()),
         }

@@ -28,7 +28,9 @@ struct CheckInRow {
     clock_ms: i64,
     risky: BTreeSet<String>,
     sessions: u64,
-    /// Later than the others: a row of before has none.
+    /// Later than the others, as what follows: a row of before has none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    shows: BTreeSet<String>,
     #[serde(default)]
     runs: RunsRow,
 }
@@ -46,7 +48,7 @@ struct RunsRow {
 /// # Errors
 /// [`StoreError::Failed`], which would be a program error.
 pub(super) fn to_json(check_in: &CheckIn) -> Result<String, StoreError> {
-    let CheckIn { program, sshd, os, guard, file_sha256, keys, proven, clock_ms, risky, sessions, runs } =
+    let CheckIn { program, sshd, os, guard, file_sha256, keys, proven, clock_ms, risky, sessions, runs, shows } =
         check_in.clone();
     let texts = |keys: BTreeSet<Fingerprint>| keys.iter().map(ToString::to_string).collect();
     let row = CheckInRow {
@@ -58,6 +60,7 @@ pub(super) fn to_json(check_in: &CheckIn) -> Result<String, StoreError> {
         file_sha256: file_sha256.to_string(),
         keys: texts(keys),
         proven: texts(proven),
+        shows: texts(shows),
         clock_ms,
         risky,
         sessions,
@@ -87,6 +90,7 @@ pub(super) fn from_json(text: &str) -> Result<CheckIn, String> {
         file_sha256: Digest::parse(&row.file_sha256).map_err(|error| error.to_string())?,
         keys: keys(&row.keys)?,
         proven: keys(&row.proven)?,
+        shows: keys(&row.shows)?,
         program: row.program,
         sshd: row.sshd,
         os: row.os,

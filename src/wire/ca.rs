@@ -10,12 +10,18 @@ pub struct Keys {
     pub version: u64,
     /// In the order in which they came.
     pub keys: Vec<Key>,
-    /// Configured keys that no host has heard of.
+    /// Configured keys that nobody has heard of.
     pub spare: Vec<Spare>,
     /// How many hosts are enrolled.
     pub hosts: usize,
     /// Hosts of the policy that are not enrolled, and so prove nothing.
     pub by_hand: Vec<String>,
+    /// A step that waits for a second operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<Proposal>,
+    /// What somebody ought to look at or do, in sentences.
+    #[serde(default)]
+    pub attention: Vec<String>,
 }
 
 /// A CA key.
@@ -38,9 +44,12 @@ pub struct Key {
     pub proven: Option<usize>,
     /// Those that do not, and why.
     pub unproven: Vec<Unproven>,
+    /// Enrolled hosts with a host certificate by it that is not over; of a host key that drains.
+    #[serde(default)]
+    pub shown: Vec<Shown>,
     /// How many certificates for people by it are not over.
     pub certificates: usize,
-    /// When the last of these ends.
+    /// When the last of its certificates ends, as far as they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,
 }
@@ -54,28 +63,81 @@ pub struct Unproven {
     pub why: String,
 }
 
-/// A configured key that no host has heard of.
+/// A host with a certificate by a host key.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Shown {
+    /// Which.
+    pub host: String,
+    /// When its certificate ends.
+    pub until: String,
+}
+
+/// A configured key that nobody has heard of.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Spare {
+    /// `user` or `host`.
+    #[serde(default = "user")]
+    pub purpose: String,
     /// `SHA256:…`.
     pub fingerprint: String,
     /// One OpenSSH line.
     pub key: String,
 }
 
-/// `POST /v1/ca/rotate`: one step of a rotation of the user CA key.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+/// A step that waits for a second operator.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Proposal {
+    /// Who proposed it.
+    pub by: String,
+    /// `user` or `host`.
+    pub purpose: String,
+    /// `switch`, `finish` or `abort`.
+    pub step: String,
+    /// The key that was named, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Hosts that may be locked out.
+    pub accept_unreachable: Vec<String>,
+    /// Whether a host key may sign before its time.
+    pub now: bool,
+    /// Why; may be empty.
+    pub reason: String,
+    /// When it was proposed.
+    pub at: String,
+    /// When it lapses.
+    pub until: String,
+}
+
+/// `POST /v1/ca/rotate`: one step of a rotation.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rotate {
     /// `start`, `switch`, `finish`, `abort` or `compromise`.
     pub step: String,
+    /// `user` or `host`: which keys are rotated; `user` if left out. `compromise` takes the key's own.
+    #[serde(default = "user")]
+    pub purpose: String,
     /// The fingerprint of the key that is meant; the only one that fits if left out. `compromise` needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// `switch` only: hosts that do not prove that they trust the new key, and may be locked out.
+    /// `switch` of a user key only: hosts that do not prove that they trust the new key, and may be locked out.
     #[serde(default)]
     pub accept_unreachable: Vec<String>,
+    /// `switch` of a host key only: whether it may sign before clients could fetch it for long enough.
+    #[serde(default)]
+    pub now: bool,
     /// Why, for the log.
     #[serde(default)]
     pub reason: String,
+}
+
+fn user() -> String {
+    "user".to_owned()
+}
+
+impl Default for Rotate {
+    fn default() -> Self {
+        let (step, reason) = (String::new(), String::new());
+        Self { step, purpose: user(), key: None, accept_unreachable: Vec::new(), now: false, reason }
+    }
 }

@@ -131,6 +131,9 @@ pub struct State {
     pub grants: Vec<Grant>,
     /// Its host certificates that are in their window, one line each, newest for each key.
     pub certificates: Vec<String>,
+    /// The CA key that signs host certificates: a host whose certificate is by another one asks for a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_ca: Option<String>,
     /// Fingerprints of CA keys that were lost or stolen: every session that was opened with one is to end.
     #[serde(default)]
     pub lost: Vec<String>,
@@ -184,6 +187,9 @@ pub struct CheckIn {
     /// host key apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Fingerprints of the CA keys by which its host certificates are that are in their window; told to a service that has named its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shows: Vec<String>,
 }
 
 /// Which CA keys a host's sshd accepts.

@@ -81,6 +81,9 @@ impl Replay {
     /// A login is reported when the host can, also after its request is over.
     fn take_host(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
         let taken = self.hosts.take(event, entry).and_then(|()| {
+            if let HostEvent::HostCertificateToBeSigned { ca, .. } = event {
+                return self.keys.check_vouches(*ca);
+            }
             let HostEvent::CheckCertificateToBeSigned { ca, .. } = event else { return Ok(()) };
             self.keys.check_trusted(*ca)
         });
@@ -92,8 +95,9 @@ impl Replay {
     fn take_general(&mut self, entry: &Entry) -> Result<(), Wrong> {
         match &entry.event {
             Event::LogStarted { .. } => ensure(entry.index == 0, || "the log starts a second time".to_owned()),
-            Event::ServiceStarted { ca, keys, .. } => self.keys.started(*ca, keys.as_ref()),
-            Event::CaKeysChanged { step, keys, .. } => self.keys.changed(*step, keys, entry.at),
+            Event::ServiceStarted { ca, keys, .. } => self.keys.started(*ca, keys.as_ref(), entry.at),
+            Event::CaKeysChanged { .. } => self.keys.changed(entry),
+            Event::CaStepProposed { .. } => self.keys.proposed(entry),
             Event::PolicyApplied { version, .. } => {
                 let last = std::mem::replace(&mut self.policy, version.0);
                 let follows = last.checked_add(1) == Some(version.0);
@@ -170,6 +174,7 @@ const fn ends(event: &Event) -> bool {
         Event::LogStarted { .. }
         | Event::ServiceStarted { .. }
         | Event::CaKeysChanged { .. }
+        | Event::CaStepProposed { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
         | Event::BrowserSignedIn { .. }
@@ -204,6 +209,7 @@ pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> 
         Event::LogStarted { .. }
         | Event::ServiceStarted { .. }
         | Event::CaKeysChanged { .. }
+        | Event::CaStepProposed { .. }
         | Event::PolicyApplied { .. }
         | Event::LoggedIn { .. }
         | Event::BrowserSignedIn { .. }

@@ -136,6 +136,7 @@ impl Request {
             | Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
             | Event::CaKeysChanged { .. }
+            | Event::CaStepProposed { .. }
             | Event::PolicyApplied { .. }
             | Event::LoggedIn { .. }
             | Event::BrowserSignedIn { .. }

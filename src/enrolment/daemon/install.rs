@@ -130,19 +130,29 @@ fn certificate(folder: &Path, line: &str, keys: &[HostKey], settings: &Settings)
     is_ours.then(|| (folder.join(name), format!("{}\n", certificate.to_openssh())))
 }
 
-/// Whether a host certificate that is there is past the half of its time, or past it altogether.
+/// Whether a host certificate that is there is past the half of its time, or past it altogether, or by another CA key than signs now.
 #[must_use]
-pub fn is_renewal_due(folder: &Path, keys: &[HostKey], now: Timestamp) -> bool {
-    let is_due = |key: &HostKey| {
-        let name = Path::new(&places::certificate_of(&key.path)).file_name().map(|name| folder.join(name));
-        let text = name.and_then(|path| std::fs::read_to_string(path).ok());
-        let certificate = text.and_then(|text| Certificate::parse_openssh(text.trim()).ok());
-        certificate.is_some_and(|certificate| {
-            let window = certificate.tbs().fields().window;
-            now.unix() >= window.start().unix().saturating_add(window.seconds() / 2)
-        })
-    };
-    keys.iter().any(is_due)
+pub fn is_renewal_due(folder: &Path, keys: &[HostKey], ca: Option<Fingerprint>, now: Timestamp) -> bool {
+    installed(folder, keys).any(|certificate| {
+        let window = certificate.tbs().fields().window;
+        ca.is_some_and(|ca| certificate.ca_fingerprint() != ca)
+            || now.unix() >= window.start().unix().saturating_add(window.seconds() / 2)
+    })
+}
+
+/// The CA keys by which the host certificates are that are there and not over.
+#[must_use]
+pub fn shown(folder: &Path, keys: &[HostKey], now: Timestamp) -> BTreeSet<Fingerprint> {
+    let lasting = installed(folder, keys).filter(|certificate| now < certificate.tbs().fields().window.end());
+    lasting.map(|certificate| certificate.ca_fingerprint()).collect()
+}
+
+/// The host certificates that are there.
+fn installed(folder: &Path, keys: &[HostKey]) -> impl Iterator<Item = Certificate> {
+    keys.iter().filter_map(move |key| {
+        let name = Path::new(&places::certificate_of(&key.path)).file_name().map(|name| folder.join(name))?;
+        Certificate::parse_openssh(std::fs::read_to_string(name).ok()?.trim()).ok()
+    })
 }
 
 /// What the service grants on this host.

@@ -24,8 +24,8 @@ use rand::rngs::SysRng;
 use tokio::time::Instant;
 
 use self::install::{Granted, Installer};
-use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_EVERY, STATE_EVERY, spread};
-use super::check_in::{self, Proof};
+use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
+use super::check_in::{self, Again, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
@@ -39,6 +39,7 @@ use crate::host::process::Process;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
+use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
 use crate::time::{Clock as _, SystemClock};
 use crate::wire::host::State;
@@ -68,11 +69,15 @@ struct Daemon<'a> {
     /// Whether the service has said that there is another one.
     is_stale: bool,
     bundle: Option<Bundle>,
+    /// The CA key that signs host certificates now.
+    host_ca: Option<Fingerprint>,
     proof: Proof,
     /// What the proof was made with.
     proven: Option<(Instant, String)>,
     stream: Option<Push>,
     pause: Pause,
+    /// Between proofs that were cut short.
+    proof_pause: Pause,
     due: Due,
     /// How it stands with the service; what is wrong is said once.
     contact: Contact,
@@ -147,10 +152,12 @@ impl<'a> Daemon<'a> {
             etag: None,
             is_stale: true,
             bundle: None,
+            host_ca: None,
             proof: Proof::default(),
             proven: None,
             stream: None,
             pause: Pause::default(),
+            proof_pause: Pause::default(),
             due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
             contact: Contact { daemon, answered: None, checked_in: None, trouble: None },
         })
@@ -243,6 +250,7 @@ impl<'a> Daemon<'a> {
             }
             Err(why) => (self.say)(&why),
         }
+        self.put_host_ca(state.host_ca.as_deref());
         let settings_path = Path::new(settings::PATH);
         match install::tags(settings_path, state) {
             Ok(true) => (self.say)("the tags of this host have changed"),
@@ -265,6 +273,18 @@ impl<'a> Daemon<'a> {
             (self.say)(
                 "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
             );
+        }
+    }
+
+    /// Host certificates by another CA key than this are replaced at once.
+    fn put_host_ca(&mut self, ca: Option<&str>) {
+        match ca.map(Fingerprint::parse).transpose() {
+            Ok(ca) if ca == self.host_ca => {}
+            Ok(ca) => {
+                self.host_ca = ca;
+                self.due.renew = Instant::now();
+            }
+            Err(why) => (self.say)(&format!("the service names a host CA key that is none: {why}")),
         }
     }
 
@@ -322,17 +342,25 @@ impl<'a> Daemon<'a> {
     /// Asks for new host certificates when half of their time is over.
     async fn renew(&mut self) {
         let now = Instant::now();
-        let is_due = install::is_renewal_due(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
+        let is_due =
+            install::is_renewal_due(Path::new(places::SSHD_FOLDER), &self.keys, self.host_ca, SystemClock.now());
         if now < self.due.renew || !is_due {
             return;
         }
         self.due.renew = now + RENEW_EVERY;
         match self.link.certificates(&self.keys).await {
             Ok(lines) => match Settings::load(Path::new(settings::PATH)) {
-                Ok(settings) => self.put_certificates(&lines, &settings).await,
+                Ok(settings) => {
+                    self.put_certificates(&lines, &settings).await;
+                    // The rotation of the host CA key may wait for this one.
+                    self.due.check_in = Instant::now();
+                }
                 Err(why) => (self.say)(&why),
             },
-            Err(error) => (self.say)(&format!("host certificates were not renewed: {error}")),
+            Err(error) => {
+                self.due.renew = now + RENEW_AGAIN;
+                (self.say)(&format!("host certificates were not renewed: {error}"));
+            }
         }
     }
 
@@ -340,10 +368,20 @@ impl<'a> Daemon<'a> {
         if let Some(bundle) = self.bundle.clone() {
             self.prove(&bundle).await;
         }
-        let report = check_in::report(&self.sshd, &self.link, &self.proof).await;
+        let mut report = check_in::report(&self.sshd, &self.link, &self.proof).await;
+        if self.host_ca.is_some() {
+            let shown = install::shown(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
+            report.shows = shown.iter().map(ToString::to_string).collect();
+        }
         self.link.check_in(&report).await?;
         self.contact.checked_in = Some(SystemClock.now());
-        self.due.check_in = Instant::now() + spread(CHECK_IN_EVERY, random());
+        let pause = if self.proof.again == Again::Later {
+            self.proof_pause.reset();
+            spread(CHECK_IN_EVERY, random())
+        } else {
+            self.proof_pause.next(random())
+        };
+        self.due.check_in = Instant::now() + pause;
         Ok(())
     }
 

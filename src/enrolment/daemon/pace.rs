@@ -17,6 +17,9 @@ pub(super) const STATE_EVERY: Duration = Duration::from_secs(300);
 /// How long an attempt at renewing certificates counts.
 pub(super) const RENEW_EVERY: Duration = Duration::from_secs(3_600);
 
+/// How long after an attempt at it that failed the next one may come.
+pub(super) const RENEW_AGAIN: Duration = Duration::from_secs(60);
+
 /// The shortest and the longest pause before the service is tried again.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);

@@ -80,7 +80,7 @@ fn line(entry: &Entry, now: Timestamp) -> Line {
     let request = entry.event.request();
     Line {
         index: entry.index,
-        at: When::new(entry.at, now),
+        at: When::with_day(entry.at, now),
         text: super::text::sentence(entry),
         id: request.map(|id| id.to_string()).unwrap_or_default(),
         digits: request.map(|id| id.digits().to_owned()),

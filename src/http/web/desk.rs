@@ -76,7 +76,7 @@ fn card(view: &View, now: Timestamp) -> Card {
             || format!("for {}", parts.terms.lifetime),
             |extension| format!("{} more, on top of what they hold", extension.lifetime),
         ),
-        others: can_decide(view),
+        others: format!("can approve it: {}", eligible(view)),
         asked: When::new(extension.map_or(parts.asked, |extension| extension.asked), now),
         decide_by: decide_by.map(|at| When::new(at, now)),
         until: end.map(|at| When::new(at, now)),
@@ -86,10 +86,7 @@ fn card(view: &View, now: Timestamp) -> Card {
     }
 }
 
-/// Who can still decide what waits.
-pub(super) fn can_decide(view: &View) -> String {
-    if view.eligible.is_empty() {
-        return "nobody who could approve it is known now".to_owned();
-    }
-    format!("can approve it: {}", list(&view.eligible))
+/// Who can still approve what waits.
+pub(super) fn eligible(view: &View) -> String {
+    if view.eligible.is_empty() { "nobody who is known now".to_owned() } else { list(&view.eligible) }
 }

@@ -1,8 +1,6 @@
 // What pages do beyond plain HTML: local times, countdowns, live updates, and the sign-in link's fragment. All of them work without.
 "use strict";
 
-const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone || "local time";
-
 const span = (seconds) => {
   const hours = Math.floor(seconds / 3600), minutes = Math.floor(seconds / 60) % 60;
   if (hours === 0 && minutes === 0) return `${seconds} s`;
@@ -10,15 +8,16 @@ const span = (seconds) => {
   return minutes === 0 ? `${hours} h` : `${hours} h ${minutes} min`;
 };
 
-// Times were written in UTC; they keep it as their title.
+// Times were written in UTC; they keep it as their title. The day is left out where it is today's and the page left it out.
 const times = (root) => {
   for (const one of root.querySelectorAll("time[datetime]:not([title])")) {
     const at = new Date(one.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    one.title = one.textContent;
-    one.textContent = at.toLocaleString(undefined, {
-      year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
-    });
+    one.title = one.dateTime.replace("T", " ").replace("Z", " UTC");
+    const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" };
+    const day = { year: "numeric", month: "short", day: "numeric" };
+    const today = !one.textContent.includes("-") && at.toDateString() === new Date().toDateString();
+    one.textContent = at.toLocaleString(undefined, today ? clock : { ...day, ...clock });
   }
 };
 
@@ -55,47 +54,59 @@ const say = (text) => {
   if (line && line.textContent !== text) line.textContent = text;
 };
 
+// What a page says, but for what only time changes.
+const said = (root) => {
+  const copy = root.cloneNode(true);
+  for (const one of copy.querySelectorAll("time, [data-until], [data-since]")) one.remove();
+  return copy.innerHTML;
+};
+
+let shown = main() ? said(main()) : "";
 let fresh = null;
 const show = () => {
   if (!fresh) return;
   document.title = fresh.title;
   document.documentElement.dataset.now = fresh.documentElement.dataset.now;
   offset = skew();
+  shown = said(fresh.querySelector("main"));
   main().replaceWith(fresh.querySelector("main"));
   fresh = null;
+  const news = document.querySelector(".news");
+  if (news) news.hidden = true;
   times(document);
   count();
-  say(`up to date ${new Date().toLocaleTimeString()}`);
 };
 
-const look = async () => {
+const renew = async () => {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin", cache: "no-store" });
   if (answer.status === 401) { location.reload(); return; }
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  if (!page.querySelector("main")) return;
+  const next = page.querySelector("main");
+  if (!next || said(next) === shown) return;
   fresh = page;
   const news = document.querySelector(".news");
   if (news && (main().dataset.live === "ask" || isTouched())) news.hidden = false; else show();
+};
+
+// One look at a time; what happens meanwhile is one more.
+let looking = false, again = false;
+const look = async () => {
+  if (looking) { again = true; return; }
+  looking = true;
+  try { await renew(); say("live"); } catch { say("this page could not be renewed; reload it"); }
+  looking = false;
+  if (again) { again = false; look(); }
 };
 
 const live = () => {
   const source = main() && main().dataset.stream;
   if (!source || !window.EventSource) return;
   const stream = new EventSource(source);
-  const renew = () => { look().catch(() => say("this page could not be renewed; reload it")); };
-  let isLost = false;
-  stream.onopen = () => {
-    say("live");
-    // Nothing tells what was missed.
-    if (isLost) renew();
-    isLost = false;
-  };
-  stream.onmessage = renew;
-  stream.onerror = () => {
-    isLost = true;
-    say(stream.readyState === EventSource.CLOSED ? "not live any more; reload the page" : "the connection is lost; trying again");
-  };
+  // What changed before the stream began, or while it was lost, is seen by looking.
+  stream.onopen = look;
+  stream.onmessage = look;
+  stream.onerror = () => say(stream.readyState === EventSource.CLOSED ? "not live any more; reload the page" : "the connection is lost; trying again");
   window.addEventListener("pagehide", () => stream.close());
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 };

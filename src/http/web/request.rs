@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::super::App;
 use super::super::error::Problem;
 use super::super::extract::{Id, NoQuery};
-use super::desk::can_decide;
+use super::desk::eligible;
 use super::frame::{Frame, render};
 use super::text::{When, list, mark, needs, sentence, span};
 use super::visitor::Visitor;
@@ -73,6 +73,7 @@ enum Value {
     Left(When),
     Ago(When),
     Window(When, When),
+    Would(When, When, String),
 }
 
 struct Step {
@@ -154,7 +155,7 @@ pub(super) fn page(app: &App, visitor: &Visitor, story: &Story, notice: Option<N
 fn standing(story: &Story) -> String {
     let Story { view, now, .. } = story;
     match &view.request.parts().state {
-        _ if view.request.waits() => can_decide(view),
+        _ if view.request.waits() => String::new(),
         access::State::Denied { by, reason } => format!("by {by}: {reason}"),
         access::State::Ended { by, at, reason } => {
             let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
@@ -174,8 +175,6 @@ fn facts(story: &Story) -> Vec<Fact> {
     let when = |at: Timestamp| When::new(at, *now);
     let mut facts = Vec::new();
     let mut add = |label, value| facts.push(Fact { label, value });
-    add("Hosts", Value::Text(list(parts.terms.hosts.keys())));
-    add("Account", Value::Text(parts.terms.account.to_string()));
     if let Some(ticket) = &parts.ticket {
         add("Ticket", Value::Text(ticket.clone()));
     }
@@ -190,7 +189,10 @@ fn facts(story: &Story) -> Vec<Fact> {
         add("Window", Value::Window(when(grant.window.start()), when(grant.window.end())));
     }
     if let Some((label, (from, to))) = next_window(story) {
-        add(label, Value::Window(when(from), when(to)));
+        add(label, Value::Would(when(from), when(to), span(to.seconds_since(from))));
+    }
+    if view.request.waits() {
+        add("Approvers", Value::Text(eligible(view)));
     }
     let options = &parts.terms.options;
     let permits = list(options.permits.iter().map(|permit| permit.key().replace('_', " ")));
@@ -214,14 +216,14 @@ fn next_window(story: &Story) -> Option<(&'static str, (Timestamp, Timestamp))> 
     let more = |from: Timestamp, span: Lifetime| from.plus(span).unwrap_or(from);
     if let Some(extension) = &parts.extension {
         let end = view.request.grant()?.window.end();
-        return Some(("If approved, until", (end, more(end, extension.lifetime))));
+        return Some(("Would add", (end, more(end, extension.lifetime))));
     }
     if !matches!(parts.state, access::State::Pending { .. }) {
         return None;
     }
     let begins = parts.start.unwrap_or(*now);
     let from = if parts.start.is_some() { begins } else { now.minus(parts.terms.backdate).unwrap_or(*now) };
-    Some(("If approved now", (from, more(begins, parts.terms.lifetime))))
+    Some(("Approved now", (from, more(begins, parts.terms.lifetime))))
 }
 
 /// What routed it, as a sentence.
@@ -231,7 +233,7 @@ fn rule(story: &Story) -> String {
     let (rules, policy) = (list(&parts.terms.rules), parts.policy.0);
     match (&view.quorum, &parts.quorum) {
         (Some(quorum), _) => format!("Rule {rules} of policy {policy} wants {} to agree.", needs(quorum)),
-        (None, Some(_)) => format!("Rule {rules} of policy {policy} decides about it."),
+        (None, Some(quorum)) => format!("Rule {rules} of policy {policy} asked for {}.", needs(quorum)),
         (None, None) => format!("Rule {rules} of policy {policy} allows it at once."),
     }
 }

@@ -1,6 +1,6 @@
 //! Values as people read them on a page: times, spans, states, sentences.
 //!
-//! Times are written in UTC; the script shows them in the reader's zone and counts on.
+//! Times are written in UTC, without the day if it is today's; the script shows them in the reader's zone and counts on.
 
 use crate::access::State;
 use crate::audit::entry::Entry;
@@ -26,9 +26,16 @@ impl When {
             0 => "over".to_owned(),
             seconds => format!("{} left", span(seconds)),
         };
-        let iso = at.to_string();
-        let text = format!("{} UTC", iso.trim_end_matches('Z').replace('T', " "));
-        Self { iso, text, left, ago: ago(at, now) }
+        let (iso, today) = (at.to_string(), now.to_string());
+        let (day, clock) = iso.trim_end_matches('Z').split_once('T').unwrap_or((iso.as_str(), ""));
+        let text = if today.starts_with(day) { format!("{clock} UTC") } else { format!("{day} {clock} UTC") };
+        Self { text, left, ago: ago(at, now), iso }
+    }
+
+    /// The same, with its day in any case.
+    pub(super) fn with_day(at: Timestamp, now: Timestamp) -> Self {
+        let text = format!("{} UTC", at.to_string().trim_end_matches('Z').replace('T', " "));
+        Self { text, ..Self::new(at, now) }
     }
 }
 

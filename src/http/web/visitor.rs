@@ -125,7 +125,7 @@ impl FromRequestParts<App> for OwnOrigin {
 
 /// Refuses what another site's page sends, and what does not say where it comes from.
 fn check_origin(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
-    let ours = app.service.settings().public_url.as_str();
+    let ours = origin_of(&app.service.settings().public_url);
     if one(headers, "sec-fetch-site").is_some_and(|site| site != Some("same-origin")) {
         return Err(foreign("the browser says that another site sent it"));
     }
@@ -136,6 +136,11 @@ fn check_origin(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
             Err(foreign("the page that sent it is not one of this service").next(&format!("open {ours} by this name")))
         }
     }
+}
+
+/// The origin of a public URL, which is a scheme, a host and perhaps a port: browsers leave out the usual port.
+fn origin_of(url: &str) -> &str {
+    url.strip_suffix(":443").unwrap_or(url)
 }
 
 /// The one header of this name: `None` without one, `Some(None)` if it is no text or there are several.
@@ -185,6 +190,19 @@ mod tests {
             headers.append(header::COOKIE, HeaderValue::from_static(value));
         }
         cookie(&headers).map(|token| token.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn an_origin_is_spelt_as_browsers_do() {
+        for (url, origin) in [
+            ("https://a.example:443", "https://a.example"),
+            ("https://a.example", "https://a.example"),
+            ("https://a.example:7443", "https://a.example:7443"),
+            ("https://[2001:db8::1]:443", "https://[2001:db8::1]"),
+            ("https://[2001:db8::443]", "https://[2001:db8::443]"),
+        ] {
+            assert_eq!(origin_of(url), origin);
+        }
     }
 
     #[test]

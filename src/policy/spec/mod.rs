@@ -75,10 +75,21 @@ fn policy(root: &Table<'_>, text: &str) -> Option<Policy> {
     let known = test::Known { people: &people, hosts: &hosts, rules: &names.seen };
     let tests = root.tables("test", TESTS_MAX).iter().filter_map(|table| test::case(table, &known)).collect();
     version?;
-    let people::Roles { operators, auditors } = roles?;
+    let people::Roles { operators, auditors, ca_operators } = roles?;
     let index = Index::new(&rules);
     let directory = people.into_directory();
-    Some(Policy { text: text.to_owned(), defaults, directory, operators, auditors, hosts, rules, index, tests })
+    Some(Policy {
+        text: text.to_owned(),
+        defaults,
+        directory,
+        operators,
+        auditors,
+        ca_operators,
+        hosts,
+        rules,
+        index,
+        tests,
+    })
 }
 
 fn defaults(root: &Table<'_>) -> Defaults {

@@ -142,6 +142,7 @@ fn check_key(
 pub(super) struct Roles {
     pub(super) operators: BTreeSet<PersonName>,
     pub(super) auditors: BTreeSet<PersonName>,
+    pub(super) ca_operators: u8,
 }
 
 /// `[roles]`: operators and auditors.
@@ -169,7 +170,16 @@ pub(super) fn roles(root: &Table<'_>, people: &People) -> Option<Roles> {
         let problem = "this leaves no operator who could log in: name a person of this policy who has a key";
         table.sheet().problem(&operator.spot, problem);
     }
-    Some(Roles { operators, auditors })
+    let needed = table.integer("ca_operators", 1..=2);
+    if let Some(found) = needed.as_ref().filter(|found| found.value > 1)
+        && people.is_whole
+        && operators.iter().filter(|name| can_log_in(name)).count() < 2
+    {
+        let problem = "this leaves fewer operators who could log in than CA keys would need: name two who have a key";
+        table.sheet().problem(&found.spot, problem);
+    }
+    let ca_operators = needed.map_or(1, |found| u8::try_from(found.value).unwrap_or(u8::MAX));
+    Some(Roles { operators, auditors, ca_operators })
 }
 
 fn values<T>(found: Option<Found<Vec<Found<T>>>>) -> Vec<T> {

@@ -5,17 +5,18 @@ use std::sync::LazyLock;
 
 use hallpass::audit::checkpoint::LogKey;
 use hallpass::audit::entry::Entry;
-use hallpass::audit::event::{Answer, Event};
+use hallpass::audit::event::{Answer, Event, Mover};
 use hallpass::audit::export::{Exporter, Finding, FindingKind, Verified, verify};
 use hallpass::audit::tree::Frontier;
 use hallpass::identity::approval::{Signature, Statement};
 use hallpass::identity::{Actor, Part};
-use hallpass::keyring::plan::{Move, Step, apply};
+use hallpass::keyring::plan::{Move, apply};
+use hallpass::keyring::step::{Proposal, Step};
 use hallpass::keyring::{Configured, Ring};
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::bundle::KeyState;
-use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, TbsCert};
+use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, Purpose, TbsCert};
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, SshSignature};
 use hallpass::time::{Lifetime, Timestamp, Window};
@@ -348,13 +349,38 @@ pub(crate) type Moved = (u8, Option<KeyState>, KeyState);
 pub(crate) fn rotated(step: Step, (key, from, to): Moved, ring: &Ring) -> (Event, Ring) {
     let key = public_key(key);
     let why = vec![format!("{} is {to}: as an example", key.fingerprint())];
-    let keys = apply(ring, &[Move { key, from, to, why: String::new() }], at(9_000)).unwrap();
-    let event = Event::CaKeysChanged { by: person("bob"), step, why, unproven: hosts(&["web-1"]), keys: keys.clone() };
+    let keys = apply(ring, Purpose::User, &[Move { key, from, to, why: String::new() }], at(9_000)).unwrap();
+    let event = Event::CaKeysChanged {
+        by: Mover(Actor::Person(person("bob"))),
+        step,
+        why,
+        unproven: hosts(&["web-1"]),
+        keys: keys.clone(),
+        purpose: None,
+        early: None,
+        proposer: None,
+    };
     (event, keys)
+}
+
+/// bob proposes a step, with everything that a proposal can have.
+pub(crate) fn proposed(ring: &Ring) -> Event {
+    let (step, purpose, key) = (Step::Switch, Purpose::Host, Some(public_key(6).fingerprint()));
+    Event::CaStepProposed {
+        by: person("bob"),
+        proposal: Proposal { step, purpose, key, accepted: hosts(&["web-1"]), is_early: true },
+        reason: "yearly".to_owned(),
+        until: at(12_600),
+        version: 2,
+        since: at(0),
+        keys: ring.clone(),
+    }
 }
 
 /// The CA key of these logs, alone.
 pub(crate) fn ring() -> Ring {
     let user = public_key(CA);
-    Ring::default().configured(&Configured { user: &user, next: &[], host: None, trusted: &[] }, at(0)).unwrap()
+    let keys =
+        Configured { user: &user, next: &[], host: None, host_next: &[], trusted: &[], lasting: &BTreeSet::new() };
+    Ring::default().configured(&keys, at(0)).unwrap()
 }

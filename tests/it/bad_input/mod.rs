@@ -353,7 +353,9 @@ async fn ids_that_are_none_and_paths_that_are_not_ours_are_refused() {
         assert_eq!(attack.get(&format!("/v1/requests/{id}")).await, is(404, "not_found"), "{id}");
     }
     for path in [
-        "/",
+        "/index.html",
+        "/r",
+        "/r/",
         "/v1",
         "/v1/",
         "/v2/requests",

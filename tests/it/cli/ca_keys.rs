@@ -190,6 +190,14 @@ async fn hosts_learn_a_key_before_it_signs_and_trust_the_old_one_until_somebody_
     assert!(enters(&plain, "web-1"), "by the old key");
     assert!(enters(&plain, "web-2"), "by the new key, with the bundle from before it signed");
     starts(&mut plain, "next_ca", "", true);
+    assert_eq!(states(&plain), ["draining", "active"], "its certificate lasts");
+    assert!(enters(&plain, "web-1"));
+    let old = plain.stage.path("service/user_ca.pub");
+    let shown = Command::new("ssh-keygen").arg("-lf").arg(old).output().unwrap();
+    let old = String::from_utf8(shown.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+    let lost = ["ca", "compromise", &old, "--reason", "a backup was lost", "--yes"];
+    assert_eq!(plain.stage.as_person("omar", &lost).code, 0);
+    starts(&mut plain, "next_ca", "", true);
     assert_eq!(states(&plain), ["active"]);
     assert!(!enters(&plain, "web-1"), "the old key opens nothing any more");
     assert!(enters(&plain, "web-2"));

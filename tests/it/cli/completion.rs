@@ -75,6 +75,7 @@ fn bash_completes_commands_hosts_requests_and_profiles_offline() {
     assert_eq!(bash(&stage, "alice", "hallpass end "), [""; 0], "nothing is held");
     assert_eq!(bash(&stage, "alice", "hallpass status --profile d"), ["default"]);
     assert_eq!(bash(&stage, "alice", "hallpass ssh --profile other "), [""; 0], "another profile's cache");
+    assert_eq!(bash(&stage, "alice", "hallpass open "), [id.as_str(), "hosts", "audit"]);
     assert_eq!(bash(&stage, "alice", "hallpass help env"), ["environment"]);
     assert_eq!(bash(&stage, "alice", "hallpass requests --state pe"), ["pending"]);
     assert_eq!(bash(&stage, "alice", "hallpass ssh"), ["ssh"], "what is hidden stays so");

@@ -49,6 +49,20 @@ fn two_machines(stage: &mut Stage, host: &str, check_in: &wire::CheckIn) {
     stage.types("omar", &["audit", "search", "kind:host_doubled"]);
 }
 
+/// What a host says of itself.
+fn check_in() -> wire::CheckIn {
+    wire::CheckIn {
+        about: wire::About { program: "0.1.0".into(), sshd: "9.2p1".into(), os: "Debian 12".into() },
+        trust: wire::Trust { file_sha256: "ab".repeat(32), keys: Vec::new(), proven: Vec::new() },
+        clock_ms: -250,
+        guard: true,
+        risky: vec!["permit-user-environment".into()],
+        sessions: Vec::new(),
+        run: None,
+        shows: Vec::new(),
+    }
+}
+
 #[test]
 fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     let mut stage = Stage::new();
@@ -94,15 +108,7 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     let host = enrol(&stage, &machine, &token).unwrap();
     assert_eq!(enrol(&stage, &Machine::new("app-2", &[60]), &token), Err("host_known".to_owned()));
     stage.types("omar", &["admin", "host", "ls"]);
-    let check_in = wire::CheckIn {
-        about: wire::About { program: "0.1.0".into(), sshd: "9.2p1".into(), os: "Debian 12".into() },
-        trust: wire::Trust { file_sha256: "ab".repeat(32), keys: Vec::new(), proven: Vec::new() },
-        clock_ms: -250,
-        guard: true,
-        risky: vec!["permit-user-environment".into()],
-        sessions: Vec::new(),
-        run: None,
-    };
+    let check_in = check_in();
     post(&stage, &host, "/v1/hosts/check-in", &check_in);
     stage.types("omar", &["admin", "host", "ls"]);
     stage.types("omar", &["admin", "host", "ls", "--json"]);

@@ -2,6 +2,7 @@
 //! `tests/cli/*.txt` (`!` marks standard error, `[n]` the exit code). `UPDATE_GOLDEN=1` rewrites those; look at the diff.
 
 mod ca_keys;
+mod chromium;
 mod completion;
 mod device;
 mod doctor;
@@ -13,6 +14,7 @@ mod hostile;
 mod inventory;
 mod key_material;
 mod masters;
+mod open;
 mod plain_ssh;
 mod plain_waiting;
 mod rotation;
@@ -20,6 +22,7 @@ pub(crate) mod schemas;
 mod service;
 mod session_keys;
 mod stage;
+mod webdriver;
 
 use stage::{Ran, Stage};
 

@@ -102,3 +102,63 @@ fn operators_rotate_the_user_ca_key_and_give_up_one_that_was_stolen() {
     stage.types("omar", &["audit", "search", "kind:ca_keys_changed"]);
     stage.check("rotation");
 }
+
+#[test]
+fn operators_make_a_further_key_and_rotate_the_host_ca_key() {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    stage.start();
+    for person in ["alice", "bob", "omar"] {
+        stage.log_in(person);
+    }
+    let config = stage.path("service/config.toml").display().to_string();
+    let key = stage.path("service/host_ca_2").display().to_string();
+    stage.types("omar", &["ca", "add", "host", &key, "--config", &config]);
+    stage.types("omar", &["ca", "add", "host", &key, "--config", &config]);
+    stage.types("omar", &["ca", "add", "host"]);
+    stage.types("omar", &["ca", "add", "user", "--agent", "/nowhere"]);
+    let public = format!("{key}.pub");
+    stage.types("omar", &["ca", "add", "user", "--agent", "/nowhere", "--public-key", &public]);
+    let other = stage.path("service/user_ca_2").display().to_string();
+    stage.types("omar", &["ca", "add", "user", &other, "--config", &config, "--json"]);
+    // What it has printed is what the service takes.
+    let lines = stage.as_person("omar", &["ca", "add", "user", &format!("{other}b"), "--config", &config]).out;
+    let text = std::fs::read_to_string(&config).unwrap();
+    stage.stop();
+    stage.write("service/config.toml", &format!("{text}\n{lines}\n[[ca.host.next]]\nkey = \"host_ca_2\"\n"));
+    stage.start();
+    stage.types("omar", &["ca", "rotate", "host", "status"]);
+    stage.types("omar", &["ca", "rotate", "host", "start", "--reason", "yearly"]);
+    stage.types("omar", &["ca", "rotate", "host", "switch", "--yes"]);
+    stage.types("omar", &["ca", "rotate", "host", "switch", "--now", "--yes"]);
+    stage.types("omar", &["ca", "rotate", "host", "finish", "--yes"]);
+    stage.types("omar", &["audit", "search", "kind:ca_keys_changed"]);
+    let lost = fingerprint(&stage, "host_ca_2");
+    stage.types("omar", &["ca", "compromise", &lost, "--reason", "a disk was stolen", "--yes"]);
+    // The key that signs is not replaced by one that nobody trusts.
+    stage.stop();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let moved = text.replace("key = \"user_ca\"", &format!("key = \"{other}\""));
+    stage.write("service/config.toml", &moved);
+    stage.types("omar", &["serve", "--config", &config]);
+    stage.check("host_rotation");
+}
+
+#[test]
+fn where_the_policy_wants_two_operators_one_proposes_and_the_other_carries_it_out() {
+    let mut stage = stage();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let two = "operator = [\"person:omar@example.com\", \"person:bob@example.com\"]\nca_operators = 2\n";
+    stage.write("two.toml", &policy.replace("operator = [\"person:omar@example.com\"]\n", two));
+    let file = stage.path("two.toml").display().to_string();
+    stage.types("omar", &["policy", "apply", &file, "--yes"]);
+    let new = fingerprint(&stage, "next_ca");
+    stage.types("omar", &["ca", "rotate", "user", "start", "--key", &new]);
+    stage.types("omar", &["ca", "rotate", "user", "switch", "--yes", "--reason", "yearly"]);
+    stage.types("omar", &["ca", "rotate", "user", "switch", "--yes"]);
+    stage.types("bob", &["ca", "rotate", "user", "status"]);
+    stage.types("bob", &["ca", "ls", "--json"]);
+    stage.types("bob", &["ca", "rotate", "user", "switch", "--yes"]);
+    stage.types("omar", &["audit", "search", "kind:ca_step_proposed"]);
+    stage.check("two_operators");
+}

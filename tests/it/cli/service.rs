@@ -237,7 +237,13 @@ fn an_older_database_goes_on_only_after_somebody_said_so_and_with_a_new_ca_key()
     let made =
         std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
     assert!(made.unwrap().success());
-    stage.start();
+    // No host knows it, and whoever starts the service says that this is so.
+    let refused = stage.as_person("omar", &["serve", "--config", &stage.shown("service/config.toml")]);
+    assert!(refused.code == 1 && refused.err.contains("nobody was told to trust"), "{}", refused.err);
+    let line = refused.err.lines().find(|line| line.contains("hallpass serve --accept-ca ")).unwrap();
+    assert!(manual.contains("hallpass serve --accept-ca "));
+    let fingerprint = line.split_whitespace().last().unwrap().to_owned();
+    stage.start_as(&["--accept-ca", &fingerprint], &[]);
     assert!(manual.contains("no checkpoint is kept yet") && stage.said().contains("no checkpoint is kept yet"));
     let again = stage.as_person("alice", &DB_LOGS);
     assert_eq!(again.code, 0, "{}", again.err);

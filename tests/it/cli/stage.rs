@@ -94,6 +94,11 @@ impl Stage {
 
     /// The same, with variables in the environment.
     pub(super) fn start_with(&mut self, env: &[(&str, &str)]) {
+        self.start_as(&[], env);
+    }
+
+    /// The same, with further arguments.
+    pub(super) fn start_as(&mut self, arguments: &[&str], env: &[(&str, &str)]) {
         if let Some(before) = &self.service {
             let address = before.url.trim_start_matches("https://").to_owned();
             let config = std::fs::read_to_string(self.path("service/config.toml")).unwrap();
@@ -101,6 +106,7 @@ impl Stage {
         }
         let mut child = Command::new(HALLPASS)
             .args(["serve", "--config", &self.shown("service/config.toml"), "--ready-file", &self.shown("ready")])
+            .args(arguments)
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -434,6 +440,7 @@ fn normal(text: &str, folder: &Path) -> String {
     let text = replace(&text, r"SHA256:[A-Za-z0-9+/]{43}", "FINGERPRINT");
     let text = replace(&text, r#"trace(":"| )[0-9a-f]{16}"#, "trace${1}TRACE");
     let text = replace(&text, r"\bhpj_[A-Za-z0-9_-]{43}", "hpj_TOKEN");
+    let text = replace(&text, r"\bhpo_[A-Za-z0-9_-]{118}", "hpo_TOKEN");
     let digits = "[0-9a-hjkmnp-tv-z]{8}";
     let text = replace(&text, &format!(r"(?m)\b(join token |revoke ){digits}( |$)"), "${1}JOIN$2");
     let text = replace(&text, &format!("(?m)^{digits}  (open|spent|expired|revoked)  "), "JOIN  $1  ");

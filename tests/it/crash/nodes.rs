@@ -91,6 +91,7 @@ async fn what_is_done_on_one_node_is_seen_and_obeyed_on_the_other() {
         risky: Vec::new(),
         sessions: Vec::new(),
         run: None,
+        shows: Vec::new(),
     };
     let _taken: wire::host::Nothing = first.host(&enrolled.token).post("/v1/hosts/check-in", &told).await.unwrap();
     let seen = async {

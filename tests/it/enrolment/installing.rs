@@ -142,6 +142,7 @@ fn tags_follow_the_service_and_nothing_else_of_host_toml_changes() {
         bundle: WireBundle { version: 1, text: String::new() },
         grants: Vec::new(),
         certificates: Vec::new(),
+        host_ca: None,
         lost: Vec::new(),
         is_retired: false,
     };

@@ -5,6 +5,8 @@ mod changes;
 mod cut;
 mod deploy;
 mod double;
+mod fleet;
+mod fleet_machines;
 pub(crate) mod host;
 mod installing;
 mod keeping;

@@ -97,15 +97,22 @@ impl Service {
     pub(crate) fn start_again(&mut self) {
         let config = self.path("service/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("127.0.0.1:0", self.url.trim_start_matches("https://"))).unwrap();
+        self.keep_address(&config, &text);
         self.child = serve(serving(self.folder.path())).child;
+    }
+
+    /// The port that it had, on whatever address it listens.
+    fn keep_address(&self, config: &Path, text: &str) {
+        let address = self.url.trim_start_matches("https://");
+        let any = format!("{}:0\"", address.split_once(':').unwrap().0);
+        std::fs::write(config, text.replace(&any, &format!("{address}\""))).unwrap();
     }
 
     /// Starts it where it was, at another time: `ahead` as `faketime` takes it.
     pub(crate) fn start_later(&mut self, ahead: &str) {
         let config = self.path("service/config.toml");
         let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, text.replace("127.0.0.1:0", self.url.trim_start_matches("https://"))).unwrap();
+        self.keep_address(&config, &text);
         let mut command = serving(self.folder.path());
         fake_time(&mut command, ahead);
         self.child = serve(command).child;

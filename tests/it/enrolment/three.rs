@@ -16,19 +16,19 @@ use super::service::Service;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Says to the second run that it is in a network of its own.
-const INSIDE: &str = "HALLPASS_TEST_NETWORK";
+pub(super) const INSIDE: &str = "HALLPASS_TEST_NETWORK";
 
 /// Where the service listens.
-const SERVICE: &str = "10.77.0.1";
+pub(super) const SERVICE: &str = "10.77.0.1";
 
-/// Runs a test of this file once more, inside a network namespace; false where there are none, which is said.
-fn runs_inside(test: &str) -> bool {
+/// Runs a test of this folder once more, inside a network namespace; false where there are none, which is said.
+pub(super) fn runs_inside(module: &str, test: &str) -> bool {
     let ip = |words: &[&str]| Command::new("unshare").args(["-n", "ip"]).args(words).output();
     if !ip(&["link", "add", "lan", "type", "bridge"]).is_ok_and(|ran| ran.status.success()) {
         println!("not shown here: three hosts need network namespaces, a bridge, and the program `ip`");
         return false;
     }
-    let name = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+    let name = format!("{}::{test}", module.split_once("::").unwrap().1);
     let mut again = Command::new("unshare");
     again.arg("-n").arg(std::env::current_exe().unwrap()).args(["--exact", &name, "--nocapture"]).env(INSIDE, "yes");
     let ran = again.output().unwrap();
@@ -38,16 +38,23 @@ fn runs_inside(test: &str) -> bool {
 }
 
 #[track_caller]
-fn ip(words: &str) {
+pub(super) fn ip(words: &str) {
     let ran = Command::new("ip").args(words.split(' ')).output().unwrap();
     assert!(ran.status.success(), "ip {words}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
+/// The network that the service and its hosts share.
+pub(super) fn lay_network() {
+    for words in ["link set lo up", "link add lan type bridge", "addr add 10.77.0.1/24 dev lan", "link set lan up"] {
+        ip(words);
+    }
+}
+
 /// A host on the network.
-struct Member {
-    name: String,
-    host: Host,
-    daemon: Option<Daemon>,
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) host: Host,
+    pub(super) daemon: Option<Daemon>,
 }
 
 impl Member {
@@ -77,7 +84,7 @@ impl Member {
 }
 
 /// alice asks; the request, and her key with its certificate beside it.
-fn access(service: &Service, hosts: &[&str], lifetime: &str) -> (String, PathBuf) {
+pub(super) fn access(service: &Service, hosts: &[&str], lifetime: &str) -> (String, PathBuf) {
     let words = ["--as", "deploy", "--for", lifetime, "--reason", "three hosts", "--json"];
     let text = service.run("alice", &[&["request"], hosts, &words].concat());
     let id = regex::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap().find(&text).unwrap().as_str().to_owned();
@@ -95,7 +102,7 @@ fn logged(service: &Service, kind: &str, request: &str) -> Vec<serde_json::Value
 }
 
 /// Three hosts enrol at the same time.
-fn all_join(service: &Service, token: &Path) -> Vec<Member> {
+pub(super) fn all_join(service: &Service, token: &Path) -> Vec<Member> {
     std::thread::scope(|scope| {
         let joining: Vec<_> = (1..=3).map(|number| scope.spawn(move || Member::new(number, service, token))).collect();
         joining.into_iter().map(|one| one.join().unwrap()).collect()
@@ -117,12 +124,10 @@ async fn of_three_hosts_one_is_cut_off_and_log_and_inventory_are_right_when_it_i
         return;
     }
     if std::env::var_os(INSIDE).is_none() {
-        runs_inside("of_three_hosts_one_is_cut_off_and_log_and_inventory_are_right_when_it_is_back");
+        runs_inside(module_path!(), "of_three_hosts_one_is_cut_off_and_log_and_inventory_are_right_when_it_is_back");
         return;
     }
-    for words in ["link set lo up", "link add lan type bridge", "addr add 10.77.0.1/24 dev lan", "link set lan up"] {
-        ip(words);
-    }
+    lay_network();
     let service = Service::start_at(SERVICE);
     let token = service.join_token().await;
     let mut members = all_join(&service, &token);

@@ -49,6 +49,7 @@ fn check_in(keys: &[String], proven: &[String]) -> wire::CheckIn {
         risky: vec!["permit-user-environment".into()],
         sessions: Vec::new(),
         run: None,
+        shows: Vec::new(),
     }
 }
 

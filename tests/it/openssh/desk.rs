@@ -11,7 +11,7 @@ use hallpass::identity::Proven;
 use hallpass::identity::challenge::{Answer, statement};
 use hallpass::name::{Account, PersonName, RequestPrefix, Target};
 use hallpass::service::access::{Approval, Ask, View};
-use hallpass::service::{FirstPolicy, Parts, Service, Settings, SystemRandom};
+use hallpass::service::{FirstPolicy, Parts, Rotation, Service, Settings, SystemRandom};
 use hallpass::signer::file::{self, FileSigner};
 use hallpass::ssh::cert::{Certificate, Purpose};
 use hallpass::ssh::private::{LoginKey, SessionKey};
@@ -75,6 +75,8 @@ async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
         signer: Arc::new(signer),
         next: Vec::new(),
         host_signer: None,
+        host_next: Vec::new(),
+        accepted_ca: None,
         trusted: Vec::new(),
         log_key,
         clock: Arc::new(ManualClock::at(now)),
@@ -84,6 +86,7 @@ async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
             session: Lifetime::minutes(60),
             open_requests_max: 10,
             sign_timeout: std::time::Duration::from_secs(10),
+            rotation: Rotation::default(),
         },
     };
     let mut text = "version = 1\n[roles]\noperator = [\"person:bob@example.com\"]\n".to_owned();

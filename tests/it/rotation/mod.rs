@@ -1,4 +1,9 @@
-//! Rotations of the user CA key: the rules against a model of hosts and certificates, and the service's steps.
+//! Rotations of CA keys: the rules against a model of hosts and certificates, the service's steps, starts with other keys, and what needs two
+//! people or none.
 
+mod hosts;
 mod model;
+mod schedule;
+mod starts;
 mod steps;
+mod two;

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hallpass::keyring::plan::{Blocked, Facts, Step, apply, plan};
+use hallpass::keyring::plan::{Blocked, Facts, apply, plan};
+use hallpass::keyring::step::Step;
 use hallpass::keyring::{Configured, Ring};
 use hallpass::name::HostName;
 use hallpass::ssh::bundle::KeyState;
@@ -111,8 +112,20 @@ impl World {
 
     /// The ring that a start of the service makes of it.
     fn restarted(&self) -> Ring {
-        let configured = Configured { user: &self.held[0], next: &self.held[1..], host: None, trusted: &[] };
+        let configured = Configured {
+            user: &self.held[0],
+            next: &self.held[1..],
+            host: None,
+            host_next: &[],
+            trusted: &[],
+            lasting: &self.lasting(),
+        };
         self.ring.configured(&configured, self.now).unwrap_or_else(|_lost| self.ring.clone())
+    }
+
+    /// The keys by which certificates last.
+    fn lasting(&self) -> BTreeSet<Fingerprint> {
+        self.certificates.iter().filter(|(_, end)| self.now < *end).map(|(ca, _)| *ca).collect()
     }
 
     fn trusted(&self) -> BTreeSet<Fingerprint> {
@@ -149,11 +162,16 @@ impl World {
         }
         let wanted = wanted.map(|seed| key(seed).fingerprint());
         let facts = Facts {
+            purpose: Purpose::User,
             held: &self.held,
+            listed: &[],
             key: if step == Step::Compromise { wanted.or_else(|| self.active()) } else { wanted },
             unproven: &unproven,
             accepted: &accepted,
             last_end: &last_end,
+            shown: &BTreeMap::new(),
+            published: Lifetime::ZERO,
+            is_early: false,
             now: self.now,
         };
         let planned = match plan(&self.ring, step, &facts) {
@@ -162,7 +180,7 @@ impl World {
             Err(_) => return,
         };
         let before = self.ring.clone();
-        self.ring = apply(&self.ring, &planned.moves, self.now).unwrap();
+        self.ring = apply(&self.ring, Purpose::User, &planned.moves, self.now).unwrap();
         self.version += 1;
         for (number, host) in self.hosts.iter_mut().enumerate() {
             host.is_accepted |= planned.unproven.contains(&name(number));
@@ -173,8 +191,16 @@ impl World {
         }
     }
 
+    /// A start has another key sign, of which no host knows yet.
+    fn take_over(&mut self, restarted: Ring) {
+        self.ring = restarted;
+        self.version += 1;
+        self.hosts.iter_mut().for_each(|host| host.is_accepted = true);
+    }
+
     fn check(&self) {
-        assert!(self.active().is_some(), "one key signs");
+        let is_lost = self.ring.keys().iter().any(|known| known.state == KeyState::Compromised);
+        assert!(self.active().is_some() || is_lost, "one key signs, unless the only one was lost");
         let state = |ca: Fingerprint| {
             self.ring.keys().iter().find(|known| known.key.fingerprint() == ca).map(|known| known.state)
         };
@@ -212,12 +238,17 @@ proptest! {
                 }
                 Deed::Issue { minutes } => {
                     let end = world.now.plus(Lifetime::minutes(minutes.into())).unwrap();
-                    world.certificates.push((world.active().unwrap(), end));
+                    world.certificates.extend(world.active().map(|ca| (ca, end)));
                 }
                 Deed::Pass { minutes } => world.now = world.now.plus(Lifetime::minutes(minutes.into())).unwrap(),
                 Deed::Restart => {
                     let restarted = world.restarted();
-                    prop_assert_eq!(&restarted, &world.ring, "a start changes nothing that a rotation has done");
+                    if world.active().is_some() {
+                        prop_assert_eq!(&restarted, &world.ring, "a start changes nothing that a rotation has done");
+                    } else {
+                        // After a theft that left none, the first configured key signs, whoever trusts it.
+                        world.take_over(restarted);
+                    }
                 }
             }
             world.check();

@@ -124,6 +124,7 @@ pub(super) fn seen(seconds: u64) -> Seen {
         file_sha256: Digest::new([7; 32]),
         keys: BTreeSet::from([key(1).fingerprint()]),
         proven: BTreeSet::new(),
+        shows: BTreeSet::from([key(2).fingerprint()]),
         clock_ms: -3,
         risky: BTreeSet::from(["x".to_owned()]),
         sessions: 2,

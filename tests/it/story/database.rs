@@ -57,6 +57,26 @@ async fn a_session_that_was_written_into_the_database_is_no_login() {
 }
 
 #[tokio::test]
+async fn a_browsers_session_that_was_written_into_the_database_signs_nobody_in() {
+    let world = World::new().await;
+    let service = world.service();
+    let (mine, bobs) = (world.login("eve").await, world.login("bob").await);
+    let (sign_in, _) = service.sign_in_token(mine.token.expose_secret()).await.unwrap();
+    let own = service.sign_in(sign_in, "192.0.2.7".to_owned()).await.unwrap().token;
+    assert_eq!(service.browser(own.expose_secret()).await.unwrap().proven.person(), mine.proven.person());
+    let raw = raw(&world);
+    let parent = hallpass::identity::session::hash(bobs.token.expose_secret()).unwrap();
+    let (token, hash) = hallpass::identity::browser::mint_browser([9; 32]);
+    let copied = "INSERT INTO browser_session SELECT ?1, ?2, opened, expires, seal FROM browser_session";
+    assert_eq!(raw.execute(copied, [hash.0, parent.0]).unwrap(), 1);
+    assert_eq!(raw.execute("UPDATE browser_session SET parent = ?1", [parent.0]).unwrap(), 2);
+    for token in [token, own] {
+        let answer = service.browser(token.expose_secret()).await;
+        assert!(matches!(answer, Err(Failure::NotLoggedIn)), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_policy_text_that_was_changed_in_the_database_stops_the_start_and_is_not_shown() {
     let mut world = World::new().await;
     let omar = world.proven("omar").await;

@@ -160,6 +160,7 @@ impl Replay {
             }
             Event::ServiceStarted { .. }
             | Event::CaKeysChanged { .. }
+            | Event::CaStepProposed { .. }
             | Event::LoggedIn { .. }
             | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }

@@ -25,11 +25,11 @@ use hallpass::identity::challenge::{Answer, statement};
 use hallpass::name::{Account, Digest, PersonName, RequestId, RequestPrefix, Target};
 use hallpass::service::access::{Approval, Ask, View};
 use hallpass::service::login::NewSession;
-use hallpass::service::{FirstPolicy, NoRandomness, Outcome, Parts, Random, Service, Settings};
-use hallpass::ssh::PublicKey;
+use hallpass::service::{FirstPolicy, NoRandomness, Outcome, Parts, Random, Rotation, Service, Settings};
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, LOGIN_NAMESPACE, SshSignature};
+use hallpass::ssh::{Fingerprint, PublicKey};
 use hallpass::store::head_file::HeadFile;
 use hallpass::store::{self, SEAL_PURPOSE};
 use hallpass::time::{Clock as _, Lifetime, ManualClock, Timestamp};
@@ -54,6 +54,10 @@ pub(crate) struct World {
     pub(crate) next: Vec<Arc<Faulty>>,
     /// The host CA key; none unless a test puts one here before a start.
     pub(crate) host_signer: Option<Arc<Faulty>>,
+    /// Further host CA keys, for rotations.
+    pub(crate) host_next: Vec<Arc<Faulty>>,
+    /// The CA key that may sign whoever trusts it.
+    pub(crate) accepted_ca: Option<Fingerprint>,
     /// Further keys that hosts trust.
     pub(crate) trusted: Vec<PublicKey>,
     /// Set: the next commit is said to have failed, and has not.
@@ -141,6 +145,7 @@ impl World {
             session: Lifetime::minutes(720),
             open_requests_max: 5,
             sign_timeout,
+            rotation: Rotation::default(),
         };
         let folder = tempfile::tempdir().unwrap();
         let store = store::Settings::Sqlite(store::sqlite::Settings { path: folder.path().join("hallpass.sqlite") });
@@ -151,6 +156,8 @@ impl World {
             signer: Arc::new(Faulty::new([0xCA; 32])),
             next: Vec::new(),
             host_signer: None,
+            host_next: Vec::new(),
+            accepted_ca: None,
             trusted: Vec::new(),
             store_lies: Arc::default(),
             settings,
@@ -180,7 +187,9 @@ impl World {
             signer: Arc::clone(&self.signer) as Arc<_>,
             next: self.next.iter().map(|signer| Arc::clone(signer) as Arc<_>).collect(),
             host_signer: self.host_signer.clone().map(|signer| signer as Arc<_>),
+            host_next: self.host_next.iter().map(|signer| Arc::clone(signer) as Arc<_>).collect(),
             trusted: self.trusted.clone(),
+            accepted_ca: self.accepted_ca,
             log_key,
             clock: Arc::clone(&self.clock) as Arc<_>,
             random: Box::new(self.random.clone()),

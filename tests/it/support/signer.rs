@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex};
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use hallpass::signer::{SignError, Signer};
+use hallpass::signer::{Health, SignError, Signer};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::{Purpose, TbsCert};
 use hallpass::ssh::private::SessionKey;
@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     Hangs,
     /// It panics.
     Panics,
+    /// It is known to be gone.
+    Down,
 }
 
 /// An Ed25519 CA key whose backend has a fault, or not.
@@ -100,11 +102,18 @@ impl Signer for Faulty {
         };
         match now {
             Fault::None | Fault::Hangs => Ok(signed(&self.key, tbs.bytes())),
-            Fault::Fails => Err(SignError::Backend("the token was removed".to_owned())),
+            Fault::Fails | Fault::Down => Err(SignError::Backend("the token was removed".to_owned())),
             Fault::OtherKey => Ok(signed(&SigningKey::from_bytes(&[0xBB; 32]), tbs.bytes())),
             Fault::OtherBytes => Ok(signed(&self.key, &[tbs.bytes(), b"x"].concat())),
             Fault::Garbage => Ok(b"\0\0\0\x0bssh-ed25519".to_vec()),
             Fault::Panics => panic!("the backend's library panics"),
+        }
+    }
+
+    fn health(&self) -> Health {
+        match *self.fault.lock().unwrap() {
+            Fault::Down => Health::Down("the token was removed".to_owned()),
+            _ => Health::Up,
         }
     }
 }

@@ -237,7 +237,7 @@ async fn an_extension_is_decided_on_the_same_page() {
     let extend = wire::Extend { lifetime: "45m".to_owned(), reason: "rollback running".to_owned() };
     let _extended: wire::Request = client.post(&format!("/v1/requests/{}/extend", request.id), &extend).await.unwrap();
     let page = bob.get(&path).await;
-    page.says("asks for 45m more on web-1").says("rollback running").says("If approved, until");
+    page.says("asks for 45m more on web-1").says("rollback running").says("Would add");
     bob.get("/").await.says("(1) Inbox").says("45m more, on top of what they hold");
     alice.get(&path).await.says("Withdraw the extension");
     let fields = [approval(&page), vec![("for", "15m".to_owned())]].concat();

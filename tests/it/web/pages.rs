@@ -167,9 +167,11 @@ async fn a_page_says_what_an_approver_agrees_to_and_what_came_of_it() {
     page.says(&request.id)
         .says("alice@example.com asks for web-1, web-2 as deploy for 1h")
         .says("INC-1 pool exhausted")
-        .says("If approved now")
-        .says("2026-01-05 09:59:30 UTC</time> to")
-        .says("2026-01-05 11:00:00 UTC</time> (<span data-until=\"2026-01-05T11:00:00Z\">1 h left</span>)")
+        .says("<dt>Approved now</dt>")
+        .says("<time datetime=\"2026-01-05T09:59:30Z\">09:59:30 UTC</time> to")
+        .says("<time datetime=\"2026-01-05T11:00:00Z\">11:00:00 UTC</time> (1 h)")
+        .says("<dt>Approvers</dt><dd>bob@example.com, carol@example.com</dd>")
+        .says("10:30:00 UTC</time> (<span data-until=\"2026-01-05T10:30:00Z\">30 min left</span>)")
         .says("pty")
         .says("Rule web of policy 1 wants 1 of group:sre to agree.")
         .says("value=\"30m\"> 30 min</label>")
@@ -196,7 +198,7 @@ async fn a_page_says_what_an_approver_agrees_to_and_what_came_of_it() {
     site.world.pass(4);
     bob.get(&path).await.says("approved by bob@example.com").says("bob@example.com approved it").says("4 s ago");
     alice.get(&path).await.says("End this access").says("/withdraw");
-    alice.get("/").await.says("approved").says("2026-01-05 11:01:00 UTC");
+    alice.get("/").await.says("approved").says("11:01:00 UTC");
     Browser::of(&site, "omar").await.get(&path).await.says("End this access").says("required");
 }
 
@@ -290,4 +292,21 @@ async fn pages_count_against_the_same_rates_as_the_api() {
         }
     }
     assert_eq!(guessed, 429, "who guesses cookies is slowed down by address");
+}
+
+/// A template could say that a text needs no escaping; none does.
+#[test]
+fn every_template_escapes_whatever_it_shows() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/web/templates");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for word in ["safe", "escape", "{% raw", "{%- raw", "include"] {
+            assert!(!text.contains(word), "{word} in {}", path.display());
+        }
+        assert_eq!(path.extension().unwrap(), "html", "another ending would not be escaped");
+        seen += 1;
+    }
+    assert!(seen > 8);
 }

@@ -1,0 +1,173 @@
+//! What operators and auditors see of the CA keys: states, proofs, certificates that last, what waits for a person.
+
+use std::collections::BTreeMap;
+
+use super::key_start::{Shown, shown};
+use super::keys::{NONE_SIGNS, Proposed};
+use super::schedule::Waits;
+use super::{Outcome, Service, policy};
+use crate::identity::Proven;
+use crate::inventory::permit::HOST_LIFETIME;
+use crate::keyring::RingKey;
+use crate::name::{Digest, HostName};
+use crate::signer::Health;
+use crate::ssh::bundle::KeyState;
+use crate::ssh::cert::Purpose;
+use crate::ssh::{Fingerprint, PublicKey};
+use crate::store::LiveCertificate;
+use crate::time::Timestamp;
+
+/// A CA key as operators and auditors see it.
+#[derive(Clone, Debug)]
+pub struct KeyView {
+    /// The key, with its state.
+    pub known: RingKey,
+    /// Whether its backend can be used; none when no backend is configured for it.
+    pub is_up: Option<bool>,
+    /// Enrolled hosts that do not prove that they trust it, and why not; of keys that hosts must trust.
+    pub unproven: BTreeMap<HostName, String>,
+    /// Enrolled hosts with a host certificate by it that is not over, and until when; of a host key that drains.
+    pub shown: BTreeMap<HostName, Timestamp>,
+    /// How many certificates for people by it are not over.
+    pub certificates: usize,
+    /// When the last of its certificates ends, as far as they are counted.
+    pub last_end: Option<Timestamp>,
+}
+
+/// All CA keys.
+#[derive(Clone, Debug)]
+pub struct KeysView {
+    /// Version of the trust bundle.
+    pub version: u64,
+    /// In the order in which they came.
+    pub keys: Vec<KeyView>,
+    /// Configured keys that nobody has heard of.
+    pub spare: Vec<(Purpose, PublicKey)>,
+    /// How many hosts are enrolled.
+    pub hosts: usize,
+    /// Hosts of the policy that are not enrolled: they prove nothing.
+    pub by_hand: Vec<HostName>,
+    /// A step that waits for a second person.
+    pub proposed: Option<Proposed>,
+    /// What somebody ought to look at or do, in sentences.
+    pub attention: Vec<String>,
+}
+
+/// For each key, the hosts that do not prove that they trust it.
+pub(super) type Unproven = BTreeMap<Fingerprint, BTreeMap<HostName, String>>;
+
+impl Service {
+    /// The CA keys; operators and auditors only.
+    ///
+    /// # Errors
+    /// `Forbidden`, store failures.
+    pub async fn ca_keys(&self, by: &Proven) -> Outcome<KeysView> {
+        self.check_reader(by, "read about CA keys")?;
+        self.settle_keys().await?;
+        let (in_use, now) = (self.keys.now(), self.now());
+        let (unproven, live) = (self.unproven(now), self.store.live_certificates(now).await?);
+        let shown = self.shown_of_draining(now).await?;
+        let (inventory, (_, policy)) = (self.inventory(), self.policy_now());
+        let is_enrolled = |name: &HostName| inventory.host(name).is_some_and(|host| host.is_active);
+        let keys: Vec<KeyView> =
+            in_use.ring.keys().iter().map(|known| self.key_view(known, (&unproven, &shown), &live)).collect();
+        let spare = self.keys.held.iter().filter(|held| in_use.ring.known(&held.key).is_none());
+        Ok(KeysView {
+            version: in_use.bundle.version,
+            spare: spare.map(|held| (held.purpose, held.key.clone())).collect(),
+            hosts: inventory.active().count(),
+            by_hand: policy.hosts().map(|host| host.name.clone()).filter(|name| !is_enrolled(name)).collect(),
+            proposed: in_use.proposed.clone().filter(|proposed| now < proposed.until),
+            attention: self.attention(&keys),
+            keys,
+        })
+    }
+
+    fn key_view(&self, known: &RingKey, (unproven, shown): (&Unproven, &Shown), live: &[LiveCertificate]) -> KeyView {
+        let ca = known.key.fingerprint();
+        let is_held = self.keys.held.iter().any(|held| held.key == known.key);
+        let is_up = || self.keys.signer(&known.key).is_some_and(|signer| signer.health() == Health::Up);
+        let its = || live.iter().filter(|one| one.ca == ca);
+        let shown = shown.get(&ca).filter(|_| known.state == KeyState::Draining).cloned().unwrap_or_default();
+        KeyView {
+            is_up: is_held.then(is_up),
+            unproven: unproven.get(&ca).cloned().unwrap_or_default(),
+            certificates: its().count(),
+            last_end: its().map(|one| one.end).chain(shown.values().copied()).max(),
+            shown,
+            known: known.clone(),
+        }
+    }
+
+    /// Which hosts have certificates by a host key that drains. Nobody asks as long as there is none.
+    pub(super) async fn shown_of_draining(&self, now: Timestamp) -> Outcome<Shown> {
+        let in_use = self.keys.now();
+        let drains = |known: &&RingKey| known.purpose == Purpose::Host && known.state == KeyState::Draining;
+        if in_use.ring.keys().iter().find(drains).is_none() {
+            return Ok(Shown::new());
+        }
+        let inventory = self.inventory();
+        let mut shown = shown(self.store.as_ref(), &inventory, now).await?;
+        // What was handed out need not have been put in place: what a host says of itself counts, too, as long as it can be true.
+        for (host, seen) in inventory.active().filter_map(|host| Some((&host.name, self.seen(&host.name)?))) {
+            let Ok(until) = seen.at.plus(HOST_LIFETIME) else { continue };
+            for ca in seen.check_in.shows.iter().filter(|_| now < until) {
+                shown.entry(*ca).or_default().entry(host.clone()).or_insert(until);
+            }
+        }
+        Ok(shown)
+    }
+
+    /// What somebody ought to look at or do.
+    fn attention(&self, keys: &[KeyView]) -> Vec<String> {
+        let none_signs = self.active_ca(Purpose::User).is_err();
+        let mut said: Vec<String> = none_signs.then(|| NONE_SIGNS.to_owned()).into_iter().collect();
+        for due in self.rotation_due() {
+            let (purpose, key, days) = (due.purpose, due.key, due.age.seconds() / 86_400);
+            let age =
+                format!("the active {purpose} CA key {key} signs for {days} days, which is longer than rotate_every");
+            said.push(match due.waits {
+                Waits::Switch(next) => format!("{age}; {next} is staged and waits for your switch"),
+                Waits::Start(next) => {
+                    format!("{age}; {next} is staged by itself as soon as the last change is a day ago")
+                }
+                Waits::Key => format!("{age}; no further key is configured: add a [[ca.{purpose}.next]]"),
+            });
+        }
+        for key in keys.iter().filter(|key| key.known.state == KeyState::Draining && key.last_end.is_none()) {
+            let (purpose, ca) = (key.known.purpose, key.known.key.fingerprint());
+            said.push(format!(
+                "no certificate by the draining {purpose} CA key {ca} is left; it waits for your finish"
+            ));
+        }
+        let down = self.backend_figures().into_iter().filter(|one| !one.is_up);
+        said.extend(down.map(|one| format!("the backend of the {} CA key {} can't be used", one.purpose, one.key)));
+        said
+    }
+
+    /// For each key that hosts must trust, the enrolled hosts that do not prove that they do.
+    pub(super) fn unproven(&self, now: Timestamp) -> Unproven {
+        let in_use = self.keys.now();
+        let file = Digest::parse(&policy::sha256_hex(in_use.bundle.text.as_bytes())).ok();
+        let inventory = self.inventory();
+        let trusted = in_use.ring.trusted_by_hosts();
+        let of_key = |ca: Fingerprint| {
+            let hosts = inventory.active().map(|host| &host.name);
+            hosts.filter_map(|host| Some((host.clone(), self.why_unproven(host, ca, file, now)?))).collect()
+        };
+        trusted.iter().map(|key| key.key.fingerprint()).map(|ca| (ca, of_key(ca))).collect()
+    }
+
+    /// Why this host does not prove now that it trusts a key; `None` if it does.
+    fn why_unproven(&self, host: &HostName, ca: Fingerprint, file: Option<Digest>, now: Timestamp) -> Option<String> {
+        let Some(seen) = self.seen(host) else { return Some("it has never checked in".to_owned()) };
+        if seen.is_stale(now) {
+            return Some(format!("it has not checked in since {}", seen.at));
+        }
+        if Some(seen.check_in.file_sha256) != file {
+            return Some("its sshd does not read the newest trust bundle".to_owned());
+        }
+        let is_proven = seen.check_in.keys.contains(&ca) && seen.check_in.proven.contains(&ca);
+        (!is_proven).then(|| "it has not logged in to itself with a certificate by this key".to_owned())
+    }
+}
