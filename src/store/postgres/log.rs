@@ -89,6 +89,13 @@ pub(super) async fn check(line: &Line, head: &Head) -> Result<(), StoreError> {
     log::check_edge(head, &Edge { first, last, bytes, nodes })
 }
 
+/// Locks the head, and checks that entries and tree nodes agree with it.
+pub(super) async fn check_locked(line: &Line, key: &MacKey) -> Result<Head, StoreError> {
+    let head = lock_head(line, key).await?;
+    check(line, &head).await?;
+    Ok(head)
+}
+
 fn found(row: &Row) -> Result<Found, StoreError> {
     Ok((get(row, 0)?, get(row, 1)?))
 }
