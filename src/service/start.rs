@@ -63,7 +63,6 @@ impl Service {
         };
         let (version, policy, hosts) = begun.until_written(first, clock.as_ref()).await?;
         let (challenge_key, session_key) = (log_key.derive("login challenges"), log_key.derive("sessions"));
-        let hosts = load_hosts(store.as_ref(), &log_key).await?;
         let joined = Arc::new(with_hosts(&policy, &hosts)?);
         let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
@@ -132,8 +131,6 @@ impl Begun<'_> {
         let basis = Basis::of(&self.store.head().await?);
         let is_new = check_log(self.store, self.verifier).await?;
         let (version, policy, applied) = load_policy(self.store, first, self.service_keys).await?;
-        let host_keys = (self.log_key.derive("host challenges"), self.log_key.derive("host sessions"));
-        let hosts = Hosts::load(self.store, host_keys).await?;
         let mut change = Change { at: now, saves: vec![Save::OnBasis(basis)], events: Vec::new() };
         if is_new {
             let (service, log_key) = (self.service.clone(), self.verifier.to_text());
