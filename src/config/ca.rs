@@ -156,7 +156,8 @@ mod tests {
     fn when_keys_are_changed_stands_beside_each_of_them() {
         let with = |user: &str, host: &str| {
             let text = EXAMPLE.replace("[ca.user]\n", &format!("[ca.user]\n{user}\n"));
-            let text = text.replace("\n[ca.host]\n", &format!("\n[ca.host]\n{host}\n"));
+            let key = "key = \"/etc/hallpass/host-ca\"\n";
+            let text = text.replace(key, &format!("{key}{host}\n"));
             let parsed = Config::parse(&text, "config.toml", Path::new("/etc/hallpass"), None);
             parsed.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
         };

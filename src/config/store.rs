@@ -111,8 +111,8 @@ mod tests {
     /// The example with this `[store]`.
     fn stored(lines: &str) -> Result<store::Settings, String> {
         let (before, rest) = EXAMPLE.split_once("[store]").unwrap();
-        let (_, after) = rest.split_once("\n# The key that signs user certificates.").unwrap();
-        let text = format!("{before}[store]\n{lines}\n{after}").replace("#head =", "head =");
+        let (_, after) = rest.split_once("\n# The key that signs user certificates").unwrap();
+        let text = format!("{before}[store]\n{lines}\n#{after}").replace("#head =", "head =");
         let parsed = Config::parse(&text, "config.toml", Path::new("/etc/hallpass"), None);
         let shown = |problems: Vec<crate::document::Problem>| {
             problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_examples_table_is_one_and_says_the_defaults() {
         let (_, rest) = EXAMPLE.split_once("#[store.postgres]\n").unwrap();
-        let (table, _) = rest.split_once("\n# The key that signs user certificates.").unwrap();
+        let (table, _) = rest.split_once("\n# The key that signs user certificates").unwrap();
         let line = |line: &str| {
             let key = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
             key.unwrap_or(line).to_owned() + "\n"
