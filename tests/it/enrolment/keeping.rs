@@ -75,7 +75,8 @@ async fn a_host_certificate_is_renewed_when_half_of_its_life_is_over_and_not_bef
     let words: Vec<&str> = shown.split_whitespace().collect();
     let kind = words.iter().position(|word| word.ends_with("-cert-v01@openssh.com")).unwrap();
     let line = format!("{} {}", words[kind], words[kind + 1]);
-    assert_eq!(Certificate::parse_openssh(&line).unwrap(), certificate(&host), "{shown}");
+    // Without the comment that the file's line ends with.
+    assert!(certificate(&host).to_openssh().starts_with(&format!("{line} ")), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
