@@ -77,24 +77,30 @@ const show = () => {
   count();
 };
 
+// Where the page is: after a form was refused, the address is the form's.
+const place = () => main().dataset.stream.replace(/\/?live$/, "") || "/";
+
 const renew = async () => {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin", cache: "no-store" });
-  if (answer.status === 401) { location.reload(); return; }
-  if (!answer.ok) return;
+  const answer = await fetch(place(), { headers: { Accept: "text/html" }, credentials: "same-origin", cache: "no-store" });
+  if (answer.status === 401) { location.replace(place()); return; }
+  if (!answer.ok) throw new Error(answer.statusText);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const next = page.querySelector("main");
   if (!next || said(next) === shown) return;
   fresh = page;
   const news = document.querySelector(".news");
-  if (news && (main().dataset.live === "ask" || isTouched())) news.hidden = false; else show();
+  // What is about to be decided is what was read.
+  const asks = [main(), next].some((one) => one.dataset.live === "ask");
+  if (news && (asks || isTouched())) news.hidden = false; else show();
 };
 
-// One look at a time; what happens meanwhile is one more.
+// One look at a time, and one in a second: looks count against the rate of whoever looks. What happens meanwhile is one more.
 let looking = false, again = false;
 const look = async () => {
   if (looking) { again = true; return; }
   looking = true;
   try { await renew(); say("live"); } catch { say("this page could not be renewed; reload it"); }
+  await new Promise((done) => setTimeout(done, 1000));
   looking = false;
   if (again) { again = false; look(); }
 };
@@ -108,7 +114,7 @@ const live = () => {
   stream.onmessage = look;
   stream.onerror = () => say(stream.readyState === EventSource.CLOSED ? "not live any more; reload the page" : "the connection is lost; trying again");
   window.addEventListener("pagehide", () => stream.close());
-  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.replace(place()); });
 };
 
 // A sign-in link keeps its token behind the `#`: browsers do not send that part. It goes into a form, and out of the address.

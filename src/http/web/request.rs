@@ -1,5 +1,7 @@
 //! `/r/ID`: one request, all that an approver agrees to, what happened, and what the visitor may do about it.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -126,7 +128,8 @@ pub(super) fn page(app: &App, visitor: &Visitor, story: &Story, notice: Option<N
     let step = |entry: &crate::audit::entry::Entry| Step { at: When::new(entry.at, now), text: sentence(entry) };
     let is_mine = parts.asker == *me;
     render(&Page {
-        frame: Frame { stream, ..frame },
+        // What somebody is about to approve does not change under their eyes.
+        frame: Frame { stream, asks: view.may_decide, ..frame },
         notice,
         headline,
         state: parts.state.word(),
@@ -168,6 +171,9 @@ fn standing(story: &Story) -> String {
     }
 }
 
+/// What a principal without a host's name means: such hosts look at nothing else.
+const BEYOND: &str = ": every host that takes this account from certificates, not only those that were asked for";
+
 /// All that an approver agrees to, and when.
 fn facts(story: &Story) -> Vec<Fact> {
     let Story { view, now, .. } = story;
@@ -204,8 +210,12 @@ fn facts(story: &Story) -> Vec<Fact> {
         add("From", Value::Text(list(&options.source_addresses)));
     }
     if options.verify_required {
-        add("Key", Value::Text("a security key that checks a PIN or finger each time".to_owned()));
+        add("With", Value::Text("a security key that checks a PIN or finger each time".to_owned()));
     }
+    let opens: BTreeSet<&str> = parts.terms.hosts.values().map(crate::name::Principal::as_str).collect();
+    let beyond = if opens.iter().all(|principal| principal.contains('@')) { "" } else { BEYOND };
+    add("Opens", Value::Text(format!("{}{beyond}", list(opens))));
+    add("Key", Value::Text(parts.key.fingerprint().to_string()));
     facts
 }
 
