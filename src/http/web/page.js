@@ -77,12 +77,12 @@ const show = () => {
   count();
 };
 
-// Where the page is: after a form was refused, the address is the form's.
-const place = () => main().dataset.stream.replace(/\/?live$/, "") || "/";
+// Where the page is, from the name of its stream: after a form was refused, the address is the form's.
+let place = "";
 
 const renew = async () => {
-  const answer = await fetch(place(), { headers: { Accept: "text/html" }, credentials: "same-origin", cache: "no-store" });
-  if (answer.status === 401) { location.replace(place()); return; }
+  const answer = await fetch(place, { headers: { Accept: "text/html" }, credentials: "same-origin", cache: "no-store" });
+  if (answer.status === 401) { location.replace(place); return; }
   if (!answer.ok) throw new Error(answer.statusText);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const next = page.querySelector("main");
@@ -108,13 +108,14 @@ const look = async () => {
 const live = () => {
   const source = main() && main().dataset.stream;
   if (!source || !window.EventSource) return;
+  place = source.replace(/\/live$/, "") || "/";
   const stream = new EventSource(source);
   // What changed before the stream began, or while it was lost, is seen by looking.
   stream.onopen = look;
   stream.onmessage = look;
   stream.onerror = () => say(stream.readyState === EventSource.CLOSED ? "not live any more; reload the page" : "the connection is lost; trying again");
   window.addEventListener("pagehide", () => stream.close());
-  window.addEventListener("pageshow", (event) => { if (event.persisted) location.replace(place()); });
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.replace(place); });
 };
 
 // A sign-in link keeps its token behind the `#`: browsers do not send that part. It goes into a form, and out of the address.
