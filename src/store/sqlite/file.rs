@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -33,10 +33,25 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More than there are different statements, so that each is parsed once.
 const CACHED_STATEMENTS: usize = 64;
 
+/// How long a start waits for who had the database before, and how often it looks. Our own choice: far longer than a program takes to begin.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 const OPENING: &str = "opening the database";
 
 fn refuse(why: String) -> StoreError {
     StoreError::Failed { doing: OPENING, why }
+}
+
+/// Locks it for this process, with patience: who ends just now may have started a program, which holds the lock with it until that has begun.
+fn take(lock: &File) -> rustix::io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            taken => return taken,
+        }
+    }
 }
 
 /// Creates the file if it is missing (0600; SQLite gives `-wal` and `-shm` the same mode), and locks it for this process.
@@ -46,7 +61,7 @@ pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock = private_file(&PathBuf::from(lock_path)).map_err(named)?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+    take(&lock).map_err(|error| {
         if error == rustix::io::Errno::WOULDBLOCK {
             refuse(format!("{path:?} is in use by another process; only one service can run on a database"))
         } else {
