@@ -44,6 +44,7 @@ fn refuse(why: String) -> StoreError {
 }
 
 /// Locks it for this process, with patience: who ends just now may have started a program, which holds the lock with it until that has begun.
+#[expect(clippy::disallowed_methods, reason = "half a second at a start, before anything else runs")]
 fn take(lock: &File) -> rustix::io::Result<()> {
     let began = Instant::now();
     loop {
