@@ -3,8 +3,8 @@
 //! An engineer asks for a host, an account, a while and a reason; a TOML policy refuses, allows, or asks people; the service
 //! then issues an OpenSSH user certificate for the approved window and nothing else. Stock `sshd` trusts the CA, plain `ssh`
 //! uses the certificate, and when the window ends the certificate is dead. There is no standing access and no revocation step.
-//! Every step is in a log that anyone can verify offline. One binary: the service, people's command line, the host side,
-//! operators' and auditors' tools.
+//! Every step is in a log that anyone can verify offline. One program, `hallpass`: the service, people's command line, the host side,
+//! operators' and auditors' tools; and `hallpass-host`, which is the host side alone, from the same code.
 //!
 //! # The map
 //!
@@ -36,7 +36,7 @@
 //! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
 //! | | [`enrolment`] | a host's side of enrolment: set up beside sshd with a way back, and the daemon that keeps in touch |
 //! | 6 root | [`config`] | the service's file, into each module's own settings |
-//! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
+//! | | [`cli`] | the command tree of `hallpass`, and of `hallpass-host`; `cli/serve.rs` alone builds the server |
 //!
 //! Rules and formats are pure: functions of their arguments, `now` included, without async, files, sockets, environment, clock
 //! or randomness. Everything that touches the world is thin.
@@ -100,6 +100,9 @@
 //!
 //! *Why does the session carry no rights?* Leaving a group must work at once. A session proves who; what they may is read at each call.
 //!
+//! *Why a second program for hosts?* Each login starts three processes, and a daemon runs all the time; the pages that the kernel maps of a program with the
+//! service in it were most of what they cost. It is another root over the same library, and the linker leaves out what that does not reach.
+//!
 //! *Why one writer thread?* SQLite has one writer anyway, and nodes on PostgreSQL wait for each other at the log's head; a queue in front of it turns
 //! waiting changes into one durable commit.
 //!
@@ -127,7 +130,7 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: several CAs at once, OIDC and workloads, notifications and break-glass are not built. Of the web
+//! The design names more than there is: several CAs at once, OIDC and workloads, notifications and break-glass are not built. It names one binary; there is a second one for hosts, `hallpass-host`, and `hallpass` has its commands as well. Of the web
 //! pages there are those that approvers need: no new request, extension, policy, reports or rotation on a page, no passkeys, and a sign-in
 //! by the command line alone; an approval that must be signed is a command. The host side is two modules: [`host`] decides about logins
 //! and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled

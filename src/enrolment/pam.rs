@@ -3,6 +3,8 @@
 //! Directly below `pam_loginuid`, which gives the session the number that the guard finds it by; above every line that may take
 //! variables from a file of the user's (`pam_env`), because the guard believes those that sshd sets.
 
+use crate::host::program;
+
 /// Why the line can't be put there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PamProblem {
@@ -14,16 +16,19 @@ pub enum PamProblem {
     EnvironmentAbove(usize),
 }
 
-/// The guard's line, running `program`.
+/// The guard's line; `program` is how lines of the program that runs it begin.
 #[must_use]
 pub fn line(program: &str) -> String {
-    format!("session    required     pam_exec.so quiet type=open_session {program} host guard")
+    format!("session    required     pam_exec.so quiet type=open_session {program} guard")
 }
 
 /// Whether a line runs the guard, whichever program it names.
 #[must_use]
 pub fn is_guard(line: &str) -> bool {
-    is_session(line) && line.contains("pam_exec.so") && line.trim_end().ends_with(" host guard")
+    is_session(line)
+        && line.contains("pam_exec.so")
+        && line.trim_end().ends_with(" guard")
+        && program::runs(line, "guard")
 }
 
 /// The text with the guard's line in it, once.
