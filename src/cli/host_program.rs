@@ -18,7 +18,7 @@ use super::{Context, often, texts, usage};
 use crate::host::program::Kind;
 
 const AFTER_HELP: &str = "\
-The same as `hallpass host …`, in a program that holds nothing else. Enrolling with it, or with
+`hallpass host` has the same commands; this program holds nothing else. Enrolling with it, or with
 `hallpass` from the same folder, has sshd, PAM and the daemon's unit run this one.";
 
 /// hallpass on a host: ends sessions with their windows, says which certificates open an account, keeps in touch.
@@ -31,7 +31,9 @@ The same as `hallpass host …`, in a program that holds nothing else. Enrolling
     max_term_width = 100,
     after_help = AFTER_HELP,
     mut_arg("profile", |profile| profile.hide(true)),
-    mut_arg("jsonl", |jsonl| jsonl.hide(true))
+    mut_arg("jsonl", |jsonl| jsonl.hide(true)),
+    mut_arg("config", |config| config.help("The host's file, instead of /etc/hallpass/host.toml")),
+    mut_arg("timeout", |timeout| timeout.help("How long one call to the server may take (10s)"))
 )]
 struct HostCli {
     #[command(flatten)]
@@ -53,10 +55,13 @@ enum Words {
 /// Runs the program for hosts.
 #[must_use]
 pub fn run_host() -> ExitCode {
-    if let Some(code) = completion::answer(|_| HostCli::command()) {
+    let often = often::read_host(std::env::args_os()).map(|(globals, command)| (globals, Words::Host(command)));
+    // Not before: see `cli::run`.
+    if often.is_none()
+        && let Some(code) = completion::answer(|_| HostCli::command())
+    {
         return code;
     }
-    let often = often::read_host(std::env::args_os()).map(|(globals, command)| (globals, Words::Host(command)));
     let parsed = often.map_or_else(|| HostCli::try_parse().map(|cli| (cli.globals, cli.command)), Ok);
     let (globals, command) = match parsed {
         Ok(parsed) => parsed,

@@ -101,10 +101,14 @@ pub(crate) struct Context {
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
-    if let Some(code) = completion::answer(completion::command) {
+    // First: what PAM and sshd run must not turn into an answer to a shell by a variable of the environment.
+    let often = often::read(std::env::args_os());
+    if often.is_none()
+        && let Some(code) = completion::answer(completion::command)
+    {
         return code;
     }
-    let cli = match often::read(std::env::args_os()).map_or_else(Cli::try_parse, Ok) {
+    let cli = match often.map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         // `hallpass ssh` stands in for ssh, which also has 255 for what it does not understand.
         Err(error) => {

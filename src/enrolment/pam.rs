@@ -72,12 +72,14 @@ mod tests {
     #[test]
     fn the_guard_stands_directly_below_loginuid_and_once() {
         for text in [DEBIAN, RED_HAT] {
-            let with = with_guard(text, "/usr/local/bin/hallpass").unwrap();
+            let with = with_guard(text, "/usr/local/bin/hallpass host").unwrap();
             let below = with.lines().skip_while(|line| !line.contains("pam_loginuid.so")).nth(1).unwrap();
-            assert_eq!(below, line("/usr/local/bin/hallpass"));
-            assert_eq!(with_guard(&with, "/usr/local/bin/hallpass").as_deref(), Ok(with.as_str()));
-            let moved = with_guard(&with, "/opt/hallpass").unwrap();
-            assert!(!moved.contains("/usr/local/bin/hallpass") && moved.lines().count() == with.lines().count());
+            assert_eq!(below, line("/usr/local/bin/hallpass host"));
+            assert_eq!(with_guard(&with, "/usr/local/bin/hallpass host").as_deref(), Ok(with.as_str()));
+            let moved = with_guard(&with, "/opt/hallpass-host").unwrap();
+            assert!(
+                !moved.contains("/usr/local/bin/hallpass host guard") && moved.lines().count() == with.lines().count()
+            );
             assert_eq!(without_guard(&with), text);
         }
     }

@@ -103,6 +103,20 @@ fn the_program_for_hosts_has_the_same_commands_in_its_own_words() {
     stage.check("host_program");
 }
 
+/// An answer to a shell would be a success, and so a login that nothing ends.
+#[test]
+fn no_variable_of_the_environment_makes_the_guard_let_a_login_through() {
+    let stage = Stage::empty();
+    let small: &[&str] = &["guard"];
+    for (program, words) in [(env!("CARGO_BIN_EXE_hallpass-host"), small), (super::stage::HALLPASS, &["host", "guard"])]
+    {
+        let mut command = stage.command_of(program, "root", words);
+        command.env("HALLPASS_COMPLETE", "bash").env("PAM_TYPE", "open_session");
+        let ran = Ran::of(command.output().unwrap());
+        assert_eq!(ran.code, 3, "{words:?}: {}{}", ran.out, ran.err);
+    }
+}
+
 #[test]
 fn completion_of_the_program_for_hosts_offers_its_commands_and_no_others() {
     let stage = Stage::empty();

@@ -228,7 +228,7 @@ fn what_makes_the_guard_impossible_is_refused_unless_it_is_not_wished() {
 
 #[test]
 fn leaving_the_guard_out_takes_its_line_out() {
-    let with = pam::with_guard(PAM, "/usr/local/bin/hallpass").unwrap();
+    let with = pam::with_guard(PAM, "/usr/local/bin/hallpass host").unwrap();
     let plan = plan(&Facts { pam: Some(with), ..facts(DEBIAN) }, &Wish { has_guard: false, ..wish() }).unwrap();
     assert_eq!(text(&plan, places::PAM), PAM);
 }

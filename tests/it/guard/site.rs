@@ -238,7 +238,8 @@ impl GuardedHost {
         let is_ours = |folder: &PathBuf| {
             let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
-            line.contains("hallpass-host\0watch\0") && line.contains(&state)
+            (line.contains("hallpass-host\0watch\0") || line.contains("hallpass\0host\0watch\0"))
+                && line.contains(&state)
         };
         std::fs::read_dir("/proc").unwrap().flatten().map(|folder| folder.path()).filter(is_ours).collect()
     }
