@@ -149,7 +149,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     context.out.note("next: on the host, with the token in a file that only root reads:");
     let pin = profile.server.pin.as_ref().map(|pin| format!(" --pin {}", escape(pin))).unwrap_or_default();
     let url = escape(&profile.server.url);
-    context.out.note(&format!("  sudo hallpass host enrol --server {url}{pin} --token-file FILE"));
+    context.out.note(&format!("  sudo hallpass-host enrol --server {url}{pin} --token-file FILE"));
     Ok(())
 }
 
@@ -243,7 +243,7 @@ fn doubled(name: &HostName) -> String {
     format!(
         "next: one of the two is a copy with {name}'s host key. On the copy, as root: a key and a name of its own\n  \
          rm /etc/ssh/ssh_host_*_key*; ssh-keygen -A\n  \
-         hallpass host leave; hallpass host enrol --server URL --name NAME --token-file FILE\n\
+         hallpass-host leave; hallpass-host enrol --server URL --name NAME --token-file FILE\n\
          If you did not make that copy, somebody has {name}'s host key: set {name} up anew, too"
     )
 }

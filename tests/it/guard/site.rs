@@ -88,7 +88,7 @@ impl GuardedHost {
         }
         std::fs::create_dir_all("/run/sshd").unwrap();
         hallpass::durable::create_folder(&path.join("spool"), 0o700).unwrap();
-        write(&path.join("bin/hallpass"), "");
+        write(&path.join("bin/hallpass-host"), "");
         write(&path.join("trust"), &format!("{}\n", maker.key().to_openssh()));
         write(&path.join("host.toml"), &settings(path, more.settings));
         write(&path.join("sshd_config"), &config(path, more));
