@@ -11,7 +11,6 @@
 //! tried again ([`pace`]); an event leaves the spool only when the service says that it is in the log.
 
 pub mod install;
-mod notify;
 mod pace;
 mod report;
 
@@ -40,6 +39,7 @@ use crate::host::program::Program;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
+use crate::notify;
 use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
 use crate::time::{Clock as _, SystemClock};
@@ -115,7 +115,7 @@ pub async fn run(
 ) -> Result<(), String> {
     let mut daemon = Daemon::open(program, reload, say).await?;
     daemon.tend(true).await;
-    notify::notify(socket, "READY=1");
+    notify::tell(socket, "READY=1");
     say(&format!("looking after {} for {}", daemon.link.name(), daemon.link.server().url));
     tokio::pin!(stop);
     loop {
@@ -125,7 +125,7 @@ pub async fn run(
             () = daemon.wait() => {}
         }
     }
-    notify::notify(socket, "STOPPING=1");
+    notify::tell(socket, "STOPPING=1");
     Ok(())
 }
 
