@@ -10,7 +10,7 @@ use super::decide::{self, Approval};
 use super::{AccessRequest, Check, Command, Extending, Grant, Parts, Permit, Refusal, State, digest, permit, question};
 use crate::audit::event::{Answer, Event};
 use crate::identity::Proven;
-use crate::name::{Digest, PolicyVersion, Principal, RequestId};
+use crate::name::{Digest, PersonName, PolicyVersion, Principal, RequestId};
 use crate::policy::{Approvals, Question, Quorum, Terms};
 use crate::ssh::PublicKey;
 use crate::time::{Lifetime, TimeError, Timestamp, Window};
@@ -142,6 +142,7 @@ pub fn step(request: AccessRequest, command: Command, now: Timestamp) -> Result<
         }
         Command::Extend { by, lifetime, reason, check } => extend(&mut parts, &by, lifetime, reason, &check, now)?,
         Command::End { by, is_operator, reason } => end(&mut parts, &by, is_operator, reason, now)?,
+        Command::Cut { by, reason } => cut(&mut parts, by, reason, now),
     };
     events.extend(happened);
     Ok(Step { request: AccessRequest(parts), events, permit: None })
@@ -274,6 +275,23 @@ fn end(
     parts.extension = None;
     parts.state = State::Ended { by: by.clone(), reason: reason.clone(), at: now };
     Ok(vec![Event::Ended { request: parts.id, by, reason }])
+}
+
+/// What is open is over. Settled by time alone, or over before: then there is nothing to add.
+fn cut(parts: &mut Parts, by: PersonName, reason: String, now: Timestamp) -> Vec<Event> {
+    let request = parts.id;
+    match &parts.state {
+        State::Pending { .. } => {
+            parts.state = State::Lapsed;
+            vec![Event::Lapsed { request, extension: false }]
+        }
+        State::Approved | State::Issued => {
+            parts.extension = None;
+            parts.state = State::Ended { by: by.clone(), reason: reason.clone(), at: now };
+            vec![Event::Ended { request, by, reason }]
+        }
+        State::Denied { .. } | State::Withdrawn | State::Lapsed | State::Ended { .. } | State::Expired => Vec::new(),
+    }
 }
 
 fn only_asker(parts: &Parts, by: &Proven, act: &'static str) -> Result<(), Refusal> {
