@@ -90,7 +90,9 @@ fn a_branch_of_which_nobody_knows_where_it_began_may_hold_any_checkpoint_up_to_i
     let text = export(story().into_iter().chain([(9_100, word)]).collect());
     let verified = check(text.as_bytes()).unwrap();
     assert_eq!(verified.losses[0].range(), "the last entries of another branch");
-    for (earlier, is_given_up) in [(head, true), (log_key().sign(4, &[7; 32]), true), (log_key().sign(6, &[7; 32]), false)] {
+    for (earlier, is_given_up) in
+        [(head, true), (log_key().sign(4, &[7; 32]), true), (log_key().sign(6, &[7; 32]), false)]
+    {
         let findings = verify(text.as_bytes(), Some(&log_key().verifier()), Some(&earlier)).unwrap_err();
         assert_eq!(findings[0].what.contains("given up"), is_given_up, "{findings:?}");
     }

@@ -110,8 +110,16 @@ async fn size(store: &dyn Store) -> u64 {
 async fn all_sessions_end_at_once(database: &dyn Database) {
     let desk = Desk::new(database).await;
     let (first, second) = (session(1, "alice@example.com", at(100)), session(2, "bob@example.com", at(100)));
-    let browser = BrowserSession { token: TokenHash([3; 32]), parent: first.token, opened: at(0), expires: at(90), seal: [3; 32] };
-    for save in [Save::NewSession(first.clone()), Save::NewBrowserSession(browser.clone()), Save::NewSession(second.clone())] {
+    let browser = BrowserSession {
+        token: TokenHash([3; 32]),
+        parent: first.token,
+        opened: at(0),
+        expires: at(90),
+        seal: [3; 32],
+    };
+    for save in
+        [Save::NewSession(first.clone()), Save::NewBrowserSession(browser.clone()), Save::NewSession(second.clone())]
+    {
         desk.store.commit(change(at(1), vec![save], vec![event()])).await.unwrap();
     }
     // One that comes in the same group is a session.

@@ -10,7 +10,7 @@ use hallpass::audit::export::{self, Exporter};
 use hallpass::name::PersonName;
 use hallpass::service::Failure;
 use hallpass::service::check::check;
-use hallpass::service::recover::{Found, Recovered, RecoverError, Word, Wrong, examine, recover};
+use hallpass::service::recover::{Found, RecoverError, Recovered, Word, Wrong, examine, recover};
 use hallpass::store::head_file::{HeadFile, KeptHead};
 use hallpass::store::{self, SEAL_PURPOSE, Store};
 
