@@ -142,7 +142,7 @@ pub fn step(request: AccessRequest, command: Command, now: Timestamp) -> Result<
         }
         Command::Extend { by, lifetime, reason, check } => extend(&mut parts, &by, lifetime, reason, &check, now)?,
         Command::End { by, is_operator, reason } => end(&mut parts, &by, is_operator, reason, now)?,
-        Command::Cut { by, reason } => cut(&mut parts, by, reason, now),
+        Command::Cut { by, reason } => cut(&mut parts, by, reason, (now, !events.is_empty()))?,
     };
     events.extend(happened);
     Ok(Step { request: AccessRequest(parts), events, permit: None })
@@ -277,20 +277,28 @@ fn end(
     Ok(vec![Event::Ended { request: parts.id, by, reason }])
 }
 
-/// What is open is over. Settled by time alone, or over before: then there is nothing to add.
-fn cut(parts: &mut Parts, by: PersonName, reason: String, now: Timestamp) -> Vec<Event> {
+/// What is open is over; what time alone has just settled needs nothing more.
+fn cut(
+    parts: &mut Parts,
+    by: PersonName,
+    reason: String,
+    (now, is_settled): (Timestamp, bool),
+) -> Result<Vec<Event>, Refusal> {
     let request = parts.id;
     match &parts.state {
         State::Pending { .. } => {
             parts.state = State::Lapsed;
-            vec![Event::Lapsed { request, extension: false }]
+            Ok(vec![Event::Lapsed { request, extension: false }])
         }
         State::Approved | State::Issued => {
             parts.extension = None;
             parts.state = State::Ended { by: by.clone(), reason: reason.clone(), at: now };
-            vec![Event::Ended { request, by, reason }]
+            Ok(vec![Event::Ended { request, by, reason }])
         }
-        State::Denied { .. } | State::Withdrawn | State::Lapsed | State::Ended { .. } | State::Expired => Vec::new(),
+        State::Lapsed | State::Expired if is_settled => Ok(Vec::new()),
+        State::Denied { .. } | State::Withdrawn | State::Lapsed | State::Ended { .. } | State::Expired => {
+            Err(Refusal::over(&parts.state))
+        }
     }
 }
 

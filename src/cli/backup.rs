@@ -15,6 +15,8 @@ use super::recover::log_key;
 use super::{Context, output, serve};
 use crate::audit::checkpoint::LogKey;
 use crate::config::Config;
+use crate::durable;
+use crate::fail;
 use crate::service::check::{Checked, check};
 use crate::service::recover::{Found, Wrong, examine};
 use crate::store::backup::{DATABASE, Manifest, Scratch, create};
@@ -22,7 +24,6 @@ use crate::store::head_file::{HeadFile, KeptHead};
 use crate::store::sqlite::{self, backup::Free};
 use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
-use crate::{durable, fail};
 
 /// How often it is said how far long work is.
 const SAID_EVERY: Duration = Duration::from_secs(5);

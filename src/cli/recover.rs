@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is changed without `--apply`, a name and a reason. What is done, and why in this order, is in `service/recover.rs`.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -102,7 +103,18 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
 }
 
 /// The key that signs checkpoints, and seals the log's head.
+///
+/// What another user leaves beside the service's files locks it out, so whoever runs this is the service's user.
 pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
+    let us = rustix::process::geteuid().as_raw();
+    if let Ok(owner) = std::fs::metadata(&config.log_key_path).map(|meta| meta.uid())
+        && owner != us
+        && owner != 0
+    {
+        return Err(Failure::failed("this is for the service's user")
+            .because(format!("the log key {:?} belongs to user {owner}, and you are user {us}", config.log_key_path))
+            .next(format!("sudo -u '#{owner}' hallpass admin …")));
+    }
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     serve::log_key(&config.log_key_path, &origin)
 }

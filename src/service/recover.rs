@@ -191,6 +191,8 @@ impl Found {
 /// Store failures.
 pub async fn examine(store: &dyn Store, key: &LogKey, places: &[Arc<dyn KeptHead>]) -> Outcome<Found> {
     let verifier = key.verifier();
+    // A key of another name would take every checkpoint for another log's.
+    super::start::check_log(store, &verifier).await.map_err(|why| RecoverError::Refused(why.to_string()))?;
     let mut heads = Vec::with_capacity(places.len());
     for place in places {
         let (note, stands) = match place.read() {

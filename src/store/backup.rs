@@ -17,8 +17,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{SEAL_PURPOSE, StoreError, sqlite};
 use crate::audit::checkpoint::LogKey;
+use crate::durable;
+use crate::fail;
 use crate::time::Timestamp;
-use crate::{durable, fail};
 
 /// The database in a backup.
 pub const DATABASE: &str = "hallpass.db";

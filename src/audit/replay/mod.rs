@@ -15,7 +15,7 @@
 
 mod host;
 mod keys;
-pub(in crate::audit) mod loss;
+pub(super) mod loss;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};

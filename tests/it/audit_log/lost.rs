@@ -127,5 +127,11 @@ fn a_log_that_hides_behind_a_loss_is_found() {
     wrong(&|events| drop(events.remove(word)), "nobody has given them up");
     wrong(&|events| events.truncate(word), "that nobody has given up");
     let asked = asked("7777-7777", "alice", 600, hallpass::audit::event::Answer::Ask);
-    wrong(&move |events| events.insert(word - 3, (9_050, asked.clone())), "goes on, although it may have been over");
+    let opened = move |events: &mut Vec<(u64, Event)>| {
+        if let Event::LogRecovered { kept, .. } = &mut events[word].1 {
+            *kept += 1;
+        }
+        events.insert(word - 3, (9_050, asked.clone()));
+    };
+    wrong(&opened, "goes on, although it may have been over");
 }

@@ -17,6 +17,14 @@ fn admin<'a>(config: &'a str, words: &[&'a str]) -> Vec<&'a str> {
     all
 }
 
+/// A stage whose configuration says the port that the service has, as every real one does: the log is named after it.
+fn on_its_port() -> Stage {
+    let stage = Stage::new();
+    let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    stage.write("service/config.toml", &config.replace("127.0.0.1:0", &stage.url().replace("https://", "")));
+    stage
+}
+
 /// Moves the database away, with what SQLite keeps beside it.
 fn lose_database(stage: &Stage) {
     for suffix in ["", "-wal", "-shm"] {
@@ -47,7 +55,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_service_comes_back_by_a_backup_and_says_what_it_lost() {
-    let mut stage = Stage::new();
+    let mut stage = on_its_port();
     let config = stage.shown("service/config.toml");
     let (folder, again) = (stage.shown("backup"), stage.shown("again"));
     let waiting = asked(&mut stage);
@@ -106,7 +114,7 @@ fn a_service_comes_back_by_a_backup_and_says_what_it_lost() {
 
 #[test]
 fn a_backup_that_was_changed_or_is_another_logs_is_not_put_back() {
-    let mut stage = Stage::new();
+    let mut stage = on_its_port();
     let config = stage.shown("service/config.toml");
     let folder = stage.shown("backup");
     assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "create", &folder])).code, 0);
@@ -158,7 +166,7 @@ fn a_backup_that_was_changed_or_is_another_logs_is_not_put_back() {
 /// A request that was written into the database, and one that was changed there, are found in a backup.
 #[test]
 fn a_backup_of_a_database_that_somebody_wrote_into_is_found_to_be_one() {
-    let mut stage = Stage::new();
+    let mut stage = on_its_port();
     let config = stage.shown("service/config.toml");
     let id = asked(&mut stage).replace('-', "");
     let raw = rusqlite::Connection::open(stage.path("service/state/hallpass.db")).unwrap();
@@ -180,17 +188,17 @@ fn a_backup_of_a_database_that_somebody_wrote_into_is_found_to_be_one() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
-    let mut stage = Stage::new();
+    let mut stage = on_its_port();
     let config = stage.shown("service/config.toml");
     let folder = stage.shown("backup");
     asked(&mut stage);
-    let mut dies = |stage: &mut Stage, point: &str, words: &[&str]| {
+    let dies = |stage: &Stage, point: &str, words: &[&str]| {
         let mut command = stage.command("omar", &admin(&config, words));
         let ended = command.env("HALLPASS_FAILPOINT", point).output().unwrap();
         assert_eq!(ended.status.code(), None, "{point}: {}", String::from_utf8_lossy(&ended.stderr));
     };
     for point in ["backup.copied", "backup.written", "backup.placed"] {
-        dies(&mut stage, point, &["backup", "create", &folder]);
+        dies(&stage, point, &["backup", "create", &folder]);
         assert_eq!(stage.path("backup").exists(), point == "backup.placed", "{point}");
     }
     assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "verify", &folder])).code, 0);
@@ -199,7 +207,7 @@ fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
     let head = std::fs::read(stage.path("service/log.head")).unwrap();
     for point in ["restore.checked", "restore.placed"] {
         lose_database(&stage);
-        dies(&mut stage, point, &["backup", "restore", &folder]);
+        dies(&stage, point, &["backup", "restore", &folder]);
         assert_eq!(stage.path("service/state/hallpass.db").exists(), point == "restore.placed", "{point}");
     }
     let recover = [&["store", "recover"][..], &WORD].concat();
@@ -207,7 +215,7 @@ fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
         lose_database(&stage);
         std::fs::write(stage.path("service/log.head"), &head).unwrap();
         assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "restore", &folder])).code, 0, "{point}");
-        dies(&mut stage, point, &recover);
+        dies(&stage, point, &recover);
         let is_answered_for = ["recover.given_up", "recover.kept"].contains(&point);
         let looked = stage.as_person("omar", &admin(&config, &["store", "recover"]));
         assert_eq!(looked.code, i32::from(!is_answered_for), "{point}: {}", looked.out);
@@ -229,14 +237,14 @@ fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
 /// Where there is no room, nothing half stays.
 #[test]
 fn a_full_disk_leaves_no_half_backup_and_no_half_database() {
-    let stage = Stage::new();
+    let stage = on_its_port();
     let config = stage.shown("service/config.toml");
     let (folder, small) = (stage.shown("backup"), stage.shown("small"));
     assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "create", &folder])).code, 0);
     std::fs::create_dir(&small).unwrap();
     let create = format!("{HALLPASS} admin backup create {small}/backup --config {config}");
     let restore = format!("{HALLPASS} admin backup restore {folder} --to {small}/new.db --config {config}");
-    for (size, command) in [("8k", &create), ("64k", &create), ("8k", &restore), ("64k", &restore), ("256k", &restore)]
+    for (size, command) in [("8k", &create), ("64k", &create), ("8k", &restore), ("64k", &restore), ("160k", &restore)]
     {
         let script = format!(
             "mount -t tmpfs -o size={size} tmpfs {small} && {{ {command}; echo \"code $?\"; ls -A {small} | grep -v '^new.db.lock$'; true; }}"
@@ -244,9 +252,6 @@ fn a_full_disk_leaves_no_half_backup_and_no_half_database() {
         let ran = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
         let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
         assert!(ran.status.success(), "{err}");
-        if size == "256k" && out.starts_with("DIR") {
-            continue;
-        }
         assert_eq!(out, "code 1\n", "{size} {command}: {err}");
     }
     assert_eq!(stage.as_person("alice", &["request", "web-1", "--reason", REASON, "--no-wait"]).code, 8, "it runs on");
@@ -254,7 +259,7 @@ fn a_full_disk_leaves_no_half_backup_and_no_half_database() {
 
 #[test]
 fn a_store_in_postgresql_names_its_own_backups_and_is_checked_in_its_place() {
-    let mut stage = Stage::new();
+    let mut stage = on_its_port();
     asked(&mut stage);
     drop(stage.stop());
     let before = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();

@@ -16,6 +16,7 @@ use hallpass::store::{Basis, Change, LIST_MAX, RequestFilter, RowVersion, Save, 
 use hallpass::time::Timestamp;
 use tokio::task::JoinSet;
 
+use super::ending::{a_change_that_rests_on_a_log_of_another_size_is_refused, all_sessions_end_at_once};
 use super::finding::{
     a_host_that_was_narrowed_away_finds_the_request_no_more, due_requests_come_earliest_first, lists_have_a_limit,
     requests_are_found_by_each_filter, requests_are_found_by_prefix, what_is_open_is_counted_and_found_by_its_key,
@@ -105,48 +106,6 @@ async fn entries(store: &dyn Store) -> Vec<Entry> {
 
 async fn size(store: &dyn Store) -> u64 {
     store.head().await.unwrap().frontier.size()
-}
-
-async fn all_sessions_end_at_once(database: &dyn Database) {
-    let desk = Desk::new(database).await;
-    let (first, second) = (session(1, "alice@example.com", at(100)), session(2, "bob@example.com", at(100)));
-    let browser = BrowserSession {
-        token: TokenHash([3; 32]),
-        parent: first.token,
-        opened: at(0),
-        expires: at(90),
-        seal: [3; 32],
-    };
-    for save in
-        [Save::NewSession(first.clone()), Save::NewBrowserSession(browser.clone()), Save::NewSession(second.clone())]
-    {
-        desk.store.commit(change(at(1), vec![save], vec![event()])).await.unwrap();
-    }
-    // One that comes in the same group is a session.
-    let (ending, opening) = (
-        desk.store.commit(change(at(2), vec![Save::EndAllSessions], vec![event()])),
-        desk.store.commit(change(at(2), vec![Save::NewSession(session(4, "eve@example.com", at(100)))], vec![event()])),
-    );
-    let (ended, opened) = tokio::join!(ending, opening);
-    ended.unwrap();
-    opened.unwrap();
-    for token in [first.token, second.token] {
-        assert_eq!(desk.store.session(token).await.unwrap(), None);
-    }
-    assert_eq!(desk.store.browser_session(browser.token).await.unwrap(), None);
-    assert!(desk.store.session(TokenHash([4; 32])).await.unwrap().is_some());
-}
-
-async fn a_change_that_rests_on_a_log_of_another_size_is_refused(database: &dyn Database) {
-    let desk = Desk::new(database).await;
-    let at_size = |size| change(at(1), vec![Save::AtSize(size)], vec![event()]);
-    let refused = desk.store.commit(at_size(2)).await;
-    assert!(matches!(refused, Err(StoreError::Conflict)), "{refused:?}");
-    desk.store.commit(at_size(1)).await.unwrap();
-    let (first, second) = tokio::join!(desk.store.commit(at_size(2)), desk.store.commit(at_size(2)));
-    let refused = [first, second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
-    assert!(matches!(refused[..], [StoreError::Conflict]), "one of two: {refused:?}");
-    assert_eq!(size(desk.store.as_ref()).await, 3);
 }
 
 async fn a_new_store_is_empty(database: &dyn Database) {

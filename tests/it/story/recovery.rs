@@ -12,7 +12,7 @@ use hallpass::service::Failure;
 use hallpass::service::check::check;
 use hallpass::service::recover::{Found, RecoverError, Recovered, Word, Wrong, examine, recover};
 use hallpass::store::head_file::{HeadFile, KeptHead};
-use hallpass::store::{self, SEAL_PURPOSE, Store};
+use hallpass::store::{self, Change, SEAL_PURPOSE, Store};
 
 use crate::support::postgres::cluster;
 use crate::support::{World, policy, prefix};
@@ -30,6 +30,9 @@ fn file_copy(world: &World) -> store::Settings {
 fn database_copy(world: &World) -> store::Settings {
     let store::Settings::Postgres(from) = &world.store else { panic!("a database") };
     let name = format!("{}_copy", from.database);
+    // Connections of a store that was dropped may still be closing, and a database that is a template has none.
+    let close = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", from.database);
+    cluster().sql("postgres", &close);
     cluster().sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {}", from.database));
     store::Settings::Postgres(cluster().settings(&name))
 }
@@ -122,7 +125,7 @@ async fn whole_story(mut world: World, copy: Copy) {
 
     // It issues again: nothing twice, nothing that may have been over, nobody who may have logged out.
     world.restart().await;
-    let session = world.service().session(secrecy::ExposeSecret::expose_secret(&alice.token)).await;
+    let session = world.service().caller(secrecy::ExposeSecret::expose_secret(&alice.token)).await;
     assert!(matches!(session, Err(Failure::NotLoggedIn)), "{session:?}");
     for (id, state) in [(unfetched, "ended"), (issued, "ended"), (waiting, "lapsed")] {
         assert_eq!(world.state(id).await, state);
@@ -210,7 +213,7 @@ async fn no_service_starts_on_a_recovery_that_was_not_finished_and_doing_it_agai
     {
         let store = open(&world).await;
         let events = vec![Event::EntryLost { of: size + 5 }; 2];
-        store.commit(hallpass::store::Change { at: world.now(), saves: vec![], events }).await.unwrap();
+        store.commit(Change { at: world.now(), saves: vec![], events }).await.unwrap();
     }
     // With and without the checkpoint that would show it.
     for head in [Some(was), None] {
@@ -247,7 +250,8 @@ async fn a_word_without_a_place_in_the_tree_or_for_another_log_gives_nothing_up(
     };
     let at = find(&world, &[]).await.last;
     let bytes = Entry { index: size - 1, at, event }.to_bytes();
-    raw.execute("UPDATE log_entry SET bytes = ?1 WHERE number = ?2", (bytes, size - 1)).unwrap();
+    raw.execute("UPDATE log_entry SET bytes = ?1 WHERE number = ?2", (bytes, i64::try_from(size - 1).unwrap()))
+        .unwrap();
     drop(raw);
     let opened = store::open(&world.store, key(&world).derive(SEAL_PURPOSE)).await;
     assert!(opened.is_err(), "the last entry does not fit the tree");
