@@ -375,7 +375,7 @@ impl Verification<'_> {
         let what = loss.map_or(what.clone(), |loss| {
             let (range, entry) = (loss.range(), loss.entry);
             let is_given_up = loss.heads.contains(earlier);
-            let whose = if is_given_up { "this very checkpoint is given up" } else { "some of them are given up" };
+            let whose = if is_given_up { "this very checkpoint is given up" } else { "some of those are given up" };
             format!(
                 "{what}; {whose} by entry {entry} ({range} lost): what stood there only a copy of the lost log shows"
             )

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::recover::log_key;
+use super::recover::{log_key, why};
 use super::{Context, output, serve};
 use crate::audit::checkpoint::LogKey;
 use crate::config::Config;
@@ -90,10 +90,8 @@ fn make(context: &Context, config: &Config, key: &LogKey, folder: &Path) -> Resu
     };
     let mut progress = Progress::new(context, "pages copied");
     let mut told = |done, all| progress.tell(&format!("{done} of {all}"));
-    let manifest = create(file, folder, (key, SystemClock.now()), &mut told).map_err(|why| {
-        Failure::failed("no backup was made")
-            .because(why.to_string())
-            .next("mend what is said above, and run this again")
+    let manifest = create(file, folder, (key, SystemClock.now()), &mut told).map_err(|error| {
+        Failure::failed("no backup was made").because(why(error)).next("mend what is said above, and run this again")
     })?;
     let text = format!("{} holds {}", folder.display(), described(&manifest));
     context.out.answer(&about(folder, &manifest, "hallpass.backup.v1"), &text)?;
@@ -138,9 +136,9 @@ async fn take_out(folder: &Path, manifest: &Manifest, key: &LogKey, beside: &Pat
     };
     let scratch = Scratch::beside(beside).map_err(|why| Failure::file("make a folder beside", beside, &why))?;
     let path = scratch.file(DATABASE);
-    manifest.take_out(folder, &path).map_err(|why| unusable(why.to_string()))?;
+    manifest.take_out(folder, &path).map_err(|error| unusable(why(error)))?;
     let settings = store::Settings::Sqlite(sqlite::Settings { path });
-    let store = store::open(&settings, key.derive(SEAL_PURPOSE)).await.map_err(|why| unusable(why.to_string()))?;
+    let store = store::open(&settings, key.derive(SEAL_PURPOSE)).await.map_err(|error| unusable(why(error)))?;
     Ok(Taken { store, scratch })
 }
 
@@ -189,11 +187,16 @@ fn verify_in_place(context: &Context, config: &Config, key: &LogKey) -> Result<(
 fn report(context: &Context, checked: &Checked, what: &str, backup: Option<(&Path, &Manifest)>) -> Result<(), Failure> {
     let Checked { entries, root, certificates, policies, requests, findings } = checked;
     let root = data_encoding::HEXLOWER.encode(root);
+    let number = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
     let is_sound = findings.is_empty();
     let mut text = if is_sound {
         format!(
-            "sound: {what}\n  log         {entries} entries, root {root}; {certificates} certificates\n  rows        {requests} requests \
-             and {policies} policies are what the log says of them\n  not shown   whether it is the newest: hallpass admin store recover says that\n"
+            "sound: {what}\n  log         {}, root {root}; {}\n  rows        {} and {} are what the log says of them\n  not shown   whether it \
+             is the newest: hallpass admin store recover says that\n",
+            number(*entries, "entry", "entries"),
+            number(*certificates, "certificate", "certificates"),
+            number(*requests, "request", "requests"),
+            number(*policies, "policy", "policies"),
         )
     } else {
         format!("NOT sound: {what}\n")
@@ -230,7 +233,7 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
     if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         durable::create_folder(folder, 0o700).map_err(|why| Failure::file("make folder", folder, &why))?;
     }
-    let free = Free::claim(&target).map_err(|why| nothing(why.to_string()))?;
+    let free = Free::claim(&target).map_err(|error| nothing(why(error)))?;
     let head: Arc<dyn KeptHead> = Arc::new(HeadFile::new(config.log_head_path.clone()));
     let (found, scratch) = context.block_on(async {
         let Taken { store, scratch } = take_out(&args.folder, &manifest, key, &target).await?;
@@ -242,7 +245,7 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
         Ok((found, scratch))
     })?;
     fail::point("restore.checked");
-    free.put(&scratch.file(DATABASE)).map_err(|why| nothing(why.to_string()))?;
+    free.put(&scratch.file(DATABASE)).map_err(|error| nothing(why(error)))?;
     fail::point("restore.placed");
     let mut document = about(&args.folder, &manifest, "hallpass.backup-restored.v1");
     if let Value::Object(members) = &mut document {

@@ -18,7 +18,7 @@ use crate::service::clock::check_rest;
 use crate::service::lost::Stands;
 use crate::service::recover::{Found, FoundHead, HEADS_MAX, Recovered, Word, Wrong, examine, recover};
 use crate::store::head_file::{HeadFile, KeptHead};
-use crate::store::{self, SEAL_PURPOSE, Store};
+use crate::store::{self, SEAL_PURPOSE, Store, StoreError};
 use crate::time::{Clock as _, SystemClock};
 
 /// How far the clock may be behind the log before nothing is issued; what the service goes by.
@@ -127,7 +127,20 @@ async fn open(config: &Config, key: &LogKey) -> Result<Box<dyn Store>, Failure> 
         return Err(Failure::failed(format!("there is no database {:?}", config.store.shown()))
             .next("put the newest copy back first: hallpass admin backup restore FOLDER"));
     }
-    store::open(&config.store, key.derive(SEAL_PURPOSE)).await.map_err(|why| unusable(config, why.to_string()))
+    store::open(&config.store, key.derive(SEAL_PURPOSE)).await.map_err(|error| unusable(config, why(error)))
+}
+
+/// Why, without where in the program.
+pub(super) fn why(error: StoreError) -> String {
+    match error {
+        StoreError::Failed { why, .. } => why,
+        other => other.to_string(),
+    }
+}
+
+/// `1 request`, `2 requests`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn unusable(config: &Config, why: String) -> Failure {
@@ -159,7 +172,10 @@ fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Fail
     if is_lost {
         let more = if found.more_open { "more than " } else { "" };
         let policy = found.policy.map_or_else(|| "none".to_owned(), |version| version.to_string());
-        add("open", format!("{more}{} requests, which end: what became of them is not known", found.open));
+        add(
+            "open",
+            format!("{more}{}; they end, since what became of them is not known", counted(found.open, "request")),
+        );
         add(
             "in force",
             format!("policy {policy}, and the CA keys, hosts and join tokens of then: look at each afterwards"),
@@ -238,9 +254,10 @@ fn next(wrong: Wrong) -> &'static [&'static str] {
 /// What was done.
 fn applied(context: &Context, found: &Found, done: &Recovered) -> Result<(), Failure> {
     let Recovered { kept, lost, ended, entry, size } = done;
+    let requests = counted(usize::try_from(*ended).unwrap_or(usize::MAX), "request");
     let text = match entry {
         Some(entry) => format!(
-            "the log goes on: {kept} entries kept, {lost} given up, {ended} requests ended, everybody is logged out\n  \
+            "the log goes on: {kept} entries kept, {lost} given up, {requests} ended, everybody is logged out\n  \
              entry {entry} says so; the log has {size} entries, and its checkpoint is kept"
         ),
         None => format!("the lost entries were given up before; the checkpoint of {size} entries is kept"),

@@ -28,9 +28,9 @@ pub struct Checked {
     /// How many certificates were about to be signed, by the log.
     pub certificates: u64,
     /// How many policy versions are as they were applied.
-    pub policies: usize,
+    pub policies: u64,
     /// How many requests are what the log says of them.
-    pub requests: usize,
+    pub requests: u64,
     /// What is wrong, a sentence each; at most 100.
     pub findings: Vec<String>,
 }

@@ -68,12 +68,13 @@ fn a_checkpoint_of_lost_entries_is_told_from_one_of_a_rewritten_log() {
     };
     assert!(only(&lost_head()).contains(&format!("this very checkpoint is given up by entry {}", kept() + LOST)));
     let within = log_key().sign(kept() + 1, &[8; 32]);
-    assert!(only(&within).contains("some of them are given up by entry"), "{}", only(&within));
+    assert!(only(&within).contains("some of those are given up by entry"), "{}", only(&within));
     // What was kept must still be what it was.
     let before = only(&log_key().sign(kept() - 1, &[8; 32]));
     assert!(!before.contains("given up"), "{before}");
-    let after = only(&log_key().sign(kept() + LOST + 1, &[8; 32]));
-    assert!(!after.contains("given up"), "{after}");
+    // The lost log may have been longer than the checkpoint that was kept of it.
+    let longer = only(&log_key().sign(kept() + LOST + 1, &[8; 32]));
+    assert!(longer.contains("some of those are given up by entry"), "{longer}");
     let sound = verify(text.as_bytes(), Some(&log_key().verifier()), Some(&checkpoint_at(&story())));
     assert_eq!(sound.unwrap().losses.len(), 1);
 }

@@ -226,7 +226,7 @@ fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
         }
         let whole = stage.as_person("omar", &admin(&config, &["backup", "verify"]));
         assert_eq!(whole.code, 0, "{point}: {}{}", whole.out, whole.err);
-        assert!(whole.out.contains("1 requests"), "{}", whole.out);
+        assert!(whole.out.contains("1 request and 1 policy"), "{}", whole.out);
     }
     // The last one died when everything was done but one's own word of it.
     stage.start();
@@ -279,7 +279,7 @@ fn a_store_in_postgresql_names_its_own_backups_and_is_checked_in_its_place() {
     let refused = stage.as_person("omar", &admin(&node, &["backup", "create", &folder]));
     assert!(refused.code == 2 && refused.err.contains("pg_dump"), "{}", refused.err);
     let checked = stage.as_person("omar", &admin(&node, &["backup", "verify"]));
-    assert!(checked.code == 0 && checked.out.contains("1 requests"), "{}{}", checked.out, checked.err);
+    assert!(checked.code == 0 && checked.out.contains("1 request and 1 policy"), "{}{}", checked.out, checked.err);
     let config = stage.shown("service/config.toml");
     assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "create", &folder])).code, 0, "no service runs");
     let refused = stage.as_person("omar", &admin(&node, &["backup", "restore", &folder]));
