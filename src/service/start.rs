@@ -73,6 +73,7 @@ impl Service {
             head,
             keys: Keys::new(signers, trusted, in_use),
             tally: Tally::default(),
+            figures: super::figures::Tally::new(),
             log_key,
             watch: Watch::new(clock.as_ref()),
             clock,

@@ -434,6 +434,7 @@ fn normal(text: &str, folder: &Path) -> String {
     // A database has as many pages as its texts need, and those differ in length.
     let text = replace(&text, r"TIME; \d+ bytes\b", "TIME; N bytes");
     let text = replace(&text, r#""bytes":\d+"#, "\"bytes\":0");
+    let text = replace(&text, r#""database_schema":\d+"#, "\"database_schema\":0");
     let text = replace(&text, "this machine has (a|no) default route.*", "(route)");
     let text = replace(&text, r"OpenSSH[ _]\d[^ \n,]*( Debian-[^ \n,]*| Ubuntu-[^ \n,]*)?( \(/[^ ]*ssh\))?", "OPENSSH");
     // Whether the temporary folder is in memory differs from machine to machine.
