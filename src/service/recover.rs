@@ -237,6 +237,9 @@ pub async fn recover(
     let end = end_of_lost(found, word)?;
     let reason = text::check("reason", &word.reason, REASON_CHARS_MAX);
     let reason = reason.map_err(|why| RecoverError::Refused(why.to_string()))?;
+    if reason.is_empty() {
+        return Err(RecoverError::Refused("a recovery has a reason, which stays in the log".to_owned()));
+    }
     let mut done = Recovered { kept: found.kept(), lost: 0, ended: 0, entry: None, size: found.size };
     if let Some(end) = end {
         let mut writing = Writing { store, size: found.size, now };

@@ -6,6 +6,9 @@ use hallpass::audit::report::{self, Demands};
 
 use super::log::*;
 
+/// Events, each with its second.
+type Events = Vec<(u64, Event)>;
+
 /// How many entries are lost.
 const LOST: u64 = 3;
 
@@ -101,7 +104,7 @@ fn a_branch_of_which_nobody_knows_where_it_began_may_hold_any_checkpoint_up_to_i
 
 #[test]
 fn a_log_that_hides_behind_a_loss_is_found() {
-    let wrong = |change: &dyn Fn(&mut Vec<(u64, Event)>), wanted: &str| {
+    let wrong = |change: &dyn Fn(&mut Events), wanted: &str| {
         let mut events = gone_on();
         change(&mut events);
         let found = findings(events);
@@ -109,7 +112,7 @@ fn a_log_that_hides_behind_a_loss_is_found() {
     };
     let word = usize::try_from(kept() + LOST).unwrap();
     let with = |change: fn(&mut u64, &mut Vec<String>)| {
-        move |events: &mut Vec<(u64, Event)>| {
+        move |events: &mut Events| {
             if let Event::LogRecovered { kept, heads, .. } = &mut events[word].1 {
                 change(kept, heads);
             }
@@ -119,7 +122,7 @@ fn a_log_that_hides_behind_a_loss_is_found() {
     wrong(&with(|_, heads| heads[0] = log_key().sign(1_000, &[9; 32])), "a serial could be given twice");
     wrong(&with(|_, heads| heads[0] = heads[0].replace("\n\n", "\nmore\n\n")), "a lost checkpoint");
     let others = hallpass::audit::checkpoint::LogKey::new(ORIGIN, &[8; 32]).unwrap().sign(20, &[9; 32]);
-    let others = move |events: &mut Vec<(u64, Event)>| {
+    let others = move |events: &mut Events| {
         if let Event::LogRecovered { heads, .. } = &mut events[word].1 {
             heads[0].clone_from(&others);
         }
@@ -128,7 +131,7 @@ fn a_log_that_hides_behind_a_loss_is_found() {
     wrong(&|events| drop(events.remove(word)), "nobody has given them up");
     wrong(&|events| events.truncate(word), "that nobody has given up");
     let asked = asked("7777-7777", "alice", 600, hallpass::audit::event::Answer::Ask);
-    let opened = move |events: &mut Vec<(u64, Event)>| {
+    let opened = move |events: &mut Events| {
         if let Event::LogRecovered { kept, .. } = &mut events[word].1 {
             *kept += 1;
         }

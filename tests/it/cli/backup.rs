@@ -163,6 +163,43 @@ fn a_backup_that_was_changed_or_is_another_logs_is_not_put_back() {
     stage.check("backup");
 }
 
+#[test]
+fn what_is_written_into_the_log_for_good_is_looked_at_first() {
+    let mut stage = on_its_port();
+    let config = stage.shown("service/config.toml");
+    drop(stage.stop());
+    std::fs::write(stage.path("service/log.head"), "nothing\n").unwrap();
+    let (nothing, head) = (stage.shown("nothing"), stage.shown("service/log.head"));
+    let word = |reason: &'static str| ["--apply", "--by", "omar@example.com", "--reason", reason];
+    for (code, more) in [
+        (1, &["--head", nothing.as_str()][..]),
+        (1, &["--head", &head]),
+        (1, &word("the disk died")),
+        (1, &[&word("")[..], &["--past", "9"]].concat()),
+        (1, &[&word("a\u{202e}b")[..], &["--past", "9"]].concat()),
+        (1, &[&word("the disk died")[..], &["--past", "99999999999"]].concat()),
+        (2, &["--apply", "--by", "Omar Sharif", "--reason", "x"]),
+        (2, &["--past", "-1"]),
+        (0, &[&word("the head was damaged")[..], &["--past", "9"]].concat()),
+    ] {
+        let ran = stage.types("omar", &admin(&config, &[&["store", "recover"][..], more].concat()));
+        assert_eq!(ran.code, code, "{more:?}: {}{}", ran.out, ran.err);
+    }
+    // The clock, a year and a half ahead and a day behind.
+    let mut ahead = Command::new("faketime");
+    ahead
+        .args(["-f", "+500d", HALLPASS])
+        .args(admin(&config, &[&["store", "recover", "--past", "99"][..], &WORD].concat()));
+    let refused = ahead.output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && said.contains("500 days after the log's last entry"), "{said}");
+    let mut behind = Command::new("faketime");
+    behind.args(["-f", "-1d", HALLPASS]).args(admin(&config, &["store", "recover"]));
+    let told = String::from_utf8(behind.output().unwrap().stdout).unwrap();
+    assert!(told.contains("s behind the log's last entry: the service ran on a clock that was fast"), "{told}");
+    stage.check("recover_refused");
+}
+
 /// A request that was written into the database, and one that was changed there, are found in a backup.
 #[test]
 fn a_backup_of_a_database_that_somebody_wrote_into_is_found_to_be_one() {
