@@ -47,6 +47,9 @@ pub(crate) enum BackupCommand {
         /// The backup's folder
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
+        /// Where there is room to take the database out, if not beside the backup
+        #[arg(long, value_name = "FOLDER", requires = "folder")]
+        work: Option<PathBuf>,
     },
     /// Put the database of a backup where the configuration wants it, or into a new file
     ///
@@ -74,8 +77,8 @@ pub(crate) fn run(context: &Context, command: &BackupCommand) -> Result<(), Fail
     let key = log_key(&config)?;
     match command {
         BackupCommand::Create { folder } => make(context, &config, &key, folder),
-        BackupCommand::Verify { folder: Some(folder) } => verify(context, &key, folder),
-        BackupCommand::Verify { folder: None } => verify_in_place(context, &config, &key),
+        BackupCommand::Verify { folder: Some(folder), work } => verify(context, &key, folder, work.as_deref()),
+        BackupCommand::Verify { folder: None, .. } => verify_in_place(context, &config, &key),
         BackupCommand::Restore(args) => restore(context, &config, &key, args),
     }
 }
@@ -156,10 +159,11 @@ async fn look(context: &Context, store: &dyn Store, key: &LogKey) -> Result<Chec
     checked.map_err(|why| Failure::failed("the database can't be read to its end").because(why.to_string()))
 }
 
-fn verify(context: &Context, key: &LogKey, folder: &Path) -> Result<(), Failure> {
+fn verify(context: &Context, key: &LogKey, folder: &Path, work: Option<&Path>) -> Result<(), Failure> {
     let manifest = read(folder, key)?;
+    let beside = work.map_or_else(|| folder.to_path_buf(), |work| work.join("backup"));
     let checked = context.block_on(async {
-        let taken = take_out(folder, &manifest, key, folder).await?;
+        let taken = take_out(folder, &manifest, key, &beside).await?;
         let mut checked = look(context, taken.store.as_ref(), key).await?;
         if (manifest.entries, &manifest.checkpoint) != (checked.entries, &key.sign(checked.entries, &checked.root)) {
             checked.findings.push("the manifest tells of another log than the database holds".to_owned());

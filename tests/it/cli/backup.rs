@@ -46,6 +46,14 @@ fn issued(stage: &Stage) -> u64 {
     ran.json()["certificate"]["serial"].as_u64().unwrap_or_else(|| panic!("{}", ran.out))
 }
 
+/// Waits until the checkpoint that is kept aside covers so many entries, as it does within ten seconds.
+fn kept_aside(stage: &Stage, size: u64) {
+    let line = format!("\n{size}\n");
+    while !std::fs::read_to_string(stage.path("service/log.head")).unwrap().contains(&line) {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -73,6 +81,7 @@ fn a_service_comes_back_by_a_backup_and_says_what_it_lost() {
     // What the backup does not know.
     approve(&stage, &waiting);
     let lost = issued(&stage);
+    kept_aside(&stage, lost + 2);
     // A running service keeps its database.
     assert_eq!(stage.types("omar", &admin(&config, &["backup", "restore", &folder])).code, 1);
     assert_eq!(stage.types("omar", &admin(&config, &["store", "recover"])).code, 1);
@@ -274,7 +283,7 @@ fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
 /// Where there is no room, nothing half stays.
 #[test]
 fn a_full_disk_leaves_no_half_backup_and_no_half_database() {
-    let stage = on_its_port();
+    let mut stage = on_its_port();
     let config = stage.shown("service/config.toml");
     let (folder, small) = (stage.shown("backup"), stage.shown("small"));
     assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "create", &folder])).code, 0);
@@ -292,6 +301,20 @@ fn a_full_disk_leaves_no_half_backup_and_no_half_database() {
         assert_eq!(out, "code 1\n", "{size} {command}: {err}");
     }
     assert_eq!(stage.as_person("alice", &["request", "web-1", "--reason", REASON, "--no-wait"]).code, 8, "it runs on");
+    // What a killed service leaves is its newest changes in a file beside the database; they are in a backup, too.
+    stage.kill();
+    let after = stage.shown("after");
+    let made = stage.as_person("omar", &admin(&config, &["backup", "create", &after, "--json"]));
+    assert!(made.code == 0 && made.json()["entries"].as_u64() > Some(6), "{}{}", made.out, made.err);
+    // A place for the work that is not beside the backup, which can't be written to.
+    let read_only = format!(
+        "mount -t tmpfs tmpfs {small} && cp -r {after} {small}/b && mount -o remount,ro {small} && {HALLPASS} admin backup verify {small}/b --config {config}"
+    );
+    for (code, more) in [(1, String::new()), (0, format!(" --work {}", stage.shown("omar")))] {
+        let script = format!("{read_only}{more}");
+        let ran = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+        assert_eq!(ran.status.code(), Some(code), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
 }
 
 #[test]
