@@ -161,7 +161,7 @@ fn a_backup_that_was_changed_or_is_another_logs_is_not_put_back() {
     assert_eq!(stage.types("omar", &admin(&config, &["backup", "verify", &stage.shown("nothing")])).code, 1);
     // A place of its own, and one that is taken.
     let to = stage.shown("elsewhere.db");
-    assert_eq!(stage.types("omar", &admin(&config, &["backup", "restore", &folder, "--to", &to])).code, 0);
+    assert_eq!(stage.types("omar", &admin(&config, &["backup", "restore", &folder, "--to", &to, "--json"])).code, 0);
     assert_eq!(stage.types("omar", &admin(&config, &["backup", "restore", &folder, "--to", &to])).code, 1);
     std::fs::write(stage.path("service/state/hallpass.db-wal"), "an old one").unwrap();
     assert_eq!(
