@@ -29,7 +29,7 @@
 //! | | [`inventory`] | enrolled hosts as the log tells of them: joining, certificates for them, what they tell of themselves |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
 //! | 3 adapters | [`signer`] | CA key backends: they sign a to-be-signed certificate and nothing else |
-//! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart |
+//! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart; backups |
 //! | 4 service | [`service`] | load, decide, step, save: the only way to change anything |
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
 //! | | [`http`] | the server of API and pages: one service call for each handler |
@@ -117,6 +117,10 @@
 //!
 //! *Why is there no table of enrolled hosts?* Which hosts there are decides who can be let in where, and a row can be changed without a trace.
 //! The log's entries can't, and the sealed head counts them: an inventory is read from there, whole, or not at all.
+//!
+//! *Why does each lost entry get one in its place?* After an older copy was put back, a number of an entry must not be given again: it may be a
+//! certificate's serial somewhere. An offset would be one more thing that every reader of a serial has to know; an entry that says that it
+//! stands for a lost one is read by all of them as it is, and counted by the tree ([`service::recover`]).
 //!
 //! *Why replay a log that is signed?* The signature says that nobody changed it afterwards; not that it made sense when it was written.
 //!

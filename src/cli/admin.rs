@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::failure::{Exit, Failure};
 use super::output::{self, escape};
-use super::{Context, render};
+use super::{Context, backup, recover, render};
 use crate::durable;
 use crate::name::{HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::time::Lifetime;
@@ -25,6 +25,12 @@ pub(crate) enum AdminCommand {
     /// Enrolled hosts
     #[command(subcommand)]
     Host(HostCommand),
+    /// Backups of the service's database, on its machine
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// The service's database, on its machine
+    #[command(subcommand)]
+    Store(recover::StoreCommand),
 }
 
 /// `hallpass admin join …`.
@@ -105,6 +111,8 @@ pub(crate) fn run(context: &Context, command: &AdminCommand) -> Result<(), Failu
         AdminCommand::Join(JoinCommand::Create(args)) => create(context, args),
         AdminCommand::Join(JoinCommand::Ls) => joins(context),
         AdminCommand::Join(JoinCommand::Revoke { id }) => revoke(context, id),
+        AdminCommand::Backup(command) => backup::run(context, command),
+        AdminCommand::Store(command) => recover::run(context, command),
         AdminCommand::Host(HostCommand::Ls) => hosts(context),
         AdminCommand::Host(HostCommand::Show { host }) => show(context, host),
         AdminCommand::Host(HostCommand::Tag { host, set, remove }) => tag(context, host, (set, remove)),

@@ -19,6 +19,7 @@
 pub mod access;
 mod ask;
 pub mod browser;
+pub mod check;
 pub mod clock;
 pub mod desk;
 pub mod enrol;
@@ -38,7 +39,9 @@ pub mod keys;
 pub mod log;
 pub mod login;
 mod look;
+pub mod lost;
 pub mod policy;
+pub mod recover;
 pub mod rotate;
 pub mod schedule;
 mod start;

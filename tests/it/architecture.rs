@@ -115,11 +115,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// Modules that only some files of `cli` may import: the root builds the authority in one place, and the files of everyday
 /// commands contain nothing of it.
 const CLI: &[(&str, &[&str])] = &[
-    ("service", &["cli/serve.rs"]),
-    ("store", &["cli/serve.rs", "cli/store.rs"]),
+    ("service", &["cli/serve.rs", "cli/recover.rs", "cli/backup.rs"]),
+    ("store", &["cli/serve.rs", "cli/store.rs", "cli/recover.rs", "cli/backup.rs"]),
     ("http", &["cli/serve.rs", "cli/process.rs"]),
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/", "cli/ca/add.rs"]),
-    ("config", &["cli/serve.rs", "cli/init.rs", "cli/ca/add.rs"]),
+    ("config", &["cli/serve.rs", "cli/init.rs", "cli/ca/add.rs", "cli/recover.rs", "cli/backup.rs"]),
     ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
     // (both roots, and what says which of the two programs runs)
     (
@@ -137,7 +137,7 @@ const CLI: &[(&str, &[&str])] = &[
     ),
     ("enrolment", &["cli/host_enrol.rs", "cli/host_run.rs"]),
     ("notify", &["cli/serve.rs"]),
-    ("fail", &["cli/serve.rs"]),
+    ("fail", &["cli/serve.rs", "cli/backup.rs"]),
 ];
 
 /// Where each external crate may be used. `""` means everywhere. A dependency without a row, or that nobody uses, fails.
@@ -165,6 +165,8 @@ const HOMES: &[(&str, &[&str])] = &[
             "audit/",
             "access/digest.rs",
             "service/",
+            // a backup's manifest
+            "store/backup.rs",
             "client/tls.rs",
             "http/tls.rs",
             // the names of the pages' files hold their hash
@@ -181,7 +183,19 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
     ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),
-    ("serde", &["wire/", "client/", "enrolment/link.rs", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
+    (
+        "serde",
+        &[
+            "wire/",
+            "client/",
+            "enrolment/link.rs",
+            "http/",
+            "store/rows.rs",
+            "store/host_rows.rs",
+            "store/backup.rs",
+            "cli/",
+        ],
+    ),
     // storage
     ("rusqlite", &["store/"]),
     ("tokio_postgres", &["store/postgres/"]),

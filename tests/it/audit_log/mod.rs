@@ -3,6 +3,7 @@
 
 mod hosts;
 pub(crate) mod log;
+mod lost;
 mod manual;
 mod meaning;
 mod signed;
@@ -34,7 +35,7 @@ fn every_kind_of_entry_is_written_as_in_the_golden_file_and_read_back() {
         expires: at(43_205),
     };
     let later = [(9_000, started), (9_001, browser), (9_001, proposed)];
-    let entries = entries(hosts::hosts_story().into_iter().chain(later).collect());
+    let entries = entries(hosts::hosts_story().into_iter().chain(later).chain(lost::given_up()).collect());
     let lines: Vec<String> = entries.iter().map(|e| String::from_utf8(e.to_bytes()).unwrap()).collect();
     let text = format!("{}\n", lines.join("\n"));
     if std::env::var_os("HALLPASS_UPDATE_GOLDEN").is_some() {
