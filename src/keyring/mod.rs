@@ -11,29 +11,35 @@
 //! | `retired` | no | no |
 //! | `compromised` | no, and never again | no |
 //!
-//! How a key moves while the service runs is in [`plan`].
+//! How a key moves while the service runs is in [`plan`]; which CAs there are is in [`ca`].
 //!
-//! Invariants: for each purpose at most one key is active; a key has one purpose and stands in the ring once (I-20): a key that signs
-//! user certificates must not be able to make a host believable, nor the other way round.
+//! Invariants: for each CA at most one key is active; a key is of one CA and stands in the ring once (I-20): a key that signs
+//! user certificates must not be able to make a host believable, nor the other way round, nor open the hosts of another CA.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+pub mod ca;
 pub mod plan;
 pub mod step;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use crate::name::CaName;
 use crate::ssh::bundle::{BundleKey, KEYS_MAX, KeyState};
 use crate::ssh::cert::{Purpose, is_ca_algorithm};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
+pub use ca::{ActiveKey, Ca};
+
+/// The most user CAs with a name. Our own choice: a ring with all keys of all of them still fits into one log entry.
+pub const NAMED_MAX: usize = 8;
 
 /// One CA key in the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingKey {
-    /// What it signs.
-    pub purpose: Purpose,
+    /// Whose it is.
+    pub ca: Ca,
     /// Its public half.
     pub key: PublicKey,
     /// Its state.
@@ -46,45 +52,73 @@ pub struct RingKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring(Vec<RingKey>);
 
+/// The keys of a user CA, as they are configured.
+#[derive(Clone, Copy, Debug)]
+pub struct UserKeys<'k> {
+    /// The key that signs, unless the ring says that one of `next` does.
+    pub first: &'k PublicKey,
+    /// Further keys whose backend is there; hosts hear of them when a rotation says so.
+    pub next: &'k [PublicKey],
+    /// Further keys that hosts trust.
+    pub trusted: &'k [PublicKey],
+}
+
 /// What is configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Configured<'k> {
-    /// The key that signs user certificates, unless the ring says that one of `next` does.
-    pub user: &'k PublicKey,
-    /// Further keys for user certificates whose backend is there; hosts hear of them when a rotation says so.
-    pub next: &'k [PublicKey],
+    /// The default user CA.
+    pub user: UserKeys<'k>,
+    /// Further user CAs.
+    pub named: &'k BTreeMap<CaName, UserKeys<'k>>,
     /// The key that signs host certificates, if there is one, unless the ring says that one of `host_next` does.
     pub host: Option<&'k PublicKey>,
     /// Further keys for host certificates whose backend is there; clients hear of them when a rotation says so.
     pub host_next: &'k [PublicKey],
-    /// Further keys that hosts trust for user certificates.
-    pub trusted: &'k [PublicKey],
     /// Keys by which certificates last: these are trusted until the last of them has ended, whatever is configured (I-22).
     pub lasting: &'k BTreeSet<Fingerprint>,
 }
 
 impl<'k> Configured<'k> {
-    /// The keys for a purpose whose backend is there, the first one first.
-    fn of(&self, purpose: Purpose) -> impl Iterator<Item = &'k PublicKey> + use<'k> {
-        let (first, next) = match purpose {
-            Purpose::User => (Some(self.user), self.next),
-            Purpose::Host => (self.host, self.host_next),
+    /// The CAs that have a key here, user CAs first.
+    fn cas(&self) -> BTreeSet<Ca> {
+        let named = self.named.keys().cloned().map(Ca::User);
+        named.chain([Ca::USER]).chain(self.host.map(|_| Ca::Host)).collect()
+    }
+
+    /// A user CA's keys.
+    fn user(&self, name: &CaName) -> Option<UserKeys<'k>> {
+        if name.is_default() { Some(self.user) } else { self.named.get(name).copied() }
+    }
+
+    /// The keys of a CA whose backend is there, the first one first.
+    fn of(&self, ca: &Ca) -> impl Iterator<Item = &'k PublicKey> + use<'k> {
+        let (first, next): (Option<&'k PublicKey>, &'k [PublicKey]) = match ca {
+            Ca::User(name) => self.user(name).map_or((None, &[]), |user| (Some(user.first), user.next)),
+            Ca::Host => (self.host, self.host_next),
         };
         first.into_iter().chain(next)
+    }
+
+    /// Keys of a CA that hosts trust, and that sign nothing here.
+    fn trusted(&self, ca: &Ca) -> &'k [PublicKey] {
+        match ca {
+            Ca::User(name) => self.user(name).map_or(&[], |user| user.trusted),
+            Ca::Host => &[],
+        }
     }
 }
 
 /// Why a list of keys is no ring.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RingError {
-    /// More than one active key for a purpose.
-    #[error("two CA keys are active for one purpose")]
+    /// More than one active key of a CA.
+    #[error("two keys of one CA are active")]
     TwoActive,
-    /// A key twice, perhaps for both purposes.
-    #[error("one key stands there twice; user and host certificates need a key each")]
+    /// A key twice, perhaps of two CAs.
+    #[error("one key stands there twice; user and host certificates need a key each, and so does each named CA")]
     Twice,
     /// More keys than a trust bundle can hold.
-    #[error("there are more than 16 CA keys")]
+    #[error("there are more than 16 keys of one CA")]
     TooMany,
     /// A key that was compromised shall be trusted again.
     #[error("a CA key that was compromised can't be used again; take it out of the configuration, and make a new one")]
@@ -100,15 +134,16 @@ impl Ring {
     /// # Errors
     /// [`RingError`].
     pub fn new(keys: Vec<RingKey>) -> Result<Self, RingError> {
-        let active = |purpose| keys.iter().filter(|k| k.purpose == purpose && k.state == KeyState::Active).count();
+        let cas: BTreeSet<&Ca> = keys.iter().map(|known| &known.ca).collect();
+        let active = |ca: &&Ca| keys.iter().filter(|k| k.ca == **ca && k.state == KeyState::Active).count() > 1;
         let distinct = keys.iter().map(|k| &k.key).collect::<BTreeSet<_>>().len();
         if distinct != keys.len() {
             return Err(RingError::Twice);
         }
-        if Purpose::ALL.into_iter().any(|purpose| active(purpose) > 1) {
+        if cas.iter().any(active) {
             return Err(RingError::TwoActive);
         }
-        if keys.len() > KEYS_MAX {
+        if cas.iter().any(|ca| keys.iter().filter(|known| known.ca == **ca).count() > KEYS_MAX) {
             return Err(RingError::TooMany);
         }
         if keys.iter().all(|k| is_ca_algorithm(k.key.algorithm())) { Ok(Self(keys)) } else { Err(RingError::Algorithm) }
@@ -120,10 +155,26 @@ impl Ring {
         &self.0
     }
 
-    /// The key that signs for this purpose.
+    /// The key that signs for this CA.
     #[must_use]
-    pub fn active(&self, purpose: Purpose) -> Option<&PublicKey> {
-        self.0.iter().find(|k| k.purpose == purpose && k.state == KeyState::Active).map(|k| &k.key)
+    pub fn active(&self, ca: &Ca) -> Option<&PublicKey> {
+        self.0.iter().find(|k| k.ca == *ca && k.state == KeyState::Active).map(|k| &k.key)
+    }
+
+    /// The same, with the CA that it signs for.
+    #[must_use]
+    pub fn signs_for(&self, ca: &Ca) -> Option<ActiveKey> {
+        self.active(ca).map(|key| ActiveKey::new(ca.clone(), key.clone()))
+    }
+
+    /// The user CAs that have a key here, whatever its state; the default one in any case.
+    #[must_use]
+    pub fn user_cas(&self) -> BTreeSet<CaName> {
+        let name = |known: &RingKey| match &known.ca {
+            Ca::User(name) => Some(name.clone()),
+            Ca::Host => None,
+        };
+        self.0.iter().filter_map(name).chain([CaName::DEFAULT]).collect()
     }
 
     /// What is known of this key.
@@ -145,46 +196,50 @@ impl Ring {
     /// # Errors
     /// [`RingError`] when the configured keys don't go together.
     pub fn configured(&self, keys: &Configured<'_>, now: Timestamp) -> Result<Self, RingError> {
-        let held = |purpose| keys.of(purpose);
-        let all: Vec<&PublicKey> = Purpose::ALL.into_iter().flat_map(held).chain(keys.trusted).collect();
-        if all.iter().collect::<BTreeSet<_>>().len() != all.len() {
-            return Err(RingError::Twice);
+        let cas = keys.cas();
+        self.check_configured(&cas, keys)?;
+        let mut signs = BTreeMap::new();
+        for ca in &cas {
+            signs.extend(self.signs(ca, keys)?.map(|key| (ca, key)));
         }
-        let is_of_other = |purpose: Purpose, key: &PublicKey| self.known(key).is_some_and(|k| k.purpose != purpose);
-        if Purpose::ALL.into_iter().any(|purpose| held(purpose).any(|key| is_of_other(purpose, key))) {
-            return Err(RingError::Twice);
-        }
-        if keys.trusted.iter().any(|key| self.is_lost(key)) {
-            return Err(RingError::Compromised);
-        }
-        let (user, host) = (self.signs(Purpose::User, keys)?, self.signs(Purpose::Host, keys)?);
-        let state =
-            |known: &RingKey| self.state_of(known, if known.purpose == Purpose::User { user } else { host }, keys);
+        let state = |known: &RingKey| self.state_of(known, signs.get(&known.ca).copied(), keys);
         let mut ring: Vec<RingKey> = self.0.iter().map(|known| known.moved(state(known), now)).collect();
-        let active = [(Purpose::User, user), (Purpose::Host, host)].into_iter();
-        let active = active.filter_map(|(purpose, key)| Some((purpose, key?, KeyState::Active)));
-        for (purpose, key, state) in active.chain(keys.trusted.iter().map(|key| (Purpose::User, key, KeyState::Staged)))
-        {
-            if !self.0.iter().any(|known| known.purpose == purpose && known.key == *key) {
-                ring.push(RingKey { purpose, key: key.clone(), state, since: now });
-            }
+        let active = signs.iter().map(|(ca, key)| (*ca, *key, KeyState::Active));
+        let trusted = cas.iter().flat_map(|ca| keys.trusted(ca).iter().map(move |key| (ca, key, KeyState::Staged)));
+        for (ca, key, state) in active.chain(trusted).filter(|(_, key, _)| self.known(key).is_none()) {
+            ring.push(RingKey { ca: ca.clone(), key: key.clone(), state, since: now });
         }
         Self::new(forget(ring))
+    }
+
+    /// Whether these keys go together, and with those of before.
+    fn check_configured(&self, cas: &BTreeSet<Ca>, keys: &Configured<'_>) -> Result<(), RingError> {
+        let all: Vec<(&Ca, &PublicKey)> =
+            cas.iter().flat_map(|ca| keys.of(ca).chain(keys.trusted(ca)).map(move |key| (ca, key))).collect();
+        let distinct: BTreeSet<&PublicKey> = all.iter().map(|(_, key)| *key).collect();
+        let is_of_other = |(ca, key): &(&Ca, &PublicKey)| self.known(key).is_some_and(|known| known.ca != **ca);
+        if distinct.len() != all.len() || all.iter().any(is_of_other) {
+            return Err(RingError::Twice);
+        }
+        if cas.iter().flat_map(|ca| keys.trusted(ca)).any(|key| self.is_lost(key)) {
+            return Err(RingError::Compromised);
+        }
+        Ok(())
     }
 
     fn is_lost(&self, key: &PublicKey) -> bool {
         self.known(key).is_some_and(|known| known.state == KeyState::Compromised)
     }
 
-    /// Which key signs for a purpose once these keys are configured.
-    fn signs<'k>(&'k self, purpose: Purpose, keys: &Configured<'k>) -> Result<Option<&'k PublicKey>, RingError> {
-        let active = self.active(purpose);
-        if let Some(active) = active.filter(|active| keys.of(purpose).any(|key| key == *active)) {
+    /// Which key signs for a CA once these keys are configured.
+    fn signs<'k>(&'k self, ca: &Ca, keys: &Configured<'k>) -> Result<Option<&'k PublicKey>, RingError> {
+        let active = self.active(ca);
+        if let Some(active) = active.filter(|active| keys.of(ca).any(|key| key == *active)) {
             return Ok(Some(active));
         }
-        let Some(first) = keys.of(purpose).next() else { return Ok(None) };
+        let Some(first) = keys.of(ca).next() else { return Ok(None) };
         let is_known = |key: &&PublicKey| self.is_begun(key);
-        let successor = keys.of(purpose).find(is_known).filter(|_| active.is_some() && !is_known(&first));
+        let successor = keys.of(ca).find(is_known).filter(|_| active.is_some() && !is_known(&first));
         match successor.unwrap_or(first) {
             key if active.is_none() && self.is_not_to_come_back(key) => Ok(None),
             key if self.is_lost(key) => Err(RingError::Compromised),
@@ -195,7 +250,7 @@ impl Ring {
     /// Whether a key must not sign only because no other one does: it was compromised, or retired and another one was compromised since.
     fn is_not_to_come_back(&self, key: &PublicKey) -> bool {
         let Some(known) = self.known(key) else { return false };
-        let mut ours = self.0.iter().filter(|other| other.purpose == known.purpose);
+        let mut ours = self.0.iter().filter(|other| other.ca == known.ca);
         known.state == KeyState::Compromised
             || (known.state == KeyState::Retired && ours.any(|other| other.state == KeyState::Compromised))
     }
@@ -205,11 +260,11 @@ impl Ring {
         self.known(key).is_some_and(|known| matches!(known.state, KeyState::Staged | KeyState::Draining))
     }
 
-    /// What becomes of a known key, where `signs` is the one that signs for its purpose.
+    /// What becomes of a known key, where `signs` is the one that signs for its CA.
     fn state_of(&self, known: &RingKey, signs: Option<&PublicKey>, keys: &Configured<'_>) -> KeyState {
         let key = &known.key;
-        let is_trusted = known.purpose == Purpose::User && keys.trusted.contains(key);
-        let is_held = keys.of(known.purpose).any(|held| held == key);
+        let is_trusted = keys.trusted(&known.ca).contains(key);
+        let is_held = keys.of(&known.ca).any(|held| held == key);
         match known.state {
             _ if signs == Some(key) => KeyState::Active,
             KeyState::Compromised => KeyState::Compromised,
@@ -221,29 +276,43 @@ impl Ring {
         }
     }
 
-    /// The key of a purpose that signs in `next` where another one signs here, and whether it was trusted before: a start must not
+    /// The key of a CA that signs in `next` where another one signs here, and whether it was trusted before: a start must not
     /// make a key sign that nobody trusts (I-21).
     #[must_use]
-    pub fn succession<'n>(&self, next: &'n Self, purpose: Purpose) -> Option<(&'n PublicKey, bool)> {
-        let (old, new) = (self.active(purpose)?, next.active(purpose)?);
+    pub fn succession<'n>(&self, next: &'n Self, ca: &Ca) -> Option<(&'n PublicKey, bool)> {
+        let (old, new) = (self.active(ca)?, next.active(ca)?);
         (old != new).then(|| (new, self.is_begun(new)))
     }
 
     /// The keys that clients must trust for host certificates.
     pub fn trusted_by_clients(&self) -> impl Iterator<Item = &PublicKey> {
-        let trusted = self.0.iter().filter(|known| known.purpose == Purpose::Host && known.state.is_trusted());
+        let trusted = self.0.iter().filter(|known| known.ca == Ca::Host && known.state.is_trusted());
         trusted.map(|known| &known.key)
     }
 
-    /// What hosts must trust for user certificates.
+    /// What the hosts of a CA must trust for user certificates.
     #[must_use]
-    pub fn trusted_by_hosts(&self) -> Vec<BundleKey> {
-        let trusted = self.0.iter().filter(|k| k.purpose == Purpose::User && k.state.is_trusted());
+    pub fn trusted_by_hosts(&self, name: &CaName) -> Vec<BundleKey> {
+        let is_its = |known: &&RingKey| matches!(&known.ca, Ca::User(of) if of == name) && known.state.is_trusted();
+        let trusted = self.0.iter().filter(is_its);
         trusted.map(|k| BundleKey { key: k.key.clone(), state: k.state, since: k.since }).collect()
+    }
+
+    /// The keys of a user CA by which certificates may last: what a host keeps that goes over to another CA.
+    #[must_use]
+    pub fn have_signed(&self, name: &CaName) -> BTreeSet<Fingerprint> {
+        let trusted = self.trusted_by_hosts(name).into_iter();
+        trusted.filter(|known| known.state != KeyState::Staged).map(|known| known.key.fingerprint()).collect()
     }
 }
 
 impl RingKey {
+    /// What it signs.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        self.ca.purpose()
+    }
+
     /// In this state from now on, or as it was.
     fn moved(&self, state: KeyState, now: Timestamp) -> Self {
         let since = if self.state == state { self.since } else { now };
@@ -251,11 +320,14 @@ impl RingKey {
     }
 }
 
-/// Retired keys are forgotten, oldest first, where there are too many. What was compromised is never forgotten.
+/// Retired keys are forgotten, oldest first, where a CA has too many. What was compromised is never forgotten.
 fn forget(mut keys: Vec<RingKey>) -> Vec<RingKey> {
-    while keys.len() > KEYS_MAX {
-        let Some(oldest) = keys.iter().position(|key| key.state == KeyState::Retired) else { break };
-        keys.remove(oldest);
+    let cas: BTreeSet<Ca> = keys.iter().map(|known| known.ca.clone()).collect();
+    for ca in cas {
+        while keys.iter().filter(|known| known.ca == ca).count() > KEYS_MAX {
+            let Some(oldest) = keys.iter().position(|k| k.ca == ca && k.state == KeyState::Retired) else { break };
+            keys.remove(oldest);
+        }
     }
     keys
 }
@@ -290,23 +362,17 @@ mod tests {
         let (user, host) = (key(user), host.map(key));
         let trusted: Vec<PublicKey> = trusted.iter().copied().map(key).collect();
         let lasting = lasting.iter().map(|seed| key(*seed).fingerprint()).collect();
-        let keys = Configured {
-            user: &user,
-            next: &[],
-            host: host.as_ref(),
-            host_next: &[],
-            trusted: &trusted,
-            lasting: &lasting,
-        };
+        let user = UserKeys { first: &user, next: &[], trusted: &trusted };
+        let keys = Configured { user, named: &BTreeMap::new(), host: host.as_ref(), host_next: &[], lasting: &lasting };
         ring.configured(&keys, at(seconds))
     }
 
     fn states(ring: &Ring) -> Vec<(Purpose, KeyState, Timestamp)> {
-        ring.keys().iter().map(|k| (k.purpose, k.state, k.since)).collect()
+        ring.keys().iter().map(|k| (k.purpose(), k.state, k.since)).collect()
     }
 
     fn bundle(ring: &Ring) -> BTreeSet<PublicKey> {
-        ring.trusted_by_hosts().into_iter().map(|k| k.key).collect()
+        ring.trusted_by_hosts(&CaName::DEFAULT).into_iter().map(|k| k.key).collect()
     }
 
     #[test]
@@ -317,8 +383,8 @@ mod tests {
             [(Purpose::User, KeyState::Active, at(0)), (Purpose::Host, KeyState::Active, at(0))]
         );
         assert_eq!(next(&first, 1, Some(2), &[], 9), Ok(first.clone()));
-        assert_eq!(first.active(Purpose::User), Some(&key(1)));
-        assert_eq!(first.trusted_by_hosts().len(), 1, "hosts do not trust the host key for users");
+        assert_eq!(first.active(&Ca::USER), Some(&key(1)));
+        assert_eq!(bundle(&first).len(), 1, "hosts do not trust the host key for users");
     }
 
     #[test]
@@ -335,8 +401,8 @@ mod tests {
         );
         assert_eq!(bundle(&meanwhile), BTreeSet::from([key(1), key(3)]));
         assert_eq!(meanwhile.trusted_by_clients().collect::<Vec<_>>(), [&key(2)]);
-        assert_eq!(first.succession(&meanwhile, Purpose::User), Some((&key(3), false)), "nobody trusts it yet");
-        assert_eq!(first.succession(&meanwhile, Purpose::Host), None, "none signs for hosts any more");
+        assert_eq!(first.succession(&meanwhile, &Ca::USER), Some((&key(3), false)), "nobody trusts it yet");
+        assert_eq!(first.succession(&meanwhile, &Ca::Host), None, "none signs for hosts any more");
         let done = next(&meanwhile, 3, None, &[], 9).unwrap();
         assert_eq!(bundle(&done), BTreeSet::from([key(3)]));
         let second = next(&first, 3, None, &[], 5).unwrap();
@@ -369,27 +435,31 @@ mod tests {
     fn where_the_key_that_signs_is_gone_one_that_hosts_trust_takes_over() {
         let (first, spare, other) = (key(1), key(2), key(3));
         let none = BTreeSet::new();
-        let keys = |user, next| Configured { user, next, host: None, host_next: &[], trusted: &[], lasting: &none };
+        let named = BTreeMap::new();
+        let keys = |first, next| Configured {
+            user: UserKeys { first, next, trusted: &[] },
+            named: &named,
+            host: None,
+            host_next: &[],
+            lasting: &none,
+        };
         let ring = Ring::default().configured(&keys(&first, std::slice::from_ref(&spare)), at(0)).unwrap();
-        let staged = RingKey { purpose: Purpose::User, key: spare.clone(), state: KeyState::Staged, since: at(1) };
+        let staged = RingKey { ca: Ca::USER, key: spare.clone(), state: KeyState::Staged, since: at(1) };
         let ring = Ring::new([ring.keys(), &[staged]].concat()).unwrap();
         let after = ring.configured(&keys(&other, std::slice::from_ref(&spare)), at(2)).unwrap();
-        assert_eq!(
-            (after.active(Purpose::User), ring.succession(&after, Purpose::User)),
-            (Some(&spare), Some((&spare, true)))
-        );
+        assert_eq!((after.active(&Ca::USER), ring.succession(&after, &Ca::USER)), (Some(&spare), Some((&spare, true))));
     }
 
     #[test]
     fn after_the_only_key_was_compromised_none_signs_until_there_is_another() {
-        let lost = RingKey { purpose: Purpose::User, key: key(1), state: KeyState::Compromised, since: at(0) };
+        let lost = RingKey { ca: Ca::USER, key: key(1), state: KeyState::Compromised, since: at(0) };
         let ring = Ring::new(vec![lost]).unwrap();
         assert_eq!(next(&ring, 1, None, &[], 5), Ok(ring.clone()), "it starts, to tell hosts");
-        let retired = RingKey { purpose: Purpose::User, key: key(7), state: KeyState::Retired, since: at(0) };
+        let retired = RingKey { ca: Ca::USER, key: key(7), state: KeyState::Retired, since: at(0) };
         let both = Ring::new([ring.keys(), &[retired]].concat()).unwrap();
         assert_eq!(next(&both, 7, None, &[], 5), Ok(both), "nobody trusts that one any more");
         let mended = next(&ring, 2, None, &[], 5).unwrap();
-        assert_eq!((mended.active(Purpose::User), bundle(&mended)), (Some(&key(2)), BTreeSet::from([key(2)])));
+        assert_eq!((mended.active(&Ca::USER), bundle(&mended)), (Some(&key(2)), BTreeSet::from([key(2)])));
         assert_eq!(next(&mended, 1, None, &[], 9), Err(RingError::Compromised));
         assert_eq!(next(&mended, 2, None, &[1], 9), Err(RingError::Compromised));
     }
@@ -408,7 +478,7 @@ mod tests {
         for seed in 0..40 {
             ring = next(&ring, seed, None, &[], u64::from(seed)).unwrap();
         }
-        assert_eq!((ring.keys().len(), ring.active(Purpose::User)), (KEYS_MAX, Some(&key(39))));
+        assert_eq!((ring.keys().len(), ring.active(&Ca::USER)), (KEYS_MAX, Some(&key(39))));
     }
 
     proptest! {
@@ -426,7 +496,7 @@ mod tests {
                     continue;
                 }
                 let after = after.unwrap();
-                prop_assert_eq!(after.active(Purpose::User), Some(&key(*user)));
+                prop_assert_eq!(after.active(&Ca::USER), Some(&key(*user)));
                 prop_assert_eq!(bundle(&after), configured);
                 for old in ring.keys() {
                     let new = after.keys().iter().find(|new| new.key == old.key).unwrap();

@@ -27,7 +27,9 @@ fn bundle(version: u64, keys: u8, log_key: u8) -> String {
         since: at(0),
     };
     let keys = (1..=keys).map(key).collect();
-    Bundle::new(version, at(version), "https://hallpass.example.com", keys).unwrap().to_text(&signer(log_key))
+    Bundle::new(version, at(version), ("https://hallpass.example.com", &CaName::DEFAULT), keys)
+        .unwrap()
+        .to_text(&signer(log_key))
 }
 
 fn installer(folder: &tempfile::TempDir) -> Installer {
