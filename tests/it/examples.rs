@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use hallpass::config::Config;
-use hallpass::name::{Account, HostName, PersonName};
+use hallpass::name::{Account, CaName, HostName, PersonName};
 use hallpass::note::NoteSigner;
 use hallpass::policy::{Approvals, Outcome, Policy, Question};
 use hallpass::signer;

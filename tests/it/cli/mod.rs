@@ -2,6 +2,7 @@
 //! `tests/cli/*.txt` (`!` marks standard error, `[n]` the exit code). `UPDATE_GOLDEN=1` rewrites those; look at the diff.
 
 mod ca_keys;
+mod cas;
 mod chromium;
 mod completion;
 mod device;

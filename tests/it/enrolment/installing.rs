@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hallpass::enrolment::daemon::install::{Installer, granted, tags};
 use hallpass::host::settings::Settings;
 use hallpass::host::trust;
+use hallpass::name::CaName;
 use hallpass::note::NoteSigner;
 use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
 use hallpass::ssh::private::SessionKey;

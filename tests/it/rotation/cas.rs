@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hallpass::access::Refusal;
+use hallpass::audit::entry::Entry;
 use hallpass::audit::event::Event;
 use hallpass::audit::host_event::HostEvent;
 use hallpass::client::Client;
@@ -307,11 +308,11 @@ async fn the_theft_of_the_only_key_of_one_ca_stops_nobody_on_the_hosts_of_the_ot
 async fn moves(site: &Site) -> Vec<(String, CaName, bool)> {
     let ada = site.proven("ada").await;
     let entries = site.world.entries(&ada).await;
-    let told = |event: &Event| match event {
-        Event::Host(HostEvent::HostMoved { host, ca, waits, .. }) => Some((host.to_string(), ca.clone(), *waits)),
+    let told = |bytes: &Vec<u8>| match Entry::parse(bytes).unwrap().event {
+        Event::Host(HostEvent::HostMoved { host, ca, waits, .. }) => Some((host.to_string(), ca, waits)),
         _ => None,
     };
-    entries.iter().filter_map(|entry| told(&entry.event)).collect()
+    entries.iter().filter_map(told).collect()
 }
 
 #[tokio::test]
