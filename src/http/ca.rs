@@ -1,6 +1,6 @@
 //! CA keys: what operators see of them, and the steps of a rotation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -74,7 +74,7 @@ fn shown(view: &KeysView) -> wire::Keys {
         keys: view.keys.iter().map(|one| key(one, &view.hosts)).collect(),
         spare: view.spare.iter().map(spare).collect(),
         hosts: view.hosts.values().sum(),
-        by_hand: view.by_hand.iter().map(ToString::to_string).collect(),
+        by_hand: by_hand(view.by_hand.values().flatten()),
         proposal: view.proposed.as_ref().map(proposal),
         attention: view.attention.clone(),
     }
@@ -85,13 +85,19 @@ fn named(ca: &Ca) -> Option<String> {
     ca.named().map(|name| name.to_string())
 }
 
+/// Names, sorted.
+fn by_hand<'v>(hosts: impl Iterator<Item = &'v HostName>) -> Vec<String> {
+    hosts.collect::<BTreeSet<_>>().into_iter().map(ToString::to_string).collect()
+}
+
 fn user_cas(view: &KeysView) -> Vec<wire::UserCa> {
     if view.versions.keys().all(CaName::is_default) {
         return Vec::new();
     }
     let ca = |(name, version): (&CaName, &u64)| {
         let hosts = view.hosts.get(name).copied().unwrap_or_default();
-        wire::UserCa { name: name.to_string(), version: *version, hosts }
+        let by_hand = by_hand(view.by_hand.get(name).into_iter().flatten());
+        wire::UserCa { name: name.to_string(), version: *version, hosts, by_hand }
     };
     view.versions.iter().map(ca).collect()
 }

@@ -48,8 +48,8 @@ pub struct KeysView {
     pub hosts: BTreeMap<CaName, usize>,
     /// Of each user CA the version of its trust bundle.
     pub versions: BTreeMap<CaName, u64>,
-    /// Hosts of the policy that are not enrolled: they prove nothing.
-    pub by_hand: Vec<HostName>,
+    /// Hosts of the policy that are not enrolled, of each user CA: they prove nothing.
+    pub by_hand: BTreeMap<CaName, Vec<HostName>>,
     /// A step that waits for a second person.
     pub proposed: Option<Proposed>,
     /// What somebody ought to look at or do, in sentences.
@@ -72,6 +72,10 @@ impl Service {
         let shown = self.shown_of_draining(now).await?;
         let (inventory, (_, policy)) = (self.inventory(), self.policy_now());
         let is_enrolled = |name: &HostName| inventory.host(name).is_some_and(|host| host.is_active);
+        let mut by_hand: BTreeMap<CaName, Vec<HostName>> = BTreeMap::new();
+        for host in policy.hosts().filter(|host| !is_enrolled(&host.name)) {
+            by_hand.entry(policy.ca_of(host)).or_default().push(host.name.clone());
+        }
         let keys: Vec<KeyView> =
             in_use.ring.keys().iter().map(|known| self.key_view(known, (&unproven, &shown), &live)).collect();
         let spare = self.keys.held.iter().filter(|held| in_use.ring.known(&held.key).is_none());
@@ -80,7 +84,7 @@ impl Service {
             spare: spare.map(|held| (held.ca.clone(), held.key.clone())).collect(),
             hosts: hosts_by_ca(&inventory),
             versions: in_use.stands.iter().map(|(ca, stand)| (ca.clone(), stand.version)).collect(),
-            by_hand: policy.hosts().map(|host| host.name.clone()).filter(|name| !is_enrolled(name)).collect(),
+            by_hand,
             proposed: in_use.proposed.clone().filter(|proposed| now < proposed.until),
             attention: self.attention(&keys),
             keys,

@@ -36,6 +36,8 @@ pub struct UserCa {
     pub version: u64,
     /// How many of the enrolled hosts are of it.
     pub hosts: usize,
+    /// Those of the hosts of the policy that are not enrolled.
+    pub by_hand: Vec<String>,
 }
 
 /// A CA key.

@@ -73,10 +73,15 @@ fn label(purpose: &str, name: Option<&str>) -> String {
     name.map_or_else(|| escape(purpose), |name| format!("{} {}", escape(name), escape(purpose)))
 }
 
-/// How many hosts are of the CA of a key.
-fn hosts_of(all: &wire::Keys, key: &wire::Key) -> usize {
+/// The user CA of a key, if there is more than one.
+fn ca_of<'k>(all: &'k wire::Keys, key: &wire::Key) -> Option<&'k wire::UserCa> {
     let name = key.ca.as_deref().unwrap_or(CaName::DEFAULT.as_str());
-    all.cas.iter().find(|ca| ca.name == name).map_or(all.hosts, |ca| ca.hosts)
+    all.cas.iter().find(|ca| ca.name == name)
+}
+
+/// How many hosts are of it.
+fn hosts_of(all: &wire::Keys, key: &wire::Key) -> usize {
+    ca_of(all, key).map_or(all.hosts, |ca| ca.hosts)
 }
 
 fn export(context: &Context, ca: Option<&CaName>) -> Result<(), Failure> {

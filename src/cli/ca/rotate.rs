@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::super::failure::{Exit, Failure};
 use super::super::output::{self, escape};
 use super::super::{Context, render};
-use super::{answer, get, hosts_of, label, table, words_of};
+use super::{answer, ca_of, get, hosts_of, label, table, words_of};
 use crate::name::{CaName, HostName};
 use crate::ssh::Fingerprint;
 use crate::wire::ca as wire;
@@ -264,8 +264,9 @@ fn say_unproven(context: &Context, all: &wire::Keys, staged: &wire::Key) {
     for one in &staged.unproven {
         context.out.note(&format!("  {}: {}", escape(&one.host), escape(&one.why)));
     }
-    if !all.by_hand.is_empty() {
-        let names = render::joined(&all.by_hand);
+    let by_hand = ca_of(all, staged).map_or(&all.by_hand, |ca| &ca.by_hand);
+    if !by_hand.is_empty() {
+        let names = render::joined(by_hand);
         context.out.note(&format!("not enrolled, so nobody knows whether they trust it: {names}"));
     }
     let next = if staged.unproven.is_empty() { "switch" } else { "status" };
