@@ -226,6 +226,8 @@ pub struct Service {
     swept: AtomicU64,
     /// When CA keys were looked at last for what time alone does to them.
     keys_looked: AtomicU64,
+    /// When hosts were looked at last that go over to another user CA.
+    moves_looked: AtomicU64,
     /// On which day somebody was last told that a further one is missing.
     keys_warned: AtomicU64,
     followed: follow::Followed,

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::inventory::Decided;
 use super::{Outcome, Service};
@@ -16,6 +17,9 @@ use crate::name::HostName;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
 
+/// How often hosts are looked at that go over. Our own choice: nobody waits for it, and it reads all certificates that last.
+const LOOK_EVERY_S: u64 = 10;
+
 /// For each host, the CA keys by which certificates for it last.
 type Lasting = BTreeMap<HostName, BTreeSet<Fingerprint>>;
 
@@ -24,8 +28,12 @@ fn is_moving(host: &EnrolledHost) -> bool {
 }
 
 impl Service {
-    /// Looks how far all hosts are that go over; called by the tick.
+    /// Looks how far all hosts are that go over, now and then; called by each tick.
     pub(super) async fn settle_moves(self: &Arc<Self>, now: Timestamp) -> Outcome<()> {
+        if now.unix().abs_diff(self.moves_looked.load(Ordering::Relaxed)) < LOOK_EVERY_S {
+            return Ok(());
+        }
+        self.moves_looked.store(now.unix(), Ordering::Relaxed);
         let inventory = self.inventory();
         let moving: Vec<&EnrolledHost> = inventory.active().filter(|host| is_moving(host)).collect();
         self.settle(moving, now).await

@@ -1,5 +1,5 @@
 //! What time alone does to CA keys: a rotation that is due begins, and a key that nobody has configured any more is retired when its last
-//! certificate has ended; so does a host forget the keys of a CA that it has left.
+//! certificate has ended.
 //!
 //! What not: nothing is ever switched here. From when on a key signs, a person says.
 
@@ -104,8 +104,7 @@ impl Service {
                 Waits::Key => self.warn_of_missing(due, now),
             }
         }
-        self.retire_gone(now).await?;
-        self.settle_moves(now).await
+        self.retire_gone(now).await
     }
 
     /// Once a day, and at each start.

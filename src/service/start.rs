@@ -94,6 +94,7 @@ impl Service {
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
             keys_looked: AtomicU64::new(0),
+            moves_looked: AtomicU64::new(0),
             keys_warned: AtomicU64::new(0),
             followed: super::follow::Followed::default(),
         });

@@ -422,6 +422,27 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_of_a_ca_with_a_name_says_so_and_the_default_one_says_nothing() {
+        let prod = CaName::parse("prod").unwrap();
+        let made = |ca: &CaName| {
+            let at = Timestamp::from_unix(1_767_607_200).unwrap();
+            let keys = vec![key(1, KeyState::Active)];
+            Bundle::new(42, at, ("https://hallpass.example.com", ca), keys).unwrap().to_text(&signer())
+        };
+        let (named, usual) = (made(&prod), made(&CaName::DEFAULT));
+        assert_eq!(Bundle::open(&named, signer().verifier()).unwrap().ca(), &prod);
+        assert_eq!(Bundle::open(&usual, signer().verifier()).unwrap().ca(), &CaName::DEFAULT);
+        assert!(named.contains("\n# ca prod\n# version 42\n") && !usual.contains("# ca"));
+        // A second spelling, another name, and a line less are no bundle of ours.
+        let spelt = usual.replace("# version", "# ca default\n# version");
+        assert!(matches!(Bundle::claimed(&spelt), Err(BundleError::Content(_))));
+        for other in [named.replace("# ca prod", "# ca lab"), named.replace("# ca prod\n", "")] {
+            assert!(matches!(Bundle::open(&other, signer().verifier()), Err(BundleError::Signature(_))));
+        }
+        assert!(matches!(Bundle::claimed(&named.replace("# ca prod", "# ca Prod")), Err(BundleError::Line { .. })));
+    }
+
+    #[test]
     fn a_checkpoint_of_the_log_is_no_bundle_and_a_bundle_no_checkpoint() {
         let text = bundle(vec![key(1, KeyState::Active)]).unwrap().to_text(&signer());
         assert!(!crate::note::is_name(text.lines().next().unwrap()), "a checkpoint begins with its log's name");

@@ -17,12 +17,14 @@ use hallpass::service::rotate::RotationWish;
 use hallpass::service::{Failure, Outcome};
 use hallpass::ssh::bundle::{Bundle, KeyState};
 use hallpass::ssh::{Fingerprint, PublicKey};
+use hallpass::store;
 use hallpass::wire::host as wire;
 use sha2::Digest as _;
 
 use crate::api::site::Site;
 use crate::hosts::machine::{Machine, join};
 use crate::support::Faulty;
+use crate::support::postgres::cluster;
 
 fn prod() -> CaName {
     CaName::parse("prod").unwrap()
@@ -40,6 +42,20 @@ const RULES: &str = "\n[[ca]]\ntag = \"env=prod\"\nname = \"prod\"\n\
 async fn site() -> (Site, Vec<Machine>) {
     let mut site = Site::new().await;
     site.stop().await;
+    with_cas(site).await
+}
+
+/// The same in a database that several nodes could share.
+async fn site_on_postgres() -> (Site, Vec<Machine>) {
+    let mut site = Site::new().await;
+    site.stop().await;
+    site.world.store = store::Settings::Postgres(cluster().settings(&cluster().database()));
+    std::fs::remove_file(site.world.folder.path().join("head")).unwrap();
+    site.world.try_start(Some(&crate::support::policy())).await.unwrap();
+    with_cas(site).await
+}
+
+async fn with_cas(mut site: Site) -> (Site, Vec<Machine>) {
     site.world.next = vec![Arc::new(Faulty::new([0xD1; 32]))];
     site.world.named.insert(prod(), vec![Arc::new(Faulty::new([0xE1; 32])), Arc::new(Faulty::new([0xE2; 32]))]);
     site.start().await;
@@ -183,7 +199,15 @@ async fn a_policy_that_names_a_ca_which_the_service_does_not_have_is_refused_whe
 
 #[tokio::test]
 async fn a_host_that_goes_over_keeps_the_old_key_for_its_last_certificate_and_waits_for_its_proof() {
-    let (site, machines) = site().await;
+    goes_over(site().await).await;
+}
+
+#[tokio::test]
+async fn a_host_goes_over_in_a_shared_database_just_the_same() {
+    goes_over(site_on_postgres().await).await;
+}
+
+async fn goes_over((mut site, machines): (Site, Vec<Machine>)) {
     let [usual, first, _] = keys(&site);
     let running = ask(&site, &["shop-1"]).await.unwrap();
     assert_eq!(fetch(&site, running).await.unwrap(), usual.fingerprint());
@@ -217,6 +241,9 @@ async fn a_host_that_goes_over_keeps_the_old_key_for_its_last_certificate_and_wa
     assert!(trusted(&bundle(&site, &machines[0]).await).contains(&usual.fingerprint()), "a certificate by it lasts");
     site.world.pass(30 * 60);
     tick(&site).await;
+    // Nothing of it is in memory alone.
+    site.stop().await;
+    site.start().await;
     let settled = bundle(&site, &machines[0]).await;
     assert_eq!(trusted(&settled), fingerprints(&[&first]));
     assert!(settled.version() > over.version());
