@@ -17,6 +17,7 @@
 //! | | [`name`] | parsed names and ids; one spelling each |
 //! | | [`durable`] | crash-safe file replacement |
 //! | | [`secret`] | reading files that nobody else may read |
+//! | | [`notify`] | tells the service manager how far we are |
 //! | | [`fail`] | fail points for crash tests; nothing in a shipped binary |
 //! | 1 formats | [`note`] | signed notes: what the log key signs |
 //! | | [`ssh`] | keys, certificates, signatures, trust bundles, agent frames; the linter and the one thing a CA key signs |
@@ -157,6 +158,7 @@ pub mod inventory;
 pub mod keyring;
 pub mod name;
 pub mod note;
+pub mod notify;
 pub mod policy;
 pub mod secret;
 pub mod service;

@@ -23,6 +23,7 @@ use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::config::{Config, Logging};
 use crate::durable;
 use crate::identity::{Actor, Part};
+use crate::notify;
 use crate::secret;
 use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, NamedCa, Parts, Service, SystemRandom};
@@ -146,6 +147,7 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
         let line = format!("{line}\n");
         durable::replace(file, line.as_bytes(), 0o644).map_err(|e| Failure::file("write", file, &e))?;
     }
+    let manager = profile::env("NOTIFY_SOCKET");
     let (reload, reloads) = mpsc::channel(1);
     let (die, died) = oneshot::channel();
     let ticks = tokio::spawn(tick(Arc::clone(&service), die));
@@ -158,7 +160,11 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
             () = stopped(signals.terminate, signals.interrupt) => {}
             Ok(()) = died => is_dead.store(true, Ordering::Relaxed),
         }
+        // From here on open calls are drained.
+        notify::tell(manager.as_deref(), "STOPPING=1");
     };
+    // The port is open since before the start; whoever came early is served now.
+    notify::tell(manager.as_deref(), "READY=1");
     let served = crate::http::serve(service, config.http, door.listener, reloads, stop).await;
     ticks.abort();
     follows.abort();

@@ -396,7 +396,7 @@ mod tests {
     }
 
     /// Keys of CA keys that are not in files, of which a table takes one of the three places; further CA keys; and PostgreSQL.
-    const ELSEWHERE: [&str; 21] = [
+    const ELSEWHERE: [&str; 22] = [
         "agent",
         "pkcs11",
         "token",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -13,8 +14,11 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::figures;
+use super::process::Process;
 use crate::keyring::Ca;
 use crate::service::Service;
+use crate::service::figures::Figures;
 
 /// Upper bounds of the duration histogram, in seconds. Our own choice: from an answer out of memory to the usual deadline.
 const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -23,6 +27,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
+    process: Registry,
     exchanges: Family<Exchange, Counter>,
     seconds: Seconds,
     /// Connections open now.
@@ -65,7 +70,7 @@ impl Drop for Counted {
 }
 
 /// Labels of a CA key: what it signs, the user CA if that has a name, and what else is said of it.
-fn labels<const N: usize>(ca: &Ca, more: [(&'static str, String); N]) -> Vec<(&'static str, String)> {
+pub(super) fn labels<const N: usize>(ca: &Ca, more: [(&'static str, String); N]) -> Vec<(&'static str, String)> {
     let name = ca.named().map(|name| ("ca", name.to_string()));
     std::iter::once(("purpose", ca.purpose().to_string())).chain(name).chain(more).collect()
 }
@@ -129,7 +134,9 @@ impl Metrics {
         registry.register("http_exchange_seconds", "Time to the head of the answer", seconds.clone());
         registry.register("http_connections", "Connections open now", connections.clone());
         registry.register("http_event_streams", "Event streams open now", streams.clone());
-        Self { registry, exchanges, seconds, connections, streams }
+        let mut process = Registry::default();
+        process.register_collector(Box::new(Process));
+        Self { registry, process, exchanges, seconds, connections, streams }
     }
 
     /// One exchange is over (its head at least). `route` is a pattern of the router, never a path as sent.
@@ -140,10 +147,13 @@ impl Metrics {
         self.exchanges.get_or_create(&labels).inc();
     }
 
-    /// The text of the `OpenMetrics` exposition format.
-    pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
+    /// The text of the `OpenMetrics` exposition format, with the service's own figures.
+    pub(super) fn text(&self, figures: Figures) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        for registry in [&self.registry, &figures::registry(figures), &self.process] {
+            encode_registry(&mut text, registry)?;
+        }
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }

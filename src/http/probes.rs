@@ -120,7 +120,7 @@ fn missing(failure: Failure) -> Problem {
 #[utoipa::path(get, path = "/metrics", tag = "probes", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
 pub(super) async fn metrics(_: Anyone, _: NoQuery, State(app): State<App>) -> Result<impl IntoResponse, Problem> {
-    let text = app.metrics.text().map_err(|error| {
+    let text = app.metrics.text(app.service.figures().await).map_err(|error| {
         tracing::error!(%error, "cannot write the figures");
         Problem::internal()
     })?;

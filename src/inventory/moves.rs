@@ -19,8 +19,10 @@ use crate::keyring::Ring;
 use crate::policy::Policy;
 use crate::ssh::Fingerprint;
 
-/// The entries that make each host one of the CA that this policy, which knows all of them, says. `before`: the inventory before the
-/// change that is made with them; a host that was not enrolled there has no certificates to keep anything for.
+/// The entries that make each host one of the CA that this policy, which knows all of them, says.
+///
+/// `before` is the inventory before the change that is made with them: a host that was not enrolled there has no certificates to keep
+/// anything for.
 #[must_use]
 pub fn moves(before: &Inventory, after: &Inventory, policy: &Policy, ring: &Ring) -> Vec<HostEvent> {
     let moved = |host: &EnrolledHost| {

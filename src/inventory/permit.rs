@@ -111,6 +111,12 @@ pub fn certify_check(host: &EnrolledHost, key: &PublicKey, now: Timestamp) -> Re
 }
 
 impl HostPermit {
+    /// Whether it is for a login of the host to itself, and not for one of its host keys.
+    #[must_use]
+    pub fn is_check(&self) -> bool {
+        !self.options.permits.is_empty() || self.options.force_command.is_some()
+    }
+
     /// The to-be-signed certificate with this serial, and the log entry that holds exactly these bytes. Called by the store inside the
     /// transaction that assigns the serial (the index of the log entry).
     ///
@@ -122,8 +128,8 @@ impl HostPermit {
         ca: &PublicKey,
         nonce: [u8; 32],
     ) -> Result<(HostEvent, TbsCert), CertError> {
+        let is_check = self.is_check();
         let Self { host, key_id, principals, window, options, subject } = self.clone();
-        let is_check = !options.permits.is_empty() || options.force_command.is_some();
         let fields = Fields { serial, key_id, principals, window, options };
         let tbs = TbsCert::new(fields, &subject, ca, nonce)?;
         let (ca, bytes) = (ca.fingerprint(), tbs.bytes().to_vec());

@@ -24,6 +24,7 @@ pub mod clock;
 pub mod desk;
 pub mod enrol;
 pub mod failure;
+pub mod figures;
 pub mod follow;
 mod head;
 mod host_issue;
@@ -203,6 +204,7 @@ pub struct Service {
     head: head::Head,
     keys: keys::Keys,
     tally: keys::Tally,
+    figures: figures::Tally,
     log_key: LogKey,
     clock: Arc<dyn Clock>,
     watch: clock::Watch,
@@ -366,6 +368,7 @@ impl Service {
         if let Some(seconds) = self.clock_leap() {
             return Err(StoreError::Clock(seconds));
         }
+        let counted = figures::Counted::of(&change);
         let committed = match self.store.commit(change).await {
             Err(StoreError::Overtaken) => {
                 self.doubt();
@@ -374,6 +377,7 @@ impl Service {
             done => done?,
         };
         self.wrote(&committed.entries);
+        self.figures.count(&counted, &committed);
         for stored in &committed.requests {
             self.tell(stored.request.id());
             for host in stored.request.parts().terms.hosts.keys() {

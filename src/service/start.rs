@@ -76,6 +76,7 @@ impl Service {
             head,
             keys: Keys::new(signers, listed, in_use),
             tally: Tally::default(),
+            figures: super::figures::Tally::new(),
             log_key,
             watch: Watch::new(clock.as_ref()),
             clock,

@@ -353,6 +353,23 @@ pub enum StoreError {
     Busy,
 }
 
+/// What a store's writer did since it was opened, for figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Changes that wait or are being written.
+    pub waiting: u64,
+    /// Changes that were turned away because too many waited.
+    pub refused: u64,
+    /// Changes that were answered, whatever the answer.
+    pub members: u64,
+    /// Groups of changes, each with one durable commit.
+    pub groups: u64,
+    /// Groups that the database failed to write.
+    pub failed: u64,
+    /// Microseconds spent on groups.
+    pub micros: u64,
+}
+
 /// The store. Every method is durable before it answers; no method blocks an async thread.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Whether it can still do anything: false once what works for it in the background is gone for good.
@@ -364,6 +381,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn is_shared(&self) -> bool {
         false
     }
+
+    /// What its writer did so far.
+    fn figures(&self) -> Figures;
 
     /// Waits until another process may have written. For one listener; only ever sooner than looking for oneself.
     fn woken(&self) -> Pending<'_, ()> {

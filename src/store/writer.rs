@@ -9,13 +9,16 @@
 //! database fails (disk full, I/O error, connection lost), every member of the group is told so, whatever it would have been
 //! told: a group has one fate.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use super::change::{self, Rows};
-use super::{Change, Committed, Head, Note, StoreError};
+use super::{Change, Committed, Figures, Head, Note, StoreError};
 use crate::time::Timestamp;
 
 /// How many changes share a commit at most: beyond it the gain is small (PERFORMANCE.md) and the first waits for the last.
@@ -49,21 +52,39 @@ pub(super) trait Groups: Send + 'static {
     fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError>;
 }
 
+/// What it did since it was started.
+#[derive(Debug, Default)]
+struct Counts {
+    taken: AtomicU64,
+    answered: AtomicU64,
+    refused: AtomicU64,
+    groups: AtomicU64,
+    failed: AtomicU64,
+    micros: AtomicU64,
+}
+
+fn add(count: &AtomicU64, by: usize) {
+    count.fetch_add(u64::try_from(by).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
 /// The running thread.
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: Option<SyncSender<Job>>,
+    counts: Arc<Counts>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
     pub(super) fn start(groups: impl Groups) -> Result<Self, StoreError> {
         let (sender, receiver) = sync_channel(QUEUE_MAX);
+        let counts = Arc::new(Counts::default());
+        let counted = Arc::clone(&counts);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || serve(groups, &receiver))
+            .spawn(move || serve(groups, &receiver, &counted))
             .map_err(|error| StoreError::Failed { doing: "starting the writer", why: error.to_string() })?;
-        Ok(Self { queue: Some(sender), thread: Some(thread) })
+        Ok(Self { queue: Some(sender), counts, thread: Some(thread) })
     }
 
     /// Whether its thread runs.
@@ -74,10 +95,32 @@ impl Writer {
     /// Hands a job over, or refuses it at once.
     pub(super) fn submit(&self, job: Job) -> Result<(), StoreError> {
         let queue = self.queue.as_ref().ok_or_else(|| stopped("writing"))?;
-        queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => StoreError::Busy,
-            TrySendError::Disconnected(_) => stopped("writing"),
+        // Counted before: the thread may answer before we come to it.
+        add(&self.counts.taken, 1);
+        queue.try_send(job).map_err(|error| {
+            add(&self.counts.answered, 1);
+            match error {
+                TrySendError::Full(_) => {
+                    add(&self.counts.refused, 1);
+                    StoreError::Busy
+                }
+                TrySendError::Disconnected(_) => stopped("writing"),
+            }
         })
+    }
+
+    /// What it did so far, and how much waits.
+    pub(super) fn figures(&self) -> Figures {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let answered = read(&self.counts.answered);
+        Figures {
+            waiting: read(&self.counts.taken).saturating_sub(answered),
+            refused: read(&self.counts.refused),
+            members: answered.saturating_sub(read(&self.counts.refused)),
+            groups: read(&self.counts.groups),
+            failed: read(&self.counts.failed),
+            micros: read(&self.counts.micros),
+        }
     }
 
     /// Hands a job over when it is first polled, and waits for its answer.
@@ -103,7 +146,7 @@ pub(super) fn stopped(doing: &'static str) -> StoreError {
     StoreError::Failed { doing, why: "the database thread has stopped".to_owned() }
 }
 
-fn serve(mut groups: impl Groups, queue: &Receiver<Job>) {
+fn serve(mut groups: impl Groups, queue: &Receiver<Job>, counts: &Counts) {
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         while jobs.len() < GROUP_MAX
@@ -112,7 +155,12 @@ fn serve(mut groups: impl Groups, queue: &Receiver<Job>) {
             jobs.push(job);
         }
         let mut answers = Vec::with_capacity(jobs.len());
+        let (members, began) = (jobs.len(), Instant::now());
         let fate = groups.write(jobs, &mut answers);
+        add(&counts.groups, 1);
+        add(&counts.failed, usize::from(fate.is_err()));
+        counts.micros.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        add(&counts.answered, members);
         if let Err(error) = &fate {
             tracing::error!(%error, members = answers.len(), "a group of changes was not written");
         }

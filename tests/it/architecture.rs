@@ -17,6 +17,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("name", 0, &[]),
     ("durable", 0, &[]),
     ("secret", 0, &[]),
+    ("notify", 0, &[]),
     ("fail", 0, &[]),
     // 1 formats
     ("note", 1, &[]),
@@ -86,7 +87,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     (
         "enrolment",
         5,
-        &["time", "name", "durable", "secret", "fail", "note", "ssh", "document", "wire", "client", "host"],
+        &["time", "name", "durable", "secret", "notify", "fail", "note", "ssh", "document", "wire", "client", "host"],
     ),
     // 6 root
     // `keyring` for which CAs there are: a rotation is due for each by itself.
@@ -99,6 +100,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "name",
             "durable",
             "secret",
+            "notify",
             "fail",
             "note",
             "ssh",
@@ -138,6 +140,7 @@ const CLI: &[(&str, &[&str])] = &[
     ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
     ("host", &["cli/demo/", "cli/host.rs", "cli/host_enrol.rs", "cli/host_run.rs"]),
     ("enrolment", &["cli/host_enrol.rs", "cli/host_run.rs"]),
+    ("notify", &["cli/serve.rs"]),
     ("fail", &["cli/serve.rs"]),
 ];
 
@@ -208,7 +211,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["client/"]),
     ("rustls_platform_verifier", &["client/", "store/postgres/settings.rs"]),
     // the process and its system
-    ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "enrolment/", "cli/"]),
+    ("rustix", &["time.rs", "durable.rs", "secret.rs", "store/", "host/", "enrolment/", "http/process.rs", "cli/"]),
     ("tracing", &["signer/", "store/", "service/", "http/", "cli/serve.rs", "cli/process.rs"]),
     ("tracing_subscriber", &["cli/serve.rs"]),
     ("clap", &["cli/"]),

@@ -79,19 +79,7 @@ impl Hosts {
                 ensure(!was, || format!("join token {join} was revoked before"))
             }
             HostEvent::HostEnrolled { host, join, keys, names, tags } => {
-                let good = self.may_enrol(host, join, (keys, names, tags), entry.at);
-                let again = self.hosts.get(host).is_some_and(|known| known.is_active && known.join == *join);
-                if let Some(join) = self.joins.get_mut(join).filter(|_| !again) {
-                    join.left = join.left.saturating_sub(1);
-                }
-                let (join, keys, names, tags) = (join.clone(), keys.clone(), names.clone(), tags.clone());
-                let known = self.hosts.remove(host).filter(|known| known.is_active);
-                let is_new_at = known.as_ref().map_or(entry.index, |known| known.is_new_at);
-                let (ca, keeps, waits, proven) =
-                    known.map(|known| (known.ca, known.keeps, known.waits, known.proven)).unwrap_or_default();
-                let new = Host { join, keys, names, tags, is_active: true, ca, keeps, waits, proven, is_new_at };
-                self.hosts.insert(host.clone(), new);
-                good
+                self.enrolled((host, join), (keys, names, tags), entry)
             }
             HostEvent::HostRefused { known, join, .. } => {
                 ensure(self.joins.contains_key(join), || format!("there is no join token {join}"))?;
@@ -152,6 +140,27 @@ impl Hosts {
     /// Host certificates that were about to be signed and have no outcome.
     pub(super) fn without_outcome(&self) -> impl Iterator<Item = Serial> {
         self.unsigned.keys().copied()
+    }
+
+    fn enrolled(
+        &mut self,
+        (host, join): (&HostName, &JoinId),
+        (keys, names, tags): (&[PublicKey], &BTreeSet<HostName>, &BTreeSet<Tag>),
+        entry: &Entry,
+    ) -> Result<(), Wrong> {
+        let good = self.may_enrol(host, join, (keys, names, tags), entry.at);
+        let again = self.hosts.get(host).is_some_and(|known| known.is_active && known.join == *join);
+        if let Some(join) = self.joins.get_mut(join).filter(|_| !again) {
+            join.left = join.left.saturating_sub(1);
+        }
+        let (join, keys, names, tags) = (join.clone(), keys.to_vec(), names.clone(), tags.clone());
+        let known = self.hosts.remove(host).filter(|known| known.is_active);
+        let is_new_at = known.as_ref().map_or(entry.index, |known| known.is_new_at);
+        let (ca, keeps, waits, proven) =
+            known.map(|known| (known.ca, known.keeps, known.waits, known.proven)).unwrap_or_default();
+        let new = Host { join, keys, names, tags, is_active: true, ca, keeps, waits, proven, is_new_at };
+        self.hosts.insert(host.clone(), new);
+        good
     }
 
     /// What is known of the CA of an enrolled host.

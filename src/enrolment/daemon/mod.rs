@@ -11,7 +11,6 @@
 //! tried again ([`pace`]); an event leaves the spool only when the service says that it is in the log.
 
 pub mod install;
-mod notify;
 mod pace;
 mod report;
 
@@ -39,6 +38,7 @@ use crate::host::process::Process;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
+use crate::notify;
 use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
 use crate::time::{Clock as _, SystemClock};
@@ -113,7 +113,7 @@ pub async fn run(
 ) -> Result<(), String> {
     let mut daemon = Daemon::open(reload, say).await?;
     daemon.tend(true).await;
-    notify::notify(socket, "READY=1");
+    notify::tell(socket, "READY=1");
     say(&format!("looking after {} for {}", daemon.link.name(), daemon.link.server().url));
     tokio::pin!(stop);
     loop {
@@ -123,7 +123,7 @@ pub async fn run(
             () = daemon.wait() => {}
         }
     }
-    notify::notify(socket, "STOPPING=1");
+    notify::tell(socket, "STOPPING=1");
     Ok(())
 }
 

@@ -36,8 +36,8 @@ pub use settings::{Server, Settings};
 
 use super::writer::{Job, Writer};
 use super::{
-    Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
-    StoredPolicy,
+    Change, Committed, Figures, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError,
+    Stored, StoredPolicy,
 };
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
@@ -95,6 +95,10 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn is_alive(&self) -> bool {
         self.writer.is_alive()
+    }
+
+    fn figures(&self) -> Figures {
+        self.writer.figures()
     }
 
     fn is_shared(&self) -> bool {

@@ -35,8 +35,8 @@ use tokio::sync::oneshot;
 
 use super::writer::{Job, Writer, stopped};
 use super::{
-    Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
-    StoredPolicy,
+    Change, Committed, Figures, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError,
+    Stored, StoredPolicy,
 };
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
@@ -106,6 +106,10 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn is_alive(&self) -> bool {
         self.writer.is_alive() && self.readers.is_alive()
+    }
+
+    fn figures(&self) -> Figures {
+        self.writer.figures()
     }
 
     fn commit(&self, change: Change) -> Pending<'_, Committed> {

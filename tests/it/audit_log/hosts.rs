@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use hallpass::audit::event::Event;
 use hallpass::audit::host_event::{Flag, HostEvent};
 use hallpass::name::{CaName, HostName, JoinId, NamePattern, Principal, ReportId, Serial, Tag, TagKey};
+use hallpass::ssh::Fingerprint;
 use hallpass::ssh::cert::{Fields, ForceCommand, KeyId, Options, TbsCert};
 
 use super::log::*;
@@ -36,6 +37,11 @@ pub(super) fn enrolled(name: &str, keys: &[u8], names: &[&str]) -> HostEvent {
         names: hosts(names),
         tags: tags(&["role=web", "zone=eu"]),
     }
+}
+
+fn went_over(kept: Fingerprint) -> HostEvent {
+    let ca = CaName::parse("prod").unwrap();
+    HostEvent::HostMoved { host: host("web-1"), ca, keeps: BTreeSet::from([kept]), waits: true }
 }
 
 pub(super) fn created(uses: u64, expires: u64) -> HostEvent {
@@ -154,12 +160,7 @@ pub(super) fn hosts_story() -> Vec<(u64, Event)> {
             request: None,
         },
         HostEvent::HostTagged { host: host("web-1"), by: person("olga"), tags: tags(&["role=web"]) },
-        HostEvent::HostMoved {
-            host: host("web-1"),
-            ca: CaName::parse("prod").unwrap(),
-            keeps: BTreeSet::from([ca]),
-            waits: true,
-        },
+        went_over(ca),
         HostEvent::HostRetired { host: host("web-1"), by: person("olga"), reason: "gone".to_owned() },
         enrolled("web-2", &[KEY], &[]),
         HostEvent::HostLeft { host: host("web-2") },

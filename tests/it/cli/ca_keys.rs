@@ -357,3 +357,63 @@ fn a_token_that_can_not_be_used_is_named_and_a_wrong_pin_is_tried_once() {
     assert!(!ran.err.contains("9999"), "{}", ran.err);
     stage.check("ca_token");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_an_agent_and_of_a_token_are_added_as_printed_and_a_rotation_goes_from_one_to_the_other() {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    make_ca(&stage, &["-t", "ecdsa", "-b", "384"]);
+    let _agent = Agent::start(&stage, &["ca"]);
+    let hsm = SoftHsm::new(&stage);
+    hsm.make_key(&stage, "rsa:3072", "rsa");
+    let config = stage.shown("service/config.toml");
+    let adds = |more: &[&str]| {
+        let ran = stage
+            .command("omar", &[&["ca", "add", "user", "--config", &config], more].concat())
+            .env("SOFTHSM2_CONF", &hsm.conf)
+            .output()
+            .unwrap();
+        let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+        (ran.status.code(), out, err)
+    };
+    let (socket, public) = (stage.shown("agent"), stage.shown("ca.pub"));
+    let by_agent = adds(&["--agent", &socket, "--public-key", &public]);
+    assert_eq!(by_agent.0, Some(0), "{}", by_agent.2);
+    let (pin, rsa) = (stage.shown("pin"), stage.shown("rsa.pub"));
+    let token = ["--pkcs11", hsm.library, "--token", "hallpass", "--label", "rsa", "--pin-file", &pin, "--public-key"];
+    let by_token = adds(&[&token[..], &[&rsa]].concat());
+    assert_eq!(by_token.0, Some(0), "{}", by_token.2);
+    // What is not what it is said to be is not added: another key's public half, in either place.
+    assert_eq!(adds(&["--agent", &socket, "--public-key", &rsa]).0, Some(1));
+    let other = adds(&[&token[..], &[&public]].concat());
+    assert_eq!((other.0, other.1.as_str()), (Some(1), ""), "{}", other.2);
+
+    let text = std::fs::read_to_string(&config).unwrap();
+    stage.write("service/config.toml", &format!("{text}\n{}\n{}", by_agent.1, by_token.1));
+    stage.start_with(&[("SOFTHSM2_CONF", &hsm.conf)]);
+    for person in ["alice", "bob", "omar"] {
+        stage.log_in(person);
+    }
+    let Some(mut plain) = Plain::on(stage).await else { return };
+    opens(&mut plain);
+    // From the file to the agent, and from there to the token; each time hosts learn the key first.
+    for key in ["ca.pub", "rsa.pub"] {
+        let shown = Command::new("ssh-keygen").arg("-lf").arg(plain.stage.path(key)).output().unwrap();
+        let key = String::from_utf8(shown.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned();
+        let rotates = |plain: &Plain, step: &[&str]| {
+            let ran = plain.stage.as_person("omar", &[&["ca", "rotate", "user"], step].concat());
+            assert_eq!(ran.code, 0, "{step:?}: {}", ran.err);
+        };
+        rotates(&plain, &["start", "--key", &key]);
+        let bundle = plain.stage.as_person("alice", &["ca", "export"]).out;
+        for host in 2..=4 {
+            std::fs::write(plain.site.path(&format!("host-{host}/user_ca_keys")), &bundle).unwrap();
+        }
+        opens(&mut plain);
+        rotates(&plain, &["switch", "--yes"]);
+        opens(&mut plain);
+        let shown = plain.stage.as_person("omar", &["ca", "show", &key, "--json"]);
+        assert_eq!(shown.field("state"), "active", "{}", shown.out);
+        rotates(&plain, &["finish", "--yes"]);
+    }
+}

@@ -23,6 +23,7 @@ pub(crate) mod schemas;
 mod service;
 mod session_keys;
 mod stage;
+mod watching;
 mod webdriver;
 
 use stage::{Ran, Stage};

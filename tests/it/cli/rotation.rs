@@ -39,37 +39,106 @@ fn states(stage: &Stage) -> std::collections::BTreeMap<String, String> {
     keys.map(|key| (text(&key["fingerprint"]), text(&key["state"]))).collect()
 }
 
+/// Where a step can be cut short: the start of the service is the first commit, the step the second.
+#[cfg(feature = "failpoints")]
+const CUTS: [&str; 3] = ["store.commit.before:2", "store.commit.after:2", "rotate.durable"];
+
+/// Has this step killed at `point`, and done again if it was not done; afterwards both keys are in these states.
+#[cfg(feature = "failpoints")]
+fn killed_and_done(stage: &mut Stage, point: &str, words: &[&str], keys: [(&str, &str); 2]) {
+    stage.stop();
+    stage.start_with(&[("HALLPASS_FAILPOINT", point)]);
+    let before = states(stage);
+    assert_ne!(stage.as_person("omar", words).code, 0, "{point} {words:?}");
+    assert_eq!(stage.ended(), None, "it died at {point} of {words:?}");
+    stage.start();
+    let found = states(stage);
+    let is_done = keys.iter().all(|(key, state)| found.get(*key).is_some_and(|found| found == state));
+    assert_eq!(is_done, !point.contains("before"), "{point} {words:?}: {found:?}");
+    if !is_done {
+        assert_eq!(found, before, "{point} {words:?}");
+        assert_eq!(stage.as_person("omar", words).code, 0, "{point} {words:?}");
+    }
+    assert_eq!(states(stage)[keys[1].0], keys[1].1, "{point} {words:?}");
+}
+
 #[cfg(feature = "failpoints")]
 #[test]
 fn killed_at_any_moment_of_a_step_the_service_is_before_it_or_after_it_and_goes_on() {
     let mut stage = stage();
     let (old, new) = (fingerprint(&stage, "user_ca"), fingerprint(&stage, "next_ca"));
-    // The start of the service is the first commit, the step the second.
-    for point in ["store.commit.before:2", "store.commit.after:2", "rotate.durable"] {
-        for (step, after) in [
-            (&["start", "--key"][..], ["active", "staged"]),
+    for point in CUTS {
+        for (step, [first, second]) in [
+            (&["start", "--key", &new][..], ["active", "staged"]),
             (&["switch", "--yes"], ["draining", "active"]),
             (&["abort", "--yes"], ["active", "draining"]),
             (&["finish", "--yes"], ["active", "retired"]),
         ] {
-            let mut words = [&["ca", "rotate", "user"], step].concat();
-            if step[0] == "start" {
-                words.push(&new);
-            }
+            let words = [&["ca", "rotate", "user"], step].concat();
+            killed_and_done(&mut stage, point, &words, [(&old, first), (&new, second)]);
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_at_any_moment_of_a_host_keys_step_the_service_is_before_it_or_after_it_and_goes_on() {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    let (config, file) = (stage.shown("service/config.toml"), stage.shown("service/host_ca_2"));
+    let lines = stage.as_person("omar", &["ca", "add", "host", &file, "--config", &config]).out;
+    let text = std::fs::read_to_string(&config).unwrap();
+    stage.write("service/config.toml", &format!("{text}\n{lines}"));
+    stage.start();
+    for person in ["alice", "bob", "omar"] {
+        stage.log_in(person);
+    }
+    let (old, new) = (fingerprint(&stage, "host_ca"), fingerprint(&stage, "host_ca_2"));
+    for point in CUTS {
+        for (step, [first, second]) in [
+            (&["start", "--key", &new][..], ["active", "staged"]),
+            (&["switch", "--now", "--yes"], ["draining", "active"]),
+            (&["abort", "--yes"], ["active", "draining"]),
+            (&["finish", "--yes"], ["active", "retired"]),
+        ] {
+            let words = [&["ca", "rotate", "host"], step].concat();
+            killed_and_done(&mut stage, point, &words, [(&old, first), (&new, second)]);
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_while_it_takes_a_proposal_or_the_second_word_the_service_has_it_or_not() {
+    let mut stage = stage();
+    let two = "operator = [\"person:omar@example.com\", \"person:bob@example.com\"]\nca_operators = 2\n";
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let operates = policy.lines().find(|line| line.starts_with("operator")).unwrap().to_owned();
+    stage.write("two.toml", &policy.replace(&format!("{operates}\n"), two));
+    let file = stage.shown("two.toml");
+    let applied = stage.as_person("omar", &["policy", "apply", &file, "--yes"]);
+    assert_eq!(applied.code, 0, "{}", applied.err);
+    let new = fingerprint(&stage, "next_ca");
+    let switch = ["ca", "rotate", "user", "switch", "--yes"];
+    let proposed = |stage: &Stage| !stage.as_person("omar", &["ca", "ls", "--json"]).json()["proposal"].is_null();
+    for point in CUTS {
+        assert_eq!(stage.as_person("omar", &["ca", "rotate", "user", "start", "--key", &new]).code, 0);
+        for (who, code, is_proposed, state) in [("omar", 8, true, "staged"), ("bob", 0, false, "active")] {
             stage.stop();
             stage.start_with(&[("HALLPASS_FAILPOINT", point)]);
-            let before = states(&stage);
-            assert_ne!(stage.as_person("omar", &words).code, 0, "{point} {step:?}");
-            assert_eq!(stage.ended(), None, "it died at {point} of {step:?}");
+            assert_ne!(stage.as_person(who, &switch).code, 0, "{point} {who}");
+            assert_eq!(stage.ended(), None, "it died at {point} of {who}'s word");
             stage.start();
-            let found = states(&stage);
-            let is_done = found[&old] == after[0] && found.get(&new).is_some_and(|state| state == after[1]);
-            assert_eq!(is_done, !point.contains("before"), "{point} {step:?}: {found:?}");
-            if !is_done {
-                assert_eq!(found, before, "{point} {step:?}");
-                assert_eq!(stage.as_person("omar", &words).code, 0, "{point} {step:?}");
+            if point.contains("before") {
+                assert_eq!((proposed(&stage), states(&stage)[&new].as_str()), (!is_proposed, "staged"), "{point}");
+                let again = stage.as_person(who, &switch);
+                assert_eq!(again.code, code, "{point} {who}: {}", again.err);
             }
-            assert_eq!(states(&stage)[&new], after[1], "{point} {step:?}");
+            assert_eq!((proposed(&stage), states(&stage)[&new].as_str()), (is_proposed, state), "{point} {who}");
+        }
+        for step in ["abort", "finish"] {
+            let words = ["ca", "rotate", "user", step, "--yes"];
+            assert_eq!(["omar", "bob"].map(|who| stage.as_person(who, &words).code), [8, 0], "{point} {step}");
         }
     }
 }

@@ -42,10 +42,10 @@ fn a_permit_for_hosts_of_one_ca_is_nothing_to_the_key_of_another() {
     let permit = world.try_step(world.certify("alice"), NOON + 90).unwrap().permit.unwrap();
     let prod = CaName::parse("prod").unwrap();
     for ca in [Ca::User(prod.clone()), Ca::Host] {
-        let refused = permit.to_be_signed(Serial::new(7).unwrap(), &signs_for(ca), [5; 32]).unwrap_err();
+        let refused = permit.to_be_signed(Serial::new(7).unwrap(), &signs_for(&ca), [5; 32]).unwrap_err();
         assert!(refused.to_string().contains("of another CA"), "{refused}");
     }
-    assert!(permit.to_be_signed(Serial::new(7).unwrap(), &signs_for(Ca::USER), [5; 32]).is_ok());
+    assert!(permit.to_be_signed(Serial::new(7).unwrap(), &signs_for(&Ca::USER), [5; 32]).is_ok());
     // And what is approved names the CA: a row that says another one is another request.
     let mut parts = world.request.parts().clone();
     let approved = digest(&parts);

@@ -255,7 +255,7 @@ impl World {
     pub(super) fn use_permit(&mut self, permit: &Permit) -> Event {
         self.serial += 1;
         let (request, event, _) =
-            permit.to_be_signed(Serial::new(self.serial).unwrap(), &signs_for(Ca::USER), [5; 32]).unwrap();
+            permit.to_be_signed(Serial::new(self.serial).unwrap(), &signs_for(&Ca::USER), [5; 32]).unwrap();
         self.request = request;
         event
     }

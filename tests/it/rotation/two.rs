@@ -10,14 +10,19 @@ use hallpass::service::key_view::KeysView;
 use hallpass::service::rotate::RotationWish;
 use hallpass::service::{Failure, Outcome};
 use hallpass::ssh::bundle::KeyState;
+use hallpass::store;
 
+use crate::support::postgres::cluster;
 use crate::support::{Faulty, World, policy};
 
-/// A world where omar and dana operate, and switches need both.
-async fn world() -> World {
+/// A policy by which omar and dana operate, and switches need both.
+fn both_operate() -> String {
     let two = "operator = [\"group:platform\", \"person:dana@example.com\"]\nca_operators = 2";
-    let policy = policy().replace("operator = [\"group:platform\"]", two);
-    let mut world = World::with(&policy, std::time::Duration::from_secs(30)).await;
+    policy().replace("operator = [\"group:platform\"]", two)
+}
+
+async fn world() -> World {
+    let mut world = World::with(&both_operate(), std::time::Duration::from_secs(30)).await;
     world.next = vec![Arc::new(Faulty::new([0xD1; 32]))];
     world.restart().await;
     world
@@ -100,4 +105,47 @@ async fn a_proposal_that_was_stored_although_the_store_said_that_it_failed_is_on
     let done = take(&world, &dana, Step::Switch).await.unwrap();
     assert_eq!(active(&done), world.next[0].public_key_of().fingerprint().to_string());
     world.check().await;
+}
+
+/// Waits until this node has heard of something.
+async fn heard(node: &World, by: &Proven, what: impl Fn(&KeysView) -> bool) -> KeysView {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let seen = node.service().ca_keys(by).await.unwrap();
+        if what(&seen) {
+            return seen;
+        }
+        assert!(std::time::Instant::now() < until, "{seen:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_one_proposes_on_one_node_another_carries_out_on_the_other() {
+    let mut first = World::unstarted(std::time::Duration::from_secs(30));
+    first.store = store::Settings::Postgres(cluster().settings(&cluster().database()));
+    first.next = vec![Arc::new(Faulty::new([0xD1; 32]))];
+    first.try_start(Some(&both_operate())).await.unwrap();
+    let mut second = first.node_beside();
+    second.try_start(None).await.unwrap();
+    let (omar, dana) = (first.proven("omar").await, second.proven("dana").await);
+    let new = first.next[0].public_key_of().fingerprint().to_string();
+
+    // As the server does it: each node follows the log.
+    for node in [&first, &second] {
+        tokio::spawn(Arc::clone(node.service()).follow());
+    }
+    take(&first, &omar, Step::Start).await.unwrap();
+    assert_eq!(take(&first, &omar, Step::Switch).await.unwrap().proposed.unwrap().by, *omar.person());
+    heard(&second, &dana, |seen| seen.proposed.is_some()).await;
+    let again = take(&second, &omar, Step::Switch).await;
+    assert!(matches!(again, Err(Failure::Rotation(Blocked::Waits { .. }))), "{again:?}");
+    let done = take(&second, &dana, Step::Switch).await.unwrap();
+    assert_eq!((active(&done), done.proposed), (new.clone(), None));
+
+    // The first one signs with what the second has put in force, and makes no proposal of what is done.
+    let seen = heard(&first, &omar, |seen| active(seen) == new).await;
+    assert_eq!(seen.proposed, None);
+    assert_eq!(first.service().trust_bundle(), second.service().trust_bundle());
+    first.check().await;
 }

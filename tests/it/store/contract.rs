@@ -226,7 +226,7 @@ async fn a_refused_change_leaves_nothing_behind(database: &dyn Database) {
     let certify = desk.house.certify(stored.request.clone(), at(1));
     let certify = Save::Certify {
         permit: Box::new(certify.permit.unwrap()),
-        ca: signs_for(Ca::USER),
+        ca: signs_for(&Ca::USER),
         nonce: [1; 32],
         expected: stored.version,
     };
@@ -266,7 +266,7 @@ async fn a_certificates_serial_is_the_index_of_the_entry_with_its_bytes(database
     let step = desk.house.certify(approved.request, at(5));
     let save = Save::Certify {
         permit: Box::new(step.permit.unwrap()),
-        ca: signs_for(Ca::USER),
+        ca: signs_for(&Ca::USER),
         nonce: [3; 32],
         expected: approved.version,
     };
@@ -312,7 +312,7 @@ async fn a_hundred_parallel_fetches_make_one_certificate(database: &dyn Database
     for n in 0..100 {
         let step = desk.house.certify(stored.request.clone(), at(1));
         let permit = Box::new(step.permit.unwrap());
-        let save = Save::Certify { permit, ca: signs_for(Ca::USER), nonce: [n; 32], expected: stored.version };
+        let save = Save::Certify { permit, ca: signs_for(&Ca::USER), nonce: [n; 32], expected: stored.version };
         let store = Arc::clone(&desk.store);
         fetches.spawn(async move { store.commit(change(at(1), vec![save], vec![])).await });
     }

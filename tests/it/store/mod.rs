@@ -120,7 +120,7 @@ impl Desk {
     pub(crate) async fn save(&self, step: Step, expected: RowVersion, now: Timestamp) -> Result<Stored, StoreError> {
         let save = match step.permit {
             Some(permit) => {
-                Save::Certify { permit: Box::new(permit), ca: signs_for(Ca::USER), nonce: [9; 32], expected }
+                Save::Certify { permit: Box::new(permit), ca: signs_for(&Ca::USER), nonce: [9; 32], expected }
             }
             None => Save::Request { request: step.request, expected },
         };

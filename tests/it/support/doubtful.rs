@@ -15,8 +15,8 @@ use hallpass::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
 use hallpass::store::{
-    Change, Committed, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError, Stored,
-    StoredPolicy,
+    Change, Committed, Figures, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError,
+    Stored, StoredPolicy,
 };
 use hallpass::time::Timestamp;
 
@@ -43,6 +43,10 @@ impl Store for Doubtful {
 
     fn is_shared(&self) -> bool {
         self.store.is_shared()
+    }
+
+    fn figures(&self) -> Figures {
+        self.store.figures()
     }
 
     fn commit(&self, change: Change) -> Pending<'_, Committed> {

@@ -41,9 +41,9 @@ pub(crate) fn ca() -> PublicKey {
 }
 
 /// It, as the one that signs for a user CA.
-pub(crate) fn signs_for(ca: Ca) -> ActiveKey {
+pub(crate) fn signs_for(ca: &Ca) -> ActiveKey {
     let known = RingKey { ca: ca.clone(), key: self::ca(), state: KeyState::Active, since: at(0) };
-    Ring::new(vec![known]).unwrap().signs_for(&ca).unwrap()
+    Ring::new(vec![known]).unwrap().signs_for(ca).unwrap()
 }
 
 pub(crate) fn person(name: &str) -> PersonName {

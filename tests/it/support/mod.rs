@@ -175,6 +175,16 @@ impl World {
         }
     }
 
+    /// Another node on the same database, which has to be a server's: with the same keys, a checkpoint of its own, and yet to be started.
+    pub(crate) fn node_beside(&self) -> Self {
+        let mut node = Self::unstarted(self.settings.sign_timeout);
+        node.store = self.store.clone();
+        node.clock = Arc::clone(&self.clock);
+        (node.signer, node.next) = (Arc::clone(&self.signer), self.next.clone());
+        node.random = Seeded(Arc::new(Mutex::new(rand::rngs::StdRng::seed_from_u64(2))));
+        node
+    }
+
     /// The database file.
     pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("hallpass.sqlite")

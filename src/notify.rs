@@ -1,10 +1,12 @@
 //! Tells the service manager how far we are (`sd_notify(3)`): one datagram to the socket that the environment names.
+//!
+//! What not: the environment is not read here; who starts us passes what it says.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Says `state`, such as `READY=1`. Without a service manager that listens nobody is told.
-pub(super) fn notify(socket: Option<&str>, state: &str) {
+pub fn tell(socket: Option<&str>, state: &str) {
     let Some(socket) = socket.filter(|socket| !socket.is_empty()) else { return };
     let address = match socket.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),
@@ -26,9 +28,9 @@ mod tests {
         let name = format!("hallpass-test-{}", std::process::id());
         let by_path = UnixDatagram::bind(&path).unwrap();
         let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        notify(Some(path.to_str().unwrap()), "READY=1");
-        notify(Some(&format!("@{name}")), "STOPPING=1");
-        notify(None, "READY=1");
+        tell(Some(path.to_str().unwrap()), "READY=1");
+        tell(Some(&format!("@{name}")), "STOPPING=1");
+        tell(None, "READY=1");
         let heard = |socket: &UnixDatagram| {
             let mut buffer = [0; 32];
             let length = socket.recv(&mut buffer).unwrap();
