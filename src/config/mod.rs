@@ -562,10 +562,10 @@ mod tests {
                  \"https://hallpass.example.com:7722\": https, host, port",
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
-                "config.toml:136:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:162:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:168:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:180:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:144:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
+                "config.toml:170:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:176:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:188:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

@@ -316,7 +316,8 @@ impl<'p> Planner<'p> {
         // Also one that is configured no longer: nobody need sign for that.
         let all: Vec<&RingKey> =
             self.in_state(KeyState::Draining).filter(|known| !self.facts.listed.contains(&known.key)).collect();
-        let known = self.meant(&all, KeyState::Draining, "it is listed in [ca.user] trusted")?;
+        let listed = format!("it is listed in [{}] trusted", self.facts.ca.table());
+        let known = self.meant(&all, KeyState::Draining, &listed)?;
         let ca = known.key.fingerprint();
         if let Some(until) = self.facts.last_end.get(&ca).copied().filter(|until| self.facts.now < *until) {
             return Err(Blocked::Certificates { key: ca, until });
