@@ -346,5 +346,6 @@ fn asked_event(parts: &Parts) -> Event {
         policy: parts.policy,
         digest: digest::digest(parts),
         verdict: answer(parts.quorum.as_ref()),
+        ca: terms.ca.named(),
     }
 }

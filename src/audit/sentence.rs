@@ -35,7 +35,7 @@ pub(super) fn and(what: &str, text: &str) -> String {
 
 /// `user SHA256:… active, host SHA256:… active`.
 pub(super) fn ring(ring: &Ring) -> String {
-    list(ring.keys().iter().map(|k| format!("{} {} {}", k.purpose, k.key.fingerprint(), k.state)))
+    list(ring.keys().iter().map(|k| format!("{} {} {}", k.ca, k.key.fingerprint(), k.state)))
 }
 
 const fn outcome(verdict: Answer) -> &'static str {
@@ -113,7 +113,7 @@ impl Event {
             Self::LogStarted { service, log_key } => {
                 format!("the log of {service:?} began, checkpoints by {log_key:?}")
             }
-            Self::ServiceStarted { ca, version, keys } => {
+            Self::ServiceStarted { ca, version, keys, .. } => {
                 let keys = keys.as_ref().map(|keys| format!("; CA keys are now {}", ring(keys))).unwrap_or_default();
                 format!("the service {version:?} started with CA key {ca}{keys}")
             }

@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure};
 use super::output::{self, escape};
 use super::{Context, backup, recover, render};
 use crate::durable;
-use crate::name::{HostName, JoinId, NamePattern, Tag, TagKey};
+use crate::name::{CaName, HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::time::Lifetime;
 use crate::wire::Why;
 use crate::wire::host as wire;
@@ -246,6 +246,11 @@ fn show(context: &Context, name: &HostName) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether it goes over from one user CA to another.
+const fn is_moving(host: &wire::HostDetail) -> bool {
+    host.waits || !host.keeps.is_empty()
+}
+
 /// What to do about a host that is two machines.
 fn doubled(name: &HostName) -> String {
     format!(
@@ -263,6 +268,13 @@ fn details(host: &wire::HostDetail) -> String {
     add("tags", &some(&host.tags));
     add("also called", &some(&host.names));
     host.keys.iter().for_each(|key| add("key", &escape(key)));
+    if let Some(ca) = host.ca.as_deref().or_else(|| is_moving(host).then_some(CaName::DEFAULT.as_str())) {
+        add("ca", &escape(ca));
+    }
+    if host.waits {
+        add("", "nothing is issued for it before its next check-in proves that it trusts that CA's key");
+    }
+    host.keeps.iter().for_each(|key| add("keeps", &format!("{}, for certificates that last", escape(key))));
     let (enrolled, join) = (output::local_text(&host.enrolled), escape(&host.join));
     add("enrolled", &format!("{enrolled}, last with join token {join}"));
     match &host.seen {

@@ -107,8 +107,8 @@ impl Service {
             // A crash here leaves an entry that the next check-in writes once more.
             let seen = Seen { at, check_in };
             this.store.note(Note::Seen { host: host.clone(), seen: seen.clone() }).await?;
-            this.hosts.seen.write().unwrap_or_else(PoisonError::into_inner).insert(host, seen);
-            Ok(())
+            this.hosts.seen.write().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), seen);
+            this.settle_move_of(&host, at).await
         })
         .await
     }

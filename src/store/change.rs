@@ -12,6 +12,7 @@ use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
+use crate::keyring::ActiveKey;
 use crate::name::{HostName, PersonName, ReportId, Serial};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
@@ -203,7 +204,7 @@ fn certify(
     head: &mut Head,
     at: Timestamp,
     permit: &Permit,
-    (ca, nonce, expected): (&PublicKey, [u8; 32], RowVersion),
+    (ca, nonce, expected): (&ActiveKey, [u8; 32], RowVersion),
     done: &mut Committed,
 ) -> Result<Stored, StoreError> {
     let index = head.frontier.size();

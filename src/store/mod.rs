@@ -42,6 +42,7 @@ use crate::identity::mac::MacKey;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
+use crate::keyring::ActiveKey;
 use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId, RequestPrefix};
 use crate::ssh::cert::{Certificate, TbsCert};
 use crate::ssh::{Fingerprint, PublicKey};
@@ -127,8 +128,8 @@ pub enum Save {
     Certify {
         /// From `access::step`.
         permit: Box<Permit>,
-        /// The active CA key.
-        ca: PublicKey,
+        /// The active key of the hosts' CA.
+        ca: ActiveKey,
         /// 32 random bytes.
         nonce: [u8; 32],
         /// The version that was read.

@@ -28,15 +28,30 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("identity", 2, &["time", "name", "ssh"]),
     ("audit", 2, &["time", "name", "note", "ssh", "keyring", "identity"]),
     ("policy", 2, &["time", "name", "ssh", "document", "identity"]),
-    ("access", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
-    ("inventory", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
+    // `keyring` for the key that a permit is to be signed with: it says of which CA it is.
+    ("access", 2, &["time", "name", "ssh", "keyring", "identity", "audit", "policy"]),
+    // `keyring` for the keys that a host keeps which goes over to another CA.
+    ("inventory", 2, &["time", "name", "ssh", "keyring", "identity", "audit", "policy"]),
     // 3 adapters
     ("signer", 3, &["ssh", "durable", "secret"]),
     // `secret` reads the password of a PostgreSQL role.
     (
         "store",
         3,
-        &["time", "name", "durable", "secret", "ssh", "identity", "audit", "policy", "access", "inventory", "fail"],
+        &[
+            "time",
+            "name",
+            "durable",
+            "secret",
+            "ssh",
+            "keyring",
+            "identity",
+            "audit",
+            "policy",
+            "access",
+            "inventory",
+            "fail",
+        ],
     ),
     // 4 service
     (
@@ -75,7 +90,8 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
         &["time", "name", "durable", "secret", "notify", "fail", "note", "ssh", "document", "wire", "client", "host"],
     ),
     // 6 root
-    ("config", 6, &["time", "name", "document", "audit", "signer", "store", "service", "http"]),
+    // `keyring` for which CAs there are: a rotation is due for each by itself.
+    ("config", 6, &["time", "name", "document", "keyring", "audit", "signer", "store", "service", "http"]),
     (
         "cli",
         6,
@@ -89,6 +105,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "note",
             "ssh",
             "document",
+            "keyring",
             "identity",
             "audit",
             "policy",

@@ -13,6 +13,7 @@
 //! Memory: a few hundred bytes for each request that is open at one time, eight for each that is over.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+mod cas;
 mod host;
 mod keys;
 pub(super) mod loss;
@@ -20,6 +21,7 @@ mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::cas::SignsFor;
 use self::host::Hosts;
 use self::keys::Keys;
 use self::loss::Losses;
@@ -84,12 +86,15 @@ impl Replay {
 
     /// A login is reported when the host can, also after its request is over.
     fn take_host(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
-        let taken = self.hosts.take(event, entry).and_then(|()| {
+        // A move is judged by what was so before it.
+        let now = SignsFor { keys: &self.keys, hosts: &self.hosts };
+        let moved = now.check_move(event, &self.open, entry);
+        let taken = self.hosts.take(event, entry).and(moved).and_then(|()| {
             if let HostEvent::HostCertificateToBeSigned { ca, .. } = event {
                 return self.keys.check_vouches(*ca);
             }
-            let HostEvent::CheckCertificateToBeSigned { ca, .. } = event else { return Ok(()) };
-            self.keys.check_trusted(*ca)
+            let HostEvent::CheckCertificateToBeSigned { host, ca, .. } = event else { return Ok(()) };
+            self.keys.check_trusted(*ca, self.hosts.ca_of(host))
         });
         let is_known = event.request().is_none_or(|id| self.open.contains_key(&id) || self.over.contains(&id));
         ensure(is_known, || "it names a request that was never asked for".to_owned())?;
@@ -99,7 +104,7 @@ impl Replay {
     fn take_general(&mut self, entry: &Entry) -> Result<(), Wrong> {
         match &entry.event {
             Event::LogStarted { .. } => ensure(entry.index == 0, || "the log starts a second time".to_owned()),
-            Event::ServiceStarted { ca, keys, .. } => self.keys.started(*ca, keys.as_ref(), entry.at),
+            Event::ServiceStarted { .. } => self.keys.started(entry),
             Event::CaKeysChanged { .. } => self.keys.changed(entry),
             Event::CaStepProposed { .. } => self.keys.proposed(entry),
             Event::PolicyApplied { version, .. } => {
@@ -160,7 +165,7 @@ impl Replay {
                 || if is_over { format!("{id} was over before") } else { never_asked(id) },
             );
         };
-        let result = request.take(id, entry, &self.keys.signs);
+        let result = request.take(id, entry, &SignsFor { keys: &self.keys, hosts: &self.hosts });
         if ends(&entry.event) {
             self.open.remove(&id);
             self.keys.over(id);

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0005_ca_keys.sql"),
     include_str!("../migrations/sqlite/0006_hosts.sql"),
     include_str!("../migrations/sqlite/0007_browser_sessions.sql"),
+    include_str!("../migrations/sqlite/0008_moved_hosts.sql"),
 ];
 
 /// How long a statement waits for a lock. Only a reader during a checkpoint or an operator's backup ever holds one.

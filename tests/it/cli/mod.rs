@@ -3,6 +3,7 @@
 
 mod backup;
 mod ca_keys;
+mod cas;
 mod chromium;
 mod completion;
 mod device;

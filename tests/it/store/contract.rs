@@ -11,6 +11,7 @@ use hallpass::identity::browser::BrowserSession;
 use hallpass::identity::challenge::Redemption;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::identity::{Actor, Part};
+use hallpass::keyring::Ca;
 use hallpass::name::PolicyVersion;
 use hallpass::store::{Basis, Change, LIST_MAX, RequestFilter, RowVersion, Save, Store, StoreError, StoredPolicy};
 use hallpass::time::Timestamp;
@@ -26,7 +27,7 @@ use super::hosts::{
     the_inventory_is_the_logs_and_changes_rest_on_what_was_read, what_hosts_leave_is_kept_and_swept,
 };
 use super::{Database, Desk, change, event, outcome};
-use crate::support::fixtures::{at, ca, id, key, person, states};
+use crate::support::fixtures::{at, ca, id, key, person, signs_for, states};
 
 /// Runs each function as one test per database.
 macro_rules! contract {
@@ -226,8 +227,12 @@ async fn a_refused_change_leaves_nothing_behind(database: &dyn Database) {
     let nonce = Redemption { nonce: [1; 16], expires: at(100) };
     let stale = Save::Request { request: stored.request.clone(), expected: RowVersion(9) };
     let certify = desk.house.certify(stored.request.clone(), at(1));
-    let certify =
-        Save::Certify { permit: Box::new(certify.permit.unwrap()), ca: ca(), nonce: [1; 32], expected: stored.version };
+    let certify = Save::Certify {
+        permit: Box::new(certify.permit.unwrap()),
+        ca: signs_for(&Ca::USER),
+        nonce: [1; 32],
+        expected: stored.version,
+    };
     let new = desk.house.ask(id(2), "ann@example.com", &["dev-2"], at(1));
     let saves = vec![
         Save::NewSession(session(1, "alice@example.com", at(500))),
@@ -262,8 +267,12 @@ async fn a_certificates_serial_is_the_index_of_the_entry_with_its_bytes(database
     let approved = desk.approved(id(1), at(0)).await;
     let index = size(&*desk.store).await;
     let step = desk.house.certify(approved.request, at(5));
-    let save =
-        Save::Certify { permit: Box::new(step.permit.unwrap()), ca: ca(), nonce: [3; 32], expected: approved.version };
+    let save = Save::Certify {
+        permit: Box::new(step.permit.unwrap()),
+        ca: signs_for(&Ca::USER),
+        nonce: [3; 32],
+        expected: approved.version,
+    };
     let committed = desk.store.commit(change(at(5), vec![save], vec![event()])).await.unwrap();
     assert_eq!(committed.entries, vec![index, index + 1]);
     let signed = committed.tbs.unwrap();
@@ -306,7 +315,7 @@ async fn a_hundred_parallel_fetches_make_one_certificate(database: &dyn Database
     for n in 0..100 {
         let step = desk.house.certify(stored.request.clone(), at(1));
         let permit = Box::new(step.permit.unwrap());
-        let save = Save::Certify { permit, ca: ca(), nonce: [n; 32], expected: stored.version };
+        let save = Save::Certify { permit, ca: signs_for(&Ca::USER), nonce: [n; 32], expected: stored.version };
         let store = Arc::clone(&desk.store);
         fetches.spawn(async move { store.commit(change(at(1), vec![save], vec![])).await });
     }
