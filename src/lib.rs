@@ -3,8 +3,8 @@
 //! An engineer asks for a host, an account, a while and a reason; a TOML policy refuses, allows, or asks people; the service
 //! then issues an OpenSSH user certificate for the approved window and nothing else. Stock `sshd` trusts the CA, plain `ssh`
 //! uses the certificate, and when the window ends the certificate is dead. There is no standing access and no revocation step.
-//! Every step is in a log that anyone can verify offline. One binary: the service, people's command line, the host side,
-//! operators' and auditors' tools.
+//! Every step is in a log that anyone can verify offline. One program, `hallpass`: the service, people's command line, the host side,
+//! operators' and auditors' tools; and `hallpass-host`, which is the host side alone, from the same code.
 //!
 //! # The map
 //!
@@ -29,7 +29,7 @@
 //! | | [`inventory`] | enrolled hosts as the log tells of them: joining, certificates for them, what they tell of themselves |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
 //! | 3 adapters | [`signer`] | CA key backends: they sign a to-be-signed certificate and nothing else |
-//! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart |
+//! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart; backups |
 //! | 4 service | [`service`] | load, decide, step, save: the only way to change anything |
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
 //! | | [`http`] | the server of API and pages: one service call for each handler |
@@ -37,7 +37,7 @@
 //! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
 //! | | [`enrolment`] | a host's side of enrolment: set up beside sshd with a way back, and the daemon that keeps in touch |
 //! | 6 root | [`config`] | the service's file, into each module's own settings |
-//! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
+//! | | [`cli`] | the command tree of `hallpass`, and of `hallpass-host`; `cli/serve.rs` alone builds the server |
 //!
 //! Rules and formats are pure: functions of their arguments, `now` included, without async, files, sockets, environment, clock
 //! or randomness. Everything that touches the world is thin.
@@ -101,6 +101,9 @@
 //!
 //! *Why does the session carry no rights?* Leaving a group must work at once. A session proves who; what they may is read at each call.
 //!
+//! *Why a second program for hosts?* Each login starts three processes, and a daemon runs all the time; the pages that the kernel maps of a program with the
+//! service in it were most of what they cost. It is another root over the same library, and the linker leaves out what that does not reach.
+//!
 //! *Why one writer thread?* SQLite has one writer anyway, and nodes on PostgreSQL wait for each other at the log's head; a queue in front of it turns
 //! waiting changes into one durable commit.
 //!
@@ -118,6 +121,10 @@
 //! *Why is there no table of enrolled hosts?* Which hosts there are decides who can be let in where, and a row can be changed without a trace.
 //! The log's entries can't, and the sealed head counts them: an inventory is read from there, whole, or not at all.
 //!
+//! *Why does each lost entry get one in its place?* After an older copy was put back, a number of an entry must not be given again: it may be a
+//! certificate's serial somewhere. An offset would be one more thing that every reader of a serial has to know; an entry that says that it
+//! stands for a lost one is read by all of them as it is, and counted by the tree ([`service::recover`]).
+//!
 //! *Why replay a log that is signed?* The signature says that nobody changed it afterwards; not that it made sense when it was written.
 //!
 //! *Why does an approver sign facts and not only the digest?* Whoever could show one request and take the approval of another would be the
@@ -131,7 +138,7 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: OIDC and workloads, notifications and break-glass are not built. Of the web
+//! The design names more than there is: OIDC and workloads, notifications and break-glass are not built. It names one binary; there is a second one for hosts, `hallpass-host`, and `hallpass` has its commands as well. Of the web
 //! pages there are those that approvers need: no new request, extension, policy, reports or rotation on a page, no passkeys, and a sign-in
 //! by the command line alone; an approval that must be signed is a command. The host side is two modules: [`host`] decides about logins
 //! and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled

@@ -384,6 +384,23 @@ pub enum Event {
         /// The request.
         request: RequestId,
     },
+    /// The entry that stood here is lost: an older copy of the database was put back. This one stands in its place, so that no serial is
+    /// given twice.
+    EntryLost {
+        /// How many entries the log had, as far as is known.
+        of: u64,
+    },
+    /// The log goes on from an older copy. What was open is over.
+    LogRecovered {
+        /// Who did it, by their own word: there is no login where this is done.
+        by: PersonName,
+        /// Why.
+        reason: String,
+        /// How many entries the copy had: those from here to this one are the lost ones.
+        kept: u64,
+        /// The signed checkpoints of the lost log, as far as somebody had them.
+        heads: Vec<String>,
+    },
     /// Something about enrolled hosts.
     Host(HostEvent),
 }

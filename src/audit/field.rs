@@ -156,6 +156,8 @@ kinds! {
     "extension_asked" ExtensionAsked { request, person, lifetime, reason, policy, digest, verdict }
     "ended" Ended { request, by, reason }
     "expired" Expired { request }
+    "entry_lost" EntryLost { of }
+    "log_recovered" LogRecovered { by, reason, kept, heads }
     hosts
     "join_created" JoinCreated { join, by, token, uses, expires, names, tags; may_tag }
     "join_revoked" JoinRevoked { join, by }

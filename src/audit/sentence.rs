@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::checkpoint::Checkpoint;
 use super::event::{Answer, Event};
 use super::key_sentence::key_sentence;
 use crate::keyring::Ring;
@@ -57,7 +58,9 @@ impl Event {
             | Self::LoggedIn { .. }
             | Self::BrowserSignedIn { .. }
             | Self::LoggedOut { .. }
-            | Self::Refused { .. } => None,
+            | Self::Refused { .. }
+            | Self::EntryLost { .. }
+            | Self::LogRecovered { .. } => None,
             Self::Asked { request, .. }
             | Self::Narrowed { request, .. }
             | Self::Approved { request, .. }
@@ -84,6 +87,20 @@ impl Event {
             format!("{person} signed in a browser at {address:?} by a login with key {key}, until {until}")
         } else if let Self::LoggedOut { person } = self {
             format!("{person} logged out")
+        } else {
+            String::new()
+        }
+    }
+
+    /// [`Self::sentence`] for entries that are lost.
+    fn loss(&self) -> String {
+        if let Self::LogRecovered { by, reason, kept, heads } = self {
+            let sizes = heads.iter().filter_map(|note| Checkpoint::claimed(note).ok());
+            let sizes = list(sizes.map(|lost| lost.size));
+            let of = if sizes.is_empty() { String::new() } else { format!(", of logs that had {sizes} entries") };
+            format!("{by} had the log go on from a copy of {kept} entries; those after it are lost{of}: {reason:?}")
+        } else if let Self::EntryLost { of } = self {
+            format!("the entry that stood here is lost, of a log of {of}")
         } else {
             String::new()
         }
@@ -160,6 +177,7 @@ impl Event {
             }
             Self::Ended { request, by, reason } => format!("{request}: {by} ended it{}", and(": ", reason)),
             Self::Expired { request } => format!("{request}: its window is over"),
+            Self::EntryLost { .. } | Self::LogRecovered { .. } => self.loss(),
             Self::Host(event) => event.sentence(),
         }
     }

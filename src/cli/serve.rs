@@ -74,8 +74,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     process::keep_to_ourselves()
         .map_err(|error| Failure::failed("cannot keep what is in memory to ourselves").because(error.to_string()))?;
     arm_fail_point();
-    let path = context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
-    let mut config = read_config(&path)?;
+    let mut config = read_config(&config_path(context))?;
     start_logging(&config.logging)?;
     process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
@@ -87,6 +86,11 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     // Dropping the runtime would wait for a signer that hangs.
     runtime.shutdown_timeout(FAREWELL);
     served
+}
+
+/// Where the configuration is.
+pub(super) fn config_path(context: &Context) -> PathBuf {
+    context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT))
 }
 
 pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {

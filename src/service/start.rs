@@ -188,7 +188,7 @@ const STARTER: Actor = Actor::System(Part::Start);
 
 /// Whether the log is empty; if not, it must have been started with this log key: a second history under another key
 /// would be worth nothing to whoever keeps checkpoints.
-async fn check_log(store: &dyn Store, verifier: &LogVerifier) -> Outcome<bool> {
+pub(super) async fn check_log(store: &dyn Store, verifier: &LogVerifier) -> Outcome<bool> {
     let Some(bytes) = store.entries(0, 1).await?.into_iter().next() else { return Ok(true) };
     let entry = Entry::parse(&bytes).map_err(|why| Failure::internal("reading the log's first entry", why))?;
     let Event::LogStarted { log_key, .. } = entry.event else {

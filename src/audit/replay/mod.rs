@@ -16,6 +16,7 @@
 mod cas;
 mod host;
 mod keys;
+pub(super) mod loss;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::cas::SignsFor;
 use self::host::Hosts;
 use self::keys::Keys;
+use self::loss::Losses;
 use self::request::Request;
 use super::entry::Entry;
 use super::event::Event;
@@ -40,6 +42,7 @@ pub(in crate::audit) struct Replay {
     keys: Keys,
     policy: u32,
     hosts: Hosts,
+    pub(super) losses: Losses,
     pub(super) to_be_signed: u64,
 }
 
@@ -72,6 +75,7 @@ impl Replay {
             (_, None) => self.take_general(entry),
         };
         ensure(in_force, || format!("it rests on a policy that was not in force (the last applied was {last})"))?;
+        self.losses.take(entry, self.open.keys().next())?;
         taken
     }
 
@@ -125,6 +129,8 @@ impl Replay {
             | Event::ExtensionAsked { .. }
             | Event::Ended { .. }
             | Event::Expired { .. }
+            | Event::EntryLost { .. }
+            | Event::LogRecovered { .. }
             | Event::Host(_) => Ok(()),
         }
     }
@@ -193,6 +199,8 @@ const fn ends(event: &Event) -> bool {
         | Event::CertificateSigned { .. }
         | Event::CertificateRefused { .. }
         | Event::ExtensionAsked { .. }
+        | Event::EntryLost { .. }
+        | Event::LogRecovered { .. }
         | Event::Host(_) => false,
     }
 }
@@ -226,6 +234,8 @@ pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> 
         | Event::CertificateSigned { .. }
         | Event::Ended { .. }
         | Event::Expired { .. }
+        | Event::EntryLost { .. }
+        | Event::LogRecovered { .. }
         | Event::Host(_) => None,
     }
 }

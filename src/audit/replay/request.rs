@@ -150,7 +150,9 @@ impl Request {
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::Asked { .. }
-            | Event::CertificateSigned { .. } => Ok(()),
+            | Event::CertificateSigned { .. }
+            | Event::EntryLost { .. }
+            | Event::LogRecovered { .. } => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod host;
 mod installing;
 mod keeping;
 mod plans;
+mod program;
 mod proxy;
 mod rotation;
 pub(crate) mod service;

@@ -1,6 +1,7 @@
 //! The store: one contract for every database, what only one of them has, and random histories against a model.
 
 mod contract;
+mod ending;
 mod finding;
 mod hosts;
 mod model;
