@@ -295,7 +295,7 @@ impl Service {
         &self,
         decide: impl Fn(&Inventory, &Policy) -> Outcome<Decided>,
     ) -> Outcome<Option<Outcome<()>>> {
-        self.settle_policy().await?;
+        self.settle_with_others().await?;
         let _guard = Arc::clone(&self.policy_in_use).write_owned().await;
         let (inventory, file) = (self.hosts.inventory(), self.in_force().file);
         let (event, mut saves, outcome) = match decide(&inventory, &file)? {

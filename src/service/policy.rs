@@ -239,6 +239,15 @@ impl Service {
         Ok(())
     }
 
+    /// The same, after a look at what other nodes have put in force by now: for what is refused without an entry of the log, since there
+    /// the store has nothing to compare. What joined on one node a moment ago is known on every other.
+    pub(super) async fn settle_with_others(&self) -> Outcome<()> {
+        if self.store.is_shared() {
+            self.notice(&self.store.head().await?);
+        }
+        self.settle_policy().await
+    }
+
     /// Reads policy and inventory, and puts them in force together: each was checked against the other when it was written. Called under
     /// the policy's write lock.
     pub(super) async fn refresh_policy(&self) -> Outcome<()> {

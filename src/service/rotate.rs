@@ -74,8 +74,7 @@ impl Service {
         let wish = RotationWish { reason, ..wish };
         whole(async move {
             this.check_clock()?;
-            this.settle_policy().await?;
-            this.settle_keys().await?;
+            this.settle_with_others().await?;
             let taken = this.take_step(&by, &wish).await?;
             if wish.what.step == Step::Compromise {
                 this.end_those_of(&by, &taken).await;
