@@ -162,7 +162,7 @@ faults! {
     a_log_with_no_space_left [("pwrite", "hallpass.db-wal", ENOSPC)] 1 Changes
     a_log_that_cannot_be_synced [("fsync", "hallpass.db-wal", EIO)] 1 Changes
     a_log_whose_every_third_sync_fails [("fsync", "hallpass.db-wal", EIO)] 3 Nothing
-    a_log_whose_every_twentieth_write_fails [("pwrite", "hallpass.db-wal", EIO)] 20 Nothing
+    a_log_whose_every_hundredth_write_fails [("pwrite", "hallpass.db-wal", EIO)] 100 Nothing
     a_database_that_cannot_be_written [("pwrite", "hallpass.db", EIO)] 1 Nothing
     a_database_with_no_space_left [("pwrite", "hallpass.db", ENOSPC)] 1 Nothing
     a_database_that_cannot_be_synced [("fsync", "hallpass.db", EIO)] 1 Nothing
