@@ -158,7 +158,10 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
         (Some(name), Some(url)) => format!("{name}: {enrolment} at {url}"),
         _ => format!("this host: {enrolment}"),
     }];
-    lines.extend(bundle.map(|b| format!("trust bundle: version {}, {} CA key(s)", b.version(), b.keys().len())));
+    lines.extend(bundle.map(|b| {
+        let ca = b.ca().named().map(|ca| format!(" of CA {ca}")).unwrap_or_default();
+        format!("trust bundle: version {}, {} CA key(s){ca}", b.version(), b.keys().len())
+    }));
     lines.push(match &contact {
         None => "daemon: does not run".to_owned(),
         Some(Contact { trouble: Some(trouble), .. }) => format!("daemon: {trouble}"),

@@ -11,6 +11,7 @@
 mod admin;
 mod args;
 mod audit;
+mod backup;
 mod ca;
 mod cache;
 mod caller;
@@ -52,6 +53,7 @@ mod prepare;
 mod process;
 mod profile;
 mod reconcile;
+mod recover;
 mod render;
 mod request;
 mod screen;

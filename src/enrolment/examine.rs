@@ -143,7 +143,10 @@ fn trust(effective: &Effective) -> Result<String, String> {
     let bundle = Bundle::open(&text, &service.log_key).map_err(|error| format!("{path}: {error}"))?;
     match bundle.keys().len() {
         0 => Err("the trust bundle holds no CA key: no certificate opens anything".to_owned()),
-        count => Ok(format!("sshd trusts {count} CA key(s) of {}, version {}", bundle.service(), bundle.version())),
+        count => {
+            let ca = bundle.ca().named().map(|ca| format!(", CA {ca}")).unwrap_or_default();
+            Ok(format!("sshd trusts {count} CA key(s) of {}{ca}, version {}", bundle.service(), bundle.version()))
+        }
     }
 }
 

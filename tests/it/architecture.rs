@@ -28,15 +28,30 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("identity", 2, &["time", "name", "ssh"]),
     ("audit", 2, &["time", "name", "note", "ssh", "keyring", "identity"]),
     ("policy", 2, &["time", "name", "ssh", "document", "identity"]),
-    ("access", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
-    ("inventory", 2, &["time", "name", "ssh", "identity", "audit", "policy"]),
+    // `keyring` for the key that a permit is to be signed with: it says of which CA it is.
+    ("access", 2, &["time", "name", "ssh", "keyring", "identity", "audit", "policy"]),
+    // `keyring` for the keys that a host keeps which goes over to another CA.
+    ("inventory", 2, &["time", "name", "ssh", "keyring", "identity", "audit", "policy"]),
     // 3 adapters
     ("signer", 3, &["ssh", "durable", "secret"]),
     // `secret` reads the password of a PostgreSQL role.
     (
         "store",
         3,
-        &["time", "name", "durable", "secret", "ssh", "identity", "audit", "policy", "access", "inventory", "fail"],
+        &[
+            "time",
+            "name",
+            "durable",
+            "secret",
+            "ssh",
+            "keyring",
+            "identity",
+            "audit",
+            "policy",
+            "access",
+            "inventory",
+            "fail",
+        ],
     ),
     // 4 service
     (
@@ -75,7 +90,8 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
         &["time", "name", "durable", "secret", "notify", "fail", "note", "ssh", "document", "wire", "client", "host"],
     ),
     // 6 root
-    ("config", 6, &["time", "name", "document", "audit", "signer", "store", "service", "http"]),
+    // `keyring` for which CAs there are: a rotation is due for each by itself.
+    ("config", 6, &["time", "name", "document", "keyring", "audit", "signer", "store", "service", "http"]),
     (
         "cli",
         6,
@@ -89,6 +105,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "note",
             "ssh",
             "document",
+            "keyring",
             "identity",
             "audit",
             "policy",
@@ -115,11 +132,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// Modules that only some files of `cli` may import: the root builds the authority in one place, and the files of everyday
 /// commands contain nothing of it.
 const CLI: &[(&str, &[&str])] = &[
-    ("service", &["cli/serve.rs"]),
-    ("store", &["cli/serve.rs", "cli/store.rs"]),
+    ("service", &["cli/serve.rs", "cli/recover.rs", "cli/backup.rs"]),
+    ("store", &["cli/serve.rs", "cli/store.rs", "cli/recover.rs", "cli/backup.rs"]),
     ("http", &["cli/serve.rs", "cli/process.rs"]),
     ("signer", &["cli/serve.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/", "cli/ca/add.rs"]),
-    ("config", &["cli/serve.rs", "cli/init.rs", "cli/ca/add.rs"]),
+    ("config", &["cli/serve.rs", "cli/init.rs", "cli/ca/add.rs", "cli/recover.rs", "cli/backup.rs"]),
     ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
     // (both roots, and what says which of the two programs runs)
     (
@@ -137,7 +154,7 @@ const CLI: &[(&str, &[&str])] = &[
     ),
     ("enrolment", &["cli/host_enrol.rs", "cli/host_run.rs"]),
     ("notify", &["cli/serve.rs"]),
-    ("fail", &["cli/serve.rs"]),
+    ("fail", &["cli/serve.rs", "cli/backup.rs"]),
 ];
 
 /// Where each external crate may be used. `""` means everywhere. A dependency without a row, or that nobody uses, fails.
@@ -165,6 +182,8 @@ const HOMES: &[(&str, &[&str])] = &[
             "audit/",
             "access/digest.rs",
             "service/",
+            // a backup's manifest
+            "store/backup.rs",
             "client/tls.rs",
             "http/tls.rs",
             // the names of the pages' files hold their hash
@@ -181,7 +200,19 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
     ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),
-    ("serde", &["wire/", "client/", "enrolment/link.rs", "http/", "store/rows.rs", "store/host_rows.rs", "cli/"]),
+    (
+        "serde",
+        &[
+            "wire/",
+            "client/",
+            "enrolment/link.rs",
+            "http/",
+            "store/rows.rs",
+            "store/host_rows.rs",
+            "store/backup.rs",
+            "cli/",
+        ],
+    ),
     // storage
     ("rusqlite", &["store/"]),
     ("tokio_postgres", &["store/postgres/"]),

@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0005_ca_keys.sql"),
     include_str!("../migrations/sqlite/0006_hosts.sql"),
     include_str!("../migrations/sqlite/0007_browser_sessions.sql"),
+    include_str!("../migrations/sqlite/0008_moved_hosts.sql"),
 ];
 
 /// How long a statement waits for a lock. Only a reader during a checkpoint or an operator's backup ever holds one.
@@ -58,9 +59,8 @@ fn take(lock: &File) -> rustix::io::Result<()> {
     }
 }
 
-/// Creates the file if it is missing (0600; SQLite gives `-wal` and `-shm` the same mode), and locks it for this process.
-/// The lock is on a file beside it, because SQLite keeps its own locks on the database itself. It goes with the handle.
-pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
+/// Locks the database's place for this process.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let named = |error: io::Error| refuse(format!("{path:?}: {error}"));
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
@@ -72,6 +72,14 @@ pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
             named(error.into())
         }
     })?;
+    Ok(lock)
+}
+
+/// Creates the file if it is missing (0600; SQLite gives `-wal` and `-shm` the same mode), and locks it for this process.
+/// The lock is on a file beside it, because SQLite keeps its own locks on the database itself. It goes with the handle.
+pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
+    let named = |error: io::Error| refuse(format!("{path:?}: {error}"));
+    let lock = lock(path)?;
     let is_new = !path.try_exists().map_err(named)?;
     let file = private_file(path).map_err(named)?;
     let (mode, owner) = file.metadata().map(|meta| (meta.mode(), meta.uid())).map_err(named)?;
@@ -148,6 +156,11 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     // the writer can come back after a failure without anybody rebuilding them.
     conn.execute_batch("PRAGMA query_only = ON; SELECT 1 FROM sqlite_schema;").map_err(failed(OPENING))?;
     Ok(conn)
+}
+
+/// The connection that writes a copy, which stays one file.
+pub(super) fn connect_copy(path: &Path) -> Result<Connection, StoreError> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {

@@ -1,6 +1,7 @@
 //! Enrolment of a host: plans on the configurations that distributions ship, changes that can be cut short anywhere, and the real thing
 //! against a real sshd.
 
+mod cas;
 mod changes;
 mod cut;
 mod deploy;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use hallpass::identity::Proven;
+use hallpass::keyring::Ca;
 use hallpass::keyring::plan::Blocked;
 use hallpass::keyring::step::{Proposal, Step};
 use hallpass::service::key_view::KeysView;
 use hallpass::service::rotate::RotationWish;
 use hallpass::service::{Failure, Outcome};
 use hallpass::ssh::bundle::KeyState;
-use hallpass::ssh::cert::Purpose;
 use hallpass::store;
 
 use crate::support::postgres::cluster;
@@ -33,7 +33,7 @@ async fn take(world: &World, by: &Proven, step: Step) -> Outcome<KeysView> {
 }
 
 async fn take_with(world: &World, by: &Proven, step: Step, change: impl FnOnce(&mut Proposal)) -> Outcome<KeysView> {
-    let mut what = Proposal { step, purpose: Purpose::User, key: None, accepted: Default::default(), is_early: false };
+    let mut what = Proposal { step, ca: Ca::USER, key: None, accepted: Default::default(), is_early: false };
     change(&mut what);
     world.service().rotate(by, RotationWish { what, reason: String::new() }).await
 }
