@@ -11,7 +11,7 @@ pub(super) fn variable(name: &str, usual: u32) -> u32 {
     std::env::var(name).ok().map_or(usual, |text| text.parse().expect("a number"))
 }
 
-/// Random numbers that are the same for the same seed (SplitMix64).
+/// Random numbers that are the same for the same seed (`SplitMix64`).
 struct Random(u64);
 
 impl Random {

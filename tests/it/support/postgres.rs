@@ -194,9 +194,11 @@ impl Cluster {
     }
 
     /// What a server must be started with to have a standby.
+    #[cfg(feature = "failpoints")]
     pub(crate) const REPLICATED: &[&str] = &["wal_level=replica", "max_wal_senders=4", "wal_keep_size=256MB"];
 
     /// A standby, made of a base backup, that follows this server by streaming.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn standby(&self) -> Self {
         let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap().keep();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -215,6 +217,7 @@ impl Cluster {
     }
 
     /// Waits until so many standbys follow.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn until_replicas(&self, count: u32) {
         let following = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         for _ in 0..600 {
@@ -227,12 +230,14 @@ impl Cluster {
     }
 
     /// Does not follow any more.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn unfollow(&self) {
         self.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
         self.sql("postgres", "SELECT pg_reload_conf()");
     }
 
     /// Dies, and its standby takes its place, with its address. Its own data stay, for [`Self::fail_back`].
+    #[cfg(feature = "failpoints")]
     pub(crate) fn fail_over(&mut self, mut standby: Self) {
         self.kill();
         assert_eq!(standby.sql("postgres", "SELECT pg_promote()").trim(), "t");
@@ -245,6 +250,7 @@ impl Cluster {
     }
 
     /// The data that it had before [`Self::fail_over`].
+    #[cfg(feature = "failpoints")]
     pub(crate) fn fail_back(&mut self) {
         self.kill();
         let (data, old) = (self.folder.join("data"), self.folder.join("old"));
