@@ -85,13 +85,28 @@ impl Service {
         if *kept >= size {
             return Ok(());
         }
+        *kept = self.write_head().await?;
+        Ok(())
+    }
+
+    /// Whether a checkpoint can be kept now: without one nothing is handed out. Keeps the newest.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(super) async fn check_head(&self) -> Outcome<()> {
+        let mut kept = self.head.kept.lock().await;
+        *kept = self.write_head().await?;
+        Ok(())
+    }
+
+    /// Signs and keeps what the log is now; its size. Called with `kept` locked, so that an older one never replaces a newer.
+    async fn write_head(&self) -> Outcome<u64> {
         let frontier = self.store.head().await?.frontier;
         let note = self.log_key.sign(frontier.size(), &frontier.root());
         let place = Arc::clone(&self.head.place);
         let written = tokio::task::spawn_blocking(move || place.write(&note)).await;
         written.map_err(|error| Failure::internal("keeping the log's checkpoint", error))??;
-        *kept = frontier.size();
-        Ok(())
+        Ok(frontier.size())
     }
 
     /// Keeps up, now and then, with entries that no certificate needs.

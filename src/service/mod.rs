@@ -312,7 +312,7 @@ impl Service {
         self.keys.now().ring.active(&Ca::Host).cloned()
     }
 
-    /// Whether the service can issue now: store writable, clock not behind the log, signer not stuck and still the
+    /// Whether the service can issue now: store writable, checkpoint kept, clock not behind the log, signer not stuck and still the
     /// same key. Gives a warning for each other CA key that can't be used.
     ///
     /// # Errors
@@ -320,6 +320,7 @@ impl Service {
     pub async fn ready(&self) -> Outcome<Vec<String>> {
         self.store.ready().await?;
         self.check_issuing().await?;
+        self.check_head().await?;
         let warnings = self.check_signers()?;
         match tokio::time::timeout(self.settings.sign_timeout, self.sign_slots.acquire()).await {
             Ok(Ok(_slot)) => Ok(warnings),

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,9 @@ const CACHED_STATEMENTS: usize = 64;
 /// How long a start waits for who had the database before, and how often it looks. Our own choice: far longer than a program takes to begin.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// How much of the write-ahead log is written again at once. Our own choice: few calls, little memory.
+const REWRITTEN_AT_ONCE: usize = 256 * 1024;
 
 const OPENING: &str = "opening the database";
 
@@ -102,6 +105,36 @@ pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
 fn private_file(path: &Path) -> io::Result<File> {
     let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow).open(path)
+}
+
+/// Writes the write-ahead log that an earlier process left once more, as it reads now, and syncs it. Called once, at a start, with the lock.
+///
+/// After a failed `fsync` the kernel may show bytes that are not on the disk and never will be: a later `fsync` has nothing to write and
+/// succeeds. A process that sees a sync fail writes these bytes again before it claims anything that comes after them (SQLite forgets a
+/// failed transaction, and the next one takes its place). A process that starts doesn't know; without this, what it appends would
+/// be lost with the bytes before it when the power fails.
+pub(super) fn write_log_again(path: &Path) -> Result<(), StoreError> {
+    let named = |error: io::Error| refuse(format!("writing the write-ahead log of {path:?} again: {error}"));
+    let mut log_path = path.as_os_str().to_owned();
+    log_path.push("-wal");
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(|error| named(io::Error::other(error)))?;
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(nofollow).open(PathBuf::from(log_path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(named)?,
+    };
+    rewrite(&file).map_err(named)
+}
+
+fn rewrite(file: &File) -> io::Result<()> {
+    let mut bytes = vec![0; REWRITTEN_AT_ONCE];
+    let mut at = 0;
+    loop {
+        let read = file.read_at(&mut bytes, at)?;
+        let Some(read) = bytes.get(..read).filter(|read| !read.is_empty()) else { break };
+        file.write_all_at(read, at)?;
+        at = at.saturating_add(u64::try_from(read.len()).map_err(io::Error::other)?);
+    }
+    file.sync_all()
 }
 
 /// The one connection that writes.

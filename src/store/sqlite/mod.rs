@@ -81,6 +81,7 @@ impl SqliteStore {
     pub fn open(settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
         let key = Arc::new(key);
         let lock = file::prepare(&settings.path)?;
+        file::write_log_again(&settings.path)?;
         let mut conn = file::connect_writer(&settings.path)?;
         file::migrate(&mut conn)?;
         let head = log::load_checked(&conn, &key)?;

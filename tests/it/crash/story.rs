@@ -89,7 +89,7 @@ impl Connection {
         self.client(Some(who)).get(&format!("/v1/requests/{id}")).await
     }
 
-    async fn act<Q: serde::Serialize + Sync>(
+    pub(super) async fn act<Q: serde::Serialize + Sync>(
         &self,
         who: &str,
         id: RequestId,
