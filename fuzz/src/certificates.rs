@@ -68,7 +68,7 @@ fn without_signature(data: &[u8]) -> Option<TbsCert> {
 /// What holds of everything that a CA key could be asked to sign (promises P1 and P9), told without the linter's help.
 fn sound(tbs: &TbsCert) -> bool {
     let fields = tbs.fields();
-    let principals: Vec<&str> = fields.principals.iter().map(|principal| principal.as_str()).collect();
+    let principals: Vec<&str> = fields.principals.iter().map(Principal::as_str).collect();
     assert!((1..=256).contains(&principals.len()));
     assert!(principals.iter().all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_graphic() && b != b'*')));
     assert!((1..=WINDOW_MAX).contains(&(fields.window.end().unix() - fields.window.start().unix())));

@@ -64,7 +64,9 @@ impl Ca {
 impl Maker {
     /// Keys of every kind that may be certified, and of every kind that may sign.
     fn new(bench: &Bench) -> Self {
-        let mut subjects: Vec<PublicKey> = Authenticator::both().iter().map(Authenticator::public_key).collect();
+        // Twice, as those of the other kinds.
+        let devices = [Authenticator::both(), Authenticator::both()];
+        let mut subjects: Vec<PublicKey> = devices.iter().flatten().map(Authenticator::public_key).collect();
         let mut cas = Vec::new();
         for (number, (arguments, _)) in KINDS.iter().enumerate() {
             let ours = bench.public_key(&format!("ca{number}"), arguments);
