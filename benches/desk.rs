@@ -87,6 +87,7 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
         host_next: Vec::new(),
         accepted_ca: None,
         trusted: Vec::new(),
+        named: Default::default(),
         signer: Arc::new(FileSigner::open(&ca, Purpose::User).unwrap()),
         log_key: log_key(),
         clock: Arc::new(SystemClock),

@@ -1,8 +1,8 @@
 //! What the guard costs a login, and how punctually it ends sessions: real ssh and sshd with PAM on loopback, as root.
 //!
 //! *bare*: sshd with PAM and a principals file. *`pam_exec` true*: PAM runs a program that does nothing; it closes every descriptor there
-//! could be first, which takes longer than most programs. *guarded*: with `hallpass host principals` (run twice by sshd) and
-//! `hallpass host guard`. Logins take turns, one each, and are compared pair by pair. Then each program by itself ([`programs`]). Then sessions that end one by one, each on a host of its own:
+//! could be first, which takes longer than most programs. *guarded*: with `hallpass-host principals` (run twice by sshd) and
+//! `hallpass-host guard`. Logins take turns, one each, and are compared pair by pair. Then each program by itself ([`programs`]). Then sessions that end one by one, each on a host of its own:
 //! when nothing of it was left. Then every way to stay, fifty times each ([`kinds`]). Then many sessions whose windows end in the same second: when each client was gone, when everything was, whether
 //! a session of somebody else was touched, and what a watcher holds in memory.
 //!

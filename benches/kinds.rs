@@ -86,7 +86,7 @@ fn there(sessions: &BTreeSet<u32>) -> BTreeSet<u32> {
     let session = |folder: std::path::PathBuf| {
         let session = read(&folder, "sessionid")?.trim().parse().ok().filter(|session| sessions.contains(session))?;
         let is_zombie = read(&folder, "stat")?.contains(") Z ");
-        let is_watcher = read(&folder, "cmdline")?.contains("hallpass\0host\0watch\0");
+        let is_watcher = read(&folder, "cmdline")?.contains("hallpass-host\0watch\0");
         (!is_zombie && !is_watcher).then_some(session)
     };
     folders.filter_map(session).collect()

@@ -1,6 +1,6 @@
-//! What stays in memory: the service and the daemon of an enrolled host, both idle, and how soon the service is ready.
+//! What stays in memory: the service and the daemon of an enrolled host (by either program), all idle, and how soon the service is ready.
 //!
-//! A real service, and a host that was enrolled at it in a mount namespace of its own (as root). Both are left alone for a while; then
+//! A real service, and a host that was enrolled at it in a mount namespace of its own (as root). Each is left alone for a while; then
 //! the kernel is asked: what is resident, how much of it is the process's own, how much is pages of the program's file, which the kernel
 //! shares with every other process of it and can drop, and what processor time was spent.
 //!
@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use enrolment::host::{Host, until};
 use enrolment::service::Service;
 
-/// For how long both are left alone.
+/// For how long each is left alone.
 const REST: Duration = Duration::from_secs(120);
 const REST_SHORT: Duration = Duration::from_secs(2);
 
@@ -55,18 +55,16 @@ async fn look(rest: Duration) {
     let token = service.join_token().await;
     let words = service.enrol("web-1", &token);
     host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
-    let daemon = host.daemon();
-    until("the daemon is in touch", Duration::from_secs(30), || host.ok(&["host", "status"]).contains("in touch"));
-
     println!("{:<24} {:>10} {:>10} {:>10} {:>10}", "MiB, idle", "resident", "its own", "of files", "CPU");
-    let before = [service.child.id(), daemon.0.id()].map(ticks);
-    tokio::time::sleep(rest).await;
-    for (name, pid, before) in
-        [("the service", service.child.id(), before[0]), ("hallpass host run", daemon.0.id(), before[1])]
-    {
-        let spent = (ticks(pid) - before) as f64 / 100.0 / rest.as_secs_f64() * 100.0;
-        let [resident, own, files] = ["VmRSS", "RssAnon", "RssFile"].map(|field| mib(pid, field));
-        println!("{name:<24} {resident:>10.1} {own:>10.1} {files:>10.1} {spent:>8.2} %");
+    show("the service", service.child.id(), rest).await;
+    for (name, program, words) in [
+        ("hallpass-host run", "/usr/local/bin/hallpass-host", &["run"][..]),
+        ("hallpass host run", "/usr/local/bin/hallpass", &["host", "run"]),
+    ] {
+        let daemon = host.daemon_of(program, words);
+        until("the daemon is in touch", Duration::from_secs(30), || host.ok(&["host", "status"]).contains("in touch"));
+        show(name, daemon.0.id(), rest).await;
+        daemon.stop();
     }
     service.kill();
     let mut starts = Vec::new();
@@ -78,6 +76,15 @@ async fn look(rest: Duration) {
     }
     starts.sort();
     println!("\nfrom start to ready: {:.0?} (median of {})", starts[starts.len() / 2], starts.len());
+}
+
+/// What a process has resident after it was left alone for a while, and what processor time it spent meanwhile.
+async fn show(name: &str, pid: u32, rest: Duration) {
+    let before = ticks(pid);
+    tokio::time::sleep(rest).await;
+    let spent = (ticks(pid) - before) as f64 / 100.0 / rest.as_secs_f64() * 100.0;
+    let [resident, own, files] = ["VmRSS", "RssAnon", "RssFile"].map(|field| mib(pid, field));
+    println!("{name:<24} {resident:>10.1} {own:>10.1} {files:>10.1} {spent:>8.2} %");
 }
 
 /// Processor time spent, in hundredths of a second.

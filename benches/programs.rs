@@ -1,7 +1,7 @@
 //! What each program that a login runs takes by itself, started as PAM and sshd start it, by turns.
 //!
 //! Each runs below a shell of its own that takes a new audit session, as `pam_loginuid` does: the guard sees that shell as its connection. `true`
-//! is what that alone takes. `-q` in front has the same read by the whole command tree, as any other command is.
+//! is what that alone takes; `hallpass-host` is the program for hosts. `-q` in front has the same read by the whole command tree, as any other command is.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::site::{GuardedHost, More, soon};
 
 const HALLPASS: &str = env!("CARGO_BIN_EXE_hallpass");
+const SMALL: &str = env!("CARGO_BIN_EXE_hallpass-host");
 
 /// A new audit session, then the program. Not as the last word, which a shell may turn itself into: the guard's parent must be the shell.
 const SHELL: &str = "echo 0 >/proc/self/loginuid && \"$@\"; exit $?";
@@ -36,13 +37,16 @@ pub(crate) async fn alone(count: usize) {
         &format!("--cert={base64}"),
     ];
     let guard = ["host", "guard", "--config", &config];
-    let contestants: [(&str, Vec<&str>); 6] = [
+    let contestants: [(&str, Vec<&str>); 9] = [
         ("true", vec!["/bin/true"]),
         ("hallpass version", vec![HALLPASS, "version"]),
+        ("hallpass-host version", vec![SMALL, "version"]),
         ("hallpass -q host principals", [&[HALLPASS, "-q"], &principals[..]].concat()),
         ("hallpass host principals", [&[HALLPASS], &principals[..]].concat()),
+        ("hallpass-host principals", [&[SMALL], &principals[1..]].concat()),
         ("hallpass -q host guard", [&[HALLPASS, "-q"], &guard[..]].concat()),
         ("hallpass host guard", [&[HALLPASS], &guard[..]].concat()),
+        ("hallpass-host guard", [&[SMALL], &guard[1..]].concat()),
     ];
     if !run(&["/bin/true"], "") {
         println!(

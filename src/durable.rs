@@ -36,6 +36,18 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, bytes, mode, rename_to_free_name).map_err(|e| named("create", path, &e))
 }
 
+/// Moves a finished file or folder to a name that must be free (`io::ErrorKind::AlreadyExists`), durably.
+///
+/// # Errors
+/// Any I/O error, with the path in its text.
+pub fn place_new(from: &Path, to: &Path) -> io::Result<()> {
+    let placed = File::open(from)
+        .and_then(|whole| whole.sync_all())
+        .and_then(|()| rename_to_free_name(from, to))
+        .and_then(|()| sync_folder(parent(to)));
+    placed.map_err(|e| named("create", to, &e))
+}
+
 /// Creates a folder and its missing parents with `mode`, and makes that durable; an existing one is left alone.
 ///
 /// # Errors

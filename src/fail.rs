@@ -26,6 +26,19 @@ pub const POINTS: &[&str] = &[
     "host.signed",
     // service/rotate.rs: the entry that says which CA keys there are is durable, the service still goes by the one before.
     "rotate.durable",
+    // service/recover.rs: some lost entries have one in their place; some requests are over; somebody has answered for it; the kept
+    // checkpoint is new.
+    "recover.filled",
+    "recover.ended",
+    "recover.given_up",
+    "recover.kept",
+    // store/backup.rs: the database is copied; the manifest is there; the folder has its name.
+    "backup.copied",
+    "backup.written",
+    "backup.placed",
+    // cli/backup.rs: the database that comes back is checked, and not in its place; it is.
+    "restore.checked",
+    "restore.placed",
     // enrolment/: nothing is written down; the way back is; an account exists; before and after each file; sshd has read it; it has
     // let the host in; before and after it holds.
     "enrolment.journal.before",

@@ -3,8 +3,8 @@
 //! An engineer asks for a host, an account, a while and a reason; a TOML policy refuses, allows, or asks people; the service
 //! then issues an OpenSSH user certificate for the approved window and nothing else. Stock `sshd` trusts the CA, plain `ssh`
 //! uses the certificate, and when the window ends the certificate is dead. There is no standing access and no revocation step.
-//! Every step is in a log that anyone can verify offline. One binary: the service, people's command line, the host side,
-//! operators' and auditors' tools.
+//! Every step is in a log that anyone can verify offline. One program, `hallpass`: the service, people's command line, the host side,
+//! operators' and auditors' tools; and `hallpass-host`, which is the host side alone, from the same code.
 //!
 //! # The map
 //!
@@ -22,14 +22,14 @@
 //! | 1 formats | [`note`] | signed notes: what the log key signs |
 //! | | [`ssh`] | keys, certificates, signatures, trust bundles, agent frames; the linter and the one thing a CA key signs |
 //! | | [`document`] | TOML files with every problem at once, each with its place |
-//! | 2 rules | [`keyring`] | which CA keys there are, what for, and in which state |
+//! | 2 rules | [`keyring`] | which CAs there are, with which keys, and in which state |
 //! | | [`identity`] | people, login challenges, sessions; the proof that somebody has just been authenticated; what an approver signs |
 //! | | [`audit`] | events, canonical entries, the Merkle tree, checkpoints, offline verification |
 //! | | [`policy`] | from text to verdict, with reasons; quorums; a policy's own tests; who gains and loses |
 //! | | [`inventory`] | enrolled hosts as the log tells of them: joining, certificates for them, what they tell of themselves |
 //! | | [`access`] | the life of a request: one step function, digests, the permit |
 //! | 3 adapters | [`signer`] | CA key backends: they sign a to-be-signed certificate and nothing else |
-//! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart |
+//! | | [`store`] | each change together with its log entries, in one durable transaction: a SQLite file, or PostgreSQL for many nodes; the newest checkpoint in a file apart; backups |
 //! | 4 service | [`service`] | load, decide, step, save: the only way to change anything |
 //! | 5 edges | [`wire`] | the JSON of the API, shared by server and client |
 //! | | [`http`] | the server of API and pages: one service call for each handler |
@@ -37,7 +37,7 @@
 //! | | [`host`] | what runs beside `sshd`: ends sessions, names principals; nothing of the authority, no network |
 //! | | [`enrolment`] | a host's side of enrolment: set up beside sshd with a way back, and the daemon that keeps in touch |
 //! | 6 root | [`config`] | the service's file, into each module's own settings |
-//! | | [`cli`] | the command tree; `cli/serve.rs` alone builds the server |
+//! | | [`cli`] | the command tree of `hallpass`, and of `hallpass-host`; `cli/serve.rs` alone builds the server |
 //!
 //! Rules and formats are pure: functions of their arguments, `now` included, without async, files, sockets, environment, clock
 //! or randomness. Everything that touches the world is thin.
@@ -62,7 +62,7 @@
 //!   policy into the step, which puts the question itself. `lifecycle`, `story` (decisions that race with a new policy),
 //!   `store` and `crash` (another node has put something else in force: [`store::Save::OnBasis`]).
 //! - **P7** A CA key signs only what a permit yielded, and of its own purpose: [`signer::Signer`] takes a [`ssh::cert::TbsCert`], made for
-//!   people in one place ([`access`]) and for hosts in one ([`inventory::permit`]). Which key signs, and which hosts must trust, is a move
+//!   people in one place ([`access`]) and for hosts in one ([`inventory::permit`]), and of the hosts' own CA ([`keyring::ActiveKey`]). Which key signs, and which hosts must trust, is a move
 //!   that [`keyring`] plans by what hosts prove. `architecture`, `story` and `formats` (CA keys that lie, fail and hang), `hosts`, `rotation`.
 //! - **P8** Nothing of a session outlives its window by more than two seconds. [`host::guard`] lets a login go on only once a
 //!   [`host::watch`]er is armed, which needs nobody; [`host::sweep`] ends everything of the audit session. `guard` (every kind of session
@@ -101,11 +101,17 @@
 //!
 //! *Why does the session carry no rights?* Leaving a group must work at once. A session proves who; what they may is read at each call.
 //!
+//! *Why a second program for hosts?* Each login starts three processes, and a daemon runs all the time; the pages that the kernel maps of a program with the
+//! service in it were most of what they cost. It is another root over the same library, and the linker leaves out what that does not reach.
+//!
 //! *Why one writer thread?* SQLite has one writer anyway, and nodes on PostgreSQL wait for each other at the log's head; a queue in front of it turns
 //! waiting changes into one durable commit.
 //!
 //! *Why does a decision carry what it rests on?* Another node may apply a policy between our decision and our commit. The store compares, under the lock
 //! that gives the log its order, so that P6 and P7 are kept by the log and not by how fast nodes hear of each other.
+//!
+//! *Why is a host's user CA an entry, and a key's too?* A thief of one key opens the hosts of one CA because no other host trusts it. That is worth
+//! what it can be shown for: the log alone says which key was the right one for a host, and when ([`inventory::moves`]).
 //!
 //! *Why is there no message between nodes?* The log says all that happened, in order. A node that follows it misses nothing, whatever it missed hearing.
 //!
@@ -114,6 +120,10 @@
 //!
 //! *Why is there no table of enrolled hosts?* Which hosts there are decides who can be let in where, and a row can be changed without a trace.
 //! The log's entries can't, and the sealed head counts them: an inventory is read from there, whole, or not at all.
+//!
+//! *Why does each lost entry get one in its place?* After an older copy was put back, a number of an entry must not be given again: it may be a
+//! certificate's serial somewhere. An offset would be one more thing that every reader of a serial has to know; an entry that says that it
+//! stands for a lost one is read by all of them as it is, and counted by the tree ([`service::recover`]).
 //!
 //! *Why replay a log that is signed?* The signature says that nobody changed it afterwards; not that it made sense when it was written.
 //!
@@ -128,7 +138,7 @@
 //!
 //! # Where the code differs from the plan
 //!
-//! The design names more than there is: several CAs at once, OIDC and workloads, notifications and break-glass are not built. Of the web
+//! The design names more than there is: OIDC and workloads, notifications and break-glass are not built. It names one binary; there is a second one for hosts, `hallpass-host`, and `hallpass` has its commands as well. Of the web
 //! pages there are those that approvers need: no new request, extension, policy, reports or rotation on a page, no passkeys, and a sign-in
 //! by the command line alone; an approval that must be signed is a command. The host side is two modules: [`host`] decides about logins
 //! and ends sessions, offline; [`enrolment`] is all that talks to the service, and is never waited for. A host that is not enrolled

@@ -57,6 +57,9 @@ pub enum TimeError {
 }
 
 impl Timestamp {
+    /// The last one that there is.
+    pub const MAX: Self = Self(TIMESTAMP_MAX);
+
     /// The moment `seconds` after the Unix epoch.
     ///
     /// # Errors

@@ -194,7 +194,7 @@ fn sshd_config(text: &str) -> bool {
 }
 
 fn pam_stack(text: &str) -> bool {
-    const PROGRAM: &str = "/usr/local/bin/hallpass";
+    const PROGRAM: &str = "/usr/local/bin/hallpass host";
     assert_eq!(pam::without_guard(&pam::without_guard(text)), pam::without_guard(text));
     match pam::with_guard(text, PROGRAM) {
         Ok(with) => {

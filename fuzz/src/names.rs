@@ -7,7 +7,7 @@ use hallpass::audit::search::Search;
 use hallpass::host::record::Key;
 use hallpass::identity::{Actor, host, session};
 use hallpass::name::{
-    Account, Digest, GroupName, HostName, JoinId, NamePattern, PersonName, Principal, ReportId, RequestId,
+    Account, CaName, Digest, GroupName, HostName, JoinId, NamePattern, PersonName, Principal, ReportId, RequestId,
     RequestPrefix, RuleName, Tag, TagKey, TagValue, Target,
 };
 use hallpass::policy::quorum::Who;
@@ -28,6 +28,7 @@ pub fn names(data: &[u8]) -> bool {
         exact(text, GroupName::parse),
         exact(text, Account::parse),
         exact(text, HostName::parse),
+        exact(text, CaName::parse),
         exact(text, RuleName::parse),
         exact(text, TagKey::parse),
         exact(text, TagValue::parse),

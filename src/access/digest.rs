@@ -15,6 +15,7 @@
 //! | lifetime, backdate, start (if asked) | present end, seconds added |
 //! | forced command, source addresses, verify-required, extensions | reason, when asked |
 //! | reason, ticket, when asked, policy version | policy version |
+//! | the CA, if it has a name | |
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use sha2::{Digest as _, Sha256};
@@ -67,6 +68,10 @@ pub fn of_request(parts: &Parts) -> Digest {
     fields.option(parts.ticket.as_deref());
     fields.number(parts.asked.unix());
     fields.number(parts.policy.0.into());
+    // Behind everything: what was asked before there were names has the digest that it had.
+    if let Some(ca) = terms.ca.named() {
+        fields.text(ca.as_str());
+    }
     fields.finish()
 }
 

@@ -107,6 +107,8 @@ impl<'e> Told<'e> {
             | Event::Refused { .. }
             | Event::CertificateSigned { .. }
             | Event::CertificateRefused { .. }
+            | Event::EntryLost { .. }
+            | Event::LogRecovered { .. }
             | Event::Host(_) => {}
         }
     }

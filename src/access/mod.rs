@@ -16,7 +16,7 @@
 //!                          │ │ │              │ └─ end ─▶ ended     window over ─▶ expired
 //!                          │ │ └ withdraw ────┴─▶ withdrawn
 //!                          │ └ deny ──▶ denied
-//!                          └ decide_by passes ──▶ lapsed
+//!                          └ decide_by passes ──▶ lapsed      cut (entries of the log are lost) ─▶ lapsed or ended
 //! ```
 //!
 //! The whole table, state by command, is `tests/lifecycle/transitions.txt`; a test makes it anew from this code.
@@ -253,6 +253,14 @@ pub enum Command {
         /// Whether `by` operates the service; else only the asker may.
         is_operator: bool,
         /// Why; may be empty for the asker.
+        reason: String,
+    },
+    /// Entries of the log are lost: what is open may have been denied, ended or certified in them, so it is over. It only ever takes
+    /// access away, and so needs no proof of who gives it.
+    Cut {
+        /// By whom, as they say.
+        by: PersonName,
+        /// Why.
         reason: String,
     },
 }

@@ -9,8 +9,8 @@
 use super::{AccessRequest, Certified, Check, Parts, Refusal, State, question};
 use crate::audit::event::Event;
 use crate::identity::Proven;
+use crate::keyring::{ActiveKey, Ca};
 use crate::name::{PolicyVersion, Serial};
-use crate::ssh::PublicKey;
 use crate::ssh::cert::{CertError, Fields, KeyId, TbsCert};
 use crate::time::Timestamp;
 
@@ -76,14 +76,18 @@ impl Permit {
     /// bytes. Called by the store inside the transaction that assigns the serial (the index of the log entry).
     ///
     /// # Errors
-    /// The linter's refusal; then nothing is written and nothing is issued.
+    /// The linter's refusal, and a key of another CA than that of the hosts; then nothing is written and nothing is issued.
     pub fn to_be_signed(
         &self,
         serial: Serial,
-        ca: &PublicKey,
+        ca: &ActiveKey,
         nonce: [u8; 32],
     ) -> Result<(AccessRequest, Event, TbsCert), CertError> {
         let mut parts = self.request.0.clone();
+        if *ca.ca() != Ca::User(parts.terms.ca.clone()) {
+            return Err(CertError::Lint("the key is of another CA than the hosts"));
+        }
+        let ca = ca.key();
         let grant = parts.grants.last().ok_or(CertError::Lint("nothing was granted"))?;
         let tbs = TbsCert::new(fields(&parts, grant, serial)?, &parts.key, ca, nonce)?;
         let event = Event::CertificateToBeSigned {

@@ -105,6 +105,8 @@ pub(super) fn quorum_in_force(parts: &Parts, policy: &Policy, now: Timestamp) ->
 pub(super) fn within(terms: &Terms, lifetime: Lifetime, given: &Terms, version: PolicyVersion) -> Result<(), Refusal> {
     let what = if terms.hosts.iter().any(|(host, principal)| given.hosts.get(host) != Some(principal)) {
         "the hosts or their principals differ"
+    } else if terms.ca != given.ca {
+        "the hosts are of another CA"
     } else if terms.account != given.account {
         "the account differs"
     } else if lifetime > given.lifetime_max {

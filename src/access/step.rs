@@ -10,7 +10,7 @@ use super::decide::{self, Approval};
 use super::{AccessRequest, Check, Command, Extending, Grant, Parts, Permit, Refusal, State, digest, permit, question};
 use crate::audit::event::{Answer, Event};
 use crate::identity::Proven;
-use crate::name::{Digest, PolicyVersion, Principal, RequestId};
+use crate::name::{Digest, PersonName, PolicyVersion, Principal, RequestId};
 use crate::policy::{Approvals, Question, Quorum, Terms};
 use crate::ssh::PublicKey;
 use crate::time::{Lifetime, TimeError, Timestamp, Window};
@@ -142,6 +142,7 @@ pub fn step(request: AccessRequest, command: Command, now: Timestamp) -> Result<
         }
         Command::Extend { by, lifetime, reason, check } => extend(&mut parts, &by, lifetime, reason, &check, now)?,
         Command::End { by, is_operator, reason } => end(&mut parts, &by, is_operator, reason, now)?,
+        Command::Cut { by, reason } => cut(&mut parts, by, reason, (now, !events.is_empty()))?,
     };
     events.extend(happened);
     Ok(Step { request: AccessRequest(parts), events, permit: None })
@@ -276,6 +277,31 @@ fn end(
     Ok(vec![Event::Ended { request: parts.id, by, reason }])
 }
 
+/// What is open is over; what time alone has just settled needs nothing more.
+fn cut(
+    parts: &mut Parts,
+    by: PersonName,
+    reason: String,
+    (now, is_settled): (Timestamp, bool),
+) -> Result<Vec<Event>, Refusal> {
+    let request = parts.id;
+    match &parts.state {
+        State::Pending { .. } => {
+            parts.state = State::Lapsed;
+            Ok(vec![Event::Lapsed { request, extension: false }])
+        }
+        State::Approved | State::Issued => {
+            parts.extension = None;
+            parts.state = State::Ended { by: by.clone(), reason: reason.clone(), at: now };
+            Ok(vec![Event::Ended { request, by, reason }])
+        }
+        State::Lapsed | State::Expired if is_settled => Ok(Vec::new()),
+        State::Denied { .. } | State::Withdrawn | State::Lapsed | State::Ended { .. } | State::Expired => {
+            Err(Refusal::over(&parts.state))
+        }
+    }
+}
+
 fn only_asker(parts: &Parts, by: &Proven, act: &'static str) -> Result<(), Refusal> {
     if *by.person() == parts.asker { Ok(()) } else { Err(Refusal::NotTheirs { asker: parts.asker.clone(), act }) }
 }
@@ -320,5 +346,6 @@ fn asked_event(parts: &Parts) -> Event {
         policy: parts.policy,
         digest: digest::digest(parts),
         verdict: answer(parts.quorum.as_ref()),
+        ca: terms.ca.named(),
     }
 }

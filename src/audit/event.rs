@@ -2,14 +2,16 @@
 //!
 //! The words are the same in log, API and pages. Adding one is a change of the log's format: old verifiers refuse it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::host_event::HostEvent;
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
 use crate::keyring::Ring;
 use crate::keyring::step::{Proposal, Step};
-use crate::name::{Account, Digest, HostName, NameError, PersonName, PolicyVersion, RequestId, RuleName, Serial};
+use crate::name::{
+    Account, CaName, Digest, HostName, NameError, PersonName, PolicyVersion, RequestId, RuleName, Serial,
+};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::{Extension, Purpose};
 use crate::time::{Lifetime, Timestamp, Window};
@@ -69,6 +71,18 @@ impl std::fmt::Display for Mover {
     }
 }
 
+/// Since when a trust bundle is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stand {
+    /// Its version: the index of the entry that changed it.
+    pub version: u64,
+    /// When that was.
+    pub since: Timestamp,
+}
+
+/// User CAs whose trust bundle an entry leaves as it is.
+pub type Kept = BTreeMap<CaName, Stand>;
+
 /// What happened. `kind()` words are the snake case of the arms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -88,6 +102,9 @@ pub enum Event {
         /// All CA keys from now on, if this start changed them. Added to the format later. The index of the newest entry with such a
         /// member is the version of the trust bundle.
         keys: Option<Ring>,
+        /// The user CAs whose keys hosts trust as before, with the version that their trust bundle keeps; of all others it is this entry.
+        /// Added to the format later, and not there as long as the default CA is the only one.
+        kept: Option<Kept>,
     },
     /// The CA keys are others from now on: a step of a rotation was taken, or a key was lost.
     CaKeysChanged {
@@ -107,6 +124,10 @@ pub enum Event {
         early: Option<bool>,
         /// Who proposed it, where two people are needed.
         proposer: Option<PersonName>,
+        /// The user CA of the keys that moved, if it has a name.
+        ca: Option<CaName>,
+        /// As in [`Event::ServiceStarted`].
+        kept: Option<Kept>,
     },
     /// Somebody proposes a step that needs a second person. The CA keys stay what they are.
     CaStepProposed {
@@ -124,6 +145,8 @@ pub enum Event {
         since: Timestamp,
         /// All CA keys, so that the newest entry that says so is enough to know them and what is proposed.
         keys: Ring,
+        /// The same of the trust bundles of user CAs with a name. Added to the format later.
+        kept: Option<Kept>,
     },
     /// A policy version is in force.
     PolicyApplied {
@@ -220,6 +243,8 @@ pub enum Event {
         digest: Digest,
         /// `allow` or `ask`.
         verdict: Answer,
+        /// The user CA whose keys the hosts trust, if it has a name. Added to the format later.
+        ca: Option<CaName>,
     },
     /// An approver took something away; earlier approvals no longer count.
     Narrowed {
@@ -358,6 +383,23 @@ pub enum Event {
     Expired {
         /// The request.
         request: RequestId,
+    },
+    /// The entry that stood here is lost: an older copy of the database was put back. This one stands in its place, so that no serial is
+    /// given twice.
+    EntryLost {
+        /// How many entries the log had, as far as is known.
+        of: u64,
+    },
+    /// The log goes on from an older copy. What was open is over.
+    LogRecovered {
+        /// Who did it, by their own word: there is no login where this is done.
+        by: PersonName,
+        /// Why.
+        reason: String,
+        /// How many entries the copy had: those from here to this one are the lost ones.
+        kept: u64,
+        /// The signed checkpoints of the lost log, as far as somebody had them.
+        heads: Vec<String>,
     },
     /// Something about enrolled hosts.
     Host(HostEvent),

@@ -17,7 +17,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub use super::approvals::Approvals;
-pub use super::verify::{Finding, FindingKind, Verified, verify};
+pub use super::replay::loss::Loss;
+pub use super::verify::{Finding, FindingKind, Lines, Verified, verify};
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::entry::Entry;

@@ -11,7 +11,8 @@
 //! | bytes | base64 with padding |
 //! | what may be missing | `null` |
 //! | what was added to a kind later | no member where there is nothing, so that older entries keep their one spelling |
-//! | a CA key | `{"key":…,"purpose":"user","since":…,"state":"active"}`: an OpenSSH line, `user` or `host`, a time, its state |
+//! | a CA key | `{"key":…,"purpose":"user","since":…,"state":"active"}`: an OpenSSH line, `user` or `host`, a time, its state; `"ca":"prod"` before them, of a user CA with a name |
+//! | stands of trust bundles | `{"prod":{"since":…,"version":…}}`: for each user CA a time and the index of an entry |
 //! | an approval's signature | `{"key":…,"server":…,"signed":…,"sshsig":…}`: an OpenSSH line, the server's URL, a time, the armoured SSHSIG |
 //!
 //! One trait both ways and one table, so that writing and reading can't drift apart; `Entry::parse` compares the bytes as well.
@@ -22,15 +23,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
 
-use super::event::{Answer, Event, Mover};
+use super::event::{Answer, Event, Kept, Mover, Stand};
 use super::host_event::{Flag, HostEvent};
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
 use crate::keyring::step::{Proposal, Step};
-use crate::keyring::{Ring, RingKey};
+use crate::keyring::{Ca, Ring, RingKey};
 use crate::name::{
-    Account, Digest, HostName, JoinId, NamePattern, PersonName, PolicyVersion, ReportId, RequestId, RuleName, Serial,
-    Tag, TagKey,
+    Account, CaName, Digest, HostName, JoinId, NamePattern, PersonName, PolicyVersion, ReportId, RequestId, RuleName,
+    Serial, Tag, TagKey,
 };
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::{Extension, Purpose};
@@ -131,9 +132,9 @@ macro_rules! kinds {
 
 kinds! {
     "log_started" LogStarted { service, log_key }
-    "service_started" ServiceStarted { ca, version; keys }
-    "ca_keys_changed" CaKeysChanged { by, step, why, unproven, keys; purpose, early, proposer }
-    "ca_step_proposed" CaStepProposed { by, proposal, reason, until, version, since, keys }
+    "service_started" ServiceStarted { ca, version; keys, kept }
+    "ca_keys_changed" CaKeysChanged { by, step, why, unproven, keys; purpose, early, proposer, ca, kept }
+    "ca_step_proposed" CaStepProposed { by, proposal, reason, until, version, since, keys; kept }
     "policy_applied" PolicyApplied { by, version, sha256, tests, changes }
     "logged_in" LoggedIn { person, key, address, expires }
     "browser_signed_in" BrowserSignedIn { person, key, address, expires }
@@ -141,7 +142,7 @@ kinds! {
     "refused" Refused { person, hosts, account, reason, why, policy }
     "asked" Asked {
         request, person, key, hosts, account, lifetime, start, backdate, account_scope, permits, command, sources,
-        verify_required, reason, ticket, rules, policy, digest, verdict
+        verify_required, reason, ticket, rules, policy, digest, verdict; ca
     }
     "narrowed" Narrowed { request, by, lifetime, hosts, permits, digest }
     "approved" Approved { request, by, digest, comment, policy; signature }
@@ -155,12 +156,15 @@ kinds! {
     "extension_asked" ExtensionAsked { request, person, lifetime, reason, policy, digest, verdict }
     "ended" Ended { request, by, reason }
     "expired" Expired { request }
+    "entry_lost" EntryLost { of }
+    "log_recovered" LogRecovered { by, reason, kept, heads }
     hosts
     "join_created" JoinCreated { join, by, token, uses, expires, names, tags; may_tag }
     "join_revoked" JoinRevoked { join, by }
     "host_enrolled" HostEnrolled { host, join, keys, names, tags }
     "host_refused" HostRefused { host, join, key, known, why }
     "host_tagged" HostTagged { host, by, tags }
+    "host_moved" HostMoved { host, ca, keeps, waits }
     "host_retired" HostRetired { host, by, reason }
     "host_left" HostLeft { host }
     "host_certificate_to_be_signed" HostCertificateToBeSigned { host, serial, ca, window, tbs }
@@ -213,6 +217,7 @@ macro_rules! by_text {
 by_text!(
     Account,
     Actor,
+    CaName,
     Digest,
     Fingerprint,
     HostName,
@@ -384,24 +389,24 @@ impl Field for Step {
 
 impl Field for Proposal {
     fn put(&self) -> Value {
-        let Self { step, purpose, key, accepted, is_early } = self;
-        Map::from_iter([
-            ("accepted".to_owned(), accepted.put()),
-            ("early".to_owned(), is_early.put()),
-            ("key".to_owned(), key.put()),
-            ("purpose".to_owned(), purpose.put()),
-            ("step".to_owned(), step.put()),
-        ])
-        .into()
+        let Self { step, ca, key, accepted, is_early } = self;
+        let members = [
+            ("accepted", accepted.put()),
+            ("early", is_early.put()),
+            ("key", key.put()),
+            ("purpose", ca.purpose().put()),
+            ("step", step.put()),
+        ];
+        with_ca(ca, members)
     }
 
     fn take(value: Value) -> Result<Self, String> {
         let Value::Object(object) = value else { return Err("not a proposal".to_owned()) };
         let mut members = Members::new(object);
-        let (step, purpose, key) = (members.take("step")?, members.take("purpose")?, members.take("key")?);
+        let (step, ca, key) = (members.take("step")?, take_ca(&mut members)?, members.take("key")?);
         let (accepted, is_early) = (members.take("accepted")?, members.take("early")?);
         members.finish()?;
-        Ok(Self { step, purpose, key, accepted, is_early })
+        Ok(Self { step, ca, key, accepted, is_early })
     }
 }
 
@@ -415,24 +420,67 @@ impl Field for Purpose {
     }
 }
 
+/// These members, and in its place that of the CA's name: there is none for the default one.
+fn with_ca<const N: usize>(ca: &Ca, members: [(&str, Value); N]) -> Value {
+    let name = ca.named().map(|name| ("ca", name.put()));
+    let members: BTreeMap<&str, Value> = members.into_iter().chain(name).collect();
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Map<String, Value>>().into()
+}
+
+/// The CA that `purpose` and `ca` say together.
+fn take_ca(members: &mut Members) -> Result<Ca, String> {
+    let (purpose, name) = (members.take("purpose")?, members.take_later("ca")?);
+    Ca::of(purpose, name).map_err(str::to_owned)
+}
+
+impl Field for Stand {
+    fn put(&self) -> Value {
+        Map::from_iter([("since".to_owned(), self.since.put()), ("version".to_owned(), self.version.put())]).into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let Value::Object(object) = value else { return Err("not the stand of a trust bundle".to_owned()) };
+        let mut members = Members::new(object);
+        let (since, version) = (members.take("since")?, members.take("version")?);
+        members.finish()?;
+        Ok(Self { version, since })
+    }
+}
+
+impl Field for Kept {
+    fn put(&self) -> Value {
+        // By text, as everything else.
+        let by_text: BTreeMap<&str, Value> = self.iter().map(|(ca, stand)| (ca.as_str(), stand.put())).collect();
+        by_text.into_iter().map(|(ca, stand)| (ca.to_owned(), stand)).collect::<Map<String, Value>>().into()
+    }
+
+    fn take(value: Value) -> Result<Self, String> {
+        let Value::Object(object) = value else { return Err("not the stands of trust bundles".to_owned()) };
+        let parsed = |(ca, stand): (String, Value)| -> Result<(CaName, Stand), String> {
+            Ok((CaName::parse(&ca).map_err(|e| e.to_string())?, Stand::take(stand)?))
+        };
+        object.into_iter().map(parsed).collect()
+    }
+}
+
 impl Field for RingKey {
     fn put(&self) -> Value {
-        Map::from_iter([
-            ("key".to_owned(), self.key.put()),
-            ("purpose".to_owned(), self.purpose.put()),
-            ("since".to_owned(), self.since.put()),
-            ("state".to_owned(), self.state.put()),
-        ])
-        .into()
+        let members = [
+            ("key", self.key.put()),
+            ("purpose", self.purpose().put()),
+            ("since", self.since.put()),
+            ("state", self.state.put()),
+        ];
+        with_ca(&self.ca, members)
     }
 
     fn take(value: Value) -> Result<Self, String> {
         let Value::Object(object) = value else { return Err("not a CA key".to_owned()) };
         let mut members = Members::new(object);
-        let (key, purpose) = (members.take("key")?, members.take("purpose")?);
+        let (key, ca) = (members.take("key")?, take_ca(&mut members)?);
         let (since, state) = (members.take("since")?, members.take("state")?);
         members.finish()?;
-        Ok(Self { purpose, key, state, since })
+        Ok(Self { ca, key, state, since })
     }
 }
 

@@ -1,11 +1,13 @@
 //! Events about enrolled hosts: who may join, which hosts there are, what they tell of themselves, who logged in there.
 //!
-//! The first seven kinds are the inventory: which hosts there are is what these entries say and nothing else (`inventory`). What a
+//! The first eight kinds are the inventory: which hosts there are is what these entries say and nothing else (`inventory`). What a
 //! host tells is written as it told it: names and texts of a login come from whoever tried to log in.
 
 use std::collections::BTreeSet;
 
-use crate::name::{Digest, HostName, JoinId, NamePattern, PersonName, ReportId, RequestId, Serial, Tag, TagKey};
+use crate::name::{
+    CaName, Digest, HostName, JoinId, NamePattern, PersonName, ReportId, RequestId, Serial, Tag, TagKey,
+};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Timestamp, Window};
 
@@ -98,6 +100,17 @@ pub enum HostEvent {
         by: PersonName,
         /// All of its tags now.
         tags: BTreeSet<Tag>,
+    },
+    /// A host is of another user CA, or has less left of those before.
+    HostMoved {
+        /// The host.
+        host: HostName,
+        /// The CA whose keys it trusts from now on. The index of the entry is the least version of its trust bundle.
+        ca: CaName,
+        /// Keys of other CAs that it goes on trusting, while certificates for it by them last.
+        keeps: BTreeSet<Fingerprint>,
+        /// Whether nothing is issued for it until it proves that it trusts a key of this CA.
+        waits: bool,
     },
     /// A host is enrolled no longer.
     HostRetired {
@@ -272,6 +285,7 @@ impl HostEvent {
             Self::HostRefused { known: host, .. }
             | Self::HostEnrolled { host, .. }
             | Self::HostTagged { host, .. }
+            | Self::HostMoved { host, .. }
             | Self::HostRetired { host, .. }
             | Self::HostLeft { host }
             | Self::HostCertificateToBeSigned { host, .. }
@@ -296,6 +310,7 @@ impl HostEvent {
             | Self::HostEnrolled { .. }
             | Self::HostRefused { .. }
             | Self::HostTagged { .. }
+            | Self::HostMoved { .. }
             | Self::HostRetired { .. }
             | Self::HostLeft { .. } => true,
             Self::HostCertificateToBeSigned { .. }
@@ -324,6 +339,7 @@ impl HostEvent {
             | Self::HostEnrolled { .. }
             | Self::HostRefused { .. }
             | Self::HostTagged { .. }
+            | Self::HostMoved { .. }
             | Self::HostRetired { .. }
             | Self::HostLeft { .. }
             | Self::HostCertificateToBeSigned { .. }
@@ -344,6 +360,7 @@ impl HostEvent {
             | Self::HostTagged { by, .. }
             | Self::HostRetired { by, .. } => Some(by),
             Self::HostEnrolled { .. }
+            | Self::HostMoved { .. }
             | Self::HostRefused { .. }
             | Self::HostLeft { .. }
             | Self::HostCertificateToBeSigned { .. }
@@ -376,6 +393,7 @@ impl HostEvent {
             | Self::HostEnrolled { .. }
             | Self::HostRefused { .. }
             | Self::HostTagged { .. }
+            | Self::HostMoved { .. }
             | Self::HostRetired { .. }
             | Self::HostLeft { .. }
             | Self::CheckInChanged { .. }

@@ -47,6 +47,13 @@ impl HostEvent {
                 let tags = if tags.is_empty() { "no tags".to_owned() } else { list(tags) };
                 format!("{by} tagged host {host}: {tags}")
             }
+            Self::HostMoved { host, ca, keeps, waits } => {
+                let keeps =
+                    if keeps.is_empty() { String::new() } else { format!(", and still trusts {}", list(keeps)) };
+                let waits =
+                    if *waits { "; nothing is issued for it before it proves that it trusts its key" } else { "" };
+                format!("host {host} is of CA {ca}{keeps}{waits}")
+            }
             Self::HostRetired { host, by, reason } => format!("{by} retired host {host}{}", and(": ", reason)),
             Self::HostLeft { host } => format!("host {host} left"),
             Self::HostCertificateToBeSigned { host, serial, ca, window, .. } => {
@@ -109,6 +116,7 @@ impl HostEvent {
             | Self::HostEnrolled { .. }
             | Self::HostRefused { .. }
             | Self::HostTagged { .. }
+            | Self::HostMoved { .. }
             | Self::HostRetired { .. }
             | Self::HostLeft { .. }
             | Self::HostCertificateToBeSigned { .. }

@@ -3,31 +3,33 @@
 
 use super::event::Event;
 use super::sentence::{and, list, ring, text_time};
+use crate::keyring::Ca;
 use crate::keyring::step::Proposal;
 use crate::ssh::cert::Purpose;
 
 /// The line of an event about CA keys; nothing of another one.
 pub(super) fn key_sentence(event: &Event) -> String {
-    if let Event::CaKeysChanged { by, step, why, unproven, keys, purpose, early, proposer } = event {
+    if let Event::CaKeysChanged { by, step, why, unproven, keys, purpose, early, proposer, ca, .. } = event {
         let why = list(why.iter().map(|why| format!("{why:?}")));
         let without = if unproven.is_empty() { String::new() } else { format!("; not proven on {}", list(unproven)) };
         let early = if *early == Some(true) { "; before its time" } else { "" };
         let with = proposer.as_ref().map(|with| format!(", as {with} proposed")).unwrap_or_default();
-        let (purpose, step) = (purpose.unwrap_or(Purpose::User), step.word());
+        let ca = Ca::of(purpose.unwrap_or(Purpose::User), ca.clone()).unwrap_or(Ca::Host);
+        let step = step.word();
         return format!(
-            "{by} rotated the {purpose} CA key, {step}{with}: {why}{without}{early}; CA keys are now {}",
+            "{by} rotated the {ca} CA key, {step}{with}: {why}{without}{early}; CA keys are now {}",
             ring(keys)
         );
     }
     if let Event::CaStepProposed { by, proposal, reason, until, .. } = event {
-        let Proposal { step, purpose, key, accepted, is_early } = proposal;
+        let Proposal { step, ca, key, accepted, is_early } = proposal;
         let key = key.map(|key| format!(" with {key}")).unwrap_or_default();
         let without =
             if accepted.is_empty() { String::new() } else { format!(", without proof of {}", list(accepted)) };
         let early = if *is_early { ", before its time" } else { "" };
         let (until, reason) = (text_time(*until), and(": ", reason));
         return format!(
-            "{by} proposed for the {purpose} CA key, {}{key}{without}{early}, until {until}{reason}",
+            "{by} proposed for the {ca} CA key, {}{key}{without}{early}, until {until}{reason}",
             step.word()
         );
     }

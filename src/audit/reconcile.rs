@@ -22,6 +22,9 @@ use crate::time::{Timestamp, Window};
 /// off. Ten seconds, our own choice.
 const ENDED_GRACE_S: u64 = 10;
 
+/// What is said of a login with a certificate whose entry is lost: it may have been granted all the same.
+pub const LOST: &str = "; the log entry of this number is lost, so what was granted is not known";
+
 /// What is known of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -139,6 +142,8 @@ pub struct Reconciler {
     requests: BTreeMap<RequestId, (Granted, bool)>,
     /// Enrolled at some time: only these report anything.
     reporting: BTreeSet<HostName>,
+    /// Entries that are lost.
+    lost: BTreeSet<u64>,
     found: Reconciled,
 }
 
@@ -146,7 +151,13 @@ impl Reconciler {
     /// Looks at logins, and at windows that ended, from `since` on; what was granted before counts as well.
     #[must_use]
     pub fn new(since: Timestamp) -> Self {
-        Self { since, requests: BTreeMap::new(), reporting: BTreeSet::new(), found: Reconciled::default() }
+        Self {
+            since,
+            requests: BTreeMap::new(),
+            reporting: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            found: Reconciled::default(),
+        }
     }
 
     /// Takes the next entry.
@@ -190,7 +201,9 @@ impl Reconciler {
             | Event::CertificateSigned { .. }
             | Event::CertificateRefused { .. }
             | Event::ExtensionAsked { .. }
-            | Event::Expired { .. } => {}
+            | Event::Expired { .. }
+            | Event::LogRecovered { .. } => {}
+            Event::EntryLost { .. } => drop(self.lost.insert(entry.index)),
         }
     }
 
@@ -209,7 +222,10 @@ impl Reconciler {
         }
         self.found.sessions = self.found.sessions.saturating_add(1);
         let login = Login { host, serial: *serial, ca: *ca, account, at: *opened };
-        let Some((flag, why)) = judge(&login, granted.as_ref()) else { return };
+        let Some((flag, mut why)) = judge(&login, granted.as_ref()) else { return };
+        if self.lost.contains(serial) {
+            why.push_str(LOST);
+        }
         self.found.findings.push(Finding {
             kind: FindingKind::Login(flag),
             at: *opened,

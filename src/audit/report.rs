@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::approvals::Signers;
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::entry::Entry;
-use super::export::{self, Finding, Verified};
+use super::export::{self, Finding, Loss, Verified};
 use super::text_time;
 
 /// What a verification shows: for people, for programs, and whether the log is sound (exit code 0) or not (1).
@@ -91,7 +91,7 @@ const UNVOUCHED: &str = "the key is the file's own: whoever made the file could 
 const UNKNOWN_SIGNERS: &str = "the keys that signed are those that the log names: compare them with the policy, or give your own list as --signers\n";
 
 fn sound(verified: &Verified, demands: Demands<'_>, earlier: Option<&str>) -> Report {
-    let Verified { entries, checkpoint, key, span, certificates, without_outcome, approvals } = verified;
+    let Verified { entries, checkpoint, key, span, certificates, without_outcome, approvals, losses } = verified;
     let is_given = demands.key.is_some();
     let (first, last) = span;
     let root = data_encoding::HEXLOWER.encode(&checkpoint.root);
@@ -123,6 +123,10 @@ fn sound(verified: &Verified, demands: Demands<'_>, earlier: Option<&str>) -> Re
     for (name, fact) in approvals.lines() {
         text.push_str(&format!("  {name:<12}  {fact}\n"));
     }
+    for loss in losses {
+        let (range, entry, sentence) = (loss.range(), loss.entry, &loss.sentence);
+        text.push_str(&format!("  lost          {range}, given up in entry {entry}: {sentence}\n"));
+    }
     if approvals.signed() > 0 && demands.signers.is_none() {
         text.push_str(UNKNOWN_SIGNERS);
     }
@@ -145,10 +149,21 @@ fn sound(verified: &Verified, demands: Demands<'_>, earlier: Option<&str>) -> Re
         "certificates": certificates,
         "without_outcome": open,
         "approvals": approvals.json(),
+        "lost": losses.iter().map(lost).collect::<Vec<Value>>(),
         "signers_given": demands.signers.is_some(),
         "findings": [],
     });
     Report { text, json, is_sound: true }
+}
+
+fn lost(loss: &Loss) -> Value {
+    let heads: Vec<Value> = loss
+        .heads
+        .iter()
+        .map(|head| json!({ "entries": head.size, "root": data_encoding::HEXLOWER.encode(&head.root) }))
+        .collect();
+    let (first, last) = loss.lost.unzip();
+    json!({ "kept": loss.kept, "first": first, "last": last, "entry": loss.entry, "heads": heads, "text": loss.sentence })
 }
 
 fn unsound(findings: &[Finding], given: Option<&LogVerifier>) -> Report {

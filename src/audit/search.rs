@@ -141,7 +141,8 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
         | Event::Denied { by: person, .. }
         | Event::Withdrawn { by: person, .. }
         | Event::CaStepProposed { by: person, .. }
-        | Event::Ended { by: person, .. } => BTreeSet::from([person]),
+        | Event::Ended { by: person, .. }
+        | Event::LogRecovered { by: person, .. } => BTreeSet::from([person]),
         Event::Host(event) => event.person().into_iter().collect(),
         Event::CaKeysChanged { by, proposer, .. } => by.person().into_iter().chain(proposer).collect(),
         Event::Granted { approvers, .. } => approvers.iter().collect(),
@@ -150,7 +151,8 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
         | Event::PolicyApplied { by: Actor::System(_), .. }
         | Event::Lapsed { .. }
         | Event::CertificateSigned { .. }
-        | Event::Expired { .. } => BTreeSet::new(),
+        | Event::Expired { .. }
+        | Event::EntryLost { .. } => BTreeSet::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::checkpoint::Checkpoint;
 use super::event::{Answer, Event};
 use super::key_sentence::key_sentence;
 use crate::keyring::Ring;
@@ -34,7 +35,7 @@ pub(super) fn and(what: &str, text: &str) -> String {
 
 /// `user SHA256:… active, host SHA256:… active`.
 pub(super) fn ring(ring: &Ring) -> String {
-    list(ring.keys().iter().map(|k| format!("{} {} {}", k.purpose, k.key.fingerprint(), k.state)))
+    list(ring.keys().iter().map(|k| format!("{} {} {}", k.ca, k.key.fingerprint(), k.state)))
 }
 
 const fn outcome(verdict: Answer) -> &'static str {
@@ -57,7 +58,9 @@ impl Event {
             | Self::LoggedIn { .. }
             | Self::BrowserSignedIn { .. }
             | Self::LoggedOut { .. }
-            | Self::Refused { .. } => None,
+            | Self::Refused { .. }
+            | Self::EntryLost { .. }
+            | Self::LogRecovered { .. } => None,
             Self::Asked { request, .. }
             | Self::Narrowed { request, .. }
             | Self::Approved { request, .. }
@@ -89,6 +92,20 @@ impl Event {
         }
     }
 
+    /// [`Self::sentence`] for entries that are lost.
+    fn loss(&self) -> String {
+        if let Self::LogRecovered { by, reason, kept, heads } = self {
+            let sizes = heads.iter().filter_map(|note| Checkpoint::claimed(note).ok());
+            let sizes = list(sizes.map(|lost| lost.size));
+            let of = if sizes.is_empty() { String::new() } else { format!(", of logs that had {sizes} entries") };
+            format!("{by} had the log go on from a copy of {kept} entries; those after it are lost{of}: {reason:?}")
+        } else if let Self::EntryLost { of } = self {
+            format!("the entry that stood here is lost, of a log of {of}")
+        } else {
+            String::new()
+        }
+    }
+
     /// One line for people: who did what to which request, escaped.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -96,7 +113,7 @@ impl Event {
             Self::LogStarted { service, log_key } => {
                 format!("the log of {service:?} began, checkpoints by {log_key:?}")
             }
-            Self::ServiceStarted { ca, version, keys } => {
+            Self::ServiceStarted { ca, version, keys, .. } => {
                 let keys = keys.as_ref().map(|keys| format!("; CA keys are now {}", ring(keys))).unwrap_or_default();
                 format!("the service {version:?} started with CA key {ca}{keys}")
             }
@@ -160,6 +177,7 @@ impl Event {
             }
             Self::Ended { request, by, reason } => format!("{request}: {by} ended it{}", and(": ", reason)),
             Self::Expired { request } => format!("{request}: its window is over"),
+            Self::EntryLost { .. } | Self::LogRecovered { .. } => self.loss(),
             Self::Host(event) => event.sentence(),
         }
     }

@@ -17,6 +17,7 @@ use super::checkpoint::{Checkpoint, LogVerifier};
 use super::entry::{ENTRY_BYTES_MAX, Entry};
 use super::event::Event;
 use super::export::{GROUP, GROUP_LEVEL, Other, other_line, subtree_line};
+use super::replay::loss::Loss;
 use super::replay::{Replay, Wrong};
 use super::tree::{Frontier, leaf_hash};
 use crate::name::Serial;
@@ -42,6 +43,8 @@ pub struct Verified {
     pub without_outcome: Vec<Serial>,
     /// The approvals, and who signed them.
     pub approvals: Approvals,
+    /// Each time that entries were given up.
+    pub losses: Vec<Loss>,
 }
 
 /// One finding; there may be several.
@@ -156,12 +159,47 @@ pub fn verify(
     check.finish()
 }
 
+/// A verification of lines as they come, for who has the log itself and no file.
+pub struct Lines(Verification<'static>);
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
+    }
+}
+
+impl Lines {
+    /// Of the log of this key.
+    #[must_use]
+    pub fn new(key: &LogVerifier) -> Self {
+        Self(Verification { key: Some(key.clone()), ..Verification::default() })
+    }
+
+    /// Takes the next lines, each with its end.
+    pub fn take(&mut self, lines: &str) {
+        for line in lines.lines() {
+            self.0.line = self.0.line.saturating_add(1);
+            self.0.line(line.as_bytes());
+        }
+    }
+
+    /// As [`verify`].
+    ///
+    /// # Errors
+    /// All findings.
+    pub fn finish(self) -> Result<Verified, Vec<Finding>> {
+        self.0.finish()
+    }
+}
+
 /// What is known after the lines so far.
 #[derive(Default)]
 struct Verification<'a> {
     key: Option<LogVerifier>,
     earlier_note: Option<&'a str>,
     earlier: Option<Checkpoint>,
+    /// Where the older checkpoint turned out to be of other entries: what the log says of lost ones comes later.
+    differs: Option<u64>,
     findings: Vec<Finding>,
     line: u64,
     /// The number that the next entry must have.
@@ -271,6 +309,7 @@ impl Verification<'_> {
             self.first(entry);
         }
         self.approvals.count(&entry.event, self.line, index);
+        self.lost_heads(entry);
         if let Err(Wrong { kind, what }) = self.replay.take(entry) {
             self.find(Some(index), kind, format!("{}: {what}", entry.event.kind()));
         }
@@ -315,10 +354,34 @@ impl Verification<'_> {
     fn compare_earlier(&mut self) {
         let Some(earlier) = self.earlier.as_ref().filter(|earlier| earlier.size == self.tree.size()) else { return };
         if earlier.root != self.tree.root() {
-            let what =
-                format!("the first {} entries are not those that the earlier checkpoint was signed for", earlier.size);
-            self.find(None, FindingKind::Earlier, what);
+            self.differs = Some(self.line);
         }
+    }
+
+    /// The checkpoints of a lost log were signed by this log's key.
+    fn lost_heads(&mut self, entry: &Entry) {
+        let (Event::LogRecovered { heads, .. }, Some(key)) = (&entry.event, &self.key) else { return };
+        if let Some(why) = heads.iter().find_map(|note| key.check(note).err()) {
+            self.find(Some(entry.index), FindingKind::Signature, format!("a lost checkpoint: {why}"));
+        }
+    }
+
+    /// Says that the older checkpoint does not fit, and whether that may be because of entries that the log itself calls lost.
+    fn say_differs(&mut self) {
+        let (Some(line), Some(earlier)) = (self.differs, &self.earlier) else { return };
+        let size = earlier.size;
+        let what = format!("the first {size} entries are not those that the earlier checkpoint was signed for");
+        let loss = self.replay.losses.known.iter().find(|loss| loss.may_be_of(size));
+        let what = loss.map_or(what.clone(), |loss| {
+            let (range, entry) = (loss.range(), loss.entry);
+            let is_given_up = loss.heads.contains(earlier);
+            let whose = if is_given_up { "this very checkpoint is given up" } else { "some of those are given up" };
+            format!(
+                "{what}; {whose} by entry {entry} ({range} lost): what stood there only a copy of the lost log shows"
+            )
+        });
+        self.line = line;
+        self.find(None, FindingKind::Earlier, what);
     }
 
     fn checkpoint(&mut self, note: &str) {
@@ -356,6 +419,11 @@ impl Verification<'_> {
     }
 
     fn finish(mut self) -> Result<Verified, Vec<Finding>> {
+        self.say_differs();
+        if let Some(since) = self.replay.losses.unfinished() {
+            let what = format!("the log ends in lost entries, from {since} on, that nobody has given up");
+            self.find(Some(since), FindingKind::Meaning, what);
+        }
         if !self.is_complete && self.findings.len() < FINDINGS_MAX {
             self.find(None, FindingKind::Size, "the file ends before its checkpoint: it was cut off".to_owned());
         }
@@ -373,6 +441,7 @@ impl Verification<'_> {
                 certificates: self.replay.to_be_signed,
                 without_outcome: self.replay.without_outcome(),
                 approvals: self.approvals,
+                losses: self.replay.losses.known,
             }),
             _ => {
                 if self.findings.is_empty() {

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::failure::{Exit, Failure};
 use super::output::{self, escape};
-use super::{Context, render};
+use super::{Context, backup, recover, render};
 use crate::durable;
-use crate::name::{HostName, JoinId, NamePattern, Tag, TagKey};
+use crate::name::{CaName, HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::time::Lifetime;
 use crate::wire::Why;
 use crate::wire::host as wire;
@@ -25,6 +25,12 @@ pub(crate) enum AdminCommand {
     /// Enrolled hosts
     #[command(subcommand)]
     Host(HostCommand),
+    /// Backups of the service's database, on its machine
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// The service's database, on its machine
+    #[command(subcommand)]
+    Store(recover::StoreCommand),
 }
 
 /// `hallpass admin join …`.
@@ -105,6 +111,8 @@ pub(crate) fn run(context: &Context, command: &AdminCommand) -> Result<(), Failu
         AdminCommand::Join(JoinCommand::Create(args)) => create(context, args),
         AdminCommand::Join(JoinCommand::Ls) => joins(context),
         AdminCommand::Join(JoinCommand::Revoke { id }) => revoke(context, id),
+        AdminCommand::Backup(command) => backup::run(context, command),
+        AdminCommand::Store(command) => recover::run(context, command),
         AdminCommand::Host(HostCommand::Ls) => hosts(context),
         AdminCommand::Host(HostCommand::Show { host }) => show(context, host),
         AdminCommand::Host(HostCommand::Tag { host, set, remove }) => tag(context, host, (set, remove)),
@@ -149,7 +157,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     context.out.note("next: on the host, with the token in a file that only root reads:");
     let pin = profile.server.pin.as_ref().map(|pin| format!(" --pin {}", escape(pin))).unwrap_or_default();
     let url = escape(&profile.server.url);
-    context.out.note(&format!("  sudo hallpass host enrol --server {url}{pin} --token-file FILE"));
+    context.out.note(&format!("  sudo hallpass-host enrol --server {url}{pin} --token-file FILE"));
     Ok(())
 }
 
@@ -238,12 +246,17 @@ fn show(context: &Context, name: &HostName) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether it goes over from one user CA to another.
+const fn is_moving(host: &wire::HostDetail) -> bool {
+    host.waits || !host.keeps.is_empty()
+}
+
 /// What to do about a host that is two machines.
 fn doubled(name: &HostName) -> String {
     format!(
         "next: one of the two is a copy with {name}'s host key. On the copy, as root: a key and a name of its own\n  \
          rm /etc/ssh/ssh_host_*_key*; ssh-keygen -A\n  \
-         hallpass host leave; hallpass host enrol --server URL --name NAME --token-file FILE\n\
+         hallpass-host leave; hallpass-host enrol --server URL --name NAME --token-file FILE\n\
          If you did not make that copy, somebody has {name}'s host key: set {name} up anew, too"
     )
 }
@@ -255,6 +268,13 @@ fn details(host: &wire::HostDetail) -> String {
     add("tags", &some(&host.tags));
     add("also called", &some(&host.names));
     host.keys.iter().for_each(|key| add("key", &escape(key)));
+    if let Some(ca) = host.ca.as_deref().or_else(|| is_moving(host).then_some(CaName::DEFAULT.as_str())) {
+        add("ca", &escape(ca));
+    }
+    if host.waits {
+        add("", "nothing is issued for it before its next check-in proves that it trusts that CA's key");
+    }
+    host.keeps.iter().for_each(|key| add("keeps", &format!("{}, for certificates that last", escape(key))));
     let (enrolled, join) = (output::local_text(&host.enrolled), escape(&host.join));
     add("enrolled", &format!("{enrolled}, last with join token {join}"));
     match &host.seen {

@@ -15,7 +15,7 @@ use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 use super::args::Cli;
 use super::cache::{Cache, Known};
 use super::failure::{Exit, Failure};
-use super::output::Output;
+use super::output::{Form, Loudness, Output};
 use super::profile::{self, Places};
 use super::{Context, texts};
 
@@ -96,23 +96,24 @@ const WITH: &[(&str, &str, Kind)] = &[
 
 /// `hallpass completion`.
 pub(crate) fn completion(context: &Context, args: CompletionArgs) -> Result<(), Failure> {
-    let mut script = Vec::new();
+    let (mut script, name) = (Vec::new(), context.program.name());
     args.shell
         .completer()
-        .write_registration(VARIABLE, "hallpass", "hallpass", "hallpass", &mut script)
+        .write_registration(VARIABLE, name, name, name, &mut script)
         .map_err(|e| Failure::failed("cannot write the completion script").because(e.to_string()))?;
     context.out.raw(&script)
 }
 
-/// Answers a shell that asks; `None` when none does.
-pub(crate) fn answer(out: Output) -> Option<ExitCode> {
+/// Answers a shell that asks, by the command tree for what is typed so far; `None` when none asks.
+pub(crate) fn answer(tree: impl FnOnce(&[OsString]) -> clap::Command) -> Option<ExitCode> {
     let name = profile::env(VARIABLE)?;
     // A shell has nowhere to show why there is no answer.
     let Ok(shell) = <Shell as clap::ValueEnum>::from_str(&name, false) else {
         return Some(ExitCode::from(Exit::Usage.code()));
     };
     let words: Vec<OsString> = std::env::args_os().skip_while(|word| word != "--").skip(1).collect();
-    let mut command = command(&words);
+    let mut command = tree(&words);
+    let out = Output::new(Form::Text, Loudness::Quiet);
     let mut answer = Vec::new();
     let here = std::env::current_dir().ok();
     let completed =
@@ -122,7 +123,7 @@ pub(crate) fn answer(out: Output) -> Option<ExitCode> {
 }
 
 /// The command tree with what its arguments are completed with.
-fn command(words: &[OsString]) -> clap::Command {
+pub(super) fn command(words: &[OsString]) -> clap::Command {
     let places = Places::from_env().ok();
     let cache = places.as_ref().map(|places| Cache::new(places, &profile_in(words)));
     let mut command = Cli::command();

@@ -6,6 +6,7 @@
 //! Invariants: a failure never carries a secret; the first line stands alone; `next` is runnable as printed.
 
 use crate::client::ClientError;
+use crate::host::program::Kind;
 use crate::name::Account;
 use crate::wire;
 
@@ -155,6 +156,15 @@ impl Failure {
     #[must_use]
     pub(crate) fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
+        self
+    }
+
+    /// The same, in the words of the program that runs.
+    pub(crate) fn in_words_of(mut self, program: Kind) -> Self {
+        let facts = &mut *self.0;
+        for text in std::iter::once(&mut facts.what).chain(&mut facts.why).chain(&mut facts.next) {
+            *text = program.words(text);
+        }
         self
     }
 

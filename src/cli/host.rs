@@ -15,6 +15,7 @@ use super::{host_enrol, host_run};
 use crate::host::guard::{self, Login, Passed, Refused};
 use crate::host::judgement::Rules;
 use crate::host::principals::{Question, answer};
+use crate::host::program::Program;
 use crate::host::sessions::{Sessions, Tended};
 use crate::host::settings::Settings;
 use crate::host::spool::Spool;
@@ -22,7 +23,7 @@ use crate::host::{journal, settings, watch};
 
 const GUARD_HELP: &str = "\
 In /etc/pam.d/sshd, directly below the line with pam_loginuid:
-  session required pam_exec.so quiet type=open_session /usr/local/bin/hallpass host guard
+  session required pam_exec.so quiet type=open_session /usr/local/bin/hallpass-host guard
 
 In no other file: logins that do not come from sshd would be refused.
 
@@ -31,7 +32,7 @@ logins go on, unless /etc/hallpass/host.toml (or the file that --config names) s
 
 const PRINCIPALS_HELP: &str = "\
 In sshd_config, the first on one line:
-  AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals
+  AuthorizedPrincipalsCommand /usr/local/bin/hallpass-host principals
       --user=%u --serial=%s --key-id=%i --cert=%k
   AuthorizedPrincipalsCommandUser nobody
 
@@ -117,7 +118,7 @@ pub(crate) fn run(context: &Context, command: &HostCommand) -> Result<(), Failur
         HostCommand::Check => host_run::check(context),
         HostCommand::Status => host_run::status(context),
         HostCommand::Sessions(args) => host_run::sessions(context, settings, args),
-        HostCommand::Guard => guard(settings),
+        HostCommand::Guard => guard(context, settings),
         HostCommand::Tend => tend(context, settings),
         HostCommand::Principals(args) => principals(context, settings, args),
         HostCommand::Watch(args) => watch::run(&args.record, Spool::at(&args.spool))
@@ -126,10 +127,10 @@ pub(crate) fn run(context: &Context, command: &HostCommand) -> Result<(), Failur
 }
 
 /// `hallpass host guard`.
-fn guard(settings: &Path) -> Result<(), Failure> {
+fn guard(context: &Context, settings: &Path) -> Result<(), Failure> {
     let Some(event) = std::env::var_os("PAM_TYPE") else {
         return Err(
-            Failure::usage("`hallpass host guard` is run by PAM, not by people").next("hallpass help host guard")
+            Failure::usage("`hallpass host guard` is run by PAM, not by people").next("hallpass host guard --help")
         );
     };
     // The other events of a session are nothing to us: the watcher sees by itself when a connection ends.
@@ -141,7 +142,7 @@ fn guard(settings: &Path) -> Result<(), Failure> {
         auth_info: std::env::var_os("SSH_AUTH_INFO_0").map(std::os::unix::ffi::OsStringExt::into_vec),
         from: std::env::var_os("SSH_CONNECTION").and_then(|text| text.to_str()?.split(' ').next()?.parse().ok()),
     };
-    let program = own_program()?;
+    let program = own_program(context)?;
     let from = std::env::var_os("PAM_RHOST").unwrap_or_default();
     let who = format!("{} from {}", login.account, from.to_string_lossy());
     match guard::open(&login, settings, &program) {
@@ -172,8 +173,8 @@ fn guard(settings: &Path) -> Result<(), Failure> {
 fn tend(context: &Context, settings: &Path) -> Result<(), Failure> {
     let failed = |why| not_ready("cannot look after the sessions of this host", why);
     let settings = Settings::load(settings).map_err(failed)?;
-    let program = own_program()?;
-    let tended = Sessions::open(&settings, &program).and_then(|sessions| sessions.tend()).map_err(failed)?;
+    let program = own_program(context)?;
+    let tended = Sessions::open(&settings).and_then(|sessions| sessions.tend(&program)).map_err(failed)?;
     let Tended { watched, forgotten, ended } = tended;
     context.out.answer(
         &serde_json::json!({ "schema": "hallpass.host-tend.v1", "watched": watched, "forgotten": forgotten, "ended": ended }),
@@ -181,8 +182,9 @@ fn tend(context: &Context, settings: &Path) -> Result<(), Failure> {
     )
 }
 
-fn own_program() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| not_ready("cannot find our own program", error.to_string()))
+/// The program that runs: it starts itself as the watcher.
+pub(super) fn own_program(context: &Context) -> Result<Program, Failure> {
+    Program::own(context.program).map_err(|why| not_ready("cannot go on", why))
 }
 
 /// `hallpass host principals`.

@@ -8,12 +8,15 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::failure::{Exit, Failure};
+use super::host::own_program;
 use super::{Context, login, output, profile};
 use crate::client::Server;
 use crate::enrolment::enrol::{self, Done, Prepared, Request, Stop};
 use crate::enrolment::leave::{self, Gone};
 use crate::enrolment::places;
+use crate::enrolment::program;
 use crate::enrolment::service_file::ServiceFile;
+use crate::host::program::Program;
 use crate::host::settings::{self, Settings};
 use crate::name::{HostName, TagKey, TagValue};
 use crate::note::NoteVerifier;
@@ -215,9 +218,17 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
         has_guard: !args.no_guard,
         may_replace: args.replace,
         reload: args.reload_command.clone(),
-        program: std::env::current_exe()
-            .map_err(|e| Failure::failed("cannot find our own program").because(e.to_string()))?,
+        program: chosen(context).await?,
     })
+}
+
+/// The program that the host will run; what may surprise about that is said.
+async fn chosen(context: &Context) -> Result<Program, Failure> {
+    let (program, surprise) = program::choose(own_program(context)?).await;
+    if let Some(why) = surprise {
+        context.out.note(&format!("note: this host will run {}: {why}", program.path().display()));
+    }
+    Ok(program)
 }
 
 /// The flag, else the name that it has, else what the machine is called.
@@ -273,7 +284,8 @@ fn tell(context: &Context, done: &Done) -> Result<(), Failure> {
         context.out.note(&format!("note: {note}"));
     }
     if !done.has_daemon {
-        context.out.note("there is no systemd here: have `hallpass host run` run all the time, as root");
+        let run = context.program.words("hallpass host run");
+        context.out.note(&format!("there is no systemd here: have `{run}` run all the time, as root"));
     }
     let document = json!({
         "schema": "hallpass.host-enrol.v1", "host": done.state.name, "tags": done.state.tags,

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::{Exit, Failure};
+use super::host::own_program;
 use super::{Context, output};
 use crate::enrolment::contact::Contact;
 use crate::enrolment::daemon;
@@ -50,7 +51,8 @@ pub(crate) struct SessionsArgs {
 /// When the host is not enrolled.
 pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<(), Failure> {
     // Under the service manager each line goes to its journal.
-    let say = |text: &str| context.out.note(text);
+    let say = |text: &str| context.out.note(&context.program.words(text));
+    let program = own_program(context)?;
     #[expect(clippy::disallowed_methods, reason = "the service manager says in the environment where it listens")]
     let socket = std::env::var("NOTIFY_SOCKET").ok();
     context.block_on(async {
@@ -62,7 +64,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<(), Failure> {
                 _ = interrupt.recv() => {}
             }
         };
-        daemon::run(args.reload_command.clone(), socket.as_deref(), &say, stop)
+        daemon::run(program, args.reload_command.clone(), socket.as_deref(), &say, stop)
             .await
             .map_err(|why| not_ready("cannot look after this host", why).next("hallpass host check"))
     })
@@ -81,7 +83,10 @@ pub(crate) fn check(context: &Context) -> Result<(), Failure> {
         return Err(Failure::new(Exit::NotReady, "host", "what sshd does, and the host's keys, only root can see")
             .next("sudo hallpass host check"));
     }
-    let report = context.block_on(async { Ok(examine::examine().await) })?;
+    let mut report = context.block_on(async { Ok(examine::examine().await) })?;
+    for finding in &mut report.findings {
+        finding.next = context.program.words(&finding.next);
+    }
     context.out.answer(&check_document(&report), &check_text(&report))?;
     if report.is_good() { Ok(()) } else { Err(Failure::silent().with_exit(Exit::NotReady)) }
 }
@@ -153,7 +158,10 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
         (Some(name), Some(url)) => format!("{name}: {enrolment} at {url}"),
         _ => format!("this host: {enrolment}"),
     }];
-    lines.extend(bundle.map(|b| format!("trust bundle: version {}, {} CA key(s)", b.version(), b.keys().len())));
+    lines.extend(bundle.map(|b| {
+        let ca = b.ca().named().map(|ca| format!(" of CA {ca}")).unwrap_or_default();
+        format!("trust bundle: version {}, {} CA key(s){ca}", b.version(), b.keys().len())
+    }));
     lines.push(match &contact {
         None => "daemon: does not run".to_owned(),
         Some(Contact { trouble: Some(trouble), .. }) => format!("daemon: {trouble}"),
@@ -172,8 +180,7 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
 pub(crate) fn sessions(context: &Context, settings: &Path, args: &SessionsArgs) -> Result<(), Failure> {
     let failed = |why| not_ready("cannot look at the sessions of this host", why);
     let settings = Settings::load(settings).map_err(failed)?;
-    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    let sessions = Sessions::open(&settings, &program).map_err(failed)?;
+    let sessions = Sessions::open(&settings).map_err(failed)?;
     if let Some(request) = &args.end {
         let count = sessions.end(request).map_err(failed)?;
         context.out.note(&format!("{count} sessions of request {request} end within two seconds"));
@@ -182,7 +189,7 @@ pub(crate) fn sessions(context: &Context, settings: &Path, args: &SessionsArgs) 
     // Not the host's own logins to itself.
     all.retain(|session| session.record.as_ref().map_or(true, |record| record.request().is_some()));
     let shown: Vec<_> = all.iter().map(session_document).collect();
-    let lines: Vec<String> = all.iter().map(session_line).collect();
+    let lines: Vec<String> = all.iter().map(|session| context.program.words(&session_line(session))).collect();
     let text = if lines.is_empty() { "no session by certificate is open".to_owned() } else { lines.join("\n") };
     context.out.answer(&json!({ "schema": "hallpass.host-sessions.v1", "sessions": shown }), &text)
 }

@@ -1,7 +1,7 @@
 //! The command tree, output rules, exit codes.
 //!
 //! What for: [`run`] parses the command line, runs one command, prints its failure if there is one, and gives the exit code of DESIGN
-//! section 10. `args` holds the tree, `failure` what can go wrong, `output` all printing, `profile` and `local` the client's files, `keys`
+//! section 10; [`run_host`] does the same for a host's commands alone, in a program of their own. `args` holds the tree, `failure` what can go wrong, `output` all printing, `profile` and `local` the client's files, `keys`
 //! the signing of logins, `help` the pages on codes; the other modules are the commands.
 //! What not: no rule is decided here; the server, the policy and ssh decide.
 //!
@@ -11,6 +11,7 @@
 mod admin;
 mod args;
 mod audit;
+mod backup;
 mod ca;
 mod cache;
 mod caller;
@@ -30,6 +31,7 @@ mod follow;
 mod help;
 mod host;
 mod host_enrol;
+mod host_program;
 mod host_run;
 mod hosts;
 mod init;
@@ -51,6 +53,7 @@ mod prepare;
 mod process;
 mod profile;
 mod reconcile;
+mod recover;
 mod render;
 mod request;
 mod screen;
@@ -63,7 +66,10 @@ mod ssh_config;
 mod status;
 mod store;
 mod texts;
+mod usage;
 mod wait;
+
+pub use host_program::run_host;
 
 use std::process::ExitCode;
 
@@ -75,6 +81,7 @@ use output::{Form, Loudness, Output};
 use profile::{Places, Profile};
 
 use crate::client::{Client, ClientError, ClockOffset, Server};
+use crate::host::program::Kind;
 use crate::time::Timestamp;
 
 /// How long one call to the server may take, unless `--timeout` says otherwise. Our own choice.
@@ -89,84 +96,34 @@ pub(crate) struct Context {
     pub(crate) out: Output,
     /// What the server's answers said about this machine's clock.
     pub(crate) offset: ClockOffset,
+    /// Which of the two programs runs.
+    pub(crate) program: Kind,
 }
 
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
-    if let Some(code) = completion::answer(Output::new(Form::Text, Loudness::Quiet)) {
+    // First: what PAM and sshd run must not turn into an answer to a shell by a variable of the environment.
+    let often = often::read(std::env::args_os());
+    if often.is_none()
+        && let Some(code) = completion::answer(completion::command)
+    {
         return code;
     }
-    let cli = match often::read(std::env::args_os()).map_or_else(Cli::try_parse, Ok) {
+    let cli = match often.map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
-        Err(error) => return not_parsed(&error),
-    };
-    let loudness = match (cli.globals.quiet, cli.globals.verbose) {
-        (true, _) => Loudness::Quiet,
-        (false, 0) => Loudness::Usual,
-        (false, _) => Loudness::Verbose,
+        // `hallpass ssh` stands in for ssh, which also has 255 for what it does not understand.
+        Err(error) => {
+            return usage::not_parsed(&error, Kind::Whole, || if is_ssh() { Exit::Ssh } else { Exit::Usage });
+        }
     };
     let form = match &cli.command {
         Command::SshPrepare(_) => Form::Brief,
-        _ if cli.globals.json => Form::Json,
-        _ if cli.globals.jsonl => Form::JsonLines,
-        _ => Form::Text,
+        _ => Form::of(&cli.globals),
     };
-    let out = Output::new(form, loudness);
-    let context = Context { globals: cli.globals, out, offset: ClockOffset::default() };
+    let context = Context::new(cli.globals, form, Kind::Whole);
     let outcome = check_form(form, &cli.command).and_then(|()| dispatch(&context, cli.command));
-    context.keep_clock();
-    // In front of what ssh says, three lines are enough.
-    if outcome.is_ok() || form != Form::Brief {
-        context.warn_of_clock();
-    }
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // One that says nothing: all has been said before it.
-            if !failure.what.is_empty() {
-                out.failure(&failure);
-            }
-            ExitCode::from(failure.exit.code())
-        }
-    }
-}
-
-/// Help and version are answers; anything else is wrong usage.
-fn not_parsed(error: &clap::Error) -> ExitCode {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    let form = if std::env::args_os().any(|a| a == "--json" || a == "--jsonl") { Form::Json } else { Form::Text };
-    let out = Output::new(form, Loudness::Usual);
-    let text = error.render().to_string();
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return match out.text(&text) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => ExitCode::from(failure.exit.code()),
-        };
-    }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        out.note(&text);
-        return ExitCode::from(Exit::Usage.code());
-    }
-    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let first = lines.next().unwrap_or("wrong usage");
-    let mut failure = Failure::usage(first.strip_prefix("error: ").unwrap_or(first));
-    // Of several that are similar the last is the most: one suggestion, and nothing is run for it.
-    let nearest = match error.get(ContextKind::SuggestedSubcommand) {
-        Some(ContextValue::Strings(names)) => names.last(),
-        Some(ContextValue::String(name)) => Some(name),
-        _ => None,
-    };
-    for line in lines.filter(|l| !l.starts_with("For more information")) {
-        failure = match nearest.filter(|_| line.starts_with("tip:")) {
-            Some(nearest) => failure.because(format!("the nearest command is '{nearest}'")),
-            None => failure.because(line),
-        };
-    }
-    // `hallpass ssh` stands in for ssh, which also has 255 for what it does not understand.
-    let exit = if is_ssh() { Exit::Ssh } else { Exit::Usage };
-    out.failure(&failure.next("hallpass --help").with_exit(exit));
-    ExitCode::from(exit.code())
+    context.conclude(outcome)
 }
 
 /// Whether the first command named on the command line is `ssh`.
@@ -252,6 +209,36 @@ fn run_demo(context: &Context, args: DemoArgs) -> Result<(), Failure> {
 }
 
 impl Context {
+    /// For one run of a program.
+    fn new(globals: Globals, form: Form, program: Kind) -> Self {
+        let loudness = match (globals.quiet, globals.verbose) {
+            (true, _) => Loudness::Quiet,
+            (false, 0) => Loudness::Usual,
+            (false, _) => Loudness::Verbose,
+        };
+        Self { globals, out: Output::new(form, loudness), offset: ClockOffset::default(), program }
+    }
+
+    /// Says how it went, and turns that into the exit code.
+    fn conclude(&self, outcome: Result<(), Failure>) -> ExitCode {
+        self.keep_clock();
+        // In front of what ssh says, three lines are enough.
+        if outcome.is_ok() || !self.out.is_brief() {
+            self.warn_of_clock();
+        }
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                let failure = failure.in_words_of(self.program);
+                // One that says nothing: all has been said before it.
+                if !failure.what.is_empty() {
+                    self.out.failure(&failure);
+                }
+                ExitCode::from(failure.exit.code())
+            }
+        }
+    }
+
     /// How long one call to the server may take.
     pub(crate) fn call_timeout(&self) -> std::time::Duration {
         self.globals.timeout.map_or(CALL_TIMEOUT, profile::seconds)

@@ -15,6 +15,9 @@ use super::args::{Cli, Command, Globals};
 use super::host::{HostCommand, PrincipalsArgs, WatchArgs};
 use super::prepare::PrepareArgs;
 
+/// A host's commands that are read by hand.
+const OFTEN: [&str; 3] = ["guard", "principals", "watch"];
+
 /// `ssh-prepare`, with what all commands share.
 #[derive(Debug, Parser)]
 #[command(name = "hallpass", disable_help_flag = true, disable_help_subcommand = true)]
@@ -35,7 +38,10 @@ pub(super) fn read(line: impl Iterator<Item = OsString>) -> Option<Cli> {
     let line: Vec<OsString> = line.collect();
     let words: Vec<&str> = line.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
     match words.as_slice() {
-        ["host", command @ ("guard" | "principals" | "watch"), rest @ ..] => host(command, rest),
+        ["host", rest @ ..] => {
+            let (globals, command) = host(rest)?;
+            Some(Cli { globals, command: Command::Host(command) })
+        }
         ["ssh-prepare", ..] => {
             let Often { globals, command: OftenCommand::SshPrepare(args) } = Often::try_parse_from(line).ok()?;
             Some(Cli { globals, command: Command::SshPrepare(args) })
@@ -44,8 +50,16 @@ pub(super) fn read(line: impl Iterator<Item = OsString>) -> Option<Cli> {
     }
 }
 
+/// The same for the program that has a host's commands alone.
+pub(super) fn read_host(line: impl Iterator<Item = OsString>) -> Option<(Globals, HostCommand)> {
+    let line: Vec<OsString> = line.collect();
+    let words: Vec<&str> = line.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
+    host(&words)
+}
+
 /// One of those that run on a host.
-fn host(command: &str, words: &[&str]) -> Option<Cli> {
+fn host(words: &[&str]) -> Option<(Globals, HostCommand)> {
+    let (command, words) = words.split_first().filter(|(command, _)| OFTEN.contains(command))?;
     let mut given = Given::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -63,7 +77,7 @@ fn host(command: &str, words: &[&str]) -> Option<Cli> {
         }
     }
     let config = given.config.take().map(PathBuf::from);
-    let command = match command {
+    let command = match *command {
         "guard" => HostCommand::Guard,
         "principals" => HostCommand::Principals(PrincipalsArgs {
             user: given.user.take()?,
@@ -78,7 +92,7 @@ fn host(command: &str, words: &[&str]) -> Option<Cli> {
     };
     // Whatever is left belongs to another command.
     let is_all = given == Given::default();
-    is_all.then(|| Cli { globals: Globals::of_host(config), command: Command::Host(command) })
+    is_all.then(|| (Globals::of_host(config), command))
 }
 
 /// What stands in the line.

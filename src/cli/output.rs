@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 
 use serde::Serialize;
 
+use super::args::Globals;
 use super::failure::{Exit, Failure};
 use crate::time::Timestamp;
 
@@ -63,6 +64,17 @@ struct FailureDocument<'a> {
     trace: Option<&'a str>,
 }
 
+impl Form {
+    /// As the global flags have it.
+    pub(crate) const fn of(globals: &Globals) -> Self {
+        match (globals.json, globals.jsonl) {
+            (true, _) => Self::Json,
+            (false, true) => Self::JsonLines,
+            (false, false) => Self::Text,
+        }
+    }
+}
+
 impl Output {
     /// Output in this manner.
     pub(crate) const fn new(form: Form, loudness: Loudness) -> Self {
@@ -72,6 +84,11 @@ impl Output {
     /// Whether JSON is wanted: one document, or one per line.
     pub(crate) const fn is_json(self) -> bool {
         matches!(self.form, Form::Json | Form::JsonLines)
+    }
+
+    /// Whether a failure has three lines at most.
+    pub(crate) const fn is_brief(self) -> bool {
+        matches!(self.form, Form::Brief)
     }
 
     /// Whether one document per line is wanted.

@@ -4,6 +4,7 @@
 //! is written, and a taken port before the log hears of a start.
 //! SIGHUP reads the TLS files and the policy file again, each on its own: a broken one keeps what is in force. SIGTERM and SIGINT drain.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -25,10 +26,10 @@ use crate::identity::{Actor, Part};
 use crate::notify;
 use crate::secret;
 use crate::service::policy::{LastRead, Reloaded};
-use crate::service::{FirstPolicy, Parts, Service, SystemRandom};
+use crate::service::{FirstPolicy, NamedCa, Parts, Service, SystemRandom};
 use crate::signer::{self, SignError, Signer};
-use crate::ssh::Fingerprint;
 use crate::ssh::cert::Purpose;
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::head_file::HeadFile;
 use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
@@ -73,8 +74,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     process::keep_to_ourselves()
         .map_err(|error| Failure::failed("cannot keep what is in memory to ourselves").because(error.to_string()))?;
     arm_fail_point();
-    let path = context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
-    let mut config = read_config(&path)?;
+    let mut config = read_config(&config_path(context))?;
     start_logging(&config.logging)?;
     process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
@@ -86,6 +86,11 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     // Dropping the runtime would wait for a signer that hangs.
     runtime.shutdown_timeout(FAREWELL);
     served
+}
+
+/// Where the configuration is.
+pub(super) fn config_path(context: &Context) -> PathBuf {
+    context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT))
 }
 
 pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
@@ -181,16 +186,17 @@ async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
 async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastRead), Failure> {
     let patience = config.service.sign_timeout;
-    let trusted: Result<Vec<_>, Failure> = config
-        .trusted_cas
-        .iter()
-        .map(|path| signer::public_key(path).map_err(|error| Failure::failed(error.to_string())))
-        .collect();
+    let trusted = listed(&config.trusted_cas)?;
     let signer = ca_key(&config.user_ca, Purpose::User, patience)?;
     let further = |cas: &[signer::Settings], purpose| {
         cas.iter().map(|ca| ca_key(ca, purpose, patience)).collect::<Result<Vec<_>, _>>()
     };
     let (next, host_next) = (further(&config.next_cas, Purpose::User)?, further(&config.host_next_cas, Purpose::Host)?);
+    let mut named = BTreeMap::new();
+    for (name, ca) in &config.named_cas {
+        let (signer, next) = (ca_key(&ca.key, Purpose::User, patience)?, further(&ca.next, Purpose::User)?);
+        named.insert(name.clone(), NamedCa { signer, next, trusted: listed(&ca.trusted)? });
+    }
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
@@ -210,7 +216,8 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
         next,
         host_signer,
         host_next,
-        trusted: trusted?,
+        trusted,
+        named,
         accepted_ca: args.accept_ca,
         log_key,
         clock: Arc::new(SystemClock),
@@ -221,6 +228,12 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
     let last = first.as_ref().map(|first| LastRead::of(&first.text)).unwrap_or_default();
     let service = Service::start(parts, first).await.map_err(|e| start_failure(&e, &config.policy_path))?;
     Ok((service, last))
+}
+
+/// The keys in these files.
+fn listed(paths: &[PathBuf]) -> Result<Vec<PublicKey>, Failure> {
+    let key = |path: &PathBuf| signer::public_key(path).map_err(|error| Failure::failed(error.to_string()));
+    paths.iter().map(key).collect()
 }
 
 /// Opens a CA key.
@@ -266,10 +279,12 @@ fn start_failure(error: &crate::service::Failure, policy: &Path) -> Failure {
             failure.next(format!("hallpass policy check {}", policy.display()))
         }
         crate::service::Failure::Untrusted(why) => {
-            let purpose = why.purpose;
+            let (table, rotate) = (why.ca.table(), super::ca::words(why.ca.purpose().word(), why.ca.named().as_ref()));
             failure
                 .because(why.to_string())
-                .next(format!("put it back, the new one below [[ca.{purpose}.next]], start, and: hallpass ca rotate {purpose} start"))
+                .next(format!(
+                    "put it back, the new one below [[{table}.next]], start, and: hallpass ca rotate {rotate} start"
+                ))
                 .next(format!("if it is lost, and people may be locked out: hallpass serve --accept-ca {}", why.new))
         }
         other => failure.because(other.to_string()),

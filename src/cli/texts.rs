@@ -176,10 +176,10 @@ fn page(command: &clap::Command, name: &str) -> Result<Vec<u8>, Failure> {
 
 /// `hallpass version`.
 pub(crate) fn version(context: &Context) -> Result<(), Failure> {
-    let version = env!("CARGO_PKG_VERSION");
+    let (name, version) = (context.program.name(), env!("CARGO_PKG_VERSION"));
     context.out.answer(
-        &serde_json::json!({ "schema": "hallpass.version.v1", "name": "hallpass", "version": version }),
-        &format!("hallpass {version}"),
+        &serde_json::json!({ "schema": "hallpass.version.v1", "name": name, "version": version }),
+        &format!("{name} {version}"),
     )
 }
 

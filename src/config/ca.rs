@@ -1,13 +1,16 @@
-//! `[ca.user]` and `[ca.host]`: where each CA key is.
+//! `[ca.user]`, `[ca.named.NAME]` and `[ca.host]`: where each CA key is.
 //!
 //! A key is in one of three places; what belongs to another one is an error, so that nobody believes a key to be in a token while
 //! a file is used.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::{Places, quoted, section};
 use crate::document::Table;
+use crate::keyring::{Ca, NAMED_MAX};
+use crate::name::CaName;
 use crate::service::Rotation;
 use crate::signer;
 use crate::time::Lifetime;
@@ -34,34 +37,68 @@ pub(super) struct CaKeys {
     pub(super) host: Option<signer::Settings>,
     pub(super) host_next: Vec<signer::Settings>,
     pub(super) trusted: Vec<PathBuf>,
+    pub(super) named: BTreeMap<CaName, UserCa>,
     pub(super) rotation: Rotation,
+}
+
+/// A user CA that is not the default one.
+#[derive(Clone, Debug)]
+pub struct UserCa {
+    /// The key that signs.
+    pub key: signer::Settings,
+    /// Further keys, for rotations.
+    pub next: Vec<signer::Settings>,
+    /// Public halves of further keys that its hosts must trust.
+    pub trusted: Vec<PathBuf>,
 }
 
 pub(super) fn keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
     let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
     section(root, "ca", example, |ca| {
-        let (mut trusted, mut next, mut host_next) = (Vec::new(), Some(Vec::new()), Some(Vec::new()));
+        let mut host_next = Some(Vec::new());
         let mut rotation = Rotation::default();
         let further = |table: &Table<'_>| -> Option<Vec<signer::Settings>> {
             table.tables("next", NEXT_MAX).iter().map(|table| ca_key(table, places)).collect()
         };
         let every = |table: &Table<'_>| table.duration("rotate_every", ROTATE_EVERY).map(|found| found.value);
-        let user = section(ca, "user", example, |table| {
+        let user_ca = |table: &Table<'_>| -> (Option<Lifetime>, Option<UserCa>) {
             let listed = table.list("trusted", TRUSTED_MAX, |text| places.plain(text));
-            trusted = listed.map_or_else(Vec::new, |found| found.value.into_iter().map(|path| path.value).collect());
-            next = further(table);
-            rotation.user_every = every(table);
-            ca_key(table, places)
+            let trusted =
+                listed.map_or_else(Vec::new, |found| found.value.into_iter().map(|path| path.value).collect());
+            let (next, every, key) = (further(table), every(table), ca_key(table, places));
+            (every, key.zip(next).map(|(key, next)| UserCa { key, next, trusted }))
+        };
+        let user = section(ca, "user", example, |table| {
+            let (every, user) = user_ca(table);
+            rotation.every.extend(every.map(|every| (Ca::USER, every)));
+            user
         });
+        let tables = ca.named_tables("named", NAMED_MAX, named);
+        let mut named = BTreeMap::new();
+        for (name, table) in &tables {
+            let (every, ca) = user_ca(table);
+            rotation.every.extend(every.map(|every| (Ca::User(name.value.clone()), every)));
+            named.extend(ca.map(|ca| (name.value.clone(), ca)));
+        }
+        let are_whole = named.len() == tables.len();
         let host = ca.table("host").map(|table| {
             host_next = further(&table);
-            rotation.host_every = every(&table);
+            rotation.every.extend(every(&table).map(|every| (Ca::Host, every)));
             rotation.published = table.duration("published", PUBLISHED).map_or(rotation.published, |found| found.value);
             ca_key(&table, places)
         });
         let host = host.map_or(Some(None), |host| host.map(Some));
-        Some(CaKeys { user: user?, next: next?, host: host?, host_next: host_next?, trusted, rotation })
+        let (UserCa { key: user, next, trusted }, host, host_next) = (user?, host?, host_next?);
+        are_whole.then_some(CaKeys { user, next, host, host_next, trusted, named, rotation })
     })
+}
+
+/// The name of a user CA beside the default one.
+fn named(text: &str) -> Result<CaName, String> {
+    match CaName::parse(text) {
+        Ok(name) if name.is_default() => Err("the default CA is [ca.user]; give this one another name".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
 }
 
 /// Where one CA key is: in a file, an agent or a token. What belongs to another backend is refused.
@@ -116,7 +153,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::Config;
-    use super::signer;
+    use super::{Ca, CaName, Lifetime, signer};
 
     const EXAMPLE: &str = include_str!("../../config.toml.example");
 
@@ -163,8 +200,8 @@ mod tests {
         };
         let config = with("rotate_every = \"90d\"", "published = \"2h\"\n[[ca.host.next]]\nkey = \"b\"\n").unwrap();
         let rotation = config.service.rotation;
-        let seconds = |lifetime: Option<crate::time::Lifetime>| lifetime.map(crate::time::Lifetime::seconds);
-        assert_eq!((seconds(rotation.user_every), seconds(rotation.host_every)), (Some(90 * 86_400), None));
+        let seconds = |ca: &Ca| rotation.every.get(ca).copied().map(Lifetime::seconds);
+        assert_eq!((seconds(&Ca::USER), seconds(&Ca::Host)), (Some(90 * 86_400), None));
         assert_eq!((rotation.published.seconds(), config.host_next_cas.len()), (7_200, 1));
         let usual = with("", "").unwrap();
         assert_eq!((usual.service.rotation.published.seconds(), usual.host_next_cas.len()), (86_400, 0));
@@ -177,6 +214,36 @@ mod tests {
         ] {
             let problems = with(user, host).unwrap_err();
             assert!(problems.iter().any(|problem| problem.contains(wrong)), "{user} {host}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_named_ca_takes_what_the_default_one_takes_and_its_name_is_no_other_ones() {
+        let with = |lines: &str| {
+            let text = EXAMPLE.replace("\n[log]", &format!("\n{lines}\n[log]"));
+            let parsed = Config::parse(&text, "config.toml", Path::new("/etc/hallpass"), None);
+            parsed.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let prod = "[ca.named.prod]\nkey = \"p\"\ntrusted = [\"old.pub\"]\nrotate_every = \"30d\"\n[[ca.named.prod.next]]\nkey = \"q\"";
+        let config = with(&format!("{prod}\n[ca.named.lab]\nagent = \"/run/x\"\npublic_key = \"l.pub\"")).unwrap();
+        let (prod_name, lab) = (CaName::parse("prod").unwrap(), CaName::parse("lab").unwrap());
+        let known = &config.named_cas[&prod_name];
+        assert_eq!((known.next.len(), known.trusted.len()), (1, 1));
+        assert!(matches!(config.named_cas[&lab].key, signer::Settings::Agent(_)));
+        let every = config.service.rotation.every.get(&Ca::User(prod_name)).copied().map(Lifetime::seconds);
+        assert_eq!((every, config.service.rotation.every.len()), (Some(30 * 86_400), 1));
+        assert!(with("").unwrap().named_cas.is_empty());
+        let many: String = (0..9).map(|n| format!("[ca.named.c{n}]\nkey = \"k{n}\"\n")).collect();
+        for (lines, wrong) in [
+            ("[ca.named.default]\nkey = \"p\"", "the default CA is [ca.user]"),
+            ("[ca.named.Prod]\nkey = \"p\"", "is not a CA"),
+            ("[ca.named.prod]", "or agent or pkcs11"),
+            ("[ca.named.prod]\nkey = \"p\"\npublished = \"1d\"", "unknown key"),
+            ("[ca.named]\nprod = \"p\"", "takes a table"),
+            (many.as_str(), "there may be 8"),
+        ] {
+            let problems = with(lines).unwrap_err();
+            assert!(problems.iter().any(|problem| problem.contains(wrong)), "{lines}: {problems:?}");
         }
     }
 

@@ -15,15 +15,17 @@
 mod ca;
 mod store;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::audit::checkpoint;
 use crate::document::{self, Found, Problem, Table, quoted};
-use crate::name::HostName;
+use crate::name::{CaName, HostName};
 use crate::signer;
 use crate::time::Lifetime;
+pub use ca::UserCa;
 
 /// The longest configuration file: 1 MiB. Our choice; a usual one has two thousand bytes.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -59,8 +61,10 @@ pub struct Config {
     pub host_ca: Option<signer::Settings>,
     /// Further host CA keys, for rotations.
     pub host_next_cas: Vec<signer::Settings>,
-    /// Public halves of further keys that hosts must trust for user certificates.
+    /// Public halves of further keys that hosts of the default user CA must trust.
     pub trusted_cas: Vec<PathBuf>,
+    /// Further user CAs.
+    pub named_cas: BTreeMap<CaName, UserCa>,
     /// The log key's file (32-byte seed in base64, 0600).
     pub log_key_path: PathBuf,
     /// The log's name in its checkpoints; `None` if it is that of a public URL whose port is not known yet.
@@ -144,7 +148,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     let logging = logging(root);
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
-    let ca::CaKeys { user, next, host, host_next, trusted, rotation } = cas?;
+    let ca::CaKeys { user, next, host, host_next, trusted, named, rotation } = cas?;
     let url = url?.value.text;
     let usual_origin = (!url.ends_with(":0")).then(|| checkpoint::usual_origin(&url));
     Some(Config {
@@ -173,6 +177,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         host_ca: host,
         host_next_cas: host_next,
         trusted_cas: trusted,
+        named_cas: named,
         log_key_path,
         log_origin: origin.map(|origin| origin.value).or(usual_origin),
         policy_path,
@@ -391,7 +396,7 @@ mod tests {
     }
 
     /// Keys of CA keys that are not in files, of which a table takes one of the three places; further CA keys; and PostgreSQL.
-    const ELSEWHERE: [&str; 21] = [
+    const ELSEWHERE: [&str; 22] = [
         "agent",
         "pkcs11",
         "token",
@@ -400,6 +405,7 @@ mod tests {
         "public_key",
         "next",
         "rotate_every",
+        "named",
         "postgres",
         "host",
         "port",
@@ -438,7 +444,9 @@ mod tests {
         let _unknown = document::read(&text, "config.toml.example", TEXT_BYTES_MAX, |root| {
             for key in &known {
                 let last = key.rsplit('.').next().unwrap();
-                let stands = [format!("\n#{last} = "), format!("\n#[{key}]\n")].iter().any(|line| text.contains(line));
+                let stands = [format!("\n#{last} = "), format!("\n#[{key}]\n"), format!("\n#[{key}.")]
+                    .iter()
+                    .any(|line| text.contains(line));
                 let is_elsewhere = ELSEWHERE.contains(&last) && stands;
                 assert!(is_elsewhere || has(root, key), "{key} is missing in config.toml.example");
             }
@@ -554,10 +562,10 @@ mod tests {
                  \"https://hallpass.example.com:7722\": https, host, port",
                 "config.toml:29:15: tls.self_signed: \"yes\" is a string, but it takes true or false",
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
-                "config.toml:136:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
-                "config.toml:162:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:168:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:180:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:144:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
+                "config.toml:170:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
+                "config.toml:176:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:188:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

@@ -212,6 +212,33 @@ impl<'d> Table<'d> {
         if pairs.len() == values.len() { Some(pairs) } else { None }
     }
 
+    /// Tables below this key whose own keys are free: `[key.NAME]`, each with its name by the parser.
+    pub fn named_tables<K, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        count_max: usize,
+        parse_key: impl Fn(&str) -> Result<K, E>,
+    ) -> Vec<(Found<K>, Self)> {
+        let Some(entry) = self.get(key) else { return Vec::new() };
+        let DeValue::Table(values) = entry.value else {
+            self.wrong_type::<()>(&entry, A_TABLE);
+            return Vec::new();
+        };
+        let spot = entry.spot;
+        if values.len() > count_max {
+            self.sheet.problem(&spot, format!("{} are too many; there may be {count_max}", values.len()));
+            return Vec::new();
+        }
+        let tables = values.iter().filter_map(|(name, value)| {
+            let key_spot = spot.below(name.get_ref(), name.span().start);
+            let value = Entry::new(spot.below(name.get_ref(), value.span().start), value);
+            let name = self.ok(&key_spot, parse_key(name.get_ref()));
+            let DeValue::Table(values) = value.value else { return self.wrong_type(&value, A_TABLE) };
+            Some((Found { value: name?, spot: key_spot }, Self::new(self.sheet, values, value.spot)))
+        });
+        tables.collect()
+    }
+
     /// The tables of a list: `[[key]]`, or `key = [{ … }]`. None if the key is not there or not such a list.
     pub fn tables(&self, key: &'static str, count_max: usize) -> Vec<Self> {
         let Some(entry) = self.get(key) else { return Vec::new() };

@@ -211,8 +211,7 @@ pub fn has_guard(effective: &Effective) -> bool {
 /// The open sessions by our certificates.
 fn sessions() -> Vec<OpenSession> {
     let Ok(settings) = Settings::load(Path::new(settings::PATH)) else { return Vec::new() };
-    let program = std::env::current_exe().unwrap_or_default();
-    let Ok(sessions) = Sessions::open(&settings, &program) else { return Vec::new() };
+    let Ok(sessions) = Sessions::open(&settings) else { return Vec::new() };
     let known = sessions.list().into_iter().filter_map(|session| session.record.ok());
     let shown = known.filter_map(|record| {
         Some(OpenSession {

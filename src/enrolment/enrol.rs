@@ -8,7 +8,6 @@
 //! trust bundle that the log key has not signed is not written.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
@@ -26,6 +25,7 @@ use super::sshd::Sshd;
 use super::{about, diff, machine};
 use crate::client::{ClientError, Server};
 use crate::fail;
+use crate::host::program::Program;
 use crate::name::{HostName, TagKey, TagValue};
 use crate::note::NoteVerifier;
 use crate::ssh::bundle::Bundle;
@@ -58,8 +58,8 @@ pub struct Request {
     pub may_replace: bool,
     /// How sshd is told to read its configuration again, where it is not as usual.
     pub reload: Option<String>,
-    /// This program, as sshd and PAM are to run it.
-    pub program: PathBuf,
+    /// The program that sshd and PAM are to run.
+    pub program: Program,
 }
 
 /// Why it was not done.

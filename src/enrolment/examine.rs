@@ -15,6 +15,7 @@ use super::plan::{Facts, Risk, settings_at_risk};
 use super::service_file::ServiceFile;
 use super::sshd::Sshd;
 use super::sshd_config::Effective;
+use crate::host::program;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::ssh::bundle::Bundle;
@@ -43,7 +44,7 @@ pub struct Finding {
     /// The facts.
     pub text: String,
     /// What to do, if anything.
-    pub next: &'static str,
+    pub next: String,
 }
 
 /// All that was looked at.
@@ -69,11 +70,11 @@ impl Report {
             Ok(text) => (Condition::Good, text, ""),
             Err(text) => (Condition::Bad, text, next),
         };
-        self.findings.push(Finding { what, condition, text, next });
+        self.findings.push(Finding { what, condition, text, next: next.to_owned() });
     }
 
     fn unknown(&mut self, what: &'static str, text: &str) {
-        self.findings.push(Finding { what, condition: Condition::Unknown, text: text.to_owned(), next: "" });
+        self.findings.push(Finding { what, condition: Condition::Unknown, text: text.to_owned(), next: String::new() });
     }
 }
 
@@ -142,14 +143,17 @@ fn trust(effective: &Effective) -> Result<String, String> {
     let bundle = Bundle::open(&text, &service.log_key).map_err(|error| format!("{path}: {error}"))?;
     match bundle.keys().len() {
         0 => Err("the trust bundle holds no CA key: no certificate opens anything".to_owned()),
-        count => Ok(format!("sshd trusts {count} CA key(s) of {}, version {}", bundle.service(), bundle.version())),
+        count => {
+            let ca = bundle.ca().named().map(|ca| format!(", CA {ca}")).unwrap_or_default();
+            Ok(format!("sshd trusts {count} CA key(s) of {}{ca}, version {}", bundle.service(), bundle.version()))
+        }
     }
 }
 
 async fn principals(effective: &Effective) -> Result<String, String> {
     let command = effective.some("authorizedprincipalscommand").unwrap_or_default();
     let account = effective.some("authorizedprincipalscommanduser").unwrap_or_default();
-    if !command.contains(" host principals ") {
+    if !program::runs(command, "principals") {
         return Err("sshd does not ask hallpass for principals (AuthorizedPrincipalsCommand)".to_owned());
     }
     if account != PRINCIPALS_ACCOUNT || !machine::has_account(account).await? {
@@ -159,8 +163,7 @@ async fn principals(effective: &Effective) -> Result<String, String> {
 }
 
 fn sessions(settings: &Settings) -> Result<String, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut all = Sessions::open(settings, &program)?.list();
+    let mut all = Sessions::open(settings)?.list();
     // Not the host's own logins to itself.
     all.retain(|session| session.record.as_ref().map_or(true, |record| record.request().is_some()));
     match all.iter().filter(|session| !session.is_watched).count() {

@@ -1,13 +1,13 @@
 //! Finds out what a host is like, before anything is planned. Changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
-use super::programs;
 use super::sshd::Sshd;
+use super::{program, programs};
+use crate::host::program::Program;
 use crate::ssh::KeyAlgorithm;
 use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX};
 
@@ -32,7 +32,7 @@ impl std::fmt::Debug for HostKey {
 ///
 /// # Errors
 /// In words: what can't be found out.
-pub async fn gather(root: &Root, sshd: &Sshd, program: &Path) -> Result<Facts, String> {
+pub async fn gather(root: &Root, sshd: &Sshd, program: &Program) -> Result<Facts, String> {
     let (release, _) = sshd.release().await?;
     let effective = sshd.effective(CHECK_ACCOUNT).await?;
     let missing = effective.some("revokedkeys").filter(|path| !root.path(path).exists()).map(str::to_owned);
@@ -47,8 +47,8 @@ pub async fn gather(root: &Root, sshd: &Sshd, program: &Path) -> Result<Facts, S
         missing: missing.into_iter().collect(),
         links: links.collect::<BTreeSet<_>>(),
         has_systemd: root.is_machine() && Path::new("/run/systemd/system").is_dir(),
-        program: program.display().to_string(),
-        program_problem: program_problem(program),
+        program: program.line(),
+        program_problem: program::problem(program),
         has_ssh: programs::find("ssh").is_some(),
         effective,
     })
@@ -72,21 +72,6 @@ pub fn host_keys(root: &Root, facts: &Facts) -> Result<Vec<HostKey>, String> {
     if keys.is_empty() { Err(format!("no SSH host key can be used: {}", problems.join("; "))) } else { Ok(keys) }
 }
 
-/// Why sshd would not run a program as its command: every folder above it must be root's alone.
-fn program_problem(program: &Path) -> Option<String> {
-    let name = program.to_str()?;
-    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b)) {
-        return Some(format!(
-            "sshd can't run {program:?}: its path has a character that configuration files can't hold"
-        ));
-    }
-    let is_open = |path: &&Path| {
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.uid() != 0 || metadata.mode() & 0o022 != 0)
-    };
-    let open = program.ancestors().find(is_open)?;
-    Some(format!("sshd won't run {program:?}: {open:?} must belong to root and be writable by nobody else"))
-}
-
 fn drop_ins(root: &Root) -> Result<BTreeMap<String, String>, String> {
     let Ok(files) = std::fs::read_dir(root.path(places::DROP_IN_FOLDER)) else { return Ok(BTreeMap::new()) };
     let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
@@ -106,20 +91,5 @@ fn text(root: &Root, path: &str) -> Result<Option<String>, String> {
         Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| told(&error)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(told(&error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_that_others_could_swap_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("hallpass");
-        crate::durable::replace(&path, b"", 0o777).unwrap();
-        assert!(program_problem(&path).unwrap().contains("belong to root"));
-        assert!(program_problem(Path::new("/usr/bin/a b")).unwrap().contains("character"));
-        assert_eq!(program_problem(Path::new("/usr/bin/env")), None);
     }
 }

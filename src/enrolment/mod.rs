@@ -28,6 +28,7 @@ pub mod memory;
 pub mod pam;
 pub mod places;
 pub mod plan;
+pub mod program;
 pub mod programs;
 pub mod self_login;
 pub mod service_file;

@@ -3,6 +3,8 @@
 //! Directly below `pam_loginuid`, which gives the session the number that the guard finds it by; above every line that may take
 //! variables from a file of the user's (`pam_env`), because the guard believes those that sshd sets.
 
+use crate::host::program;
+
 /// Why the line can't be put there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PamProblem {
@@ -14,16 +16,19 @@ pub enum PamProblem {
     EnvironmentAbove(usize),
 }
 
-/// The guard's line, running `program`.
+/// The guard's line; `program` is how lines of the program that runs it begin.
 #[must_use]
 pub fn line(program: &str) -> String {
-    format!("session    required     pam_exec.so quiet type=open_session {program} host guard")
+    format!("session    required     pam_exec.so quiet type=open_session {program} guard")
 }
 
 /// Whether a line runs the guard, whichever program it names.
 #[must_use]
 pub fn is_guard(line: &str) -> bool {
-    is_session(line) && line.contains("pam_exec.so") && line.trim_end().ends_with(" host guard")
+    is_session(line)
+        && line.contains("pam_exec.so")
+        && line.trim_end().ends_with(" guard")
+        && program::runs(line, "guard")
 }
 
 /// The text with the guard's line in it, once.
@@ -67,12 +72,14 @@ mod tests {
     #[test]
     fn the_guard_stands_directly_below_loginuid_and_once() {
         for text in [DEBIAN, RED_HAT] {
-            let with = with_guard(text, "/usr/local/bin/hallpass").unwrap();
+            let with = with_guard(text, "/usr/local/bin/hallpass host").unwrap();
             let below = with.lines().skip_while(|line| !line.contains("pam_loginuid.so")).nth(1).unwrap();
-            assert_eq!(below, line("/usr/local/bin/hallpass"));
-            assert_eq!(with_guard(&with, "/usr/local/bin/hallpass").as_deref(), Ok(with.as_str()));
-            let moved = with_guard(&with, "/opt/hallpass").unwrap();
-            assert!(!moved.contains("/usr/local/bin/hallpass") && moved.lines().count() == with.lines().count());
+            assert_eq!(below, line("/usr/local/bin/hallpass host"));
+            assert_eq!(with_guard(&with, "/usr/local/bin/hallpass host").as_deref(), Ok(with.as_str()));
+            let moved = with_guard(&with, "/opt/hallpass-host").unwrap();
+            assert!(
+                !moved.contains("/usr/local/bin/hallpass host guard") && moved.lines().count() == with.lines().count()
+            );
             assert_eq!(without_guard(&with), text);
         }
     }

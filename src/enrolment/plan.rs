@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::places::{self, CHECK_ACCOUNT, PRINCIPALS_ACCOUNT};
 use super::sshd_config::{self, Effective, Line, Release};
 use super::{pam, texts};
+use crate::host::program;
 use crate::name::{HostName, TagKey, TagValue};
 
 /// What was found on the host.
@@ -34,9 +35,9 @@ pub struct Facts {
     pub links: BTreeSet<String>,
     /// Whether systemd runs the machine.
     pub has_systemd: bool,
-    /// The path of this program, and what is wrong with it if sshd would not run it.
+    /// The program that the host will run, as its lines begin ([`Program::line`](program::Program::line)).
     pub program: String,
-    /// See above.
+    /// What is wrong with it, if sshd would not run it.
     pub program_problem: Option<String>,
     /// Whether there is an `ssh` to log in to itself with.
     pub has_ssh: bool,
@@ -288,7 +289,7 @@ fn obstacles(facts: &Facts, wish: &Wish) -> Vec<Obstacle> {
 
 /// Settings of another CA that ours would take the place of: keyword and value.
 fn taken(facts: &Facts) -> Vec<(&'static str, &str)> {
-    let is_ours = |value: &str| value.starts_with("/etc/ssh/hallpass/") || value.contains(" host principals ");
+    let is_ours = |value: &str| value.starts_with("/etc/ssh/hallpass/") || program::runs(value, "principals");
     let other = |keyword: &str| facts.effective.some(keyword).filter(|value| !is_ours(value));
     EXCLUSIVE.iter().filter_map(|(keyword, shown)| Some((*shown, other(keyword)?))).collect()
 }

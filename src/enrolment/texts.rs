@@ -34,7 +34,7 @@ pub fn sshd(facts: &Facts, wish: &Wish, has_match: bool) -> String {
     add(format!("TrustedUserCAKeys {}", places::TRUST));
     add("AuthorizedPrincipalsFile none".to_owned());
     add(format!(
-        "AuthorizedPrincipalsCommand {} host principals --user=%u --serial=%s --key-id=%i --cert=%k",
+        "AuthorizedPrincipalsCommand {} principals --user=%u --serial=%s --key-id=%i --cert=%k",
         facts.program
     ));
     add(format!("AuthorizedPrincipalsCommandUser {PRINCIPALS_ACCOUNT}"));
@@ -170,10 +170,10 @@ fn tags(tags: &BTreeMap<TagKey, TagValue>) -> String {
     if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", pairs.join(", ")) }
 }
 
-/// The daemon's unit, running `program`.
+/// The daemon's unit; `program` is how lines of the program that it runs begin.
 #[must_use]
 pub fn unit(program: &str) -> String {
-    include_str!("../../deploy/hallpass-host.service").replace("/usr/local/bin/hallpass", program)
+    include_str!("../../deploy/hallpass-host.service").replace("/usr/local/bin/hallpass-host", program)
 }
 
 #[cfg(test)]

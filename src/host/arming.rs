@@ -7,12 +7,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use super::ending;
 use super::process::Process;
+use super::program::Program;
 use super::record::{Folder, Key, Record};
 use super::spool::Spool;
 use super::watch::{ARMED, GO, GO_ON};
@@ -23,8 +23,8 @@ const ARM_WITHIN: Duration = Duration::from_secs(10);
 /// What a watcher is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arms<'a> {
-    /// hallpass.
-    pub program: &'a Path,
+    /// The program that watches.
+    pub program: &'a Program,
     /// Where the records are.
     pub folder: &'a Folder,
     /// Where events are put down.
@@ -69,11 +69,11 @@ struct Watcher {
 
 impl Watcher {
     fn start(arms: &Arms<'_>, key: Key) -> Result<Self, String> {
-        let mut command = Command::new(arms.program);
-        command.args(["host", "watch", "--spool"]).arg(arms.spool.folder()).arg(arms.folder.path(key));
+        let mut command = arms.program.command("watch");
+        command.arg("--spool").arg(arms.spool.folder()).arg(arms.folder.path(key));
         command.env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(|error| format!("cannot run {:?}: {error}", arms.program))?;
+        let mut child = command.spawn().map_err(|error| format!("cannot run {:?}: {error}", arms.program.path()))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         Ok(Self { child, input, output, is_armed: false })
     }

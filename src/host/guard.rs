@@ -1,6 +1,6 @@
 //! The guard: run by PAM when sshd opens a session, it lets the login go on only once its end is certain. No network.
 //!
-//! What for: `session required pam_exec.so quiet type=open_session /usr/local/bin/hallpass host guard`, below `pam_loginuid`. An exit
+//! What for: `session required pam_exec.so quiet type=open_session /usr/local/bin/hallpass-host guard`, below `pam_loginuid`. An exit
 //! code other than 0 makes sshd close the connection.
 //!
 //! Order, and what a crash leaves behind: judge the login; arm its end ([`arming`](super::arming)); only then succeed. A crash before the last step
@@ -19,6 +19,7 @@ use super::deadline::Deadline;
 use super::event::{self, Event, Kind};
 use super::judgement::{Denial, Governed, Judgement, Rules, first_of_ours, judge};
 use super::process::{Process, SessionId};
+use super::program::Program;
 use super::record::{self, Folder, Key, Record};
 use super::spool::Spool;
 use crate::name::Account;
@@ -57,11 +58,11 @@ pub enum Refused {
     NotArmed(String),
 }
 
-/// A session is about to open: the caller is the child of the connection's process. `program` is hallpass.
+/// A session is about to open: the caller is the child of the connection's process. `program` is the one that runs.
 ///
 /// # Errors
 /// [`Refused`]: the connection must be closed.
-pub fn open(login: &Login, settings: &Path, program: &Path) -> Result<Passed, Refused> {
+pub fn open(login: &Login, settings: &Path, program: &Program) -> Result<Passed, Refused> {
     let rules = Rules::load(settings);
     let passed = try_open(login, &rules, program);
     if let (Err(why), Ok(rules)) = (&passed, &rules) {
@@ -70,7 +71,7 @@ pub fn open(login: &Login, settings: &Path, program: &Path) -> Result<Passed, Re
     passed
 }
 
-fn try_open(login: &Login, rules: &Result<Rules, String>, program: &Path) -> Result<Passed, Refused> {
+fn try_open(login: &Login, rules: &Result<Rules, String>, program: &Program) -> Result<Passed, Refused> {
     match judge(login.auth_info.as_deref(), &login.account, rules, SystemClock.now())? {
         Judgement::NotOurs => Ok(Passed::NotOurs),
         Judgement::Unguarded(why) => Ok(Passed::Unguarded(why)),
@@ -83,7 +84,7 @@ fn try_open(login: &Login, rules: &Result<Rules, String>, program: &Path) -> Res
 }
 
 /// Makes sure that the session ends.
-fn arm(login: &Login, governed: &Governed, rules: &Rules, program: &Path) -> Result<Record, String> {
+fn arm(login: &Login, governed: &Governed, rules: &Rules, program: &Program) -> Result<Record, String> {
     let key = Key { session: session()?, connection: connection()? };
     let (folder, spool) = (Folder::open(&rules.settings.state)?, Spool::at(&rules.settings.spool));
     let (host, boot_id) = (rules.settings.name.clone(), record::boot_id()?);

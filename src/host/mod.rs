@@ -17,6 +17,7 @@ pub mod journal;
 pub mod judgement;
 pub mod principals;
 pub mod process;
+pub mod program;
 pub mod record;
 pub mod sessions;
 pub mod settings;

@@ -9,13 +9,13 @@
 //! other certificates allow.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::arming::{Arms, Occasion};
 use super::deadline::Deadline;
 use super::ending::Target;
 use super::journal;
+use super::program::Program;
 use super::record::{self, Folder, Key, Record};
 use super::settings::Settings;
 use super::spool::Spool;
@@ -30,7 +30,6 @@ const ENDS_IN: Duration = Duration::from_millis(1_800);
 /// The sessions of this host. Everything here blocks, for some milliseconds; [`Sessions::tend`] for two seconds where it has to end something.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    program: PathBuf,
     folder: Folder,
     spool: Spool,
     boot_id: String,
@@ -59,13 +58,12 @@ pub struct Tended {
 }
 
 impl Sessions {
-    /// The sessions of the host with these settings. `program` is hallpass.
+    /// The sessions of the host with these settings.
     ///
     /// # Errors
     /// In words, when the folder of the records can't be had, or isn't safe.
-    pub fn open(settings: &Settings, program: &Path) -> Result<Self, String> {
+    pub fn open(settings: &Settings) -> Result<Self, String> {
         Ok(Self {
-            program: program.to_owned(),
             folder: Folder::open(&settings.state)?,
             spool: Spool::at(&settings.spool),
             boot_id: record::boot_id()?,
@@ -121,16 +119,16 @@ impl Sessions {
     /// Looks after all sessions: starts a watcher again where one is gone, ends what nobody knows the end of, forgets what is over.
     ///
     /// The watchers are children of the caller, and outlive it; one that stays must reap them. So the daemon runs `hallpass host tend`.
-    /// One caller at a time: of two watchers of one session the first ends it.
+    /// One caller at a time: of two watchers of one session the first ends it. `program` is the one that watches.
     ///
     /// # Errors
     /// In words, for the first that could not be looked after; the others are.
-    pub fn tend(&self) -> Result<Tended, String> {
+    pub fn tend(&self, program: &Program) -> Result<Tended, String> {
         let (mut tended, mut failed) = (Tended::default(), None);
         for session in self.list().into_iter().filter(|session| !session.is_watched) {
             let done = match &session.record {
                 Ok(record) if record.boot_id != self.boot_id => Ok(self.forget(record, "the machine was restarted")),
-                Ok(record) => self.tend_known(record),
+                Ok(record) => self.tend_known(record, program),
                 Err(why) => self.tend_unknown(session.key, why),
             };
             match done {
@@ -144,12 +142,12 @@ impl Sessions {
         failed.map_or(Ok(tended), Err)
     }
 
-    fn tend_known(&self, record: &Record) -> Result<Tended, String> {
+    fn tend_known(&self, record: &Record, program: &Program) -> Result<Tended, String> {
         if !record.target().is_there().map_err(|error| error.to_string())? {
             return Ok(self.forget(record, "its connection was closed"));
         }
         journal::note(&format!("session {}: its watcher is gone, so another one watches", record.key));
-        let arms = Arms { program: &self.program, folder: &self.folder, spool: &self.spool };
+        let arms = Arms { program, folder: &self.folder, spool: &self.spool };
         let again = |watcher| Record { watcher, ..record.clone() };
         match arms.arm(record.key, Occasion::Again, again) {
             Ok(_) => Ok(Tended { watched: 1, ..Tended::default() }),
@@ -223,16 +221,23 @@ impl Tended {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::host::event::Kind;
     use crate::host::process::Process;
     use crate::host::record::tests::record;
 
+    /// A program that would be started as a watcher; none is here.
+    fn nowhere() -> Program {
+        Program::new(crate::host::program::Kind::Host, "/nowhere".into())
+    }
+
     /// A host with one record, of a session of which nothing runs; its watcher is this test.
     fn host(state: &Path) -> (Sessions, Record) {
         let settings = Settings::parse("name = \"web-1\"\n", "x").unwrap();
         let settings = Settings { state: state.to_owned(), spool: state.join("spool"), ..settings };
-        let sessions = Sessions::open(&settings, Path::new("/nowhere")).unwrap();
+        let sessions = Sessions::open(&settings).unwrap();
         sessions.spool.create().unwrap();
         let connection = Process { started: 0, ..Process::own().unwrap() };
         let session = crate::host::process::SessionId::new(u32::MAX - 1).unwrap();
@@ -287,12 +292,12 @@ mod tests {
     fn a_watched_session_is_left_alone_and_what_is_over_or_of_an_earlier_start_is_forgotten_and_reported() {
         let state = tempfile::tempdir().unwrap();
         let (sessions, record) = host(state.path());
-        assert_eq!(sessions.tend(), Ok(Tended::default()));
+        assert_eq!(sessions.tend(&nowhere()), Ok(Tended::default()));
         let unwatched = Record { watcher: Process { started: 0, ..record.watcher }, ..record.clone() };
         let earlier = Record { boot_id: "01234567-89ab-cdef-0123-456789abcdef".to_owned(), ..record.clone() };
         for (record, why) in [(unwatched, "its connection was closed"), (earlier, "the machine was restarted")] {
             sessions.folder.save(&record).unwrap();
-            assert_eq!(sessions.tend(), Ok(Tended { forgotten: 1, ..Tended::default() }));
+            assert_eq!(sessions.tend(&nowhere()), Ok(Tended { forgotten: 1, ..Tended::default() }));
             let events = sessions.spool.events(9);
             assert_eq!(
                 events.iter().map(|event| (event.kind, event.why.as_str())).collect::<Vec<_>>(),
@@ -302,7 +307,7 @@ mod tests {
         }
         crate::durable::replace(&sessions.folder.path(record.key), b"garbage", 0o600).unwrap();
         assert!(sessions.list()[0].record.is_err());
-        assert_eq!(sessions.tend(), Ok(Tended { forgotten: 1, ..Tended::default() }));
+        assert_eq!(sessions.tend(&nowhere()), Ok(Tended { forgotten: 1, ..Tended::default() }));
         assert_eq!(sessions.list(), []);
     }
 }

@@ -310,7 +310,11 @@ impl From<Failure> for Problem {
             Failure::NotFound(what) => {
                 let problem = Self::new(StatusCode::NOT_FOUND, "not_found", &text)
                     .why(["it does not exist, or you may not see it".to_owned()]);
-                if what == "request" { problem.next("hallpass inbox").next("hallpass requests") } else { problem }
+                match what {
+                    "request" => problem.next("hallpass inbox").next("hallpass requests"),
+                    "CA" | "user CA" => problem.next("hallpass ca ls"),
+                    _ => problem,
+                }
             }
             Failure::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, "forbidden", &text),
             Failure::Invalid(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", &text),

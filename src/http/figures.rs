@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::metrics::labels;
 use crate::service::figures::{Figures, WAIT_SECONDS, Waits};
 
 /// As this scrape finds them, in a registry of its own.
@@ -22,11 +23,6 @@ struct Scrape(Figures);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
     kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Purpose {
-    purpose: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,8 +46,8 @@ impl Collector for Scrape {
         hosts(figures, &mut encoder)?;
         let help = "For how long the CA key that signs has done so.";
         let mut ages = encoder.encode_descriptor("ca_key_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        for (purpose, age) in &figures.key_ages {
-            ConstGauge::new(*age).encode(ages.encode_family(&Purpose { purpose: purpose.word() })?)?;
+        for (ca, age) in &figures.key_ages {
+            ConstGauge::new(*age).encode(ages.encode_family(&labels(ca, []))?)?;
         }
         Ok(())
     }

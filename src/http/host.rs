@@ -277,7 +277,7 @@ pub(super) async fn check_certificate(
     let ca = body.ca.as_deref().map(Fingerprint::parse).transpose().map_err(|e| Problem::invalid("ca", &e))?;
     let key = public_key(&body.key)?;
     // Only keys that there are make a count of their own.
-    app.limits.check(caller.proven.host(), app.service.check_key(ca)?)?;
+    app.limits.check(caller.proven.host(), app.service.check_key(&caller.proven, ca)?)?;
     let certificate = app.service.check_certificate(&caller.proven, key, ca).await?;
     Ok(Answer(wire::CheckCertificate { certificate: certificate.to_openssh() }))
 }

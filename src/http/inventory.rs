@@ -28,7 +28,7 @@ pub(super) struct Name(HostName);
 #[derive(Debug)]
 pub(super) struct JoinOf(JoinId);
 
-async fn path(parts: &mut Parts, app: &App) -> Result<String, Problem> {
+pub(super) async fn path(parts: &mut Parts, app: &App) -> Result<String, Problem> {
     let Path(text) = Path::<String>::from_request_parts(parts, app)
         .await
         .map_err(|_rejection| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the path is not UTF-8"))?;
@@ -187,6 +187,9 @@ fn detail(view: &EnrolledView) -> wire::HostDetail {
         enrolled: host.enrolled.to_string(),
         join: host.join.to_string(),
         seen: told.as_ref().map(seen),
+        ca: host.ca.named().map(|ca| ca.to_string()),
+        keeps: texts(&host.keeps),
+        waits: host.waits,
         conflicts: host.conflicts.iter().map(conflict).collect(),
     }
 }

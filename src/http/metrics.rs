@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::figures;
 use super::process::Process;
+use crate::keyring::Ca;
 use crate::service::Service;
 use crate::service::figures::Figures;
 
@@ -68,28 +69,10 @@ impl Drop for Counted {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CaKey {
-    purpose: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Backend {
-    purpose: &'static str,
-    state: &'static str,
-    key: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Due {
-    purpose: &'static str,
-    waits: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Signature {
-    purpose: &'static str,
-    outcome: &'static str,
+/// Labels of a CA key: what it signs, the user CA if that has a name, and what else is said of it.
+pub(super) fn labels<const N: usize>(ca: &Ca, more: [(&'static str, String); N]) -> Vec<(&'static str, String)> {
+    let name = ca.named().map(|name| ("ca", name.to_string()));
+    std::iter::once(("purpose", ca.purpose().to_string())).chain(name).chain(more).collect()
 }
 
 /// The CA keys' figures, read from the service at each scrape.
@@ -102,7 +85,7 @@ impl Collector for CaKeys {
         let help = "Whether the CA key that signs can be used, as far as is known without asking it.";
         let mut up = encoder.encode_descriptor("ca_key_up", help, None, MetricType::Gauge)?;
         for key in &keys {
-            let labels = CaKey { purpose: key.purpose.word() };
+            let labels = labels(&key.ca, []);
             ConstGauge::new(i64::from(key.is_up)).encode(up.encode_family(&labels)?)?;
         }
         self.encode_backends(&mut encoder)?;
@@ -110,7 +93,7 @@ impl Collector for CaKeys {
         let mut signatures = encoder.encode_descriptor("ca_signatures", help, None, MetricType::Counter)?;
         for key in &keys {
             for (outcome, count) in [("signed", key.signed), ("failed", key.failed)] {
-                let labels = Signature { purpose: key.purpose.word(), outcome };
+                let labels = labels(&key.ca, [("outcome", outcome.to_owned())]);
                 ConstCounter::new(count).encode(signatures.encode_family(&labels)?)?;
             }
         }
@@ -125,14 +108,14 @@ impl CaKeys {
         let mut up = encoder.encode_descriptor("ca_backend_up", help, None, MetricType::Gauge)?;
         for one in self.0.backend_figures() {
             let state = one.state.map_or("next", crate::ssh::bundle::KeyState::word);
-            let labels = Backend { purpose: one.purpose.word(), state, key: one.key.to_string() };
+            let labels = labels(&one.ca, [("state", state.to_owned()), ("key", one.key.to_string())]);
             ConstGauge::new(i64::from(one.is_up)).encode(up.encode_family(&labels)?)?;
         }
         let help =
             "How many seconds a CA key has signed whose rotation is due, by what that waits for: start, switch, key.";
         let mut due = encoder.encode_descriptor("ca_rotation_due_seconds", help, None, MetricType::Gauge)?;
         for one in self.0.rotation_due() {
-            let labels = Due { purpose: one.purpose.word(), waits: one.waits.word() };
+            let labels = labels(&one.ca, [("waits", one.waits.word().to_owned())]);
             ConstGauge::new(i64::from(one.age.seconds())).encode(due.encode_family(&labels)?)?;
         }
         Ok(())

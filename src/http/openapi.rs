@@ -102,6 +102,7 @@ pub(super) fn api() -> OpenApiRouter<App> {
         .routes(routes!(ca::keys))
         .routes(routes!(ca::rotate))
         .routes(routes!(probes::user_keys))
+        .routes(routes!(probes::user_keys_of))
         .routes(routes!(probes::host_keys))
         .routes(routes!(probes::document))
         .routes(routes!(probes::healthz))

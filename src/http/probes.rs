@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::IntoResponse;
 use tokio::sync::Mutex;
 use tracing::Instrument as _;
@@ -13,14 +14,41 @@ use super::App;
 use super::caller::{Anyone, Caller};
 use super::error::Problem;
 use super::extract::NoQuery;
+use super::inventory::path;
 use super::openapi::{Problems, ProblemsOpen};
+use crate::name::CaName;
 use crate::service::Failure;
+
+/// The `{ca}` of a path: a user CA's name.
+#[derive(Debug)]
+pub(super) struct CaOf(CaName);
+
+impl FromRequestParts<App> for CaOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        CaName::parse(&path(parts, app).await?).map(Self).map_err(|error| Problem::invalid("ca", &error))
+    }
+}
 
 /// The trust bundle: the content of the `TrustedUserCAKeys` file. Public keys only.
 #[utoipa::path(get, path = "/v1/ca/user-keys", tag = "ca", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
 pub(super) async fn user_keys(_: Anyone, _: NoQuery, State(app): State<App>) -> String {
     app.service.trust_bundle().text
+}
+
+/// The trust bundle of a user CA with a name: its hosts trust no other one's keys. `default` is the one of `/v1/ca/user-keys`.
+#[utoipa::path(get, path = "/v1/ca/user-keys/{ca}", tag = "ca", security(()),
+    params(("ca" = String, Path, description = "the CA's name")),
+    responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
+pub(super) async fn user_keys_of(
+    _: Anyone,
+    CaOf(ca): CaOf,
+    _: NoQuery,
+    State(app): State<App>,
+) -> Result<String, Problem> {
+    Ok(app.service.trust_bundle_of(&ca)?.text)
 }
 
 /// The host CA keys, as one `@cert-authority` line each for each name of each enrolled host; empty as long as there is no host CA. During a

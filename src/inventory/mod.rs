@@ -12,6 +12,7 @@
 //! | File | What |
 //! |---|---|
 //! | `enrol.rs` | whether a host may join, again or anew |
+//! | `moves.rs` | hosts that go over to another user CA |
 //! | `permit.rs` | certificates for a host's keys and for its login to itself |
 //! | `check_in.rs` | what a host tells of itself, and what of it is news |
 //! | `double.rs` | whether two machines tell it |
@@ -23,15 +24,16 @@
 pub mod check_in;
 pub mod double;
 pub mod enrol;
+pub mod moves;
 pub mod permit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audit::entry::Entry;
-use crate::audit::event::Event;
+use crate::audit::event::{Event, Stand};
 use crate::audit::host_event::HostEvent;
 use crate::identity::session::TokenHash;
-use crate::name::{HostName, JoinId, NamePattern, PersonName, Tag, TagKey, TagValue};
+use crate::name::{CaName, HostName, JoinId, NamePattern, PersonName, Tag, TagKey, TagValue};
 use crate::policy::{Host, Scope};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
@@ -64,6 +66,14 @@ pub struct EnrolledHost {
     pub enrolled: Timestamp,
     /// Whether it is enrolled now; else it was retired or has left.
     pub is_active: bool,
+    /// The user CA whose keys it trusts.
+    pub ca: CaName,
+    /// Keys of other CAs that it goes on trusting, while certificates for it by them last.
+    pub keeps: BTreeSet<Fingerprint>,
+    /// Whether nothing is issued for it until it proves that it trusts a key of its CA.
+    pub waits: bool,
+    /// The newest entry that says so; its trust bundle has no lesser version. None of a host that always was of the default CA.
+    pub moved: Option<Stand>,
     /// The newest attempts to take its name or keys, oldest first.
     pub conflicts: Vec<Conflict>,
 }
@@ -185,11 +195,12 @@ impl Inventory {
         let Event::Host(event) = &entry.event else { return };
         if event.is_of_inventory() {
             self.entries = self.entries.saturating_add(1);
-            self.take_event(event, entry.at);
+            self.take_event(event, Stand { version: entry.index, since: entry.at });
         }
     }
 
-    fn take_event(&mut self, event: &HostEvent, at: Timestamp) {
+    fn take_event(&mut self, event: &HostEvent, entry: Stand) {
+        let at = entry.since;
         match event {
             HostEvent::JoinCreated { join, by, token, uses, expires, names, tags, may_tag } => {
                 let new = Join {
@@ -215,7 +226,7 @@ impl Inventory {
                 }
             }
             HostEvent::HostEnrolled { host, join, keys, names, tags } => {
-                self.take_host(host, join, (keys, names, tags), at);
+                self.take_host(host, join, (keys, names, tags), entry);
             }
             HostEvent::HostRefused { host, key, known, why, .. } => {
                 if let Some(known) = self.hosts.get_mut(known) {
@@ -227,6 +238,14 @@ impl Inventory {
             HostEvent::HostTagged { host, tags, .. } => {
                 if let Some(host) = self.hosts.get_mut(host) {
                     host.tags.clone_from(tags);
+                }
+            }
+            HostEvent::HostMoved { host, ca, keeps, waits } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.ca.clone_from(ca);
+                    host.keeps.clone_from(keeps);
+                    host.waits = *waits;
+                    host.moved = Some(entry);
                 }
             }
             HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
@@ -252,9 +271,11 @@ impl Inventory {
         name: &HostName,
         join: &JoinId,
         (keys, names, tags): (&[PublicKey], &BTreeSet<HostName>, &BTreeSet<Tag>),
-        at: Timestamp,
+        entry: Stand,
     ) {
-        let known = self.hosts.get(name).filter(|known| known.is_active);
+        let at = entry.since;
+        let earlier = self.hosts.get(name);
+        let known = earlier.filter(|known| known.is_active);
         let is_again = known.is_some_and(|known| known.join == *join);
         let (enrolled, conflicts) = known.map_or((at, Vec::new()), |known| (known.enrolled, known.conflicts.clone()));
         if let Some(join) = self.joins.get_mut(join) {
@@ -269,6 +290,14 @@ impl Inventory {
             join: join.clone(),
             enrolled,
             is_active: true,
+            ca: known.map(|known| known.ca.clone()).unwrap_or_default(),
+            keeps: known.map(|known| known.keeps.clone()).unwrap_or_default(),
+            waits: known.is_some_and(|known| known.waits),
+            // Whoever was of another CA before it was retired may have a bundle of a greater version yet.
+            moved: match known {
+                Some(known) => known.moved,
+                None => earlier.and_then(|earlier| earlier.moved).map(|_| entry),
+            },
             conflicts,
         };
         self.hosts.insert(name.clone(), host);

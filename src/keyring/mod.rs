@@ -11,12 +11,14 @@
 //! | `retired` | no | no |
 //! | `compromised` | no, and never again | no |
 //!
-//! How a key moves while the service runs is in [`plan`].
+//! How a key moves while the service runs is in [`plan`]; which CAs there are is in [`ca`].
 //!
-//! Invariants: for each purpose at most one key is active; a key has one purpose and stands in the ring once (I-20): a key that signs
-//! user certificates must not be able to make a host believable, nor the other way round.
+//! Invariants: for each CA at most one key is active; a key is of one CA and stands in the ring once (I-20): a key that signs
+//! user certificates must not be able to make a host believable, nor the other way round, nor open the hosts of another CA.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+pub mod ca;
+mod configured;
 pub mod plan;
 pub mod step;
 
@@ -24,16 +26,22 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
+use crate::name::CaName;
 use crate::ssh::bundle::{BundleKey, KEYS_MAX, KeyState};
 use crate::ssh::cert::{Purpose, is_ca_algorithm};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
+pub use ca::{ActiveKey, Ca};
+pub use configured::{Configured, UserKeys};
+
+/// The most user CAs with a name. Our own choice: a ring with all keys of all of them still fits into one log entry.
+pub const NAMED_MAX: usize = 8;
 
 /// One CA key in the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingKey {
-    /// What it signs.
-    pub purpose: Purpose,
+    /// Whose it is.
+    pub ca: Ca,
     /// Its public half.
     pub key: PublicKey,
     /// Its state.
@@ -46,45 +54,17 @@ pub struct RingKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring(Vec<RingKey>);
 
-/// What is configured.
-#[derive(Clone, Copy, Debug)]
-pub struct Configured<'k> {
-    /// The key that signs user certificates, unless the ring says that one of `next` does.
-    pub user: &'k PublicKey,
-    /// Further keys for user certificates whose backend is there; hosts hear of them when a rotation says so.
-    pub next: &'k [PublicKey],
-    /// The key that signs host certificates, if there is one, unless the ring says that one of `host_next` does.
-    pub host: Option<&'k PublicKey>,
-    /// Further keys for host certificates whose backend is there; clients hear of them when a rotation says so.
-    pub host_next: &'k [PublicKey],
-    /// Further keys that hosts trust for user certificates.
-    pub trusted: &'k [PublicKey],
-    /// Keys by which certificates last: these are trusted until the last of them has ended, whatever is configured (I-22).
-    pub lasting: &'k BTreeSet<Fingerprint>,
-}
-
-impl<'k> Configured<'k> {
-    /// The keys for a purpose whose backend is there, the first one first.
-    fn of(&self, purpose: Purpose) -> impl Iterator<Item = &'k PublicKey> + use<'k> {
-        let (first, next) = match purpose {
-            Purpose::User => (Some(self.user), self.next),
-            Purpose::Host => (self.host, self.host_next),
-        };
-        first.into_iter().chain(next)
-    }
-}
-
 /// Why a list of keys is no ring.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RingError {
-    /// More than one active key for a purpose.
-    #[error("two CA keys are active for one purpose")]
+    /// More than one active key of a CA.
+    #[error("two keys of one CA are active")]
     TwoActive,
-    /// A key twice, perhaps for both purposes.
-    #[error("one key stands there twice; user and host certificates need a key each")]
+    /// A key twice, perhaps of two CAs.
+    #[error("one key stands there twice; user and host certificates need a key each, and so does each named CA")]
     Twice,
     /// More keys than a trust bundle can hold.
-    #[error("there are more than 16 CA keys")]
+    #[error("there are more than 16 keys of one CA")]
     TooMany,
     /// A key that was compromised shall be trusted again.
     #[error("a CA key that was compromised can't be used again; take it out of the configuration, and make a new one")]
@@ -100,15 +80,16 @@ impl Ring {
     /// # Errors
     /// [`RingError`].
     pub fn new(keys: Vec<RingKey>) -> Result<Self, RingError> {
-        let active = |purpose| keys.iter().filter(|k| k.purpose == purpose && k.state == KeyState::Active).count();
+        let cas: BTreeSet<&Ca> = keys.iter().map(|known| &known.ca).collect();
+        let active = |ca: &&Ca| keys.iter().filter(|k| k.ca == **ca && k.state == KeyState::Active).count() > 1;
         let distinct = keys.iter().map(|k| &k.key).collect::<BTreeSet<_>>().len();
         if distinct != keys.len() {
             return Err(RingError::Twice);
         }
-        if Purpose::ALL.into_iter().any(|purpose| active(purpose) > 1) {
+        if cas.iter().any(active) {
             return Err(RingError::TwoActive);
         }
-        if keys.len() > KEYS_MAX {
+        if cas.iter().any(|ca| keys.iter().filter(|known| known.ca == **ca).count() > KEYS_MAX) {
             return Err(RingError::TooMany);
         }
         if keys.iter().all(|k| is_ca_algorithm(k.key.algorithm())) { Ok(Self(keys)) } else { Err(RingError::Algorithm) }
@@ -120,10 +101,26 @@ impl Ring {
         &self.0
     }
 
-    /// The key that signs for this purpose.
+    /// The key that signs for this CA.
     #[must_use]
-    pub fn active(&self, purpose: Purpose) -> Option<&PublicKey> {
-        self.0.iter().find(|k| k.purpose == purpose && k.state == KeyState::Active).map(|k| &k.key)
+    pub fn active(&self, ca: &Ca) -> Option<&PublicKey> {
+        self.0.iter().find(|k| k.ca == *ca && k.state == KeyState::Active).map(|k| &k.key)
+    }
+
+    /// The same, with the CA that it signs for.
+    #[must_use]
+    pub fn signs_for(&self, ca: &Ca) -> Option<ActiveKey> {
+        self.active(ca).map(|key| ActiveKey::new(ca.clone(), key.clone()))
+    }
+
+    /// The user CAs that have a key here, whatever its state; the default one in any case.
+    #[must_use]
+    pub fn user_cas(&self) -> BTreeSet<CaName> {
+        let name = |known: &RingKey| match &known.ca {
+            Ca::User(name) => Some(name.clone()),
+            Ca::Host => None,
+        };
+        self.0.iter().filter_map(name).chain([CaName::DEFAULT]).collect()
     }
 
     /// What is known of this key.
@@ -132,118 +129,35 @@ impl Ring {
         self.0.iter().find(|known| known.key == *key)
     }
 
-    /// The ring with the configured keys: what a start of the service makes of the one before.
-    ///
-    /// The key that signs goes on signing while its backend is configured; else a configured key takes over, one that is trusted already
-    /// before one that is not (whether it may, [`Self::succession`] and the caller say). A further key keeps its state: only a step of a
-    /// rotation moves it. A key of `trusted` signs nothing here, and hosts trust it: `staged` before it has ever signed, `draining` after.
-    /// A key that is configured no longer is `draining` while a certificate by it lasts, for its public half is all that trust needs; only
-    /// a compromised one is dropped at once. Retired keys are forgotten, oldest first, where a bundle could not hold them.
-    ///
-    /// After the only key was compromised none signs until another one is configured: the service starts all the same, to tell hosts.
-    ///
-    /// # Errors
-    /// [`RingError`] when the configured keys don't go together.
-    pub fn configured(&self, keys: &Configured<'_>, now: Timestamp) -> Result<Self, RingError> {
-        let held = |purpose| keys.of(purpose);
-        let all: Vec<&PublicKey> = Purpose::ALL.into_iter().flat_map(held).chain(keys.trusted).collect();
-        if all.iter().collect::<BTreeSet<_>>().len() != all.len() {
-            return Err(RingError::Twice);
-        }
-        let is_of_other = |purpose: Purpose, key: &PublicKey| self.known(key).is_some_and(|k| k.purpose != purpose);
-        if Purpose::ALL.into_iter().any(|purpose| held(purpose).any(|key| is_of_other(purpose, key))) {
-            return Err(RingError::Twice);
-        }
-        if keys.trusted.iter().any(|key| self.is_lost(key)) {
-            return Err(RingError::Compromised);
-        }
-        let (user, host) = (self.signs(Purpose::User, keys)?, self.signs(Purpose::Host, keys)?);
-        let state =
-            |known: &RingKey| self.state_of(known, if known.purpose == Purpose::User { user } else { host }, keys);
-        let mut ring: Vec<RingKey> = self.0.iter().map(|known| known.moved(state(known), now)).collect();
-        let active = [(Purpose::User, user), (Purpose::Host, host)].into_iter();
-        let active = active.filter_map(|(purpose, key)| Some((purpose, key?, KeyState::Active)));
-        for (purpose, key, state) in active.chain(keys.trusted.iter().map(|key| (Purpose::User, key, KeyState::Staged)))
-        {
-            if !self.0.iter().any(|known| known.purpose == purpose && known.key == *key) {
-                ring.push(RingKey { purpose, key: key.clone(), state, since: now });
-            }
-        }
-        Self::new(forget(ring))
-    }
-
-    fn is_lost(&self, key: &PublicKey) -> bool {
-        self.known(key).is_some_and(|known| known.state == KeyState::Compromised)
-    }
-
-    /// Which key signs for a purpose once these keys are configured.
-    fn signs<'k>(&'k self, purpose: Purpose, keys: &Configured<'k>) -> Result<Option<&'k PublicKey>, RingError> {
-        let active = self.active(purpose);
-        if let Some(active) = active.filter(|active| keys.of(purpose).any(|key| key == *active)) {
-            return Ok(Some(active));
-        }
-        let Some(first) = keys.of(purpose).next() else { return Ok(None) };
-        let is_known = |key: &&PublicKey| self.is_begun(key);
-        let successor = keys.of(purpose).find(is_known).filter(|_| active.is_some() && !is_known(&first));
-        match successor.unwrap_or(first) {
-            key if active.is_none() && self.is_not_to_come_back(key) => Ok(None),
-            key if self.is_lost(key) => Err(RingError::Compromised),
-            key => Ok(Some(key)),
-        }
-    }
-
-    /// Whether a key must not sign only because no other one does: it was compromised, or retired and another one was compromised since.
-    fn is_not_to_come_back(&self, key: &PublicKey) -> bool {
-        let Some(known) = self.known(key) else { return false };
-        let mut ours = self.0.iter().filter(|other| other.purpose == known.purpose);
-        known.state == KeyState::Compromised
-            || (known.state == KeyState::Retired && ours.any(|other| other.state == KeyState::Compromised))
-    }
-
-    /// Whether others have been told to trust this key, and it does not sign.
-    fn is_begun(&self, key: &PublicKey) -> bool {
-        self.known(key).is_some_and(|known| matches!(known.state, KeyState::Staged | KeyState::Draining))
-    }
-
-    /// What becomes of a known key, where `signs` is the one that signs for its purpose.
-    fn state_of(&self, known: &RingKey, signs: Option<&PublicKey>, keys: &Configured<'_>) -> KeyState {
-        let key = &known.key;
-        let is_trusted = known.purpose == Purpose::User && keys.trusted.contains(key);
-        let is_held = keys.of(known.purpose).any(|held| held == key);
-        match known.state {
-            _ if signs == Some(key) => KeyState::Active,
-            KeyState::Compromised => KeyState::Compromised,
-            KeyState::Active | KeyState::Draining if is_trusted => KeyState::Draining,
-            KeyState::Staged | KeyState::Retired if is_trusted => KeyState::Staged,
-            state if is_held => state,
-            KeyState::Active | KeyState::Draining if keys.lasting.contains(&key.fingerprint()) => KeyState::Draining,
-            KeyState::Staged | KeyState::Active | KeyState::Draining | KeyState::Retired => KeyState::Retired,
-        }
-    }
-
-    /// The key of a purpose that signs in `next` where another one signs here, and whether it was trusted before: a start must not
-    /// make a key sign that nobody trusts (I-21).
-    #[must_use]
-    pub fn succession<'n>(&self, next: &'n Self, purpose: Purpose) -> Option<(&'n PublicKey, bool)> {
-        let (old, new) = (self.active(purpose)?, next.active(purpose)?);
-        (old != new).then(|| (new, self.is_begun(new)))
-    }
-
     /// The keys that clients must trust for host certificates.
     pub fn trusted_by_clients(&self) -> impl Iterator<Item = &PublicKey> {
-        let trusted = self.0.iter().filter(|known| known.purpose == Purpose::Host && known.state.is_trusted());
+        let trusted = self.0.iter().filter(|known| known.ca == Ca::Host && known.state.is_trusted());
         trusted.map(|known| &known.key)
     }
 
-    /// What hosts must trust for user certificates.
+    /// What the hosts of a CA must trust for user certificates.
     #[must_use]
-    pub fn trusted_by_hosts(&self) -> Vec<BundleKey> {
-        let trusted = self.0.iter().filter(|k| k.purpose == Purpose::User && k.state.is_trusted());
+    pub fn trusted_by_hosts(&self, name: &CaName) -> Vec<BundleKey> {
+        let is_its = |known: &&RingKey| matches!(&known.ca, Ca::User(of) if of == name) && known.state.is_trusted();
+        let trusted = self.0.iter().filter(is_its);
         trusted.map(|k| BundleKey { key: k.key.clone(), state: k.state, since: k.since }).collect()
+    }
+
+    /// The keys of a user CA by which certificates may last: what a host keeps that goes over to another CA.
+    #[must_use]
+    pub fn have_signed(&self, name: &CaName) -> BTreeSet<Fingerprint> {
+        let trusted = self.trusted_by_hosts(name).into_iter();
+        trusted.filter(|known| known.state != KeyState::Staged).map(|known| known.key.fingerprint()).collect()
     }
 }
 
 impl RingKey {
+    /// What it signs.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        self.ca.purpose()
+    }
+
     /// In this state from now on, or as it was.
     fn moved(&self, state: KeyState, now: Timestamp) -> Self {
         let since = if self.state == state { self.since } else { now };
@@ -251,192 +165,14 @@ impl RingKey {
     }
 }
 
-/// Retired keys are forgotten, oldest first, where there are too many. What was compromised is never forgotten.
+/// Retired keys are forgotten, oldest first, where a CA has too many. What was compromised is never forgotten.
 fn forget(mut keys: Vec<RingKey>) -> Vec<RingKey> {
-    while keys.len() > KEYS_MAX {
-        let Some(oldest) = keys.iter().position(|key| key.state == KeyState::Retired) else { break };
-        keys.remove(oldest);
+    let cas: BTreeSet<Ca> = keys.iter().map(|known| known.ca.clone()).collect();
+    for ca in cas {
+        while keys.iter().filter(|known| known.ca == ca).count() > KEYS_MAX {
+            let Some(oldest) = keys.iter().position(|k| k.ca == ca && k.state == KeyState::Retired) else { break };
+            keys.remove(oldest);
+        }
     }
     keys
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::ssh::private::SessionKey;
-
-    fn key(seed: u8) -> PublicKey {
-        SessionKey::generate([seed; 32]).public_key().clone()
-    }
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_unix(1_767_607_200_u64.saturating_add(seconds)).unwrap()
-    }
-
-    /// The ring once these keys are configured: user, host, trusted. No certificate lasts.
-    fn next(ring: &Ring, user: u8, host: Option<u8>, trusted: &[u8], seconds: u64) -> Result<Ring, RingError> {
-        next_beside(ring, (user, host, trusted), &[], seconds)
-    }
-
-    /// The same while certificates by some keys last.
-    fn next_beside(
-        ring: &Ring,
-        (user, host, trusted): (u8, Option<u8>, &[u8]),
-        lasting: &[u8],
-        seconds: u64,
-    ) -> Result<Ring, RingError> {
-        let (user, host) = (key(user), host.map(key));
-        let trusted: Vec<PublicKey> = trusted.iter().copied().map(key).collect();
-        let lasting = lasting.iter().map(|seed| key(*seed).fingerprint()).collect();
-        let keys = Configured {
-            user: &user,
-            next: &[],
-            host: host.as_ref(),
-            host_next: &[],
-            trusted: &trusted,
-            lasting: &lasting,
-        };
-        ring.configured(&keys, at(seconds))
-    }
-
-    fn states(ring: &Ring) -> Vec<(Purpose, KeyState, Timestamp)> {
-        ring.keys().iter().map(|k| (k.purpose, k.state, k.since)).collect()
-    }
-
-    fn bundle(ring: &Ring) -> BTreeSet<PublicKey> {
-        ring.trusted_by_hosts().into_iter().map(|k| k.key).collect()
-    }
-
-    #[test]
-    fn the_configured_keys_are_active_and_the_same_again_changes_nothing() {
-        let first = next(&Ring::default(), 1, Some(2), &[], 0).unwrap();
-        assert_eq!(
-            states(&first),
-            [(Purpose::User, KeyState::Active, at(0)), (Purpose::Host, KeyState::Active, at(0))]
-        );
-        assert_eq!(next(&first, 1, Some(2), &[], 9), Ok(first.clone()));
-        assert_eq!(first.active(Purpose::User), Some(&key(1)));
-        assert_eq!(first.trusted_by_hosts().len(), 1, "hosts do not trust the host key for users");
-    }
-
-    #[test]
-    fn a_key_that_is_configured_no_longer_is_trusted_while_its_certificates_last_and_no_longer() {
-        let first = next(&Ring::default(), 1, Some(2), &[], 0).unwrap();
-        let meanwhile = next_beside(&first, (3, None, &[]), &[1, 2], 5).unwrap();
-        assert_eq!(
-            states(&meanwhile),
-            [
-                (Purpose::User, KeyState::Draining, at(5)),
-                (Purpose::Host, KeyState::Draining, at(5)),
-                (Purpose::User, KeyState::Active, at(5)),
-            ]
-        );
-        assert_eq!(bundle(&meanwhile), BTreeSet::from([key(1), key(3)]));
-        assert_eq!(meanwhile.trusted_by_clients().collect::<Vec<_>>(), [&key(2)]);
-        assert_eq!(first.succession(&meanwhile, Purpose::User), Some((&key(3), false)), "nobody trusts it yet");
-        assert_eq!(first.succession(&meanwhile, Purpose::Host), None, "none signs for hosts any more");
-        let done = next(&meanwhile, 3, None, &[], 9).unwrap();
-        assert_eq!(bundle(&done), BTreeSet::from([key(3)]));
-        let second = next(&first, 3, None, &[], 5).unwrap();
-        assert_eq!(
-            states(&second),
-            [
-                (Purpose::User, KeyState::Retired, at(5)),
-                (Purpose::Host, KeyState::Retired, at(5)),
-                (Purpose::User, KeyState::Active, at(5)),
-            ]
-        );
-        assert_eq!(bundle(&second), BTreeSet::from([key(3)]));
-    }
-
-    #[test]
-    fn a_key_is_learnt_before_it_signs_and_trusted_while_its_certificates_last() {
-        let one = next(&Ring::default(), 1, None, &[2], 0).unwrap();
-        let both = BTreeSet::from([key(1), key(2)]);
-        assert_eq!((states(&one)[1], bundle(&one)), ((Purpose::User, KeyState::Staged, at(0)), both.clone()));
-        let two = next(&one, 2, None, &[1], 5).unwrap();
-        let states_now: Vec<KeyState> = two.keys().iter().map(|k| k.state).collect();
-        assert_eq!((states_now, bundle(&two)), (vec![KeyState::Draining, KeyState::Active], both));
-        let three = next(&two, 2, None, &[], 9).unwrap();
-        assert_eq!((three.keys()[0].state, bundle(&three)), (KeyState::Retired, BTreeSet::from([key(2)])));
-        assert_eq!(next(&Ring::default(), 1, None, &[1], 0), Err(RingError::Twice));
-        assert_eq!(next(&Ring::default(), 1, Some(2), &[2], 0), Err(RingError::Twice));
-    }
-
-    #[test]
-    fn where_the_key_that_signs_is_gone_one_that_hosts_trust_takes_over() {
-        let (first, spare, other) = (key(1), key(2), key(3));
-        let none = BTreeSet::new();
-        let keys = |user, next| Configured { user, next, host: None, host_next: &[], trusted: &[], lasting: &none };
-        let ring = Ring::default().configured(&keys(&first, std::slice::from_ref(&spare)), at(0)).unwrap();
-        let staged = RingKey { purpose: Purpose::User, key: spare.clone(), state: KeyState::Staged, since: at(1) };
-        let ring = Ring::new([ring.keys(), &[staged]].concat()).unwrap();
-        let after = ring.configured(&keys(&other, std::slice::from_ref(&spare)), at(2)).unwrap();
-        assert_eq!(
-            (after.active(Purpose::User), ring.succession(&after, Purpose::User)),
-            (Some(&spare), Some((&spare, true)))
-        );
-    }
-
-    #[test]
-    fn after_the_only_key_was_compromised_none_signs_until_there_is_another() {
-        let lost = RingKey { purpose: Purpose::User, key: key(1), state: KeyState::Compromised, since: at(0) };
-        let ring = Ring::new(vec![lost]).unwrap();
-        assert_eq!(next(&ring, 1, None, &[], 5), Ok(ring.clone()), "it starts, to tell hosts");
-        let retired = RingKey { purpose: Purpose::User, key: key(7), state: KeyState::Retired, since: at(0) };
-        let both = Ring::new([ring.keys(), &[retired]].concat()).unwrap();
-        assert_eq!(next(&both, 7, None, &[], 5), Ok(both), "nobody trusts that one any more");
-        let mended = next(&ring, 2, None, &[], 5).unwrap();
-        assert_eq!((mended.active(Purpose::User), bundle(&mended)), (Some(&key(2)), BTreeSet::from([key(2)])));
-        assert_eq!(next(&mended, 1, None, &[], 9), Err(RingError::Compromised));
-        assert_eq!(next(&mended, 2, None, &[1], 9), Err(RingError::Compromised));
-    }
-
-    #[test]
-    fn one_key_never_serves_both_purposes() {
-        assert_eq!(next(&Ring::default(), 1, Some(1), &[], 0), Err(RingError::Twice));
-        let first = next(&Ring::default(), 1, None, &[], 0).unwrap();
-        let swapped = next(&first, 2, Some(1), &[], 1);
-        assert_eq!(swapped, Err(RingError::Twice), "some host may still trust it for the other");
-    }
-
-    #[test]
-    fn a_ring_that_is_full_forgets_retired_keys_first() {
-        let mut ring = Ring::default();
-        for seed in 0..40 {
-            ring = next(&ring, seed, None, &[], u64::from(seed)).unwrap();
-        }
-        assert_eq!((ring.keys().len(), ring.active(Purpose::User)), (KEYS_MAX, Some(&key(39))));
-    }
-
-    proptest! {
-        /// Whatever was configured before, one key signs, hosts trust exactly what is configured now, and nothing moves without a change.
-        #[test]
-        fn after_any_history_hosts_trust_what_is_configured_and_nothing_else(
-            history in proptest::collection::vec((0_u8..6, proptest::collection::vec(0_u8..6, 0..4)), 1..12)
-        ) {
-            let mut ring = Ring::default();
-            for (number, (user, trusted)) in (0..).zip(&history) {
-                let configured: BTreeSet<PublicKey> = trusted.iter().chain([user]).copied().map(key).collect();
-                let after = next(&ring, *user, None, trusted, number);
-                if configured.len() <= trusted.len() {
-                    prop_assert_eq!(after, Err(RingError::Twice));
-                    continue;
-                }
-                let after = after.unwrap();
-                prop_assert_eq!(after.active(Purpose::User), Some(&key(*user)));
-                prop_assert_eq!(bundle(&after), configured);
-                for old in ring.keys() {
-                    let new = after.keys().iter().find(|new| new.key == old.key).unwrap();
-                    prop_assert_eq!(new.since == old.since, new.state == old.state);
-                    let had_signed = matches!(old.state, KeyState::Active | KeyState::Draining);
-                    prop_assert!(!(had_signed && new.state == KeyState::Staged), "what has signed is not new");
-                }
-                prop_assert_eq!(next(&after, *user, None, trusted, number.saturating_add(1)), Ok(after.clone()));
-                ring = after;
-            }
-        }
-    }
 }

@@ -10,7 +10,7 @@
 //!
 //! Clients prove nothing: nobody knows who they all are. So a host key is published for a while instead, and whoever does not wait says so.
 //!
-//! Invariants: after each step but `compromise` one key of its purpose is active. No user key becomes active that a host does not provably
+//! Invariants: a step moves keys of one CA alone; after each but `compromise` one of them is active. No user key becomes active that a host does not provably
 //! trust, unless the host was named (I-21) or the active key is lost; none ceases to be trusted while a certificate by it lasts, unless it
 //! is lost (I-22). What was compromised moves no more. If the only key is compromised, none signs: better nothing than what a thief has.
 //!
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::step::Step;
-use super::{Ring, RingError, RingKey, forget};
+use super::{Ca, Ring, RingError, RingKey, forget};
 use crate::name::{HostName, PersonName};
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::Purpose;
@@ -31,9 +31,9 @@ use crate::time::{Lifetime, Timestamp};
 /// What a step goes by.
 #[derive(Clone, Debug)]
 pub struct Facts<'f> {
-    /// Keys for what.
-    pub purpose: Purpose,
-    /// The keys of that purpose whose backend this service has, in the order of the configuration.
+    /// Keys of which CA.
+    pub ca: Ca,
+    /// The keys of that CA whose backend this service has, in the order of the configuration.
     pub held: &'f [PublicKey],
     /// Keys that the configuration lists as trusted: they are not dropped while it does.
     pub listed: &'f [PublicKey],
@@ -83,8 +83,8 @@ pub struct Plan {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Blocked {
     /// No key is left to begin with.
-    #[error("no further key is configured; add a [[ca.{0}.next]] to the configuration, and start the service again")]
-    NoKey(Purpose),
+    #[error("no further key is configured; add a [[{table}.next]] to the configuration, and start the service again", table = .0.table())]
+    NoKey(Ca),
     /// A key is `staged` or `draining` already.
     #[error("a rotation is under way: {0} is {1}")]
     UnderWay(Fingerprint, KeyState),
@@ -159,16 +159,16 @@ pub fn plan(ring: &Ring, step: Step, facts: &Facts<'_>) -> Result<Plan, Blocked>
     }
 }
 
-/// The ring after these moves of keys of one purpose.
+/// The ring after these moves of keys of one CA.
 ///
 /// # Errors
 /// [`RingError`]; a plan for this ring fails only where there are too many keys.
-pub fn apply(ring: &Ring, purpose: Purpose, moves: &[Move], now: Timestamp) -> Result<Ring, RingError> {
+pub fn apply(ring: &Ring, ca: &Ca, moves: &[Move], now: Timestamp) -> Result<Ring, RingError> {
     let to = |key: &PublicKey| moves.iter().find(|one| one.key == *key).map(|one| one.to);
     let mut keys: Vec<RingKey> =
         ring.keys().iter().map(|known| known.moved(to(&known.key).unwrap_or(known.state), now)).collect();
     for Move { key, to, .. } in moves.iter().filter(|one| ring.known(&one.key).is_none()) {
-        keys.push(RingKey { purpose, key: key.clone(), state: *to, since: now });
+        keys.push(RingKey { ca: ca.clone(), key: key.clone(), state: *to, since: now });
     }
     Ring::new(forget(keys))
 }
@@ -179,9 +179,9 @@ struct Planner<'p> {
 }
 
 impl<'p> Planner<'p> {
-    /// Keys of the purpose in this state.
+    /// Keys of the CA in this state.
     fn in_state(&self, state: KeyState) -> impl Iterator<Item = &'p RingKey> {
-        let ours = self.ring.keys().iter().filter(|known| known.purpose == self.facts.purpose);
+        let ours = self.ring.keys().iter().filter(|known| known.ca == self.facts.ca);
         ours.filter(move |known| known.state == state)
     }
 
@@ -233,10 +233,10 @@ impl<'p> Planner<'p> {
                     return Err(Blocked::UnderWay(staged.key.fingerprint(), KeyState::Staged));
                 }
                 let new = self.facts.held.iter().find(|key| self.ring.known(key).is_none());
-                new.ok_or(Blocked::NoKey(self.facts.purpose))?
+                new.ok_or(Blocked::NoKey(self.facts.ca.clone()))?
             }
         };
-        let why = match self.facts.purpose {
+        let why = match self.facts.ca.purpose() {
             Purpose::User => "hosts learn it before it signs",
             Purpose::Host => "clients learn it before it signs",
         };
@@ -259,7 +259,7 @@ impl<'p> Planner<'p> {
     fn switch(&self) -> Result<Plan, Blocked> {
         self.check_drained()?;
         let known = self.the(KeyState::Staged)?;
-        let (why, unproven, is_early) = match self.facts.purpose {
+        let (why, unproven, is_early) = match self.facts.ca.purpose() {
             Purpose::User => {
                 let (why, accepted) = self.may_open(&known.key)?;
                 (why, accepted, false)
@@ -277,7 +277,7 @@ impl<'p> Planner<'p> {
 
     /// Why a key that drains is trusted further.
     const fn lasts(&self) -> &'static str {
-        match self.facts.purpose {
+        match self.facts.ca.purpose() {
             Purpose::User => "what it signed opens hosts to its end",
             Purpose::Host => "what it signed vouches for hosts to its end",
         }
@@ -316,7 +316,8 @@ impl<'p> Planner<'p> {
         // Also one that is configured no longer: nobody need sign for that.
         let all: Vec<&RingKey> =
             self.in_state(KeyState::Draining).filter(|known| !self.facts.listed.contains(&known.key)).collect();
-        let known = self.meant(&all, KeyState::Draining, "it is listed in [ca.user] trusted")?;
+        let listed = format!("it is listed in [{}] trusted", self.facts.ca.table());
+        let known = self.meant(&all, KeyState::Draining, &listed)?;
         let ca = known.key.fingerprint();
         if let Some(until) = self.facts.last_end.get(&ca).copied().filter(|until| self.facts.now < *until) {
             return Err(Blocked::Certificates { key: ca, until });
@@ -345,7 +346,7 @@ impl<'p> Planner<'p> {
 
     fn compromise(&self) -> Result<Plan, Blocked> {
         let wanted = self.facts.key.ok_or(Blocked::NothingBegun)?;
-        let mut ours = self.ring.keys().iter().filter(|known| known.purpose == self.facts.purpose);
+        let mut ours = self.ring.keys().iter().filter(|known| known.ca == self.facts.ca);
         let known = ours.find(|known| known.key.fingerprint() == wanted);
         let known = known.ok_or_else(|| Blocked::NotThat(wanted, "no such key was ever trusted".to_owned()))?;
         if known.state == KeyState::Compromised {

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
+use super::Ca;
 use crate::name::HostName;
 use crate::ssh::Fingerprint;
-use crate::ssh::cert::Purpose;
 use crate::time::Lifetime;
 
 /// How long a proposal waits for a second person: an hour. Our own choice: two people who talk with each other.
@@ -65,8 +65,8 @@ impl Step {
 pub struct Proposal {
     /// Which step.
     pub step: Step,
-    /// Of keys for what.
-    pub purpose: Purpose,
+    /// Of which CA.
+    pub ca: Ca,
     /// The key that was named, if one was.
     pub key: Option<Fingerprint>,
     /// Hosts that may be locked out.

@@ -14,12 +14,14 @@
 //! `ssh::cert`), hence a person's 128; a principal is at most 128 bytes, `account@host`, hence a host's 90.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+mod ca;
 mod host;
 
 use std::fmt;
 
 use thiserror::Error;
 
+pub use ca::CaName;
 pub use host::{JoinId, NamePattern, ReportId, Tag};
 
 /// Why a text is not a name of the wanted kind.
@@ -384,6 +386,7 @@ mod tests {
             assert!(RuleName::parse(text).is_err(), "{text:?}");
             assert!(TagKey::parse(text).is_err(), "{text:?}");
             assert!(TagValue::parse(text).is_err(), "{text:?}");
+            assert!(CaName::parse(text).is_err(), "{text:?}");
             assert!(Principal::parse(text).is_err(), "{text:?}");
             assert!(Target::parse(text).is_err(), "{text:?}");
         }

@@ -9,7 +9,9 @@
 //! of them refuses the account on all of them, and what a grant for one of them demands is demanded for each: otherwise one
 //! could ask for the host that needs nobody's approval, and reach the one that does.
 //!
-//! Several hosts: every one must be granted; the terms are what all grants have in common, the needs of all count.
+//! Several hosts: every one must be granted, and all must be of one CA; the terms are what all grants have in common, the needs of all
+//! count. That a host of scope "account" may be of another CA loosens nothing of the above: such a host is made by hand, and nobody
+//! knows whose keys it still trusts.
 //!
 //! Monotonicity (I-14), as the property tests state it:
 //! - a further `refuse` rule, anywhere, leaves each outcome as it is or makes it a refusal;
@@ -257,6 +259,8 @@ fn left(grant: &Grant, held: Lifetime) -> Lifetime {
 /// The outcome of several grants together: the narrowest of each. `beside` are those for hosts that nobody asked for.
 fn combined(asked: &Asked<'_>, granted: &[Granted<'_>], beside: &[Granted<'_>]) -> Result<Outcome, Vec<Refused>> {
     let question = asked.question;
+    let ca = super::cas::one_ca(asked.policy, granted.iter().map(|g| g.host));
+    let ca = ca.map_err(|why| vec![Refused { host: None, rule: None, kind: RefusedKind::NoRule, why }])?;
     let all = || granted.iter().chain(beside);
     let most = |g: &Granted<'_>| g.grant.window.max.min(left(g.grant, question.held));
     let lifetime_max = all().map(most).min().unwrap_or(Lifetime::ZERO);
@@ -268,6 +272,7 @@ fn combined(asked: &Asked<'_>, granted: &[Granted<'_>], beside: &[Granted<'_>]) 
     let numbers: BTreeMap<usize, &Rule> = all().map(|g| (g.number, g.rule)).collect();
     let terms = Terms {
         hosts: granted.iter().map(|g| (g.host.name.clone(), principal(g.host))).collect(),
+        ca,
         account: question.account.clone(),
         lifetime: question.lifetime.unwrap_or_else(|| default.min(lifetime_max)),
         lifetime_max,

@@ -16,11 +16,13 @@
 //! | `index.rs` | which rules can concern a person and account |
 //! | `evaluate.rs`, `trace.rs` | the verdict, and why |
 //! | `ways.rs` | what a person may ask for, host by host |
+//! | `cas.rs` | which user CA a host is of |
 //! | `quorum.rs` | who must agree, and whether they have |
 //! | `test.rs` | a policy's own tests |
 //! | `diff.rs`, `standing.rs` | who gains and loses what between two policies |
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+mod cas;
 pub mod diff;
 mod evaluate;
 mod index;
@@ -38,7 +40,7 @@ use std::fmt;
 
 use crate::document::Problem;
 use crate::identity::Directory;
-use crate::name::{Account, GroupName, HostName, PersonName, Principal, RuleName, TagKey, TagValue};
+use crate::name::{Account, CaName, GroupName, HostName, PersonName, Principal, RuleName, TagKey, TagValue};
 use crate::ssh::cert::Options;
 use crate::time::{Lifetime, Timestamp};
 pub use quorum::{Approvals, Need, Quorum, Who};
@@ -57,6 +59,7 @@ pub struct Policy {
     operators: BTreeSet<PersonName>,
     auditors: BTreeSet<PersonName>,
     ca_operators: u8,
+    cas: Vec<cas::CaRule>,
     hosts: BTreeMap<HostName, Host>,
     rules: Vec<rule::Rule>,
     index: index::Index,
@@ -188,6 +191,8 @@ pub enum RefusedKind {
 pub struct Terms {
     /// Hosts and the principal each one accepts.
     pub hosts: BTreeMap<HostName, Principal>,
+    /// The user CA whose keys they all trust.
+    pub ca: CaName,
     /// The account.
     pub account: Account,
     /// How long, from approval (or start).

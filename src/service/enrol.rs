@@ -161,7 +161,7 @@ impl Service {
     pub async fn host_login(self: &Arc<Self>, answer: HostAnswer) -> Outcome<NewHostSession> {
         let this = Arc::clone(self);
         whole(async move {
-            this.settle_policy().await?;
+            this.settle_with_others().await?;
             let (proven, redemption) = this.check_answer(&answer)?;
             let known = this.inventory().host(&answer.host).and_then(EnrolledHost::identity).cloned();
             if known.as_ref() != proven.keys().first() {

@@ -9,10 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Service;
 use crate::audit::event::Event;
+use crate::inventory::EnrolledHost;
 use crate::inventory::check_in::{Seen, TrustState};
-use crate::keyring::RingKey;
+use crate::keyring::{Ca, RingKey};
 use crate::ssh::bundle::KeyState;
-use crate::ssh::cert::Purpose;
 use crate::store::{self, Change, Committed, Save};
 use crate::time::Timestamp;
 
@@ -41,7 +41,7 @@ pub struct Figures {
     /// How many of them have a clock that is off.
     pub hosts_clock_off: u64,
     /// For how many seconds each active CA key has signed.
-    pub key_ages: Vec<(Purpose, u64)>,
+    pub key_ages: Vec<(Ca, u64)>,
 }
 
 /// How many waits there were, by length.
@@ -119,13 +119,18 @@ impl Service {
     pub async fn figures(&self) -> Figures {
         let now = self.now();
         let head = self.store.head().await.ok();
-        let (inventory, bundle) = (self.inventory(), self.bundle_keys());
+        let inventory = self.inventory();
         let seen: Vec<Option<Seen>> = inventory.active().map(|host| self.seen(&host.name)).collect();
         let count = |is: &dyn Fn(Option<&Seen>) -> bool| {
             u64::try_from(seen.iter().filter(|seen| is(seen.as_ref())).count()).unwrap_or(u64::MAX)
         };
+        let is_behind = |host: &EnrolledHost| {
+            let seen = self.seen(&host.name);
+            seen.is_none_or(|seen| seen.check_in.trust(&self.bundle_keys(host)) == TrustState::Behind)
+        };
+        let behind = inventory.active().filter(|host| is_behind(host)).count();
         let in_use = self.keys.now();
-        let age = |known: &RingKey| (known.purpose, now.seconds_since(known.since));
+        let age = |known: &RingKey| (known.ca.clone(), now.seconds_since(known.since));
         Figures {
             entries: self.figures.kinds.iter().map(|(kind, count)| (*kind, count.load(Ordering::Relaxed))).collect(),
             approvals: self.figures.waits.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -133,7 +138,7 @@ impl Service {
             store: self.store.figures(),
             hosts: count(&|_| true),
             hosts_stale: count(&|seen| seen.is_none_or(|seen| seen.is_stale(now))),
-            hosts_behind: count(&|seen| seen.is_none_or(|seen| seen.check_in.trust(&bundle) == TrustState::Behind)),
+            hosts_behind: u64::try_from(behind).unwrap_or(u64::MAX),
             hosts_unguarded: count(&|seen| seen.is_none_or(|seen| !seen.check_in.guard)),
             hosts_clock_off: count(&|seen| seen.is_some_and(|seen| !seen.check_in.is_clock_ok())),
             key_ages: in_use.ring.keys().iter().filter(|known| known.state == KeyState::Active).map(age).collect(),

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::lost::{self, Stands};
 use super::{Failure, Outcome, Service};
 use crate::audit::checkpoint::LogKey;
-use crate::audit::tree::Frontier;
 use crate::store::{Store, head_file::KeptHead};
 
 /// How old what is kept may become while entries are added, in seconds.
@@ -34,6 +34,12 @@ impl Head {
     /// # Errors
     /// `Unavailable` when the store's log is older than, or another than, what was signed; or the place can't be read.
     pub(super) async fn open(place: Arc<dyn KeptHead>, store: &dyn Store, key: &LogKey) -> Outcome<Self> {
+        if let Some(entry) = lost::begun(store).await? {
+            return Err(Failure::Unavailable(format!(
+                "the log ends in lost entries, from {entry} on: a recovery was begun and not finished. To go on with it: hallpass admin store \
+                 recover"
+            )));
+        }
         let reading = Arc::clone(&place);
         let read = tokio::task::spawn_blocking(move || reading.read()).await;
         let Some(note) = read.map_err(|error| Failure::internal("reading the log's kept checkpoint", error))?? else {
@@ -48,21 +54,23 @@ impl Head {
             let place = place.place();
             Failure::Unavailable(format!(
                 "the log in the database and the checkpoint in {place} disagree: {why}. Serials would be used twice, so \
-                 nothing is started. Put the newest database back; if it is lost, see docs/operations.md"
+                 nothing is started. Put the newest database back; if it is lost: hallpass admin store recover"
             ))
         };
-        let signed =
-            key.verifier().check(&note).map_err(|why| refuse(format!("the checkpoint does not count: {why}")))?;
-        let size = store.head().await?.frontier.size();
-        if size < signed.size {
-            return Err(refuse(format!("the log has {size} entries, the checkpoint {}", signed.size)));
-        }
-        let wanted = Frontier::nodes_of(signed.size);
-        let nodes = store.nodes(wanted.clone()).await?;
-        let roots = wanted.iter().filter_map(|node| nodes.get(node).copied()).collect();
-        match Frontier::from_parts(signed.size, roots) {
-            Some(then) if then.root() == signed.root => Ok(Self { place, kept: Mutex::new(signed.size) }),
-            Some(_) | None => Err(refuse(format!("the first {} entries are not those that were signed", signed.size))),
+        match lost::stands(store, &key.verifier(), &note).await? {
+            Stands::Covered(size) => Ok(Self { place, kept: Mutex::new(size) }),
+            Stands::GivenUp(entry) => {
+                let place_shown = place.place();
+                tracing::warn!(place = %place_shown, entry, "the kept checkpoint is of entries that were given up; a new one is kept");
+                Ok(Self { place, kept: Mutex::new(0) })
+            }
+            Stands::Unusable(why) => Err(refuse(format!("the checkpoint does not count: {why}"))),
+            Stands::Behind(signed) => {
+                let size = store.head().await?.frontier.size();
+                Err(refuse(format!("the log has {size} entries, the checkpoint {signed}")))
+            }
+            Stands::Other(size) => Err(refuse(format!("the first {size} entries are not those that were signed"))),
+            Stands::Missing => Err(Failure::internal("reading the log's kept checkpoint", "it is there and is not")),
         }
     }
 }
@@ -77,13 +85,28 @@ impl Service {
         if *kept >= size {
             return Ok(());
         }
+        *kept = self.write_head().await?;
+        Ok(())
+    }
+
+    /// Whether a checkpoint can be kept now: without one nothing is handed out. Keeps the newest.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(super) async fn check_head(&self) -> Outcome<()> {
+        let mut kept = self.head.kept.lock().await;
+        *kept = self.write_head().await?;
+        Ok(())
+    }
+
+    /// Signs and keeps what the log is now; its size. Called with `kept` locked, so that an older one never replaces a newer.
+    async fn write_head(&self) -> Outcome<u64> {
         let frontier = self.store.head().await?.frontier;
         let note = self.log_key.sign(frontier.size(), &frontier.root());
         let place = Arc::clone(&self.head.place);
         let written = tokio::task::spawn_blocking(move || place.write(&note)).await;
         written.map_err(|error| Failure::internal("keeping the log's checkpoint", error))??;
-        *kept = frontier.size();
-        Ok(())
+        Ok(frontier.size())
     }
 
     /// Keeps up, now and then, with entries that no certificate needs.

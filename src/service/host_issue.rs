@@ -14,6 +14,7 @@ use crate::fail;
 use crate::identity::host::HostProven;
 use crate::inventory::EnrolledHost;
 use crate::inventory::permit::{CertifyRefusal, HostPermit, certify_check, certify_host, principals_of};
+use crate::keyring::Ca;
 use crate::name::HostName;
 use crate::ssh::cert::{Certificate, Purpose, TbsCert};
 use crate::ssh::{Fingerprint, PublicKey};
@@ -44,7 +45,7 @@ impl Service {
         whole(async move {
             let host = this.enrolled(&by)?;
             this.settle_keys().await?;
-            let ca = this.active_ca(Purpose::Host)?;
+            let ca = this.active_ca(&Ca::Host)?.key().clone();
             let now = this.clock.now();
             // All of them are looked at before anything is made.
             keys.iter().try_for_each(|key| certify_host(&host, key, now).map(drop))?;
@@ -56,7 +57,8 @@ impl Service {
                     Some(good) => good.clone(),
                     None => {
                         let permit = |host: &EnrolledHost, now| certify_host(host, key, now);
-                        this.issue_to_host(&by, permit, || this.active_ca(Purpose::Host)).await?
+                        let ca = |_: &EnrolledHost| Ok(this.active_ca(&Ca::Host)?.key().clone());
+                        this.issue_to_host(&by, permit, ca).await?
                     }
                 });
             }
@@ -79,8 +81,8 @@ impl Service {
         let (this, by) = (Arc::clone(self), by.clone());
         whole(async move {
             this.enrolled(&by)?;
-            // Any key that hosts must trust: so they prove that they do, before it signs for people.
-            let ca = || this.trusted_ca(ca);
+            // Any key that the host must trust: so they prove that they do, before it signs for people.
+            let ca = |host: &EnrolledHost| this.trusted_ca(host, ca);
             let (_, policy) = this.policy_now();
             let is_somebodys = policy.directory().people().any(|person| person.keys.contains(&key));
             if is_somebodys || this.service_keys.contains(&key.fingerprint()) {
@@ -96,14 +98,14 @@ impl Service {
         &self,
         by: &HostProven,
         permit: impl Fn(&EnrolledHost, Timestamp) -> Result<HostPermit, CertifyRefusal>,
-        ca: impl Fn() -> Outcome<PublicKey>,
+        ca: impl Fn(&EnrolledHost) -> Outcome<PublicKey>,
     ) -> Outcome<Certificate> {
         self.check_issuing().await?;
         self.settle_policy().await?;
         // Inventory and CA keys stay what they are until the commit, which rests on them: a host that is retired meanwhile gets nothing.
         let guard = Arc::clone(&self.policy_in_use).read_owned().await;
         let (host, expected, at) = (self.enrolled(by)?, self.inventory().entries(), self.clock.now());
-        let (permit, ca) = (Box::new(permit(&host, at)?), ca()?);
+        let (permit, ca) = (Box::new(permit(&host, at)?), ca(&host)?);
         let save = Save::CertifyHost { permit, ca, nonce: self.random()? };
         let saves = vec![Save::Inventory { expected }, save];
         let committed = self.commit_decision(Change { at, saves, events: Vec::new() }).await?;

@@ -8,9 +8,10 @@ use std::sync::{Arc, PoisonError};
 
 use super::{ATTEMPTS, Failure, Outcome, Service, whole};
 use crate::access::{AccessRequest, State};
+use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::audit::host_event::HostEvent;
-use crate::audit::reconcile::{Certified, Granted, Login, judge};
+use crate::audit::reconcile::{Certified, Granted, LOST, Login, judge};
 use crate::identity::host::HostProven;
 use crate::inventory::check_in::{CheckIn, Seen};
 use crate::name::{HostName, ReportId, RequestId};
@@ -106,8 +107,8 @@ impl Service {
             // A crash here leaves an entry that the next check-in writes once more.
             let seen = Seen { at, check_in };
             this.store.note(Note::Seen { host: host.clone(), seen: seen.clone() }).await?;
-            this.hosts.seen.write().unwrap_or_else(PoisonError::into_inner).insert(host, seen);
-            Ok(())
+            this.hosts.seen.write().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), seen);
+            this.settle_move_of(&host, at).await
         })
         .await
     }
@@ -176,7 +177,12 @@ impl Service {
             }
             ReportKind::Opened => {
                 let login = Login { host: &host, serial, ca, account: &account, at };
-                let flag = judge(&login, granted.as_ref().map(|(_, granted)| granted));
+                let mut flag = judge(&login, granted.as_ref().map(|(_, granted)| granted));
+                if let Some((_, why)) = &mut flag
+                    && self.is_lost(serial).await?
+                {
+                    why.push_str(LOST);
+                }
                 let flagged = flag.map(|(flag, why)| {
                     tracing::warn!(%host, serial, flag = flag.word(), %why, "a login does not fit what was granted");
                     let (host, report) = (host.clone(), report.clone());
@@ -188,6 +194,13 @@ impl Service {
             }
         };
         Ok(vec![event.into()])
+    }
+
+    /// Whether the entry of this number is lost, by the log's own word.
+    async fn is_lost(&self, serial: u64) -> Outcome<bool> {
+        let entry = self.store.entries(serial, 1).await?;
+        let entry = entry.first().and_then(|bytes| Entry::parse(bytes).ok());
+        Ok(matches!(entry, Some(Entry { event: Event::EntryLost { .. }, .. })))
     }
 
     /// The request that this key id names, if it has a certificate of this serial and is what the log says.

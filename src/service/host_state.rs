@@ -13,6 +13,7 @@ use crate::access::{AccessRequest, State};
 use crate::audit::event::Event;
 use crate::identity::host::HostProven;
 use crate::inventory::EnrolledHost;
+use crate::keyring::Ca;
 use crate::name::{Account, HostName, RequestId, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::Purpose;
@@ -102,11 +103,13 @@ impl Service {
     /// Store failures.
     pub async fn host_state(&self, by: &HostProven) -> Outcome<Arc<HostState>> {
         self.settle_policy().await?;
-        let (host, now, version) = (by.host(), self.clock.now(), self.trust_bundle().version);
+        let (host, now) = (by.host(), self.clock.now());
+        let version = self.inventory().host(host).map(|host| self.bundle_version(host));
         let mark = {
             let mut states = self.hosts.states.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = states.kept.get(host).and_then(|kept| kept.state.as_ref());
-            let holds = |(state, until): &&(Arc<HostState>, Timestamp)| now < *until && state.bundle_version == version;
+            let holds =
+                |(state, until): &&(Arc<HostState>, Timestamp)| now < *until && Some(state.bundle_version) == version;
             if let Some((state, _)) = kept.filter(holds) {
                 return Ok(Arc::clone(state));
             }
@@ -130,7 +133,7 @@ impl Service {
         let in_use = self.keys.now();
         let lost = in_use.lost();
         let grants = self.grants_of(name, now, &lost).await?;
-        let ca = in_use.ring.active(Purpose::Host).map(crate::ssh::PublicKey::fingerprint);
+        let ca = in_use.ring.active(&Ca::Host).map(crate::ssh::PublicKey::fingerprint);
         let mut certificates = Vec::new();
         let mut until = grants.iter().map(|grant| grant.until).min();
         for certificate in self.store.host_certificates(name.clone()).await? {
@@ -143,12 +146,12 @@ impl Service {
                 certificates.push(certificate.to_openssh());
             }
         }
-        let bundle = &in_use.bundle;
+        let bundle = self.bundle_of_host(&in_use, &host)?;
         let mut state = HostState {
             etag: String::new(),
             host,
             bundle_version: bundle.version,
-            bundle: bundle.text.clone(),
+            bundle: bundle.text,
             grants,
             certificates,
             host_ca: ca,
@@ -188,11 +191,6 @@ impl Service {
         }
         grants.sort_by_key(|grant| grant.serial);
         Ok(grants)
-    }
-
-    /// The CA keys that hosts must trust.
-    pub(super) fn bundle_keys(&self) -> BTreeSet<Fingerprint> {
-        self.keys.now().ring.trusted_by_hosts().iter().map(|key| key.key.fingerprint()).collect()
     }
 }
 

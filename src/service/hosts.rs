@@ -120,7 +120,7 @@ impl Service {
     pub fn enrolled_host(&self, by: &Proven, name: &HostName) -> Outcome<EnrolledView> {
         self.check_reader(by, "read about enrolled hosts")?;
         let host = self.inventory().host(name).cloned().ok_or(Failure::NotFound("enrolled host"))?;
-        let seen = self.seen(name).map(|seen| seen_view(seen, &self.bundle_keys(), self.clock.now()));
+        let seen = self.seen(name).map(|seen| seen_view(seen, &self.bundle_keys(&host), self.clock.now()));
         Ok(EnrolledView { host, seen })
     }
 
@@ -137,9 +137,13 @@ impl Service {
     }
 
     fn seen_views(&self, now: Timestamp) -> BTreeMap<HostName, SeenView> {
-        let bundle = self.bundle_keys();
+        let inventory = self.inventory();
         let seen = self.hosts.seen.read().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().map(|(host, seen)| (host.clone(), seen_view(seen.clone(), &bundle, now))).collect()
+        let view = |(name, seen): (&HostName, &Seen)| {
+            let bundle = inventory.host(name).map(|host| self.bundle_keys(host)).unwrap_or_default();
+            (name.clone(), seen_view(seen.clone(), &bundle, now))
+        };
+        seen.iter().map(view).collect()
     }
 }
 

@@ -15,14 +15,17 @@ use tokio::sync::{Semaphore, broadcast};
 use super::host_state::States;
 use super::text::{self, REASON_CHARS_MAX};
 use super::{ATTEMPTS, CHANGES_KEPT, Failure, Outcome, SIGN_SLOTS, Service, whole};
+use crate::audit::entry::Entry;
+use crate::audit::event::Event;
 use crate::audit::host_event::HostEvent;
 use crate::identity::Proven;
 use crate::identity::host::mint_join;
 use crate::identity::mac::MacKey;
 use crate::inventory::check_in::Seen;
 use crate::inventory::enrol::retag;
+use crate::inventory::moves::moves;
 use crate::inventory::{EnrolledHost, Inventory, Join};
-use crate::name::{Digest, HostName, JoinId, NamePattern, Tag, TagKey};
+use crate::name::{CaName, Digest, HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::policy::{Host, Policy};
 use crate::ssh::Fingerprint;
 use crate::store::{Change, Save, Store, StoreError};
@@ -80,11 +83,15 @@ impl Hosts {
         Arc::clone(&self.inventory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The enrolled hosts whose file of trusted keys does not have this one, by what they said last.
-    pub(super) fn without(&self, ca: Fingerprint) -> BTreeSet<HostName> {
+    /// The enrolled hosts of a CA whose file of trusted keys does not have this one, by what they said last.
+    pub(super) fn without(&self, of: &CaName, ca: Fingerprint) -> BTreeSet<HostName> {
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
         let has = |name: &HostName| seen.get(name).is_some_and(|seen| seen.check_in.keys.contains(&ca));
-        self.inventory().active().map(|host| &host.name).filter(|name| !has(name)).cloned().collect()
+        self.inventory()
+            .active()
+            .filter(|host| host.ca == *of && !has(&host.name))
+            .map(|host| host.name.clone())
+            .collect()
     }
 
     /// Another inventory is in force.
@@ -288,7 +295,7 @@ impl Service {
         &self,
         decide: impl Fn(&Inventory, &Policy) -> Outcome<Decided>,
     ) -> Outcome<Option<Outcome<()>>> {
-        self.settle_policy().await?;
+        self.settle_with_others().await?;
         let _guard = Arc::clone(&self.policy_in_use).write_owned().await;
         let (inventory, file) = (self.hosts.inventory(), self.in_force().file);
         let (event, mut saves, outcome) = match decide(&inventory, &file)? {
@@ -297,7 +304,8 @@ impl Service {
             Decided::Refuse(event, why) => (event, Vec::new(), Err(why)),
         };
         saves.push(Save::Inventory { expected: inventory.entries() });
-        match self.commit_decision(Change { at: self.clock.now(), saves, events: vec![event.clone().into()] }).await {
+        let events = self.with_moves(event.clone(), (&inventory, &file))?;
+        match self.commit_decision(Change { at: self.clock.now(), saves, events }).await {
             Ok(_) => {}
             Err(StoreError::Conflict) => {
                 self.refresh_policy().await?;
@@ -318,6 +326,20 @@ impl Service {
             self.tell_hosts(HostChange::One(host.clone()));
         }
         Ok(Some(outcome))
+    }
+
+    /// This change of the inventory, and what it makes of the hosts' CAs.
+    fn with_moves(&self, event: HostEvent, (before, file): (&Inventory, &Policy)) -> Outcome<Vec<Event>> {
+        let mut after = before.clone();
+        // Its own index is not known before it is written, and nothing here goes by it.
+        let entry = Entry { index: 0, at: self.clock.now(), event: Event::from(event) };
+        after.take(&entry);
+        let hosts: Vec<Host> = after.active().map(EnrolledHost::for_policy).collect();
+        // What contradicts the file was refused when it was decided.
+        let joined = file.with_hosts(hosts);
+        let joined = joined.map_err(|_wrong| Failure::internal("changing the inventory", "the file says otherwise"))?;
+        let moved = moves(before, &after, &joined, &self.keys.now().ring);
+        Ok(std::iter::once(entry.event).chain(moved.into_iter().map(Event::from)).collect())
     }
 
     /// The inventory with what the log says of hosts beyond what we know.

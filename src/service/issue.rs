@@ -19,10 +19,11 @@ use std::sync::Arc;
 
 use super::policy::sha256_hex;
 use super::{ATTEMPTS, Failure, Outcome, Service, whole};
-use crate::access::{Certified, Command, Refusal, RefusalKind, step};
+use crate::access::{Certified, Command, Permit, Refusal, RefusalKind, step};
 use crate::audit::event::Event;
 use crate::fail;
 use crate::identity::Proven;
+use crate::keyring::{ActiveKey, Ca};
 use crate::name::{PolicyVersion, RequestId, RequestPrefix, Serial};
 use crate::ssh::cert::{Certificate, Purpose, TbsCert};
 use crate::store::{Change, Save, StoreError};
@@ -102,12 +103,8 @@ impl Service {
             let nothing = || Failure::internal("fetching a certificate", "neither a permit nor a certificate");
             return Ok(Some((id, certified.ok_or_else(nothing)?)));
         };
-        let save = Save::Certify {
-            permit: Box::new(permit),
-            ca: self.active_ca(Purpose::User)?,
-            nonce: self.random()?,
-            expected: stored.version,
-        };
+        let ca = self.ca_for(&permit)?;
+        let save = Save::Certify { permit: Box::new(permit), ca, nonce: self.random()?, expected: stored.version };
         let tbs = match self.commit_decision(Change { at: now, saves: vec![save], events: taken.events }).await {
             Ok(committed) => committed.tbs,
             Err(StoreError::Conflict) => return Ok(None),
@@ -116,6 +113,27 @@ impl Service {
         fail::point("issue.intent.durable");
         let tbs = tbs.ok_or_else(|| Failure::internal("fetching a certificate", "the store made none"))?;
         Ok(Some((id, Certified { serial: tbs.fields().serial, tbs })))
+    }
+
+    /// The key that signs what this permit allows, if its backend is there, and the hosts are where the permit takes them to be.
+    fn ca_for(&self, permit: &Permit) -> Outcome<ActiveKey> {
+        let terms = &permit.request().parts().terms;
+        let inventory = self.inventory();
+        for host in terms.hosts.keys().filter_map(|name| inventory.host(name)).filter(|host| host.is_active) {
+            if host.ca != terms.ca {
+                return Err(Failure::internal("fetching a certificate", "the log has a host of it with another CA"));
+            }
+            if host.waits {
+                return Err(Failure::Conflict(format!(
+                    "host {} has gone over to CA {}, and does not prove yet that it trusts its key; its next check-in does, \
+                     then fetch again",
+                    host.name, host.ca
+                )));
+            }
+        }
+        let ca = Ca::User(terms.ca.clone());
+        self.active_signer(&ca)?;
+        self.active_ca(&ca)
     }
 
     /// A granted request that policy refuses now is worth an entry; one that is not granted or over is not.
@@ -147,9 +165,9 @@ impl Service {
             tracing::error!(%serial, key_id, why, "signing failed; nothing was handed out");
             Failure::Unavailable("the CA key did not sign; fetch again later, the request stays as it is".to_owned())
         };
-        if !self.keys.now().is_trusted(tbs.purpose(), tbs.ca()) {
+        let Some(ca) = self.keys.now().trusted(tbs.purpose(), tbs.ca()) else {
             return Err(Failure::Conflict(WITHDRAWN.to_owned()));
-        }
+        };
         let slots = match tbs.purpose() {
             Purpose::User => &self.sign_slots,
             Purpose::Host => &self.hosts.sign_slots,
@@ -169,7 +187,7 @@ impl Service {
         };
         let signed = tokio::time::timeout(self.settings.sign_timeout, work).await;
         let is_signed = matches!(&signed, Ok(Ok(certificate)) if certificate.tbs() == tbs);
-        self.tally.count(tbs.purpose(), is_signed);
+        self.tally.count(ca, is_signed);
         match signed {
             Ok(Ok(certificate)) if certificate.tbs() == tbs => Ok(certificate),
             Ok(Ok(_)) => Err(unavailable("the certificate holds other bytes")),

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::inventory::Hosts;
 use super::keys::Known;
-use super::{Failure, Outcome};
+use super::{Failure, NamedCa, Outcome};
 use crate::inventory::Inventory;
-use crate::keyring::{Configured, Ring};
-use crate::name::HostName;
+use crate::keyring::{Ca, Configured, Ring, UserKeys};
+use crate::name::{CaName, HostName};
 use crate::signer::Signer;
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::Purpose;
@@ -31,6 +31,7 @@ pub(super) struct Opened<'o> {
     pub(super) host: Option<&'o Arc<dyn Signer>>,
     pub(super) host_next: &'o [Arc<dyn Signer>],
     pub(super) trusted: &'o [PublicKey],
+    pub(super) named: &'o BTreeMap<CaName, NamedCa>,
 }
 
 /// What a start goes by.
@@ -45,8 +46,8 @@ pub(super) struct May {
 /// A start would have a CA key sign that others do not trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untrusted {
-    /// What it would sign.
-    pub purpose: Purpose,
+    /// Of which CA it is.
+    pub ca: Ca,
     /// The key that signs now, and is not configured any more.
     pub old: Fingerprint,
     /// The one that would sign in its place.
@@ -59,8 +60,8 @@ pub struct Untrusted {
 
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { purpose, old, new, is_known, hosts } = self;
-        write!(f, "the active {purpose} CA key {old} is not configured any more, and {new} would sign in its place, ")?;
+        let Self { ca, old, new, is_known, hosts } = self;
+        write!(f, "the active {ca} CA key {old} is not configured any more, and {new} would sign in its place, ")?;
         if !is_known {
             return f.write_str("which nobody was told to trust, or not for long enough");
         }
@@ -70,15 +71,28 @@ impl fmt::Display for Untrusted {
 }
 
 impl Opened<'_> {
-    /// All of them.
-    pub(super) fn signers(&self) -> impl Iterator<Item = &Arc<dyn Signer>> {
-        std::iter::once(self.user).chain(self.next).chain(self.host).chain(self.host_next)
+    /// All of them, each with its CA.
+    pub(super) fn signers(&self) -> impl Iterator<Item = (Ca, &Arc<dyn Signer>)> {
+        let user = std::iter::once(self.user).chain(self.next).map(|signer| (Ca::USER, signer));
+        let named = self.named.iter().flat_map(|(name, ca)| {
+            std::iter::once(&ca.signer).chain(&ca.next).map(|signer| (Ca::User(name.clone()), signer))
+        });
+        let host = self.host.into_iter().chain(self.host_next).map(|signer| (Ca::Host, signer));
+        user.chain(named).chain(host)
+    }
+
+    /// All keys that hosts trust by the configuration, and that sign nothing here.
+    pub(super) fn listed(&self) -> Vec<PublicKey> {
+        self.trusted.iter().chain(self.named.values().flat_map(|ca| &ca.trusted)).cloned().collect()
+    }
+
+    /// The user CAs that there are.
+    pub(super) fn user_cas(&self) -> BTreeSet<CaName> {
+        self.named.keys().cloned().chain([CaName::DEFAULT]).collect()
     }
 
     fn check_purposes(&self) -> Outcome<()> {
-        let users = std::iter::once(self.user).chain(self.next).all(|signer| signer.purpose() == Purpose::User);
-        let hosts = self.host.into_iter().chain(self.host_next).all(|signer| signer.purpose() == Purpose::Host);
-        if users && hosts {
+        if self.signers().all(|(ca, signer)| signer.purpose() == ca.purpose()) {
             return Ok(());
         }
         Err(Failure::internal("opening the CA keys", "a key was opened for the other purpose"))
@@ -101,18 +115,24 @@ impl Opened<'_> {
         };
         let (next, host_next) = (keys(self.next), keys(self.host_next));
         let lasting = self.lasting(&known.ring, (store, hosts), now).await?;
+        let next_named: BTreeMap<&CaName, Vec<PublicKey>> =
+            self.named.iter().map(|(name, ca)| (name, keys(&ca.next))).collect();
+        let mut named = BTreeMap::new();
+        for ((name, ca), next) in self.named.iter().zip(next_named.values()) {
+            named.insert(name.clone(), UserKeys { first: ca.signer.public_key(), next, trusted: &ca.trusted });
+        }
         let configured = Configured {
-            user: self.user.public_key(),
-            next: &next,
+            user: UserKeys { first: self.user.public_key(), next: &next, trusted: self.trusted },
+            named: &named,
             host: self.host.map(|signer| signer.public_key()),
             host_next: &host_next,
-            trusted: self.trusted,
             lasting: &lasting,
         };
         let ring = known.ring.configured(&configured, now);
         let ring = ring.map_err(|why| Failure::Unavailable(format!("the configured CA keys can't be used: {why}")))?;
-        for purpose in Purpose::ALL {
-            check_succession((&known.ring, &ring), purpose, hosts, (may, now))?;
+        let cas: BTreeSet<&Ca> = ring.keys().iter().map(|known| &known.ca).collect();
+        for ca in cas {
+            check_succession((&known.ring, &ring), ca, hosts, (may, now))?;
         }
         warn_of_gone(&known.ring, &ring);
         Ok((ring != known.ring).then_some(ring))
@@ -125,9 +145,9 @@ impl Opened<'_> {
         (store, hosts): (&dyn Store, &Hosts),
         now: Timestamp,
     ) -> Outcome<BTreeSet<Fingerprint>> {
-        let is_gone = |key: &PublicKey| !self.signers().any(|signer| signer.public_key() == key);
+        let is_gone = |key: &PublicKey| !self.signers().any(|(_, signer)| signer.public_key() == key);
         let gone = ring.keys().iter().filter(|known| known.state.is_trusted() && is_gone(&known.key));
-        let purposes: BTreeSet<Purpose> = gone.map(|known| known.purpose).collect();
+        let purposes: BTreeSet<Purpose> = gone.map(crate::keyring::RingKey::purpose).collect();
         let mut lasting = BTreeSet::new();
         if purposes.contains(&Purpose::User) {
             lasting.extend(store.live_certificates(now).await?.iter().map(|one| one.ca));
@@ -159,25 +179,28 @@ pub(super) async fn shown(store: &dyn Store, inventory: &Inventory, now: Timesta
 /// A start must not have a key sign that is not trusted.
 fn check_succession(
     (before, after): (&Ring, &Ring),
-    purpose: Purpose,
+    ca: &Ca,
     hosts: &Hosts,
     (may, now): (May, Timestamp),
 ) -> Outcome<()> {
-    let Some((key, is_known)) = before.succession(after, purpose) else { return Ok(()) };
-    let (old, new) = (before.active(purpose).map(PublicKey::fingerprint), key.fingerprint());
+    let Some((key, is_known)) = before.succession(after, ca) else { return Ok(()) };
+    let (old, new) = (before.active(ca).map(PublicKey::fingerprint), key.fingerprint());
     if may.accepted == Some(new) {
-        tracing::warn!(%purpose, ca = %new, "another CA key signs, although not everybody is known to trust it");
+        tracing::warn!(of = %ca, ca = %new, "another CA key signs, although not everybody is known to trust it");
         return Ok(());
     }
-    let behind = if purpose == Purpose::User { hosts.without(new) } else { BTreeSet::new() };
+    let behind = match ca {
+        Ca::User(name) => hosts.without(name, new),
+        Ca::Host => BTreeSet::new(),
+    };
     let is_new = |known: &crate::keyring::RingKey| {
         known.state == KeyState::Staged && now.seconds_since(known.since) < u64::from(may.published.seconds())
     };
-    let is_known = is_known && !(purpose == Purpose::Host && before.known(key).is_some_and(is_new));
+    let is_known = is_known && !(*ca == Ca::Host && before.known(key).is_some_and(is_new));
     if is_known && behind.is_empty() {
         return Ok(());
     }
-    let untrusted = Untrusted { purpose, old: old.unwrap_or(new), new, is_known, hosts: behind };
+    let untrusted = Untrusted { ca: ca.clone(), old: old.unwrap_or(new), new, is_known, hosts: behind };
     Err(Failure::Untrusted(Box::new(untrusted)))
 }
 
@@ -187,8 +210,8 @@ fn warn_of_gone(before: &Ring, after: &Ring) {
         after.known(&known.key).is_some_and(|now| now.state == KeyState::Draining && known.state == KeyState::Active)
     };
     for gone in before.keys().iter().filter(moved) {
-        let (ca, purpose) = (gone.key.fingerprint(), gone.purpose);
-        tracing::warn!(%ca, %purpose, "a CA key signs no longer, and stays trusted until its last certificate has ended; \
+        let (ca, of) = (gone.key.fingerprint(), &gone.ca);
+        tracing::warn!(%ca, %of, "a CA key signs no longer, and stays trusted until its last certificate has ended; \
             if it was stolen: hallpass ca compromise");
     }
 }

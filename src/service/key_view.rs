@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::key_start::{Shown, shown};
-use super::keys::{NONE_SIGNS, Proposed};
+use super::keys::{Proposed, none_signs};
 use super::schedule::Waits;
 use super::{Outcome, Service, policy};
 use crate::identity::Proven;
 use crate::inventory::permit::HOST_LIFETIME;
-use crate::keyring::RingKey;
-use crate::name::{Digest, HostName};
+use crate::inventory::{EnrolledHost, Inventory};
+use crate::keyring::{Ca, RingKey};
+use crate::name::{CaName, Digest, HostName};
 use crate::signer::Health;
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::Purpose;
@@ -42,11 +43,13 @@ pub struct KeysView {
     /// In the order in which they came.
     pub keys: Vec<KeyView>,
     /// Configured keys that nobody has heard of.
-    pub spare: Vec<(Purpose, PublicKey)>,
-    /// How many hosts are enrolled.
-    pub hosts: usize,
-    /// Hosts of the policy that are not enrolled: they prove nothing.
-    pub by_hand: Vec<HostName>,
+    pub spare: Vec<(Ca, PublicKey)>,
+    /// How many hosts are enrolled, of each user CA.
+    pub hosts: BTreeMap<CaName, usize>,
+    /// Of each user CA the version of its trust bundle.
+    pub versions: BTreeMap<CaName, u64>,
+    /// Hosts of the policy that are not enrolled, of each user CA: they prove nothing.
+    pub by_hand: BTreeMap<CaName, Vec<HostName>>,
     /// A step that waits for a second person.
     pub proposed: Option<Proposed>,
     /// What somebody ought to look at or do, in sentences.
@@ -69,14 +72,19 @@ impl Service {
         let shown = self.shown_of_draining(now).await?;
         let (inventory, (_, policy)) = (self.inventory(), self.policy_now());
         let is_enrolled = |name: &HostName| inventory.host(name).is_some_and(|host| host.is_active);
+        let mut by_hand: BTreeMap<CaName, Vec<HostName>> = BTreeMap::new();
+        for host in policy.hosts().filter(|host| !is_enrolled(&host.name)) {
+            by_hand.entry(policy.ca_of(host)).or_default().push(host.name.clone());
+        }
         let keys: Vec<KeyView> =
             in_use.ring.keys().iter().map(|known| self.key_view(known, (&unproven, &shown), &live)).collect();
         let spare = self.keys.held.iter().filter(|held| in_use.ring.known(&held.key).is_none());
         Ok(KeysView {
             version: in_use.bundle.version,
-            spare: spare.map(|held| (held.purpose, held.key.clone())).collect(),
-            hosts: inventory.active().count(),
-            by_hand: policy.hosts().map(|host| host.name.clone()).filter(|name| !is_enrolled(name)).collect(),
+            spare: spare.map(|held| (held.ca.clone(), held.key.clone())).collect(),
+            hosts: hosts_by_ca(&inventory),
+            versions: in_use.stands.iter().map(|(ca, stand)| (ca.clone(), stand.version)).collect(),
+            by_hand,
             proposed: in_use.proposed.clone().filter(|proposed| now < proposed.until),
             attention: self.attention(&keys),
             keys,
@@ -102,7 +110,7 @@ impl Service {
     /// Which hosts have certificates by a host key that drains. Nobody asks as long as there is none.
     pub(super) async fn shown_of_draining(&self, now: Timestamp) -> Outcome<Shown> {
         let in_use = self.keys.now();
-        let drains = |known: &&RingKey| known.purpose == Purpose::Host && known.state == KeyState::Draining;
+        let drains = |known: &&RingKey| known.ca == Ca::Host && known.state == KeyState::Draining;
         if in_use.ring.keys().iter().find(drains).is_none() {
             return Ok(Shown::new());
         }
@@ -120,42 +128,48 @@ impl Service {
 
     /// What somebody ought to look at or do.
     fn attention(&self, keys: &[KeyView]) -> Vec<String> {
-        let none_signs = self.active_ca(Purpose::User).is_err();
-        let mut said: Vec<String> = none_signs.then(|| NONE_SIGNS.to_owned()).into_iter().collect();
+        let cas = self.keys.cas().into_iter().filter(|ca| ca.purpose() == Purpose::User);
+        let mut said: Vec<String> = cas.filter(|ca| self.active_ca(ca).is_err()).map(|ca| none_signs(&ca)).collect();
         for due in self.rotation_due() {
-            let (purpose, key, days) = (due.purpose, due.key, due.age.seconds() / 86_400);
-            let age =
-                format!("the active {purpose} CA key {key} signs for {days} days, which is longer than rotate_every");
+            let (ca, key, days) = (due.ca, due.key, due.age.seconds() / 86_400);
+            let age = format!("the active {ca} CA key {key} signs for {days} days, which is longer than rotate_every");
             said.push(match due.waits {
                 Waits::Switch(next) => format!("{age}; {next} is staged and waits for your switch"),
                 Waits::Start(next) => {
                     format!("{age}; {next} is staged by itself as soon as the last change is a day ago")
                 }
-                Waits::Key => format!("{age}; no further key is configured: add a [[ca.{purpose}.next]]"),
+                Waits::Key => format!("{age}; no further key is configured: add a [[{}.next]]", ca.table()),
             });
         }
         for key in keys.iter().filter(|key| key.known.state == KeyState::Draining && key.last_end.is_none()) {
-            let (purpose, ca) = (key.known.purpose, key.known.key.fingerprint());
-            said.push(format!(
-                "no certificate by the draining {purpose} CA key {ca} is left; it waits for your finish"
-            ));
+            let (of, ca) = (&key.known.ca, key.known.key.fingerprint());
+            said.push(format!("no certificate by the draining {of} CA key {ca} is left; it waits for your finish"));
         }
         let down = self.backend_figures().into_iter().filter(|one| !one.is_up);
-        said.extend(down.map(|one| format!("the backend of the {} CA key {} can't be used", one.purpose, one.key)));
+        said.extend(down.map(|one| format!("the backend of the {} CA key {} can't be used", one.ca, one.key)));
         said
     }
 
-    /// For each key that hosts must trust, the enrolled hosts that do not prove that they do.
+    /// For each key that hosts must trust, the enrolled hosts of its CA that do not prove that they do.
     pub(super) fn unproven(&self, now: Timestamp) -> Unproven {
         let in_use = self.keys.now();
-        let file = Digest::parse(&policy::sha256_hex(in_use.bundle.text.as_bytes())).ok();
         let inventory = self.inventory();
-        let trusted = in_use.ring.trusted_by_hosts();
-        let of_key = |ca: Fingerprint| {
-            let hosts = inventory.active().map(|host| &host.name);
-            hosts.filter_map(|host| Some((host.clone(), self.why_unproven(host, ca, file, now)?))).collect()
+        let usual = sha256(&in_use.bundle.text);
+        let file = |host: &EnrolledHost| match self.bundle_of_host(&in_use, host) {
+            Ok(bundle) if bundle == in_use.bundle => usual,
+            Ok(bundle) => sha256(&bundle.text),
+            Err(_told) => None,
         };
-        trusted.iter().map(|key| key.key.fingerprint()).map(|ca| (ca, of_key(ca))).collect()
+        let files: BTreeMap<&HostName, Option<Digest>> =
+            inventory.active().map(|host| (&host.name, file(host))).collect();
+        let of_key = |known: &RingKey| {
+            let ca = known.key.fingerprint();
+            let hosts = inventory.active().filter(|host| Ca::User(host.ca.clone()) == known.ca).map(|host| &host.name);
+            let why = |host: &HostName| self.why_unproven(host, ca, files.get(host).copied().flatten(), now);
+            (ca, hosts.filter_map(|host| Some((host.clone(), why(host)?))).collect())
+        };
+        let trusted = in_use.ring.keys().iter();
+        trusted.filter(|key| key.purpose() == Purpose::User && key.state.is_trusted()).map(of_key).collect()
     }
 
     /// Why this host does not prove now that it trusts a key; `None` if it does.
@@ -170,4 +184,18 @@ impl Service {
         let is_proven = seen.check_in.keys.contains(&ca) && seen.check_in.proven.contains(&ca);
         (!is_proven).then(|| "it has not logged in to itself with a certificate by this key".to_owned())
     }
+}
+
+/// The SHA-256 of a bundle's text, as a host reports that of its file.
+fn sha256(text: &str) -> Option<Digest> {
+    Digest::parse(&policy::sha256_hex(text.as_bytes())).ok()
+}
+
+fn hosts_by_ca(inventory: &Inventory) -> BTreeMap<CaName, usize> {
+    let mut hosts: BTreeMap<CaName, usize> = BTreeMap::new();
+    for host in inventory.active() {
+        let count = hosts.entry(host.ca.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+    hosts
 }

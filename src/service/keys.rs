@@ -3,19 +3,22 @@
 //! The ring is what the newest entry with one says, proven to be in the log; no table holds it, so that nobody who can write the
 //! database can have hosts trust another key.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::bundles::{Stands, stands, write};
 use super::inventory::HostChange;
 use super::{Failure, Outcome, Service, TrustBundle};
 use crate::audit::checkpoint::LogKey;
-use crate::audit::event::Event;
-use crate::keyring::Ring;
+use crate::audit::event::{Event, Stand};
+use crate::identity::host::HostProven;
+use crate::inventory::EnrolledHost;
 use crate::keyring::step::Proposal;
-use crate::name::PersonName;
+use crate::keyring::{ActiveKey, Ca, Ring};
+use crate::name::{CaName, PersonName};
 use crate::signer::{Health, Signer};
-use crate::ssh::bundle::{Bundle, KeyState};
+use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::Purpose;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::Store;
@@ -24,44 +27,43 @@ use crate::time::Timestamp;
 /// What is not there without a host CA key.
 const NO_HOST_CA: &str = "this service has no host CA key that signs ([ca.host]), so it makes no host certificates";
 
-/// What is not there after the only user CA key was compromised.
-pub(super) const NONE_SIGNS: &str =
-    "no user CA key signs: the last one was compromised; put another key into [ca.user], and start the service again";
+/// What is not there after the only key of a user CA was compromised.
+pub(super) fn none_signs(ca: &Ca) -> String {
+    let table = ca.table();
+    format!(
+        "no {ca} CA key signs: the last one was compromised; put another key into [{table}], and start the service again"
+    )
+}
 
 /// What the CA keys have done since the start.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    user: Counts,
-    host: Counts,
-}
+pub(super) struct Tally(Mutex<BTreeMap<Ca, Counts>>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Counts {
-    signed: AtomicU64,
-    failed: AtomicU64,
+    signed: u64,
+    failed: u64,
 }
 
 impl Tally {
-    const fn of(&self, purpose: Purpose) -> &Counts {
-        match purpose {
-            Purpose::User => &self.user,
-            Purpose::Host => &self.host,
-        }
+    fn of(&self, ca: &Ca) -> Counts {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(ca).copied().unwrap_or_default()
     }
 
     /// One certificate was signed and believed, or not.
-    pub(super) fn count(&self, purpose: Purpose, is_signed: bool) {
-        let counts = self.of(purpose);
-        let counter = if is_signed { &counts.signed } else { &counts.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count(&self, ca: Ca, is_signed: bool) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = counts.entry(ca).or_default();
+        let counter = if is_signed { &mut counts.signed } else { &mut counts.failed };
+        *counter = counter.saturating_add(1);
     }
 }
 
 /// How a CA key's backend does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendFigures {
-    /// What it signs.
-    pub purpose: Purpose,
+    /// Of which CA it is.
+    pub ca: Ca,
     /// Which key.
     pub key: Fingerprint,
     /// Its state; none if nobody has been told of it.
@@ -71,10 +73,10 @@ pub struct BackendFigures {
 }
 
 /// How the CA key that signs does, for figures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyFigures {
-    /// Which one.
-    pub purpose: Purpose,
+    /// Of which CA.
+    pub ca: Ca,
     /// Whether it can be used now, as far as is known without asking it.
     pub is_up: bool,
     /// Certificates that it signed since the start.
@@ -86,8 +88,8 @@ pub struct KeyFigures {
 /// A CA key whose backend is configured.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// What it signs.
-    pub(super) purpose: Purpose,
+    /// Of which CA it is.
+    pub(super) ca: Ca,
     /// Its public half as it was at start; a backend that shows another one later is not asked to sign (I-19).
     pub(super) key: PublicKey,
     pub(super) signer: Arc<dyn Signer>,
@@ -107,7 +109,9 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub(super) struct InUse {
     pub(super) ring: Ring,
+    /// That of the default CA.
     pub(super) bundle: TrustBundle,
+    pub(super) stands: Stands,
     /// The entry that says so; a proposal has a later one than the bundle.
     pub(super) entry: u64,
     /// When the trust bundle was written.
@@ -138,17 +142,21 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// These keys, with what the log says; those that `[ca.user]` and `[ca.host]` name themselves stand before their next ones.
-    pub(super) fn new(signers: Vec<Arc<dyn Signer>>, listed: Vec<PublicKey>, in_use: InUse) -> Self {
-        let held =
-            |signer: Arc<dyn Signer>| Held { purpose: signer.purpose(), key: signer.public_key().clone(), signer };
+    /// These keys, with what the log says; those that a CA's own table names stand before its next ones.
+    pub(super) fn new(signers: Vec<(Ca, Arc<dyn Signer>)>, listed: Vec<PublicKey>, in_use: InUse) -> Self {
+        let held = |(ca, signer): (Ca, Arc<dyn Signer>)| Held { ca, key: signer.public_key().clone(), signer };
         let held = signers.into_iter().map(held).collect();
         Self { held, listed, now: RwLock::new(Arc::new(in_use)), unsure: AtomicBool::new(false) }
     }
 
-    /// The keys for a purpose that can sign.
-    pub(super) fn held_for(&self, purpose: Purpose) -> impl Iterator<Item = &PublicKey> {
-        self.held.iter().filter(move |held| held.purpose == purpose).map(|held| &held.key)
+    /// The keys of a CA that can sign.
+    pub(super) fn held_for(&self, ca: &Ca) -> impl Iterator<Item = &PublicKey> {
+        self.held.iter().filter(move |held| held.ca == *ca).map(|held| &held.key)
+    }
+
+    /// The CAs that have a key here.
+    pub(super) fn cas(&self) -> BTreeSet<Ca> {
+        self.held.iter().map(|held| held.ca.clone()).collect()
     }
 
     /// What is in force.
@@ -175,9 +183,10 @@ impl InUse {
         lost.map(|known| known.key.fingerprint()).collect()
     }
 
-    /// Whether it is trusted for certificates of this purpose.
-    pub(super) fn is_trusted(&self, purpose: Purpose, key: &PublicKey) -> bool {
-        self.ring.known(key).is_some_and(|known| known.purpose == purpose && known.state.is_trusted())
+    /// The CA whose certificates of this purpose are trusted by this key.
+    pub(super) fn trusted(&self, purpose: Purpose, key: &PublicKey) -> Option<Ca> {
+        let known = self.ring.known(key).filter(|known| known.purpose() == purpose && known.state.is_trusted());
+        known.map(|known| known.ca.clone())
     }
 }
 
@@ -185,17 +194,12 @@ impl Service {
     /// How the CA keys that sign do.
     #[must_use]
     pub fn key_figures(&self) -> Vec<KeyFigures> {
-        let figures = |purpose: Purpose| {
-            let counts = self.tally.of(purpose);
-            KeyFigures {
-                purpose,
-                is_up: self.active_signer(purpose).is_ok_and(|signer| signer.health() == Health::Up),
-                signed: counts.signed.load(Ordering::Relaxed),
-                failed: counts.failed.load(Ordering::Relaxed),
-            }
+        let figures = |ca: Ca| {
+            let Counts { signed, failed } = self.tally.of(&ca);
+            let is_up = self.active_signer(&ca).is_ok_and(|signer| signer.health() == Health::Up);
+            KeyFigures { ca, is_up, signed, failed }
         };
-        let host = self.keys.held_for(Purpose::Host).next().map(|_| figures(Purpose::Host));
-        std::iter::once(figures(Purpose::User)).chain(host).collect()
+        self.keys.cas().into_iter().map(figures).collect()
     }
 
     /// How all configured keys' backends do.
@@ -203,7 +207,7 @@ impl Service {
     pub fn backend_figures(&self) -> Vec<BackendFigures> {
         let in_use = self.keys.now();
         let figures = |held: &Held| BackendFigures {
-            purpose: held.purpose,
+            ca: held.ca.clone(),
             key: held.key.fingerprint(),
             state: in_use.ring.known(&held.key).map(|known| known.state),
             is_up: self.keys.signer(&held.key).is_some_and(|signer| signer.health() == Health::Up),
@@ -211,10 +215,10 @@ impl Service {
         self.keys.held.iter().map(figures).collect()
     }
 
-    /// Whether the active user CA key can be used, as far as is known; and a warning for each other key that can't. A lost host CA key
-    /// stops nobody: host certificates last for days.
+    /// Whether the active key of the default user CA can be used, as far as is known; and a warning for each other key that can't. A lost
+    /// host CA key stops nobody: host certificates last for days; and one of a named CA stops nobody on the hosts of the others.
     pub(super) fn check_signers(&self) -> Outcome<Vec<String>> {
-        match self.active_signer(Purpose::User)?.health() {
+        match self.active_signer(&Ca::USER)?.health() {
             Health::Up => {}
             // Why not, its own thread has said once.
             Health::Down(_) => {
@@ -225,44 +229,44 @@ impl Service {
         }
         let warn = |one: BackendFigures| {
             let state = one.state.map_or("next", KeyState::word);
-            format!("the backend of a CA key can't be used: {} {}, {state}", one.purpose, one.key)
+            format!("the backend of a CA key can't be used: {} {}, {state}", one.ca, one.key)
         };
         Ok(self.backend_figures().into_iter().filter(|one| !one.is_up).map(warn).collect())
     }
 
-    /// The CA key that signs for a purpose now.
-    pub(super) fn active_ca(&self, purpose: Purpose) -> Outcome<PublicKey> {
-        let none = || match purpose {
-            Purpose::User => Failure::Unavailable(NONE_SIGNS.to_owned()),
-            Purpose::Host => Failure::Conflict(NO_HOST_CA.to_owned()),
+    /// The key that signs for a CA now.
+    pub(super) fn active_ca(&self, ca: &Ca) -> Outcome<ActiveKey> {
+        let none = || match ca {
+            Ca::User(_) => Failure::Unavailable(none_signs(ca)),
+            Ca::Host => Failure::Conflict(NO_HOST_CA.to_owned()),
         };
-        self.keys.now().ring.active(purpose).cloned().ok_or_else(none)
+        self.keys.now().ring.signs_for(ca).ok_or_else(none)
     }
 
     /// Its backend.
-    pub(super) fn active_signer(&self, purpose: Purpose) -> Outcome<Arc<dyn Signer>> {
-        let signer = self.keys.signer(&self.active_ca(purpose)?).map(Arc::clone);
+    pub(super) fn active_signer(&self, ca: &Ca) -> Outcome<Arc<dyn Signer>> {
+        let signer = self.keys.signer(self.active_ca(ca)?.key()).map(Arc::clone);
         let other = || Failure::Unavailable("the CA key's backend shows another key than at start".to_owned());
         signer.ok_or_else(other)
     }
 
-    /// The user CA key of this fingerprint, if hosts must trust it and it can sign; without one the key that signs now.
+    /// The user CA key of this fingerprint, if this host must trust it and it can sign; without one the key that signs for it now.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
-    pub(super) fn trusted_ca(&self, ca: Option<Fingerprint>) -> Outcome<PublicKey> {
-        let Some(ca) = ca else { return self.active_ca(Purpose::User) };
-        let now = self.keys.now();
-        let mut held = self.keys.held_for(Purpose::User).filter(|key| now.is_trusted(Purpose::User, key));
-        held.find(|key| key.fingerprint() == ca).cloned().ok_or(Failure::NotFound("CA key that signs"))
+    pub(super) fn trusted_ca(&self, host: &EnrolledHost, ca: Option<Fingerprint>) -> Outcome<PublicKey> {
+        let Some(ca) = ca else { return Ok(self.active_ca(&Ca::User(host.ca.clone()))?.key().clone()) };
+        let trusted = self.bundle_keys(host);
+        let held = self.keys.held.iter().map(|held| &held.key).find(|key| key.fingerprint() == ca);
+        held.filter(|_| trusted.contains(&ca)).cloned().ok_or(Failure::NotFound("CA key that signs"))
     }
 
     /// With which user CA key a host would log in to itself.
     ///
     /// # Errors
-    /// `NotFound` for one that hosts need not trust or that can't sign.
-    pub fn check_key(&self, ca: Option<Fingerprint>) -> Outcome<Fingerprint> {
-        self.trusted_ca(ca).map(|key| key.fingerprint())
+    /// `NotFound` for one that it need not trust or that can't sign, `Forbidden` when it is retired.
+    pub fn check_key(&self, by: &HostProven, ca: Option<Fingerprint>) -> Outcome<Fingerprint> {
+        self.trusted_ca(&self.enrolled(by)?, ca).map(|key| key.fingerprint())
     }
 
     /// Reads what the log says of the CA keys, and puts it in force. Called under the policy's write lock.
@@ -292,8 +296,8 @@ impl Service {
 /// The ring as the log has it.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The version of the trust bundle, and when it was written; nothing in a log without one.
-    version: Option<(u64, Timestamp)>,
+    /// Of each user CA's trust bundle the version, and when it was written; nothing in a log without one.
+    pub(super) stands: Stands,
     /// The entry that says so.
     entry: u64,
     pub(super) ring: Ring,
@@ -306,28 +310,34 @@ impl Known {
         let Some(entry) = store.keys_entry().await? else { return Ok(Self::default()) };
         let none = || Failure::internal("reading the CA keys", "the entry that the log's head names holds none");
         let ring = entry.event.ring().cloned().ok_or_else(none)?;
-        let (version, index) = (Some((entry.index, entry.at)), entry.index);
+        let (index, at) = (entry.index, entry.at);
+        let here = Stand { version: index, since: at };
         match entry.event {
-            Event::CaStepProposed { by, proposal, reason, until, version, since, .. } => {
-                let proposed = Some(Proposed { by, proposal, reason, at: entry.at, until });
-                Ok(Self { version: Some((version, since)), entry: index, ring, proposed })
+            Event::CaStepProposed { by, proposal, reason, until, version, since, kept, .. } => {
+                let proposed = Some(Proposed { by, proposal, reason, at, until });
+                let mut stands = stands(&ring, kept.as_ref(), here);
+                stands.insert(CaName::DEFAULT, Stand { version, since });
+                Ok(Self { stands, entry: index, ring, proposed })
             }
-            _ => Ok(Self { version, entry: index, ring, proposed: None }),
+            Event::ServiceStarted { kept, .. } | Event::CaKeysChanged { kept, .. } => {
+                Ok(Self { stands: stands(&ring, kept.as_ref(), here), entry: index, ring, proposed: None })
+            }
+            _ => Err(none()),
         }
     }
 
     /// The ring with its trust bundle.
     pub(super) fn in_use(self, public_url: &str, log_key: &LogKey) -> Outcome<InUse> {
-        let wrong = |why: String| Failure::internal("making the trust bundle", why);
-        let (version, at) = self.version.ok_or_else(|| wrong("the log names no CA keys".to_owned()))?;
-        let bundle = Bundle::new(version, at, public_url, self.ring.trusted_by_hosts());
-        let bundle = bundle.map_err(|why| wrong(why.to_string()))?;
-        let bundle = TrustBundle { version, text: bundle.to_text(log_key.notes()) };
-        Ok(InUse { ring: self.ring, bundle, entry: self.entry, since: at, proposed: self.proposed })
+        let none = || Failure::internal("making the trust bundle", "the log names no CA keys");
+        let stand = self.stands.get(&CaName::DEFAULT).copied().ok_or_else(none)?;
+        let keys = self.ring.trusted_by_hosts(&CaName::DEFAULT);
+        let bundle = write((public_url, &CaName::DEFAULT), stand, keys, log_key)?;
+        let Self { ring, stands, entry, proposed } = self;
+        Ok(InUse { ring, bundle, stands, entry, since: stand.since, proposed })
     }
 
-    /// The key that signs in this ring, or in the one that follows it.
+    /// The key that signs for the default CA in this ring, or in the one that follows it.
     pub(super) fn active(&self, next: Option<&Ring>) -> Option<Fingerprint> {
-        next.unwrap_or(&self.ring).active(Purpose::User).map(PublicKey::fingerprint)
+        next.unwrap_or(&self.ring).active(&Ca::USER).map(PublicKey::fingerprint)
     }
 }

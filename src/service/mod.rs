@@ -19,6 +19,8 @@
 pub mod access;
 mod ask;
 pub mod browser;
+mod bundles;
+pub mod check;
 pub mod clock;
 pub mod desk;
 pub mod enrol;
@@ -38,14 +40,17 @@ pub mod keys;
 pub mod log;
 pub mod login;
 mod look;
+pub mod lost;
+mod moving;
 pub mod policy;
+pub mod recover;
 pub mod rotate;
 pub mod schedule;
 mod start;
 pub mod text;
 mod tick;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -57,10 +62,10 @@ use crate::audit::checkpoint::LogKey;
 use crate::identity::Proven;
 use crate::identity::browser::BrowserKeys;
 use crate::identity::mac::MacKey;
-use crate::name::{PolicyVersion, RequestId};
+use crate::keyring::Ca;
+use crate::name::{CaName, PolicyVersion, RequestId};
 use crate::policy::Policy;
 use crate::signer::Signer;
-use crate::ssh::cert::Purpose;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::head_file::KeptHead;
 use crate::store::{Change, Committed, Save, Store, StoreError};
@@ -134,12 +139,10 @@ pub struct Settings {
 }
 
 /// When CA keys are to be changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// How old the active user key may become before its rotation begins by itself; never if `None`.
-    pub user_every: Option<Lifetime>,
-    /// The same for the host key.
-    pub host_every: Option<Lifetime>,
+    /// For each CA, how old its active key may become before its rotation begins by itself; never if it is not there.
+    pub every: BTreeMap<Ca, Lifetime>,
     /// How long clients must have been able to fetch a host key before it signs.
     pub published: Lifetime,
 }
@@ -147,8 +150,19 @@ pub struct Rotation {
 impl Default for Rotation {
     /// Nothing by itself; a day for clients.
     fn default() -> Self {
-        Self { user_every: None, host_every: None, published: Lifetime::minutes(24 * 60) }
+        Self { every: BTreeMap::new(), published: Lifetime::minutes(24 * 60) }
     }
+}
+
+/// The keys of a user CA with a name, all opened.
+#[derive(Clone, Debug)]
+pub struct NamedCa {
+    /// The key that signs when the log does not say that one of `next` does.
+    pub signer: Arc<dyn Signer>,
+    /// Further keys, for rotations.
+    pub next: Vec<Arc<dyn Signer>>,
+    /// Further keys that its hosts must trust; none of them signs here.
+    pub trusted: Vec<PublicKey>,
 }
 
 /// The parts, all opened; built by `cli/serve.rs` and by tests.
@@ -157,15 +171,17 @@ pub struct Parts {
     pub store: Box<dyn Store>,
     /// Where the newest signed checkpoint is kept, apart from the store.
     pub kept_head: Arc<dyn KeptHead>,
-    /// The user CA key that signs when the log does not say that one of `next` does.
+    /// The key of the default user CA that signs when the log does not say that one of `next` does.
     pub signer: Arc<dyn Signer>,
-    /// Further user CA keys, for rotations.
+    /// Further keys of it, for rotations.
     pub next: Vec<Arc<dyn Signer>>,
+    /// Further user CAs.
+    pub named: BTreeMap<CaName, NamedCa>,
     /// The host CA key that signs when the log does not say that one of `host_next` does, if there is one.
     pub host_signer: Option<Arc<dyn Signer>>,
     /// Further host CA keys, for rotations.
     pub host_next: Vec<Arc<dyn Signer>>,
-    /// Further keys that hosts must trust for user certificates; none of them signs here.
+    /// Further keys that hosts of the default user CA must trust; none of them signs here.
     pub trusted: Vec<PublicKey>,
     /// A CA key that may sign from now on although not everybody is known to trust it.
     pub accepted_ca: Option<Fingerprint>,
@@ -215,6 +231,8 @@ pub struct Service {
     swept: AtomicU64,
     /// When CA keys were looked at last for what time alone does to them.
     keys_looked: AtomicU64,
+    /// When hosts were looked at last that go over to another user CA.
+    moves_looked: AtomicU64,
     /// On which day somebody was last told that a further one is missing.
     keys_warned: AtomicU64,
     followed: follow::Followed,
@@ -288,19 +306,13 @@ impl Service {
         self.clock.now()
     }
 
-    /// The trust bundle: what `TrustedUserCAKeys` must hold now, with comments, signed by the log key.
-    #[must_use]
-    pub fn trust_bundle(&self) -> TrustBundle {
-        self.keys.now().bundle.clone()
-    }
-
     /// The active host CA key, if there is one: what clients may trust for the names of hosts.
     #[must_use]
     pub fn host_ca(&self) -> Option<PublicKey> {
-        self.keys.now().ring.active(Purpose::Host).cloned()
+        self.keys.now().ring.active(&Ca::Host).cloned()
     }
 
-    /// Whether the service can issue now: store writable, clock not behind the log, signer not stuck and still the
+    /// Whether the service can issue now: store writable, checkpoint kept, clock not behind the log, signer not stuck and still the
     /// same key. Gives a warning for each other CA key that can't be used.
     ///
     /// # Errors
@@ -308,6 +320,7 @@ impl Service {
     pub async fn ready(&self) -> Outcome<Vec<String>> {
         self.store.ready().await?;
         self.check_issuing().await?;
+        self.check_head().await?;
         let warnings = self.check_signers()?;
         match tokio::time::timeout(self.settings.sign_timeout, self.sign_slots.acquire()).await {
             Ok(Ok(_slot)) => Ok(warnings),
@@ -315,8 +328,8 @@ impl Service {
         }
     }
 
-    /// What must hold before anything is signed (I-19, I-29); whether the store can be written shows in the commit
-    /// that follows.
+    /// What must hold before anything is signed (I-29); whether the store can be written shows in the commit that follows, and whether
+    /// the key can be used (I-19) is asked of the one that is to sign.
     async fn check_issuing(&self) -> Outcome<()> {
         self.check_clock()?;
         let (head, now) = (self.store.head().await?, self.clock.now());
@@ -329,7 +342,7 @@ impl Service {
                 head.at
             )));
         }
-        self.active_signer(Purpose::User).map(drop)
+        Ok(())
     }
 
     /// `N` random bytes.

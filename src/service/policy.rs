@@ -12,10 +12,13 @@ use sha2::Digest as _;
 use super::inventory::HostChange;
 use super::{Failure, InForce, Outcome, Service, whole};
 use crate::audit::event::Event;
+use crate::audit::host_event::HostEvent;
 use crate::document::Problem;
 use crate::identity::{Actor, Proven};
 use crate::inventory::EnrolledHost;
-use crate::name::PolicyVersion;
+use crate::inventory::moves::moves;
+use crate::keyring::Ca;
+use crate::name::{CaName, PolicyVersion};
 use crate::policy::diff::{Change as Difference, diff};
 use crate::policy::test::Tested;
 use crate::policy::{Contradiction, Host, Policy};
@@ -153,6 +156,9 @@ impl Service {
             )));
         }
         let Checked { policy, tested, changes } = checked;
+        check_cas(&policy, &self.user_cas()).map_err(|what| {
+            bad_policy(vec![Problem { file: file.clone(), line: 1, column: 1, key: "ca.name".to_owned(), what }])
+        })?;
         let tests = tested.len();
         let unchanged = policy.text() == current.text();
         if unchanged || dry_run {
@@ -174,13 +180,16 @@ impl Service {
         (tests, changes): (usize, usize),
     ) -> Outcome<()> {
         // A host may have joined since it was checked.
-        let joined = Arc::new(join(&policy, self.hosts.for_policy(), file).map_err(bad_policy)?);
+        let joined = join(&policy, self.hosts.for_policy(), file).map_err(bad_policy)?;
+        let inventory = self.hosts.inventory();
+        let moved = moves(&inventory, &inventory, &joined, &self.keys.now().ring);
         let at = self.clock.now();
         let sha256 = sha256_hex(policy.text().as_bytes());
         let stored = StoredPolicy { version, text: policy.text().to_owned(), by: actor.to_string(), at };
         let event = Event::PolicyApplied { by: actor.clone(), version, sha256, tests, changes };
-        let change = Change { at, saves: vec![Save::NewPolicy(stored)], events: vec![event] };
-        match self.commit_decision(change).await {
+        let saves = vec![Save::Inventory { expected: inventory.entries() }, Save::NewPolicy(stored)];
+        let events = std::iter::once(event).chain(moved.iter().cloned().map(Event::from)).collect();
+        match self.commit_decision(Change { at, saves, events }).await {
             Ok(_) => {}
             Err(StoreError::Conflict) => {
                 return Err(Failure::Conflict("another policy version was applied at the same moment".to_owned()));
@@ -192,9 +201,18 @@ impl Service {
             }
         }
         // A crash here is mended by the next start, which loads the newest version.
-        let file = Arc::new(policy);
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = InForce { version, file, joined };
+        self.refresh_policy().await?;
+        moved.iter().filter_map(HostEvent::host).for_each(|host| self.tell_hosts(HostChange::One(host.clone())));
         Ok(())
+    }
+
+    /// The user CAs that have keys here.
+    fn user_cas(&self) -> BTreeSet<CaName> {
+        let name = |ca| match ca {
+            Ca::User(name) => Some(name),
+            Ca::Host => None,
+        };
+        self.keys.cas().into_iter().filter_map(name).collect()
     }
 
     /// Policy and inventory may not be what the log says.
@@ -219,6 +237,15 @@ impl Service {
             self.tell_hosts(HostChange::All);
         }
         Ok(())
+    }
+
+    /// The same, after a look at what other nodes have put in force by now: for what is refused without an entry of the log, since there
+    /// the store has nothing to compare. What joined on one node a moment ago is known on every other.
+    pub(super) async fn settle_with_others(&self) -> Outcome<()> {
+        if self.store.is_shared() {
+            self.notice(&self.store.head().await?);
+        }
+        self.settle_policy().await
     }
 
     /// Reads policy and inventory, and puts them in force together: each was checked against the other when it was written. Called under
@@ -337,6 +364,13 @@ fn join(policy: &Policy, hosts: Vec<Host>, file: &str) -> Result<Policy, Vec<Pro
         what: format!("{wrong}; change the file, or hallpass admin host tag {}", wrong.host),
     };
     policy.with_hosts(hosts).map_err(|wrong| wrong.into_iter().map(problem).collect())
+}
+
+/// A policy gives hosts to no CA that there is not: nobody could sign for them.
+pub(super) fn check_cas(policy: &Policy, cas: &BTreeSet<CaName>) -> Result<(), String> {
+    let Some(unknown) = policy.cas().into_iter().find(|ca| !cas.contains(ca)) else { return Ok(()) };
+    let known: Vec<&str> = cas.iter().map(CaName::as_str).collect();
+    Err(format!("the service has no CA \"{unknown}\" ([ca.named.{unknown}]); it has: {}", known.join(", ")))
 }
 
 /// Login keys and signing keys are disjoint (I-20).

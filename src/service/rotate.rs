@@ -12,15 +12,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::bundles::{Stands, kept};
 use super::key_view::KeysView;
 use super::keys::{InUse, Proposed};
 use super::text::{self, REASON_CHARS_MAX};
 use super::{Failure, Outcome, Service, whole};
-use crate::audit::event::{Event, Mover};
+use crate::audit::event::{Event, Kept, Mover};
 use crate::identity::{Actor, Proven};
-use crate::keyring::Ring;
 use crate::keyring::plan::{Blocked, Facts, Plan, apply, plan};
 use crate::keyring::step::{PROPOSAL_LIFETIME, Proposal, Step};
+use crate::keyring::{Ca, Ring};
 use crate::name::{PersonName, RequestPrefix};
 use crate::signer::Health;
 use crate::ssh::bundle::KeyState;
@@ -44,7 +45,7 @@ pub struct RotationWish {
 /// What a step was decided on, and what it comes to.
 struct Decided {
     in_use: Arc<InUse>,
-    purpose: Purpose,
+    ca: Ca,
     plan: Plan,
     /// Certificates for people that are not over.
     live: Vec<LiveCertificate>,
@@ -73,8 +74,7 @@ impl Service {
         let wish = RotationWish { reason, ..wish };
         whole(async move {
             this.check_clock()?;
-            this.settle_policy().await?;
-            this.settle_keys().await?;
+            this.settle_with_others().await?;
             let taken = this.take_step(&by, &wish).await?;
             if wish.what.step == Step::Compromise {
                 this.end_those_of(&by, &taken).await;
@@ -112,19 +112,22 @@ impl Service {
     /// What a step comes to now.
     async fn decide(&self, what: &Proposal, now: Timestamp) -> Outcome<Decided> {
         let in_use = self.keys.now();
-        let purpose = match what.key.filter(|_| what.step == Step::Compromise) {
-            Some(lost) => purpose_of(&in_use.ring, lost).unwrap_or(what.purpose),
-            None => what.purpose,
+        let ca = match what.key.filter(|_| what.step == Step::Compromise) {
+            Some(lost) => ca_of(&in_use.ring, lost).unwrap_or_else(|| what.ca.clone()),
+            None => what.ca.clone(),
         };
+        if !self.keys.cas().contains(&ca) && !in_use.ring.keys().iter().any(|known| known.ca == ca) {
+            return Err(Failure::NotFound("CA"));
+        }
         let (live, shown) = (self.store.live_certificates(now).await?, self.shown_of_draining(now).await?);
-        let held: Vec<PublicKey> = self.keys.held_for(purpose).cloned().collect();
+        let held: Vec<PublicKey> = self.keys.held_for(&ca).cloned().collect();
         let mut last_end: BTreeMap<Fingerprint, Timestamp> = BTreeMap::new();
         for one in &live {
             let end = last_end.entry(one.ca).or_insert(one.end);
             *end = one.end.max(*end);
         }
         let facts = Facts {
-            purpose,
+            ca: ca.clone(),
             held: &held,
             listed: &self.keys.listed,
             key: what.key,
@@ -137,14 +140,14 @@ impl Service {
             now,
         };
         let plan = plan(&in_use.ring, what.step, &facts)?;
-        self.check_backend(purpose, &in_use.ring, &plan)?;
-        Ok(Decided { in_use, purpose, plan, live })
+        self.check_backend(&ca, &in_use.ring, &plan)?;
+        Ok(Decided { in_use, ca, plan, live })
     }
 
     /// A key that takes over must be able to sign.
-    fn check_backend(&self, purpose: Purpose, ring: &Ring, planned: &Plan) -> Outcome<()> {
+    fn check_backend(&self, ca: &Ca, ring: &Ring, planned: &Plan) -> Outcome<()> {
         let new = planned.moves.iter().find(|one| one.to == KeyState::Active);
-        let Some(new) = new.filter(|one| ring.active(purpose) != Some(&one.key)) else { return Ok(()) };
+        let Some(new) = new.filter(|one| ring.active(ca) != Some(&one.key)) else { return Ok(()) };
         match self.keys.signer(&new.key).map(|signer| signer.health()) {
             Some(Health::Up) => Ok(()),
             Some(Health::Down(_)) | None => Err(Failure::Unavailable(format!(
@@ -180,9 +183,10 @@ impl Service {
             version: in_use.bundle.version,
             since: in_use.since,
             keys: in_use.ring.clone(),
+            kept: kept_of_named(&in_use.stands),
         };
         self.write_keys(event, now).await?;
-        tracing::warn!(by = %by.person(), step = wish.what.step.word(), purpose = %wish.what.purpose, "a step of the CA keys \
+        tracing::warn!(by = %by.person(), step = wish.what.step.word(), ca = %wish.what.ca, "a step of the CA keys \
             waits for a second operator");
         Ok(())
     }
@@ -194,8 +198,8 @@ impl Service {
         decided: &Decided,
         now: Timestamp,
     ) -> Outcome<()> {
-        let Decided { in_use, purpose, plan, .. } = decided;
-        let keys = apply(&in_use.ring, *purpose, &plan.moves, now).map_err(|why| Failure::Conflict(why.to_string()))?;
+        let Decided { in_use, ca, plan, .. } = decided;
+        let keys = apply(&in_use.ring, ca, &plan.moves, now).map_err(|why| Failure::Conflict(why.to_string()))?;
         let moved = plan.moves.iter().map(|one| format!("{} is {}: {}", one.key.fingerprint(), one.to, one.why));
         let reason = (!wish.reason.is_empty()).then(|| wish.reason.clone());
         let step = wish.what.step;
@@ -204,13 +208,15 @@ impl Service {
             step,
             why: moved.chain(reason).collect(),
             unproven: plan.unproven.clone(),
+            kept: kept((&in_use.ring, &in_use.stands), &keys),
             keys,
-            purpose: (*purpose == Purpose::Host).then_some(Purpose::Host),
+            ca: ca.named(),
+            purpose: (*ca == Ca::Host).then_some(Purpose::Host),
             early: plan.is_early.then_some(true),
             proposer,
         };
         self.write_keys(event, now).await?;
-        tracing::warn!(%by, step = step.word(), %purpose, "the CA keys have changed");
+        tracing::warn!(%by, step = step.word(), %ca, "the CA keys have changed");
         Ok(())
     }
 
@@ -242,9 +248,15 @@ impl Service {
     }
 }
 
-/// What a key of this fingerprint is for.
-fn purpose_of(ring: &Ring, key: Fingerprint) -> Option<Purpose> {
-    ring.keys().iter().find(|known| known.key.fingerprint() == key).map(|known| known.purpose)
+/// Of which CA a key of this fingerprint is.
+fn ca_of(ring: &Ring, key: Fingerprint) -> Option<Ca> {
+    ring.keys().iter().find(|known| known.key.fingerprint() == key).map(|known| known.ca.clone())
+}
+
+/// The stands of the user CAs with a name, if there are any.
+fn kept_of_named(stands: &Stands) -> Option<Kept> {
+    let named = stands.iter().filter(|(ca, _)| !ca.is_default()).map(|(ca, stand)| (ca.clone(), *stand));
+    Some(named.collect()).filter(|kept: &Kept| !kept.is_empty())
 }
 
 impl From<Blocked> for Failure {

@@ -11,12 +11,13 @@ use std::sync::{Arc, RwLock};
 
 use tokio::sync::{Semaphore, broadcast};
 
+use super::bundles::kept;
 use super::clock::Watch;
 use super::head::Head;
 use super::inventory::Hosts;
 use super::key_start::{May, Opened};
 use super::keys::{Keys, Known, Tally};
-use super::policy::{Checked, check_text};
+use super::policy::{Checked, check_cas, check_text};
 use super::{ASK_LOCKS, ATTEMPTS, CHANGES_KEPT, Failure, FirstPolicy, InForce, Outcome, Parts, SIGN_SLOTS, Service};
 use crate::audit::checkpoint::{LogKey, LogVerifier};
 use crate::audit::entry::Entry;
@@ -37,17 +38,18 @@ impl Service {
     /// `BadPolicy` when the policy has problems or fails its tests, `Unavailable` when there is none or the log is
     /// another key's.
     pub async fn start(parts: Parts, first: Option<FirstPolicy>) -> Outcome<Arc<Self>> {
-        let Parts { store, kept_head, signer, next, host_signer, host_next, trusted, accepted_ca, .. } = parts;
-        let Parts { log_key, clock, random, settings, .. } = parts;
+        let Parts { store, kept_head, signer, next, host_signer, host_next, trusted, named, .. } = parts;
+        let Parts { accepted_ca, log_key, clock, random, settings, .. } = parts;
         let mut service_id = [0_u8; 16];
         random.fill(&mut service_id)?;
 
         let verifier = log_key.verifier();
+        let host = host_signer.as_ref();
         let opened =
-            Opened { user: &signer, next: &next, host: host_signer.as_ref(), host_next: &host_next, trusted: &trusted };
+            Opened { user: &signer, next: &next, host, host_next: &host_next, trusted: &trusted, named: &named };
         let mut service_keys: BTreeSet<Fingerprint> =
-            opened.signers().map(|signer| signer.public_key().fingerprint()).collect();
-        service_keys.extend(trusted.iter().map(PublicKey::fingerprint));
+            opened.signers().map(|(_, signer)| signer.public_key().fingerprint()).collect();
+        service_keys.extend(opened.listed().iter().map(PublicKey::fingerprint));
         service_keys.insert(log_key_fingerprint(&verifier)?);
 
         check_log(store.as_ref(), &verifier).await?;
@@ -66,12 +68,13 @@ impl Service {
         let joined = Arc::new(with_hosts(&policy, &hosts)?);
         let browser_keys = BrowserKeys::new(|purpose| log_key.derive(purpose));
         let in_use = Known::read(store.as_ref()).await?.in_use(&settings.public_url, &log_key)?;
-        let signers = opened.signers().map(Arc::clone).collect();
+        let signers = opened.signers().map(|(ca, signer)| (ca, Arc::clone(signer))).collect();
+        let listed = opened.listed();
 
         let service = Arc::new(Self {
             store,
             head,
-            keys: Keys::new(signers, trusted, in_use),
+            keys: Keys::new(signers, listed, in_use),
             tally: Tally::default(),
             figures: super::figures::Tally::new(),
             log_key,
@@ -92,6 +95,7 @@ impl Service {
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),
             keys_looked: AtomicU64::new(0),
+            moves_looked: AtomicU64::new(0),
             keys_warned: AtomicU64::new(0),
             followed: super::follow::Followed::default(),
         });
@@ -142,12 +146,15 @@ impl Begun<'_> {
             change.saves.push(Save::NewPolicy(StoredPolicy { version, text, by, at: now }));
             change.events.push(event);
         }
+        check_cas(&policy, &self.opened.user_cas()).map_err(|why| unserved(version, &why))?;
         let known = Known::read(self.store).await?;
         let hosts = load_hosts(self.store, self.log_key).await?;
         with_hosts(&policy, &hosts).map(drop)?;
         let keys = self.opened.ring(&known, (self.store, &hosts), self.may, now).await?;
         let ca = known.active(keys.as_ref()).unwrap_or_else(|| self.opened.user.public_key().fingerprint());
-        change.events.push(Event::ServiceStarted { ca, version: env!("CARGO_PKG_VERSION").to_owned(), keys });
+        let kept = keys.as_ref().and_then(|keys| kept((&known.ring, &known.stands), keys));
+        let program = env!("CARGO_PKG_VERSION").to_owned();
+        change.events.push(Event::ServiceStarted { ca, version: program, keys, kept });
         match self.store.commit(change).await {
             Ok(_) => Ok(Some((version, policy, hosts))),
             Err(StoreError::Overtaken | StoreError::Conflict) => Ok(None),
@@ -169,12 +176,19 @@ fn with_hosts(policy: &Policy, hosts: &Hosts) -> Outcome<Policy> {
     })
 }
 
+fn unserved(version: PolicyVersion, why: &str) -> Failure {
+    Failure::Unavailable(format!(
+        "policy version {version} can't be served: {why}; put the keys of that CA back into the configuration, and \
+         take it out of the policy before you take its keys away"
+    ))
+}
+
 /// Who applies the first policy.
 const STARTER: Actor = Actor::System(Part::Start);
 
 /// Whether the log is empty; if not, it must have been started with this log key: a second history under another key
 /// would be worth nothing to whoever keeps checkpoints.
-async fn check_log(store: &dyn Store, verifier: &LogVerifier) -> Outcome<bool> {
+pub(super) async fn check_log(store: &dyn Store, verifier: &LogVerifier) -> Outcome<bool> {
     let Some(bytes) = store.entries(0, 1).await?.into_iter().next() else { return Ok(true) };
     let entry = Entry::parse(&bytes).map_err(|why| Failure::internal("reading the log's first entry", why))?;
     let Event::LogStarted { log_key, .. } = entry.event else {

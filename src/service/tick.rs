@@ -50,6 +50,7 @@ impl Service {
             }
             this.sweep(now).await?;
             this.tick_keys(now).await?;
+            this.settle_moves(now).await?;
             this.keep_head_now_and_then(now.unix()).await?;
             Ok(changed)
         })

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | 1 | what this is, with the number of its form |
 //! | 2 | `# service URL` |
+//! | one more | `# ca NAME`, of a user CA with a name: the hosts of one CA trust no other's keys |
 //! | 3 | `# version N`: the index of the log entry that changed it, so it only grows |
 //! | 4 | `# at TIME`: when it was changed |
 //! | two for each key | `# STATE since TIME, FINGERPRINT`, then the key, without a comment of its own |
@@ -27,6 +28,7 @@ use thiserror::Error;
 
 use super::cert::is_ca_algorithm;
 use super::{KeyError, PublicKey};
+use crate::name::CaName;
 use crate::note::{NoteError, NoteSigner, NoteVerifier, is_signature_line};
 use crate::time::Timestamp;
 
@@ -75,6 +77,7 @@ pub struct Bundle {
     version: u64,
     at: Timestamp,
     service: String,
+    ca: CaName,
     keys: Vec<BundleKey>,
 }
 
@@ -147,11 +150,16 @@ impl fmt::Display for KeyState {
 }
 
 impl Bundle {
-    /// A bundle of these keys, in this order, as changed by log entry `version` at `at`.
+    /// A bundle of these keys, in this order, for the hosts of this CA, as changed by log entry `version` at `at`.
     ///
     /// # Errors
     /// [`BundleError::Content`].
-    pub fn new(version: u64, at: Timestamp, service: &str, keys: Vec<BundleKey>) -> Result<Self, BundleError> {
+    pub fn new(
+        version: u64,
+        at: Timestamp,
+        (service, ca): (&str, &CaName),
+        keys: Vec<BundleKey>,
+    ) -> Result<Self, BundleError> {
         let is_url = service.starts_with("https://")
             && service.len() <= SERVICE_BYTES_MAX
             && service.bytes().all(|b| b.is_ascii_graphic());
@@ -164,7 +172,7 @@ impl Bundle {
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(BundleError::Content(broken)),
-            None => Ok(Self { version, at, service: service.to_owned(), keys }),
+            None => Ok(Self { version, at, service: service.to_owned(), ca: ca.clone(), keys }),
         }
     }
 
@@ -178,8 +186,9 @@ impl Bundle {
 
     /// Every line but the signature.
     fn unsigned(&self) -> String {
-        let Self { version, at, service, keys } = self;
-        let mut text = format!("{TITLE}\n# service {service}\n# version {version}\n# at {at}\n");
+        let Self { version, at, service, ca, keys } = self;
+        let ca = ca.named().map(|ca| format!("# ca {ca}\n")).unwrap_or_default();
+        let mut text = format!("{TITLE}\n# service {service}\n{ca}# version {version}\n# at {at}\n");
         for BundleKey { key, state, since } in keys {
             // Writing to a string can't fail.
             _ = writeln!(text, "# {state} since {since}, {}\n{}", key.fingerprint(), key.to_openssh());
@@ -215,6 +224,7 @@ impl Bundle {
         let mut lines = Lines { rest: text, number: 0 };
         lines.exactly(TITLE)?;
         let service = lines.behind("# service ", "# service URL")?;
+        let ca = lines.ca()?;
         let version = lines.parsed("# version ", "# version NUMBER", |number| number.parse::<u64>().ok())?;
         let at = lines.parsed("# at ", "# at TIME", |at| Timestamp::parse(at).ok())?;
         let mut keys = Vec::new();
@@ -232,7 +242,7 @@ impl Bundle {
         if !lines.rest.is_empty() {
             return Err(lines.wrong("nothing stands below the signature"));
         }
-        let bundle = Self::new(version, at, service, keys)?;
+        let bundle = Self::new(version, at, (service, &ca), keys)?;
         // Catches every second spelling: zeros before a number, blanks, a comment behind a key.
         if text.strip_prefix(bundle.unsigned().as_str()).is_some_and(|rest| rest == format!("# {signature}\n")) {
             Ok((bundle, signature))
@@ -259,6 +269,12 @@ impl Bundle {
         &self.service
     }
 
+    /// The user CA for whose hosts it is.
+    #[must_use]
+    pub const fn ca(&self) -> &CaName {
+        &self.ca
+    }
+
     /// The keys, in their order.
     #[must_use]
     pub fn keys(&self) -> &[BundleKey] {
@@ -282,6 +298,15 @@ impl<'t> Lines<'t> {
         let (line, rest) = self.rest.split_once('\n').ok_or_else(|| self.wrong("the text ends too early"))?;
         self.rest = rest;
         Ok(line)
+    }
+
+    /// The CA, if a line names one: the default one needs no word.
+    fn ca(&mut self) -> Result<CaName, BundleError> {
+        let expected = "# ca NAME";
+        if !self.rest.starts_with("# ca ") {
+            return Ok(CaName::DEFAULT);
+        }
+        self.parsed("# ca ", expected, |name| CaName::parse(name).ok())
     }
 
     fn exactly(&mut self, expected: &str) -> Result<(), BundleError> {
@@ -336,7 +361,12 @@ mod tests {
     }
 
     fn bundle(keys: Vec<BundleKey>) -> Result<Bundle, BundleError> {
-        Bundle::new(42, Timestamp::from_unix(1_767_607_200).unwrap(), "https://hallpass.example.com", keys)
+        Bundle::new(
+            42,
+            Timestamp::from_unix(1_767_607_200).unwrap(),
+            ("https://hallpass.example.com", &CaName::DEFAULT),
+            keys,
+        )
     }
 
     #[test]
@@ -403,6 +433,27 @@ mod tests {
         assert!(bundle((0..17).map(|seed| key(seed, KeyState::Staged)).collect()).is_err());
         let empty = bundle(Vec::new()).unwrap();
         assert_eq!(Bundle::open(&empty.to_text(&signer()), signer().verifier()), Ok(empty));
+    }
+
+    #[test]
+    fn a_bundle_of_a_ca_with_a_name_says_so_and_the_default_one_says_nothing() {
+        let prod = CaName::parse("prod").unwrap();
+        let made = |ca: &CaName| {
+            let at = Timestamp::from_unix(1_767_607_200).unwrap();
+            let keys = vec![key(1, KeyState::Active)];
+            Bundle::new(42, at, ("https://hallpass.example.com", ca), keys).unwrap().to_text(&signer())
+        };
+        let (named, usual) = (made(&prod), made(&CaName::DEFAULT));
+        assert_eq!(Bundle::open(&named, signer().verifier()).unwrap().ca(), &prod);
+        assert_eq!(Bundle::open(&usual, signer().verifier()).unwrap().ca(), &CaName::DEFAULT);
+        assert!(named.contains("\n# ca prod\n# version 42\n") && !usual.contains("# ca"));
+        // A second spelling, another name, and a line less are no bundle of ours.
+        let spelt = usual.replace("# version", "# ca default\n# version");
+        assert!(matches!(Bundle::claimed(&spelt), Err(BundleError::Content(_))));
+        for other in [named.replace("# ca prod", "# ca lab"), named.replace("# ca prod\n", "")] {
+            assert!(matches!(Bundle::open(&other, signer().verifier()), Err(BundleError::Signature(_))));
+        }
+        assert!(matches!(Bundle::claimed(&named.replace("# ca prod", "# ca Prod")), Err(BundleError::Line { .. })));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
+use crate::keyring::ActiveKey;
 use crate::name::{HostName, PersonName, ReportId, Serial};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
@@ -47,6 +48,9 @@ pub(super) trait Rows {
 
     /// All sessions of a person end, with those of browsers that they let in.
     fn end_sessions_of(&mut self, person: &PersonName) -> Result<(), StoreError>;
+
+    /// All sessions of people end, with those of browsers.
+    fn end_all_sessions(&mut self) -> Result<(), StoreError>;
 
     /// A new session of a browser; its token must be free, and its parent there.
     fn insert_browser_session(&mut self, session: BrowserSession) -> Result<(), StoreError>;
@@ -147,11 +151,13 @@ fn apply_save(
         Save::NewSession(session) => rows.insert_session(session)?,
         Save::EndSession(token) => rows.end_session(token)?,
         Save::EndSessionsOf(person) => rows.end_sessions_of(&person)?,
+        Save::EndAllSessions => rows.end_all_sessions()?,
         Save::NewBrowserSession(session) => rows.insert_browser_session(session)?,
         Save::EndBrowserSession(token) => rows.end_browser_session(token)?,
         Save::Redeem(redemption) => rows.redeem(&redemption)?,
         Save::NewPolicy(new) => rows.insert_policy(new)?,
         Save::Inventory { expected } => check(head.inventory == expected, StoreError::Conflict)?,
+        Save::AtSize(size) => check(head.frontier.size() == size, StoreError::Conflict)?,
         Save::OnBasis(basis) => check(Basis::of(head) == basis, StoreError::Overtaken)?,
         Save::OpenAsRead { asker, key, count, with_key } => {
             check(rows.count_open(&asker, &key)? == (count, with_key), StoreError::Conflict)?;
@@ -198,7 +204,7 @@ fn certify(
     head: &mut Head,
     at: Timestamp,
     permit: &Permit,
-    (ca, nonce, expected): (&PublicKey, [u8; 32], RowVersion),
+    (ca, nonce, expected): (&ActiveKey, [u8; 32], RowVersion),
     done: &mut Committed,
 ) -> Result<Stored, StoreError> {
     let index = head.frontier.size();

@@ -9,8 +9,10 @@
 //! | `change.rs` `log.rs` `sweep.rs` | the rules of a change, of the log's head and proofs, of what is over: the same for both |
 //! | `columns.rs` `rows.rs` `host_rows.rs` `numbers.rs` | rows ↔ domain types |
 //! | `copy.rs` | from a SQLite file to an empty PostgreSQL database |
+//! | `backup.rs` | a database file with a manifest, made while a service runs |
 //! | `head_file.rs` | the newest checkpoint, apart from the database |
 
+pub mod backup;
 mod change;
 mod columns;
 pub mod copy;
@@ -40,6 +42,7 @@ use crate::identity::mac::MacKey;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
+use crate::keyring::ActiveKey;
 use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId, RequestPrefix};
 use crate::ssh::cert::{Certificate, TbsCert};
 use crate::ssh::{Fingerprint, PublicKey};
@@ -125,8 +128,8 @@ pub enum Save {
     Certify {
         /// From `access::step`.
         permit: Box<Permit>,
-        /// The active CA key.
-        ca: PublicKey,
+        /// The active key of the hosts' CA.
+        ca: ActiveKey,
         /// 32 random bytes.
         nonce: [u8; 32],
         /// The version that was read.
@@ -138,6 +141,8 @@ pub enum Save {
     EndSession(TokenHash),
     /// All sessions of a person end, and those of browsers that they let in.
     EndSessionsOf(PersonName),
+    /// All sessions of people end, and those of browsers.
+    EndAllSessions,
     /// A new session of a browser; its parent must be there, else it is a [`StoreError::Conflict`].
     NewBrowserSession(BrowserSession),
     /// A browser's session ends (no error when it is gone already).
@@ -151,6 +156,8 @@ pub enum Save {
         /// How many entries the inventory was made of.
         expected: u64,
     },
+    /// What is saved rests on a log of so many entries; another number is a [`StoreError::Conflict`].
+    AtSize(u64),
     /// What is saved rests on what the log said was in force; if it says something else by now, the change is
     /// [`StoreError::Overtaken`]. What makes P6 and P7 hold when several nodes write one log.
     OnBasis(Basis),

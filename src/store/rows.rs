@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use crate::access::{AccessRequest, Certified, Extending, Grant, Parts, State};
 use crate::name::{
-    Account, Digest, GroupName, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial,
+    Account, CaName, Digest, GroupName, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial,
 };
 use crate::policy::{Approvals, Need, Quorum, Terms, Who};
 use crate::ssh::cert::{Extension, ForceCommand, Options, TbsCert};
@@ -71,6 +71,8 @@ struct RequestRow {
 #[serde(deny_unknown_fields)]
 struct TermsRow {
     hosts: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
     account: String,
     lifetime: u32,
     lifetime_max: u32,
@@ -242,9 +244,10 @@ impl RequestRow {
 
 impl TermsRow {
     fn of(terms: &Terms) -> Self {
-        let Terms { hosts, account, lifetime, lifetime_max, backdate, decide_by, options, rules } = terms;
+        let Terms { hosts, ca, account, lifetime, lifetime_max, backdate, decide_by, options, rules } = terms;
         Self {
             hosts: hosts.iter().map(|(host, principal)| (host.to_string(), principal.to_string())).collect(),
+            ca: ca.named().map(|name| name.to_string()),
             account: account.to_string(),
             lifetime: lifetime.seconds(),
             lifetime_max: lifetime_max.seconds(),
@@ -261,6 +264,7 @@ impl TermsRow {
         };
         Ok(Terms {
             hosts: self.hosts.iter().map(host).collect::<Result<_, _>>()?,
+            ca: self.ca.map_or(Ok(CaName::DEFAULT), |name| CaName::parse(&name).map_err(why))?,
             account: Account::parse(&self.account).map_err(why)?,
             lifetime: lifetime(self.lifetime)?,
             lifetime_max: lifetime(self.lifetime_max)?,

@@ -6,8 +6,11 @@ use utoipa::ToSchema;
 /// `GET /v1/ca/keys`: all CA keys that the log knows.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Keys {
-    /// Version of the trust bundle.
+    /// Version of the trust bundle; of the default user CA, if there are others.
     pub version: u64,
+    /// The user CAs, if there is more than the default one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cas: Vec<UserCa>,
     /// In the order in which they came.
     pub keys: Vec<Key>,
     /// Configured keys that nobody has heard of.
@@ -24,11 +27,27 @@ pub struct Keys {
     pub attention: Vec<String>,
 }
 
+/// A user CA.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UserCa {
+    /// Its name; `default` is that of `[ca.user]`.
+    pub name: String,
+    /// Version of its trust bundle.
+    pub version: u64,
+    /// How many of the enrolled hosts are of it.
+    pub hosts: usize,
+    /// Those of the hosts of the policy that are not enrolled.
+    pub by_hand: Vec<String>,
+}
+
 /// A CA key.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Key {
     /// `user` or `host`.
     pub purpose: String,
+    /// The user CA that it is of, if that has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// `SHA256:…`.
     pub fingerprint: String,
     /// One OpenSSH line.
@@ -78,6 +97,9 @@ pub struct Spare {
     /// `user` or `host`.
     #[serde(default = "user")]
     pub purpose: String,
+    /// The user CA that it is of, if that has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// `SHA256:…`.
     pub fingerprint: String,
     /// One OpenSSH line.
@@ -91,6 +113,9 @@ pub struct Proposal {
     pub by: String,
     /// `user` or `host`.
     pub purpose: String,
+    /// The user CA, if it has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// `switch`, `finish` or `abort`.
     pub step: String,
     /// The key that was named, if one was.
@@ -117,6 +142,9 @@ pub struct Rotate {
     /// `user` or `host`: which keys are rotated; `user` if left out. `compromise` takes the key's own.
     #[serde(default = "user")]
     pub purpose: String,
+    /// The user CA whose keys are rotated; the default one if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// The fingerprint of the key that is meant; the only one that fits if left out. `compromise` needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -138,6 +166,6 @@ fn user() -> String {
 impl Default for Rotate {
     fn default() -> Self {
         let (step, reason) = (String::new(), String::new());
-        Self { step, purpose: user(), key: None, accept_unreachable: Vec::new(), now: false, reason }
+        Self { step, purpose: user(), ca: None, key: None, accept_unreachable: Vec::new(), now: false, reason }
     }
 }

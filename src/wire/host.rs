@@ -382,6 +382,15 @@ pub struct HostDetail {
     /// What it has told of itself last, if it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
+    /// The user CA whose keys it trusts, if that has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// CA keys of other user CAs that it trusts until the last certificate for it by them has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keeps: Vec<String>,
+    /// Whether nothing is issued for it until it proves that it trusts the key of its user CA.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
     /// Attempts to take this host's name with another key, or its key under another name.
     pub conflicts: Vec<Conflict>,
 }

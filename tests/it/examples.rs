@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use hallpass::config::Config;
-use hallpass::name::{Account, HostName, PersonName};
+use hallpass::name::{Account, CaName, HostName, PersonName};
 use hallpass::note::NoteSigner;
 use hallpass::policy::{Approvals, Outcome, Policy, Question};
 use hallpass::signer;
@@ -108,7 +108,9 @@ fn the_example_of_a_trust_bundle_is_one() {
         key(first, KeyState::Active, "2026-01-05T10:00:00Z"),
         key(second, KeyState::Staged, "2026-04-01T09:30:00Z"),
     ];
-    let bundle = Bundle::new(1204, at("2026-04-01T09:30:00Z"), "https://hallpass.example.com:7722", keys).unwrap();
+    let bundle =
+        Bundle::new(1204, at("2026-04-01T09:30:00Z"), ("https://hallpass.example.com:7722", &CaName::DEFAULT), keys)
+            .unwrap();
     assert_eq!(BUNDLE, bundle.to_text(&signer));
     assert_eq!(Bundle::open(BUNDLE, signer.verifier()), Ok(bundle));
     assert!(CA_KEYS_GUIDE.contains(&signer.verifier().to_text()), "the guide checks the example with its key");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Wrong, ensure};
 use crate::audit::entry::Entry;
 use crate::audit::host_event::HostEvent;
-use crate::name::{HostName, JoinId, NamePattern, Principal, Serial, Tag, TagKey};
+use crate::name::{CaName, HostName, JoinId, NamePattern, Principal, Serial, Tag, TagKey};
 use crate::ssh::cert::{TbsCert, Whose};
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Timestamp, Window};
@@ -38,6 +38,23 @@ struct Host {
     names: BTreeSet<HostName>,
     tags: BTreeSet<Tag>,
     is_active: bool,
+    ca: CaName,
+    keeps: BTreeSet<Fingerprint>,
+    waits: bool,
+    /// Keys that it has proven to trust, as it told last.
+    proven: BTreeSet<Fingerprint>,
+    /// The entry with which it joined.
+    is_new_at: u64,
+}
+
+/// Whose keys an enrolled host trusts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostCa<'h> {
+    pub(super) ca: &'h CaName,
+    pub(super) keeps: &'h BTreeSet<Fingerprint>,
+    pub(super) waits: bool,
+    pub(super) proven: &'h BTreeSet<Fingerprint>,
+    pub(super) is_new_at: u64,
 }
 
 impl Hosts {
@@ -62,14 +79,7 @@ impl Hosts {
                 ensure(!was, || format!("join token {join} was revoked before"))
             }
             HostEvent::HostEnrolled { host, join, keys, names, tags } => {
-                let good = self.may_enrol(host, join, (keys, names, tags), entry.at);
-                let again = self.hosts.get(host).is_some_and(|known| known.is_active && known.join == *join);
-                if let Some(join) = self.joins.get_mut(join).filter(|_| !again) {
-                    join.left = join.left.saturating_sub(1);
-                }
-                let (join, keys, names, tags) = (join.clone(), keys.clone(), names.clone(), tags.clone());
-                self.hosts.insert(host.clone(), Host { join, keys, names, tags, is_active: true });
-                good
+                self.enrolled((host, join), (keys, names, tags), entry)
             }
             HostEvent::HostRefused { known, join, .. } => {
                 ensure(self.joins.contains_key(join), || format!("there is no join token {join}"))?;
@@ -103,9 +113,21 @@ impl Hosts {
                     format!("certificate {serial} of {host} was not about to be signed, or was signed before")
                 })
             }
+            HostEvent::HostMoved { host, ca, keeps, waits } => {
+                self.active(host)?;
+                let Some(known) = self.hosts.get_mut(host) else { return Ok(()) };
+                known.ca.clone_from(ca);
+                known.keeps.clone_from(keeps);
+                known.waits = *waits;
+                Ok(())
+            }
+            HostEvent::CheckInChanged { host, proven, .. } => {
+                let known = self.hosts.get_mut(host).ok_or_else(|| format!("{host} was never enrolled"))?;
+                known.proven.clone_from(proven);
+                Ok(())
+            }
             // What a host says is the host's; it may come after the host was retired.
-            HostEvent::CheckInChanged { host, .. }
-            | HostEvent::HostDoubled { host }
+            HostEvent::HostDoubled { host }
             | HostEvent::SessionOpened { host, .. }
             | HostEvent::SessionEnded { host, .. }
             | HostEvent::SessionRefused { host, .. }
@@ -118,6 +140,34 @@ impl Hosts {
     /// Host certificates that were about to be signed and have no outcome.
     pub(super) fn without_outcome(&self) -> impl Iterator<Item = Serial> {
         self.unsigned.keys().copied()
+    }
+
+    fn enrolled(
+        &mut self,
+        (host, join): (&HostName, &JoinId),
+        (keys, names, tags): (&[PublicKey], &BTreeSet<HostName>, &BTreeSet<Tag>),
+        entry: &Entry,
+    ) -> Result<(), Wrong> {
+        let good = self.may_enrol(host, join, (keys, names, tags), entry.at);
+        let again = self.hosts.get(host).is_some_and(|known| known.is_active && known.join == *join);
+        if let Some(join) = self.joins.get_mut(join).filter(|_| !again) {
+            join.left = join.left.saturating_sub(1);
+        }
+        let (join, keys, names, tags) = (join.clone(), keys.to_vec(), names.clone(), tags.clone());
+        let known = self.hosts.remove(host).filter(|known| known.is_active);
+        let is_new_at = known.as_ref().map_or(entry.index, |known| known.is_new_at);
+        let (ca, keeps, waits, proven) =
+            known.map(|known| (known.ca, known.keeps, known.waits, known.proven)).unwrap_or_default();
+        let new = Host { join, keys, names, tags, is_active: true, ca, keeps, waits, proven, is_new_at };
+        self.hosts.insert(host.clone(), new);
+        good
+    }
+
+    /// What is known of the CA of an enrolled host.
+    pub(super) fn ca_of(&self, host: &HostName) -> Option<HostCa<'_>> {
+        let known = self.hosts.get(host).filter(|known| known.is_active)?;
+        let Host { ca, keeps, waits, proven, is_new_at, .. } = known;
+        Some(HostCa { ca, keeps, waits: *waits, proven, is_new_at: *is_new_at })
     }
 
     fn active(&self, host: &HostName) -> Result<&Host, Wrong> {

@@ -13,14 +13,18 @@
 //! Memory: a few hundred bytes for each request that is open at one time, eight for each that is over.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+mod cas;
 mod host;
 mod keys;
+pub(super) mod loss;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::cas::SignsFor;
 use self::host::Hosts;
 use self::keys::Keys;
+use self::loss::Losses;
 use self::request::Request;
 use super::entry::Entry;
 use super::event::Event;
@@ -38,6 +42,7 @@ pub(in crate::audit) struct Replay {
     keys: Keys,
     policy: u32,
     hosts: Hosts,
+    pub(super) losses: Losses,
     pub(super) to_be_signed: u64,
 }
 
@@ -70,6 +75,7 @@ impl Replay {
             (_, None) => self.take_general(entry),
         };
         ensure(in_force, || format!("it rests on a policy that was not in force (the last applied was {last})"))?;
+        self.losses.take(entry, self.open.keys().next())?;
         taken
     }
 
@@ -80,12 +86,15 @@ impl Replay {
 
     /// A login is reported when the host can, also after its request is over.
     fn take_host(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
-        let taken = self.hosts.take(event, entry).and_then(|()| {
+        // A move is judged by what was so before it.
+        let now = SignsFor { keys: &self.keys, hosts: &self.hosts };
+        let moved = now.check_move(event, &self.open, entry);
+        let taken = self.hosts.take(event, entry).and(moved).and_then(|()| {
             if let HostEvent::HostCertificateToBeSigned { ca, .. } = event {
                 return self.keys.check_vouches(*ca);
             }
-            let HostEvent::CheckCertificateToBeSigned { ca, .. } = event else { return Ok(()) };
-            self.keys.check_trusted(*ca)
+            let HostEvent::CheckCertificateToBeSigned { host, ca, .. } = event else { return Ok(()) };
+            self.keys.check_trusted(*ca, self.hosts.ca_of(host))
         });
         let is_known = event.request().is_none_or(|id| self.open.contains_key(&id) || self.over.contains(&id));
         ensure(is_known, || "it names a request that was never asked for".to_owned())?;
@@ -95,7 +104,7 @@ impl Replay {
     fn take_general(&mut self, entry: &Entry) -> Result<(), Wrong> {
         match &entry.event {
             Event::LogStarted { .. } => ensure(entry.index == 0, || "the log starts a second time".to_owned()),
-            Event::ServiceStarted { ca, keys, .. } => self.keys.started(*ca, keys.as_ref(), entry.at),
+            Event::ServiceStarted { .. } => self.keys.started(entry),
             Event::CaKeysChanged { .. } => self.keys.changed(entry),
             Event::CaStepProposed { .. } => self.keys.proposed(entry),
             Event::PolicyApplied { version, .. } => {
@@ -120,6 +129,8 @@ impl Replay {
             | Event::ExtensionAsked { .. }
             | Event::Ended { .. }
             | Event::Expired { .. }
+            | Event::EntryLost { .. }
+            | Event::LogRecovered { .. }
             | Event::Host(_) => Ok(()),
         }
     }
@@ -154,7 +165,7 @@ impl Replay {
                 || if is_over { format!("{id} was over before") } else { never_asked(id) },
             );
         };
-        let result = request.take(id, entry, &self.keys.signs);
+        let result = request.take(id, entry, &SignsFor { keys: &self.keys, hosts: &self.hosts });
         if ends(&entry.event) {
             self.open.remove(&id);
             self.keys.over(id);
@@ -188,6 +199,8 @@ const fn ends(event: &Event) -> bool {
         | Event::CertificateSigned { .. }
         | Event::CertificateRefused { .. }
         | Event::ExtensionAsked { .. }
+        | Event::EntryLost { .. }
+        | Event::LogRecovered { .. }
         | Event::Host(_) => false,
     }
 }
@@ -221,6 +234,8 @@ pub(in crate::audit) const fn policy_of(event: &Event) -> Option<PolicyVersion> 
         | Event::CertificateSigned { .. }
         | Event::Ended { .. }
         | Event::Expired { .. }
+        | Event::EntryLost { .. }
+        | Event::LogRecovered { .. }
         | Event::Host(_) => None,
     }
 }

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cas::SignsFor;
 use super::{Wrong, ensure};
 use crate::audit::entry::Entry;
 use crate::audit::event::{Answer, Event};
 use crate::audit::export::FindingKind;
 use crate::audit::text_time;
 use crate::identity::approval::{Signature, Statement};
-use crate::name::{Account, Digest, HostName, PersonName, Principal, RequestId, Serial};
+use crate::name::{Account, CaName, Digest, HostName, PersonName, Principal, RequestId, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::{Extension, ForceCommand, TbsCert};
 use crate::time::{Lifetime, Timestamp, Window};
@@ -26,6 +27,7 @@ pub(super) struct Request {
     command: Option<String>,
     sources: BTreeSet<String>,
     verify_required: bool,
+    ca: CaName,
     start: Option<Timestamp>,
     backdate: Lifetime,
     reason: String,
@@ -67,7 +69,7 @@ impl Request {
         let Event::Asked { person, key, hosts, account, lifetime, start, digest, verdict, .. } = event else {
             return None;
         };
-        let Event::Asked { backdate, account_scope, permits, command, sources, verify_required, .. } = event else {
+        let Event::Asked { backdate, account_scope, permits, command, sources, verify_required, ca, .. } = event else {
             return None;
         };
         let Event::Asked { reason, ticket, .. } = event else { return None };
@@ -82,6 +84,7 @@ impl Request {
             command: command.clone(),
             sources: sources.clone(),
             verify_required: *verify_required,
+            ca: ca.clone().unwrap_or_default(),
             start: *start,
             backdate: *backdate,
             reason: reason.clone(),
@@ -91,12 +94,16 @@ impl Request {
         })
     }
 
+    pub(super) fn is_for(&self, host: &HostName) -> bool {
+        self.hosts.contains(host)
+    }
+
     pub(super) fn is_something(&self) -> bool {
         !self.hosts.is_empty() && self.waiting.as_ref().is_some_and(|waiting| waiting.lifetime > Lifetime::ZERO)
     }
 
     /// Takes an event about this request, which is open.
-    pub(super) fn take(&mut self, id: RequestId, entry: &Entry, cas: &BTreeSet<Fingerprint>) -> Result<(), Wrong> {
+    pub(super) fn take(&mut self, id: RequestId, entry: &Entry, cas: &SignsFor<'_>) -> Result<(), Wrong> {
         let was_granted = self.last.is_some();
         match &entry.event {
             Event::Narrowed { by, lifetime, hosts, permits, digest, .. } => {
@@ -143,7 +150,9 @@ impl Request {
             | Event::LoggedOut { .. }
             | Event::Refused { .. }
             | Event::Asked { .. }
-            | Event::CertificateSigned { .. } => Ok(()),
+            | Event::CertificateSigned { .. }
+            | Event::EntryLost { .. }
+            | Event::LogRecovered { .. } => Ok(()),
         }
     }
 
@@ -294,7 +303,7 @@ impl Request {
         })
     }
 
-    fn certify(&mut self, id: RequestId, event: &Event, index: u64, cas: &BTreeSet<Fingerprint>) -> Result<(), Wrong> {
+    fn certify(&mut self, id: RequestId, event: &Event, index: u64, cas: &SignsFor<'_>) -> Result<(), Wrong> {
         let Event::CertificateToBeSigned { person, serial, ca, window, tbs, .. } = event else { return Ok(()) };
         ensure(serial.number() == index, || format!("the serial {serial} is not the number of its entry"))?;
         let Some(grant) = &mut self.last else { return Err("a certificate without a grant".to_owned().into()) };
@@ -302,7 +311,7 @@ impl Request {
         ensure(first, || "a second certificate for one grant".to_owned())?;
         ensure(grant.window == *window, || "the certificate's window is not the granted one".to_owned())?;
         self.by_asker(person)?;
-        ensure(cas.contains(ca), || format!("the CA key {ca} was not announced by a start of the service"))?;
+        cas.check(*ca, &self.ca, &self.hosts)?;
         let tbs = TbsCert::parse(tbs).map_err(|why| format!("the bytes to be signed: {why}"))?;
         self.compare(id, &tbs, *serial, *ca)
     }

@@ -13,8 +13,12 @@ use serde_json::json;
 
 use super::super::failure::{Exit, Failure};
 use super::super::{Context, profile};
+use super::words;
 use crate::config::Config;
+use crate::document::Problem;
 use crate::durable;
+use crate::keyring::Ca;
+use crate::name::CaName;
 use crate::signer::{self, file::FileSigner};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Purpose;
@@ -41,6 +45,9 @@ pub(crate) struct AddArgs {
     /// What it is to sign
     #[arg(value_enum, value_name = "user|host")]
     purpose: For,
+    /// For this user CA; the default one if left out
+    #[arg(long, value_name = "NAME", value_parser = CaName::parse)]
+    ca: Option<CaName>,
     /// Make an Ed25519 key in this file (mode 0600; must not exist), and its public half beside it
     #[arg(value_name = "FILE", group = "place")]
     file: Option<PathBuf>,
@@ -79,15 +86,16 @@ impl For {
 /// `hallpass ca add`.
 pub(super) fn run(context: &Context, args: &AddArgs) -> Result<(), Failure> {
     let (purpose, settings) = (args.purpose.purpose(), settings(args)?);
-    let lines = lines(purpose, &settings)?;
+    let ca = Ca::of(purpose, args.ca.clone()).map_err(Failure::usage)?;
+    let lines = lines(context, &ca, &settings)?;
     let config = fitting(context, &lines)?;
     let key = match &settings {
-        signer::Settings::File(file) => make(purpose, file)?,
+        signer::Settings::File(file) => make(&ca, file)?,
         signer::Settings::Agent(_) | signer::Settings::Pkcs11(_) => look(purpose, &settings)?,
     };
     let fingerprint = key.fingerprint().to_string();
     let shown = config.as_ref().map(|path| path.display().to_string());
-    let document = json!({
+    let mut document = json!({
         "schema": "hallpass.ca-add.v1",
         "purpose": purpose.word(),
         "fingerprint": fingerprint,
@@ -95,15 +103,22 @@ pub(super) fn run(context: &Context, args: &AddArgs) -> Result<(), Failure> {
         "lines": lines,
         "config": shown,
     });
+    if let (Some(members), Some(name)) = (document.as_object_mut(), ca.named()) {
+        members.insert("ca".to_owned(), name.to_string().into());
+    }
     context.out.answer(&document, &lines)?;
     match shown {
         Some(shown) => context.out.note(&format!("{shown:?} takes these lines, at its end")),
         None => context.out.note("there is no configuration to try these lines in; name one with --config"),
     }
+    let next = match is_first(&lines) {
+        false => format!("hallpass ca rotate {} start --key {fingerprint}", words(purpose.word(), ca.named().as_ref())),
+        true => "give it hosts, by a tag in [[ca]] of the policy: hallpass policy apply FILE".to_owned(),
+    };
     context.out.note(&format!(
         "{fingerprint} signs nothing yet, and nobody has heard of it\n\
          next: add the lines to the configuration, and start the service again\n\
-         next: hallpass ca rotate {purpose} start --key {fingerprint}"
+         next: {next}"
     ));
     Ok(())
 }
@@ -131,8 +146,25 @@ fn settings(args: &AddArgs) -> Result<signer::Settings, Failure> {
     Ok(signer::Settings::File(signer::file::Settings { path: needed(optional(&args.file)?)?, passphrase_path }))
 }
 
+/// Whether these lines are a CA's first key, and no further one.
+fn is_first(lines: &str) -> bool {
+    !lines.starts_with("[[")
+}
+
+/// The head of its table: a CA that the configuration does not have yet begins with this key.
+fn head(context: &Context, ca: &Ca) -> Result<String, Failure> {
+    let table = ca.table();
+    let Some((path, text)) = configuration(context)? else { return Ok(format!("[[{table}.next]]\n")) };
+    let is_new = match (ca.named(), parse(&path, &text)) {
+        (Some(name), Ok(config)) => !config.named_cas.contains_key(&name),
+        // What is wrong with the file is said when it is tried with the lines.
+        (Some(_) | None, _) => false,
+    };
+    Ok(if is_new { format!("[{table}]\n") } else { format!("[[{table}.next]]\n") })
+}
+
 /// The table that configures it.
-fn lines(purpose: Purpose, settings: &signer::Settings) -> Result<String, Failure> {
+fn lines(context: &Context, ca: &Ca, settings: &signer::Settings) -> Result<String, Failure> {
     let path = |path: &Path| match path.to_str() {
         Some(text) if !text.chars().any(char::is_control) => Ok(text.to_owned()),
         _ => Err(Failure::usage(format!("{:?} cannot stand in the configuration", path.display().to_string()))
@@ -159,24 +191,32 @@ fn lines(purpose: Purpose, settings: &signer::Settings) -> Result<String, Failur
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         format!("{name} = \"{quoted}\"\n")
     });
-    Ok(std::iter::once(format!("[[ca.{purpose}.next]]\n")).chain(lines).collect())
+    Ok(std::iter::once(head(context, ca)?).chain(lines).collect())
+}
+
+/// The configuration file and its text, if there is one.
+fn configuration(context: &Context) -> Result<Option<(PathBuf, String)>, Failure> {
+    let named = context.globals.config.clone();
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(CONFIG));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::file("read configuration", &path, &e)),
+    }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
+    let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
+    let credentials = profile::env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Config::parse(text, &path.display().to_string(), &folder, credentials.as_deref())
 }
 
 /// The configuration file, if there is one, once it takes these lines.
 fn fitting(context: &Context, lines: &str) -> Result<Option<PathBuf>, Failure> {
-    let named = context.globals.config.clone();
-    let path = named.clone().unwrap_or_else(|| PathBuf::from(CONFIG));
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Failure::file("read configuration", &path, &e)),
-    };
+    let Some((path, text)) = configuration(context)? else { return Ok(None) };
     let shown = path.display().to_string();
-    let folder = std::path::absolute(&path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
-    let credentials = profile::env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     // Whatever the text ends with, a table begins on a line of its own.
-    let parsed = Config::parse(&format!("{text}\n{lines}"), &shown, &folder, credentials.as_deref());
-    match parsed {
+    match parse(&path, &format!("{text}\n{lines}")) {
         Ok(_) => Ok(Some(path)),
         Err(problems) => {
             let mut failure =
@@ -188,8 +228,8 @@ fn fitting(context: &Context, lines: &str) -> Result<Option<PathBuf>, Failure> {
 }
 
 /// Makes the key, and its public half beside it.
-fn make(purpose: Purpose, settings: &signer::file::Settings) -> Result<PublicKey, Failure> {
-    let name = format!("hallpass {purpose} CA");
+fn make(ca: &Ca, settings: &signer::file::Settings) -> Result<PublicKey, Failure> {
+    let name = format!("hallpass {ca} CA");
     let public = PathBuf::from(format!("{}.pub", settings.path.display()));
     if public.exists() {
         return Err(Failure::failed(format!("{:?} is there already", public.display().to_string()))

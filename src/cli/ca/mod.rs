@@ -9,6 +9,7 @@ use serde_json::json;
 use super::failure::Failure;
 use super::output::{self, escape};
 use super::{Context, render};
+use crate::name::CaName;
 use crate::ssh::Fingerprint;
 use crate::wire::ca as wire;
 
@@ -16,7 +17,11 @@ use crate::wire::ca as wire;
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum CaCommand {
     /// Print the CA keys that hosts must trust: the content of a `TrustedUserCAKeys` file
-    Export,
+    Export {
+        /// Of this user CA; the default one if left out
+        #[arg(long, value_name = "NAME", value_parser = CaName::parse)]
+        ca: Option<CaName>,
+    },
     /// List all CA keys: states, what hosts prove, certificates that last
     Ls,
     /// Show one of them, with the hosts that do not prove that they trust it
@@ -44,7 +49,7 @@ pub(crate) enum CaCommand {
 /// `hallpass ca …`.
 pub(crate) fn run(context: &Context, command: &CaCommand) -> Result<(), Failure> {
     match command {
-        CaCommand::Export => export(context),
+        CaCommand::Export { ca } => export(context, ca.as_ref()),
         CaCommand::Ls => list(context),
         CaCommand::Show { key } => show(context, *key),
         CaCommand::Add(args) => add::run(context, args),
@@ -53,12 +58,45 @@ pub(crate) fn run(context: &Context, command: &CaCommand) -> Result<(), Failure>
     }
 }
 
-fn export(context: &Context) -> Result<(), Failure> {
+/// `user --ca prod`, `user`, `host`: the words that name a CA on the command line.
+pub(in crate::cli) fn words(purpose: &str, name: Option<&CaName>) -> String {
+    name.map_or_else(|| purpose.to_owned(), |name| format!("{purpose} --ca {name}"))
+}
+
+/// The same of what the service said.
+fn words_of(purpose: &str, name: Option<&str>) -> String {
+    words(&escape(purpose), name.and_then(|name| CaName::parse(name).ok()).as_ref())
+}
+
+/// `prod user`, `user`, `host`: a CA in a table.
+fn label(purpose: &str, name: Option<&str>) -> String {
+    name.map_or_else(|| escape(purpose), |name| format!("{} {}", escape(name), escape(purpose)))
+}
+
+/// The user CA of a key, if there is more than one.
+fn ca_of<'k>(all: &'k wire::Keys, key: &wire::Key) -> Option<&'k wire::UserCa> {
+    let name = key.ca.as_deref().unwrap_or(CaName::DEFAULT.as_str());
+    all.cas.iter().find(|ca| ca.name == name)
+}
+
+/// How many hosts are of it.
+fn hosts_of(all: &wire::Keys, key: &wire::Key) -> usize {
+    ca_of(all, key).map_or(all.hosts, |ca| ca.hosts)
+}
+
+fn export(context: &Context, ca: Option<&CaName>) -> Result<(), Failure> {
     let places = context.places()?;
     let profile = super::profile::need(&places, &context.globals)?;
     let client = context.anonymous(profile.server)?;
-    let bundle = context.block_on(async { Ok(client.text("/v1/ca/user-keys").await?) })?;
-    context.out.answer(&json!({ "schema": "hallpass.trust-bundle.v1", "bundle": bundle }), &bundle)
+    let name = ca.and_then(CaName::named);
+    let path = name.as_ref().map(|name| format!("/v1/ca/user-keys/{name}"));
+    let path = path.as_deref().unwrap_or("/v1/ca/user-keys");
+    let bundle = context.block_on(async { Ok(client.text(path).await?) })?;
+    let mut document = json!({ "schema": "hallpass.trust-bundle.v1", "bundle": bundle });
+    if let (Some(members), Some(name)) = (document.as_object_mut(), &name) {
+        members.insert("ca".to_owned(), name.to_string().into());
+    }
+    context.out.answer(&document, &bundle)
 }
 
 fn get(context: &Context) -> Result<wire::Keys, Failure> {
@@ -74,6 +112,9 @@ fn list(context: &Context) -> Result<(), Failure> {
     let all = get(context)?;
     answer(context, &all, &table(&all))?;
     context.out.note(&format!("trust bundle version {}", all.version));
+    for ca in all.cas.iter().filter(|ca| ca.name != CaName::DEFAULT.as_str()) {
+        context.out.note(&format!("that of CA {}: version {}", escape(&ca.name), ca.version));
+    }
     rotate::say_waiting(context, &all);
     Ok(())
 }
@@ -81,7 +122,7 @@ fn list(context: &Context) -> Result<(), Failure> {
 /// One line for each key.
 fn table(all: &wire::Keys) -> String {
     let row = |key: &wire::Key| {
-        let proven = key.proven.map(|proven| format!("{proven} of {} hosts prove it", all.hosts));
+        let proven = key.proven.map(|proven| format!("{proven} of {} hosts prove it", hosts_of(all, key)));
         let until = key.last_end.as_deref().map(|end| format!(" until {}", output::local_text(end)));
         let until = until.unwrap_or_default();
         let certificates = match key.purpose.as_str() {
@@ -90,7 +131,7 @@ fn table(all: &wire::Keys) -> String {
             _ => String::new(),
         };
         [
-            escape(&key.purpose),
+            label(&key.purpose, key.ca.as_deref()),
             escape(&key.fingerprint),
             escape(&key.state),
             format!("since {}", output::local_text(&key.since)),
@@ -101,7 +142,15 @@ fn table(all: &wire::Keys) -> String {
     };
     let spare = |key: &wire::Spare| {
         let blank = String::new;
-        [escape(&key.purpose), escape(&key.fingerprint), "unused".to_owned(), blank(), blank(), blank(), blank()]
+        [
+            label(&key.purpose, key.ca.as_deref()),
+            escape(&key.fingerprint),
+            "unused".to_owned(),
+            blank(),
+            blank(),
+            blank(),
+            blank(),
+        ]
     };
     let rows: Vec<[String; 7]> = all.keys.iter().map(row).chain(all.spare.iter().map(spare)).collect();
     render::columns(&rows)
@@ -114,7 +163,7 @@ fn show(context: &Context, wanted: Fingerprint) -> Result<(), Failure> {
     let key = key.ok_or_else(|| match spare {
         Some(spare) => Failure::failed(format!("nobody has heard of {wanted} yet"))
             .because("it is configured as a key to change to, and no rotation has begun with it")
-            .next(format!("hallpass ca rotate {} start --key {wanted}", escape(&spare.purpose))),
+            .next(format!("hallpass ca rotate {} start --key {wanted}", words_of(&spare.purpose, spare.ca.as_deref()))),
         None => Failure::failed(format!("there is no CA key {wanted}"))
             .because("the log does not name it, and it is not configured")
             .next("hallpass ca ls"),
@@ -122,11 +171,14 @@ fn show(context: &Context, wanted: Fingerprint) -> Result<(), Failure> {
     let mut text = format!("{}  {}\n", escape(&key.fingerprint), escape(&key.state));
     let mut add = |name: &str, value: &str| text.push_str(&format!("  {name:<14}{value}\n"));
     add("purpose", &escape(&key.purpose));
+    if let Some(ca) = &key.ca {
+        add("ca", &escape(ca));
+    }
     add("since", &output::local_text(&key.since));
     add("key", &escape(&key.key));
     add("backend", &escape(&key.backend));
     if let Some(proven) = key.proven {
-        add("proven", &format!("by {proven} of {} hosts", all.hosts));
+        add("proven", &format!("by {proven} of {} hosts", hosts_of(&all, key)));
     }
     key.unproven.iter().for_each(|one| add("not proven", &format!("{}: {}", escape(&one.host), escape(&one.why))));
     let shows = |one: &wire::Shown| format!("{}: until {}", escape(&one.host), output::local_text(&one.until));

@@ -5,8 +5,8 @@ use clap::{Args, Subcommand};
 use super::super::failure::{Exit, Failure};
 use super::super::output::{self, escape};
 use super::super::{Context, render};
-use super::{answer, get, table};
-use crate::name::HostName;
+use super::{answer, ca_of, get, hosts_of, label, table, words_of};
+use crate::name::{CaName, HostName};
 use crate::ssh::Fingerprint;
 use crate::wire::ca as wire;
 
@@ -14,14 +14,23 @@ use crate::wire::ca as wire;
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum RotateCommand {
     /// The key that signs certificates for people
-    #[command(subcommand)]
-    User(UserCommand),
+    User(UserArgs),
     /// The key that signs host certificates
     #[command(subcommand)]
     Host(HostCommand),
 }
 
 /// `hallpass ca rotate user …`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UserArgs {
+    /// Of this user CA; the default one if left out
+    #[arg(long, global = true, value_name = "NAME", value_parser = CaName::parse)]
+    ca: Option<CaName>,
+    #[command(subcommand)]
+    command: UserCommand,
+}
+
+/// A step for a user CA.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Have hosts learn a further key ([[ca.user.next]]); it signs nothing yet
@@ -77,7 +86,7 @@ pub(crate) struct StepArgs {
 /// `hallpass ca rotate …`.
 pub(super) fn run(context: &Context, command: &RotateCommand) -> Result<(), Failure> {
     match command {
-        RotateCommand::User(command) => user(context, command),
+        RotateCommand::User(args) => user(context, args.ca.as_ref().and_then(CaName::named).as_ref(), &args.command),
         RotateCommand::Host(command) => host(context, command),
     }
 }
@@ -86,56 +95,59 @@ pub(super) fn run(context: &Context, command: &RotateCommand) -> Result<(), Fail
 pub(super) fn compromise(context: &Context, key: Fingerprint, reason: &str) -> Result<(), Failure> {
     let question = format!("stop trusting {key} for ever, and end every session that it opened?");
     let args = StepArgs { key: Some(key), reason: reason.to_owned() };
-    take(context, Some(&question), &step("user", "compromise", &args))
+    take(context, Some(&question), &step("user", None, ("compromise", &args)))
 }
 
-fn user(context: &Context, command: &UserCommand) -> Result<(), Failure> {
+fn user(context: &Context, ca: Option<&CaName>, command: &UserCommand) -> Result<(), Failure> {
+    let step = |word, args| step("user", ca, (word, args));
     match command {
-        UserCommand::Start(args) => take(context, None, &step("user", "start", args)),
-        UserCommand::Status => status(context, "user"),
+        UserCommand::Start(args) => take(context, None, &step("start", args)),
+        UserCommand::Status => status(context, "user", ca),
         UserCommand::Switch { accept_unreachable, args } => {
             let accept_unreachable = accept_unreachable.iter().map(ToString::to_string).collect();
-            let body = wire::Rotate { accept_unreachable, ..step("user", "switch", args) };
+            let body = wire::Rotate { accept_unreachable, ..step("switch", args) };
             take(context, Some("sign with the new key from now on?"), &body)
         }
         UserCommand::Finish(args) => {
             let question = "have hosts forget the old key? There is no way back";
-            take(context, Some(question), &step("user", "finish", args))
+            take(context, Some(question), &step("finish", args))
         }
-        UserCommand::Abort(args) => take(context, Some("go back to what was?"), &step("user", "abort", args)),
+        UserCommand::Abort(args) => take(context, Some("go back to what was?"), &step("abort", args)),
     }
 }
 
 fn host(context: &Context, command: &HostCommand) -> Result<(), Failure> {
+    let step = |word, args| step("host", None, (word, args));
     match command {
-        HostCommand::Start(args) => take(context, None, &step("host", "start", args)),
-        HostCommand::Status => status(context, "host"),
+        HostCommand::Start(args) => take(context, None, &step("start", args)),
+        HostCommand::Status => status(context, "host", None),
         HostCommand::Switch { now, args } => {
-            let body = wire::Rotate { now: *now, ..step("host", "switch", args) };
+            let body = wire::Rotate { now: *now, ..step("switch", args) };
             take(context, Some("have all hosts get certificates by the new key?"), &body)
         }
         HostCommand::Finish(args) => {
             let question = "have clients forget the old key? There is no way back";
-            take(context, Some(question), &step("host", "finish", args))
+            take(context, Some(question), &step("finish", args))
         }
-        HostCommand::Abort(args) => take(context, Some("go back to what was?"), &step("host", "abort", args)),
+        HostCommand::Abort(args) => take(context, Some("go back to what was?"), &step("abort", args)),
     }
 }
 
-fn step(purpose: &str, step: &str, args: &StepArgs) -> wire::Rotate {
+fn step(purpose: &str, ca: Option<&CaName>, (step, args): (&str, &StepArgs)) -> wire::Rotate {
     wire::Rotate {
         step: step.to_owned(),
         purpose: purpose.to_owned(),
+        ca: ca.map(ToString::to_string),
         key: args.key.map(|key| key.to_string()),
         reason: args.reason.clone(),
         ..wire::Rotate::default()
     }
 }
 
-fn status(context: &Context, purpose: &str) -> Result<(), Failure> {
+fn status(context: &Context, purpose: &str, ca: Option<&CaName>) -> Result<(), Failure> {
     let all = get(context)?;
     answer(context, &all, &table(&all))?;
-    say_status(context, &all, purpose);
+    say_status(context, &all, (purpose, ca.map(CaName::as_str)));
     say_waiting(context, &all);
     Ok(())
 }
@@ -156,14 +168,15 @@ fn take(context: &Context, question: Option<&str>, body: &wire::Rotate) -> Resul
     answer(context, &all, &table(&all))?;
     match body.step.as_str() {
         "compromise" => say_compromised(context, &all, body.key.as_deref()),
-        _ => say_status(context, &all, &body.purpose),
+        _ => say_status(context, &all, (&body.purpose, body.ca.as_deref())),
     }
     Ok(())
 }
 
 /// A step that waits for a second operator has not been taken.
 fn proposed(proposal: &wire::Proposal) -> Failure {
-    let mut words = format!("hallpass ca rotate {} {}", escape(&proposal.purpose), escape(&proposal.step));
+    let ca = words_of(&proposal.purpose, proposal.ca.as_deref());
+    let mut words = format!("hallpass ca rotate {ca} {}", escape(&proposal.step));
     if proposal.now {
         words.push_str(" --now");
     }
@@ -184,28 +197,31 @@ fn proposed(proposal: &wire::Proposal) -> Failure {
 /// What waits for a person.
 pub(super) fn say_waiting(context: &Context, all: &wire::Keys) {
     if let Some(proposal) = &all.proposal {
-        let wire::Proposal { by, purpose, step, until, .. } = proposal;
-        let (by, step, purpose) = (escape(by), escape(step), escape(purpose));
+        let wire::Proposal { by, purpose, ca, step, until, .. } = proposal;
+        let (by, step, ca) = (escape(by), escape(step), words_of(purpose, ca.as_deref()));
         let until = output::local_text(until);
-        context
-            .out
-            .note(&format!("{by} proposes: ca rotate {purpose} {step}; another operator can do it until {until}"));
+        context.out.note(&format!("{by} proposes: ca rotate {ca} {step}; another operator can do it until {until}"));
     }
     all.attention.iter().for_each(|said| context.out.note(&escape(said)));
 }
 
-fn in_state<'k>(all: &'k wire::Keys, purpose: &str, state: &str) -> Option<&'k wire::Key> {
-    all.keys.iter().find(|key| key.purpose == purpose && key.state == state)
+/// A CA as the service names it: what for, and its name if it has one.
+type Of<'o> = (&'o str, Option<&'o str>);
+
+fn in_state<'k>(all: &'k wire::Keys, (purpose, ca): Of<'_>, state: &str) -> Option<&'k wire::Key> {
+    all.keys.iter().find(|key| (key.purpose.as_str(), key.ca.as_deref()) == (purpose, ca) && key.state == state)
 }
 
 /// After a key was given up: whether another one signs.
 fn say_compromised(context: &Context, all: &wire::Keys, lost: Option<&str>) {
     let key = all.keys.iter().find(|key| Some(key.fingerprint.as_str()) == lost);
-    let purpose = key.map_or("user", |key| key.purpose.as_str());
-    match in_state(all, purpose, "active") {
+    let (purpose, ca) = key.map_or(("user", None), |key| (key.purpose.as_str(), key.ca.as_deref()));
+    let table = ca.map_or_else(|| format!("ca.{}", escape(purpose)), |ca| format!("ca.named.{}", escape(ca)));
+    match in_state(all, (purpose, ca), "active") {
         Some(active) => context.out.note(&format!("{} signs", escape(&active.fingerprint))),
         None => context.out.note(&format!(
-            "no {purpose} key signs any more\nnext: put a new key into [ca.{purpose}] in place of the lost one, and start the service"
+            "no {} key signs any more\nnext: put a new key into [{table}] in place of the lost one, and start the service",
+            label(purpose, ca)
         )),
     }
     if purpose == "host" {
@@ -214,8 +230,10 @@ fn say_compromised(context: &Context, all: &wire::Keys, lost: Option<&str>) {
 }
 
 /// What is not proven, and what comes next.
-fn say_status(context: &Context, all: &wire::Keys, purpose: &str) {
-    if let Some(draining) = in_state(all, purpose, "draining") {
+fn say_status(context: &Context, all: &wire::Keys, of: Of<'_>) {
+    let (purpose, ca) = of;
+    let words = words_of(purpose, ca);
+    if let Some(draining) = in_state(all, of, "draining") {
         for one in &draining.shown {
             context.out.note(&format!("  {}: until {}", escape(&one.host), output::local_text(&one.until)));
         }
@@ -223,12 +241,12 @@ fn say_status(context: &Context, all: &wire::Keys, purpose: &str) {
             Some(end) => format!("certificates by the old key last until {}; then", output::local_text(end)),
             None => "no certificate by the old key lasts".to_owned(),
         };
-        context.out.note(&format!("{next}\nnext: hallpass ca rotate {purpose} finish"));
+        context.out.note(&format!("{next}\nnext: hallpass ca rotate {words} finish"));
         return;
     }
-    let Some(staged) = in_state(all, purpose, "staged") else {
-        let is_spare = all.spare.iter().any(|key| key.purpose == purpose);
-        let next = if is_spare { format!("\nnext: hallpass ca rotate {purpose} start") } else { String::new() };
+    let Some(staged) = in_state(all, of, "staged") else {
+        let is_spare = all.spare.iter().any(|key| (key.purpose.as_str(), key.ca.as_deref()) == of);
+        let next = if is_spare { format!("\nnext: hallpass ca rotate {words} start") } else { String::new() };
         context.out.note(&format!("no rotation is under way{next}"));
         return;
     };
@@ -242,15 +260,15 @@ fn say_status(context: &Context, all: &wire::Keys, purpose: &str) {
 
 fn say_unproven(context: &Context, all: &wire::Keys, staged: &wire::Key) {
     let proven = staged.proven.unwrap_or_default();
-    context.out.note(&format!("{proven} of {} hosts prove that they trust the new key", all.hosts));
+    context.out.note(&format!("{proven} of {} hosts prove that they trust the new key", hosts_of(all, staged)));
     for one in &staged.unproven {
         context.out.note(&format!("  {}: {}", escape(&one.host), escape(&one.why)));
     }
-    if !all.by_hand.is_empty() {
-        let names = render::joined(&all.by_hand);
+    let by_hand = ca_of(all, staged).map_or(&all.by_hand, |ca| &ca.by_hand);
+    if !by_hand.is_empty() {
+        let names = render::joined(by_hand);
         context.out.note(&format!("not enrolled, so nobody knows whether they trust it: {names}"));
     }
-    let next =
-        if staged.unproven.is_empty() { "hallpass ca rotate user switch" } else { "hallpass ca rotate user status" };
-    context.out.note(&format!("next: {next}"));
+    let next = if staged.unproven.is_empty() { "switch" } else { "status" };
+    context.out.note(&format!("next: hallpass ca rotate {} {next}", words_of("user", staged.ca.as_deref())));
 }

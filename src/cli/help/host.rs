@@ -18,7 +18,7 @@ pub(super) const PAGES: &[Page] = &[
             "collect what can be known from here, for whoever runs the host:",
             "  hallpass doctor web-1 --bundle web-1.txt",
             "on the host, its owner looks at all of that, or compares by hand:",
-            "  sudo hallpass host check",
+            "  sudo hallpass-host check",
             "  sudo sshd -T | grep -i trustedusercakeys",
             "  sudo journalctl -u ssh | grep -i cert",
             "what it must trust:",

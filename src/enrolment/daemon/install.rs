@@ -60,7 +60,10 @@ impl Installer {
         let version = bundle.version();
         if floor.is_some_and(|floor| version < floor) {
             let floor = floor.unwrap_or_default();
-            return Err(format!("the trust bundle is refused: version {version} comes after version {floor}"));
+            return Err(format!(
+                "the trust bundle is refused: version {version} comes after version {floor}; if the service goes on from an older copy \
+                 of its database, the next step of a CA key there makes a newer one"
+            ));
         }
         if installed.is_some_and(|installed| installed.version() == version) {
             return Err(format!("the trust bundle is refused: there are two of version {version}"));

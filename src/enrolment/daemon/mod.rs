@@ -15,7 +15,7 @@ mod pace;
 mod report;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rand::TryRng as _;
@@ -35,6 +35,7 @@ use super::programs;
 use super::sshd::{Sshd, Told};
 use crate::client::{Client, ClientError, EventStream};
 use crate::host::process::Process;
+use crate::host::program::Program;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
@@ -63,7 +64,7 @@ struct Daemon<'a> {
     link: Link,
     keys: Vec<HostKey>,
     installer: Installer,
-    program: PathBuf,
+    program: Program,
     /// The state that was put in place last.
     etag: Option<String>,
     /// Whether the service has said that there is another one.
@@ -101,17 +102,18 @@ struct Due {
     renew: Instant,
 }
 
-/// Runs until `stop` is done.
+/// Runs until `stop` is done. `program` is the one that runs.
 ///
 /// # Errors
 /// When the host is not enrolled, or its files can't be read.
 pub async fn run(
+    program: Program,
     reload: Option<String>,
     socket: Option<&str>,
     say: Say<'_>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
-    let mut daemon = Daemon::open(reload, say).await?;
+    let mut daemon = Daemon::open(program, reload, say).await?;
     daemon.tend(true).await;
     notify::tell(socket, "READY=1");
     say(&format!("looking after {} for {}", daemon.link.name(), daemon.link.server().url));
@@ -128,7 +130,7 @@ pub async fn run(
 }
 
 impl<'a> Daemon<'a> {
-    async fn open(reload: Option<String>, say: Say<'a>) -> Result<Self, String> {
+    async fn open(program: Program, reload: Option<String>, say: Say<'a>) -> Result<Self, String> {
         let root = Root::default();
         let sshd = Sshd::find(reload)?;
         let (link, service) = open_link(&sshd).await?;
@@ -148,7 +150,7 @@ impl<'a> Daemon<'a> {
                 version: root.path(places::MEMORY).join("bundle-version"),
                 log_key: service.log_key,
             },
-            program: std::env::current_exe().map_err(|error| format!("cannot find our own program: {error}"))?,
+            program,
             etag: None,
             is_stale: true,
             bundle: None,
@@ -297,7 +299,7 @@ impl<'a> Daemon<'a> {
             Ok(_) => {}
             Err(why) => (self.say)(&why),
         }
-        let sessions = match Sessions::open(settings, &self.program) {
+        let sessions = match Sessions::open(settings) {
             Ok(sessions) => sessions,
             Err(why) => return (self.say)(&why),
         };
@@ -316,9 +318,8 @@ impl<'a> Daemon<'a> {
 
     /// Ends what was opened with a CA key that is lost, whatever its certificate says of itself: it may be the thief's.
     fn end_lost(&self, lost: &[String], settings: &Settings) {
-        let ended = install::lost(lost).and_then(|lost| {
-            if lost.is_empty() { Ok(0) } else { Sessions::open(settings, &self.program)?.end_by(&lost) }
-        });
+        let ended = install::lost(lost)
+            .and_then(|lost| if lost.is_empty() { Ok(0) } else { Sessions::open(settings)?.end_by(&lost) });
         match ended {
             Ok(0) => {}
             Ok(count) => (self.say)(&format!("{count} sessions by a CA key that is lost end now")),
@@ -406,7 +407,7 @@ impl<'a> Daemon<'a> {
     /// Starts watchers again where one is gone: by a process of its own, which can't leave us children to reap.
     async fn tend(&self, is_first: bool) {
         let Ok(settings) = Settings::load(Path::new(settings::PATH)) else { return };
-        let sessions = Sessions::open(&settings, &self.program);
+        let sessions = Sessions::open(&settings);
         let is_needed = match &sessions {
             Ok(sessions) => sessions.list().iter().any(|session| !session.is_watched),
             Err(_) => is_first,
@@ -414,7 +415,7 @@ impl<'a> Daemon<'a> {
         if !is_needed {
             return;
         }
-        match programs::run(&self.program, &["host", "tend"], TEND_WITHIN).await {
+        match programs::run(self.program.path(), &self.program.arguments("tend"), TEND_WITHIN).await {
             Ok(ran) if ran.code == Some(0) => (self.say)(ran.output.trim()),
             Ok(ran) => (self.say)(&format!("sessions could not be looked after: {}", ran.complaint())),
             Err(why) => (self.say)(&why),

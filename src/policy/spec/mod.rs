@@ -19,11 +19,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use self::people::People;
+use super::cas::CaRule;
 use super::index::Index;
 use super::rule::{Defaults, Rule, Span};
 use super::{Host, Policy, Scope};
 use crate::document::{self, Found, Problem, Sheet, Spot, Table, nearest};
-use crate::name::{HostName, TagKey, TagValue};
+use crate::name::{CaName, HostName, Tag, TagKey, TagValue};
 use crate::time::Lifetime;
 
 /// The longest policy file: 8 MiB. Our choice: 10,000 rules, 10,000 hosts and 1,000 people need about 4.
@@ -36,6 +37,9 @@ const TESTS_MAX: usize = 10_000;
 
 /// The most tags of a host. Our choice.
 const TAGS_MAX: usize = 64;
+
+/// The most tags that say of which CA a host is. Our choice: an order that people can still follow.
+const CA_RULES_MAX: usize = 64;
 
 /// The longest total of a request with its extensions: 30 days. Our choice; longer is not just in time.
 const LIFETIME_MAX: Lifetime = Lifetime::minutes(30 * 24 * 60);
@@ -66,7 +70,7 @@ fn policy(root: &Table<'_>, text: &str) -> Option<Policy> {
     let defaults = defaults(root);
     let people = People::read(root);
     let roles = people::roles(root, &people);
-    let hosts = hosts(root);
+    let (hosts, cas) = (hosts(root), cas(root));
     let mut names = Once::new("rule");
     let tables = root.tables("rule", RULES_MAX);
     let rules: Vec<Rule> =
@@ -85,6 +89,7 @@ fn policy(root: &Table<'_>, text: &str) -> Option<Policy> {
         operators,
         auditors,
         ca_operators,
+        cas,
         hosts,
         rules,
         index,
@@ -152,6 +157,23 @@ fn hosts(root: &Table<'_>) -> BTreeMap<HostName, Host> {
         hosts.insert(name.value.clone(), Host { name: name.value, tags, scope });
     }
     hosts
+}
+
+/// `[[ca]]`: which tag makes a host one of which CA. One tag twice would leave open which of them is meant.
+fn cas(root: &Table<'_>) -> Vec<CaRule> {
+    let (mut rules, mut tags) = (Vec::new(), Once::new("ca"));
+    for table in root.tables("ca", CA_RULES_MAX) {
+        let tag = table.needed("tag", table.parsed("tag", Tag::parse), "tag = \"env=prod\"");
+        let ca = table.needed(
+            "name",
+            table.parsed("name", CaName::parse),
+            "name = \"prod\", a [ca.named.prod] of the service",
+        );
+        let Some((tag, ca)) = tag.zip(ca) else { continue };
+        tags.check(table.sheet(), &tag);
+        rules.push(CaRule { tag: tag.value, ca: ca.value });
+    }
+    rules
 }
 
 /// Names that may be there only once.

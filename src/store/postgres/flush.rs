@@ -171,6 +171,9 @@ async fn certificates(line: &Line, sheet: &Sheet) -> Result<(), StoreError> {
 }
 
 async fn sessions(line: &Line, sheet: &Sheet) -> Result<(), StoreError> {
+    if sheet.all_ended {
+        line.execute(WRITING, "DELETE FROM session", &[]).await?;
+    }
     if !sheet.ended.is_empty() {
         let people: Vec<&str> = sheet.ended.iter().map(String::as_str).collect();
         line.execute(WRITING, "DELETE FROM session WHERE person = ANY($1::text[])", &[&people]).await?;

@@ -110,6 +110,8 @@ impl Wanted {
             // These are written whatever there is, or compared with the head.
             Save::EndSession(_)
             | Save::EndSessionsOf(_)
+            | Save::EndAllSessions
+            | Save::AtSize(_)
             | Save::EndBrowserSession(_)
             | Save::Inventory { .. }
             | Save::OnBasis(_)

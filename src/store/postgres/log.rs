@@ -143,7 +143,7 @@ pub(super) async fn inventory(client: &impl GenericClient, key: &MacKey, from: u
     let head = head(client, key).await?;
     // The kinds are constants, so that their index can be used.
     let sql = "SELECT number, bytes FROM log_entry WHERE kind IN ('join_created', 'join_revoked', 'host_enrolled',
-               'host_refused', 'host_tagged', 'host_retired', 'host_left') ORDER BY number";
+               'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') ORDER BY number";
     let rows = all(&rows(client, READING, sql, &[]).await?)?;
     log::of_inventory(proven(client, &head, log::inventory_from(&head, &rows, from)?).await?)
 }

@@ -8,7 +8,11 @@ use super::line::{Line, get};
 use crate::store::StoreError;
 
 /// In order; a database at schema N has had the first N. Each: its SQL, and the oldest program that may work on what it leaves.
-const MIGRATIONS: &[(&str, i32)] = &[(include_str!("../migrations/postgres/0001_start.sql"), 1)];
+const MIGRATIONS: &[(&str, i32)] = &[
+    (include_str!("../migrations/postgres/0001_start.sql"), 1),
+    // Older programs go on until the first host has moved; from then on they read no inventory, and so decide nothing.
+    (include_str!("../migrations/postgres/0002_moved_hosts.sql"), 1),
+];
 
 /// `hpas` in ASCII: the advisory lock of migrations. Our own choice; the same for all nodes of a database.
 const LOCK: i64 = 0x6870_6173;

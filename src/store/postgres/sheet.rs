@@ -49,6 +49,8 @@ pub(in crate::store) struct Sheet {
     pub(in crate::store) browser_sessions: BTreeMap<TokenHash, Option<BrowserSession>>,
     /// Whose sessions from before the group end.
     pub(in crate::store) ended: BTreeSet<String>,
+    /// Whether all sessions from before the group end.
+    pub(in crate::store) all_ended: bool,
     pub(in crate::store) redemptions: BTreeMap<Vec<u8>, i64>,
     pub(in crate::store) policies: Vec<StoredPolicy>,
     pub(in crate::store) host_sessions: BTreeMap<Vec<u8>, HostSession>,
@@ -72,6 +74,7 @@ impl Sheet {
             sessions,
             browser_sessions,
             ended,
+            all_ended,
             redemptions,
             policies,
             host_sessions,
@@ -90,6 +93,7 @@ impl Sheet {
         self.sessions.extend(sessions);
         self.browser_sessions.extend(browser_sessions);
         self.ended.extend(ended);
+        self.all_ended |= all_ended;
         self.redemptions.extend(redemptions);
         self.policies.extend(policies);
         self.host_sessions.extend(host_sessions);
@@ -148,7 +152,8 @@ impl<'s> Page<'s> {
         if let Some(written) = self.trial.sessions.get(&token).or_else(|| self.done.sessions.get(&token)) {
             return written.is_some();
         }
-        let is_ended = |person: &String| self.trial.ended.contains(person) || self.done.ended.contains(person);
+        let ends = |sheet: &Sheet, person: &String| sheet.all_ended || sheet.ended.contains(person);
+        let is_ended = |person: &String| ends(&self.trial, person) || ends(self.done, person);
         self.known.sessions.get(token.0.as_slice()).is_some_and(|person| !is_ended(person))
     }
 
@@ -237,6 +242,14 @@ impl Rows for Page<'_> {
         let tokens: Vec<TokenHash> = new.filter(|(_, session)| its(session)).map(|(token, _)| *token).collect();
         self.trial.sessions.extend(tokens.into_iter().map(|token| (token, None)));
         self.trial.ended.insert(person.as_str().to_owned());
+        self.end_browsers_of();
+        Ok(())
+    }
+
+    fn end_all_sessions(&mut self) -> Result<(), StoreError> {
+        let tokens: Vec<TokenHash> = self.done.sessions.keys().chain(self.trial.sessions.keys()).copied().collect();
+        self.trial.sessions.extend(tokens.into_iter().map(|token| (token, None)));
+        self.trial.all_ended = true;
         self.end_browsers_of();
         Ok(())
     }

@@ -55,6 +55,10 @@ impl Rows for &Connection {
         login::end_sessions_of(self, person)
     }
 
+    fn end_all_sessions(&mut self) -> Result<(), StoreError> {
+        login::end_all_sessions(self)
+    }
+
     fn insert_browser_session(&mut self, session: BrowserSession) -> Result<(), StoreError> {
         login::insert_browser_session(self, &session)
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0005_ca_keys.sql"),
     include_str!("../migrations/sqlite/0006_hosts.sql"),
     include_str!("../migrations/sqlite/0007_browser_sessions.sql"),
+    include_str!("../migrations/sqlite/0008_moved_hosts.sql"),
 ];
 
 /// How long a statement waits for a lock. Only a reader during a checkpoint or an operator's backup ever holds one.
@@ -36,6 +37,9 @@ const CACHED_STATEMENTS: usize = 64;
 /// How long a start waits for who had the database before, and how often it looks. Our own choice: far longer than a program takes to begin.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// How much of the write-ahead log is written again at once. Our own choice: few calls, little memory.
+const REWRITTEN_AT_ONCE: usize = 256 * 1024;
 
 const OPENING: &str = "opening the database";
 
@@ -55,9 +59,8 @@ fn take(lock: &File) -> rustix::io::Result<()> {
     }
 }
 
-/// Creates the file if it is missing (0600; SQLite gives `-wal` and `-shm` the same mode), and locks it for this process.
-/// The lock is on a file beside it, because SQLite keeps its own locks on the database itself. It goes with the handle.
-pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
+/// Locks the database's place for this process.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let named = |error: io::Error| refuse(format!("{path:?}: {error}"));
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
@@ -69,6 +72,14 @@ pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
             named(error.into())
         }
     })?;
+    Ok(lock)
+}
+
+/// Creates the file if it is missing (0600; SQLite gives `-wal` and `-shm` the same mode), and locks it for this process.
+/// The lock is on a file beside it, because SQLite keeps its own locks on the database itself. It goes with the handle.
+pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
+    let named = |error: io::Error| refuse(format!("{path:?}: {error}"));
+    let lock = lock(path)?;
     let is_new = !path.try_exists().map_err(named)?;
     let file = private_file(path).map_err(named)?;
     let (mode, owner) = file.metadata().map(|meta| (meta.mode(), meta.uid())).map_err(named)?;
@@ -96,6 +107,36 @@ fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow).open(path)
 }
 
+/// Writes the write-ahead log that an earlier process left once more, as it reads now, and syncs it. Called once, at a start, with the lock.
+///
+/// After a failed `fsync` the kernel may show bytes that are not on the disk and never will be: a later `fsync` has nothing to write and
+/// succeeds. A process that sees a sync fail writes these bytes again before it claims anything that comes after them (SQLite forgets a
+/// failed transaction, and the next one takes its place). A process that starts doesn't know; without this, what it appends would
+/// be lost with the bytes before it when the power fails.
+pub(super) fn write_log_again(path: &Path) -> Result<(), StoreError> {
+    let named = |error: io::Error| refuse(format!("writing the write-ahead log of {path:?} again: {error}"));
+    let mut log_path = path.as_os_str().to_owned();
+    log_path.push("-wal");
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(|error| named(io::Error::other(error)))?;
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(nofollow).open(PathBuf::from(log_path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(named)?,
+    };
+    rewrite(&file).map_err(named)
+}
+
+fn rewrite(file: &File) -> io::Result<()> {
+    let mut bytes = vec![0; REWRITTEN_AT_ONCE];
+    let mut at = 0;
+    loop {
+        let read = file.read_at(&mut bytes, at)?;
+        let Some(read) = bytes.get(..read).filter(|read| !read.is_empty()) else { break };
+        file.write_all_at(read, at)?;
+        at = at.saturating_add(u64::try_from(read.len()).map_err(io::Error::other)?);
+    }
+    file.sync_all()
+}
+
 /// The one connection that writes.
 pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -115,6 +156,11 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
     // the writer can come back after a failure without anybody rebuilding them.
     conn.execute_batch("PRAGMA query_only = ON; SELECT 1 FROM sqlite_schema;").map_err(failed(OPENING))?;
     Ok(conn)
+}
+
+/// The connection that writes a copy, which stays one file.
+pub(super) fn connect_copy(path: &Path) -> Result<Connection, StoreError> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {

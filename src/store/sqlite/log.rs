@@ -167,7 +167,7 @@ pub(super) fn inventory(conn: &Connection, key: &MacKey, from: u64) -> Result<Ve
     let mut select = as_of_now
         .prepare_cached(
             "SELECT number, bytes FROM log_entry WHERE kind IN ('join_created', 'join_revoked', 'host_enrolled',
-             'host_refused', 'host_tagged', 'host_retired', 'host_left') ORDER BY number",
+             'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') ORDER BY number",
         )
         .map_err(failed(READING))?;
     let rows = select.query_map([], found).map_err(failed(READING))?;

@@ -52,6 +52,14 @@ pub(super) fn end_sessions_of(conn: &Connection, person: &PersonName) -> Result<
         .map_err(failed("ending a person's sessions"))
 }
 
+/// Those of browsers go with them, by the foreign key.
+pub(super) fn end_all_sessions(conn: &Connection) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM session")
+        .and_then(|mut s| s.execute([]))
+        .map(drop)
+        .map_err(failed("ending all sessions"))
+}
+
 /// Its parent must be there; ended with the parent by the foreign key.
 pub(super) fn insert_browser_session(conn: &Connection, session: &BrowserSession) -> Result<(), StoreError> {
     let (opened, expires) = (time_to_sql(session.opened)?, time_to_sql(session.expires)?);

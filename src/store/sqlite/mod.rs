@@ -7,6 +7,7 @@
 //! | `reader.rs` | the reader threads |
 //! | `change.rs` | the rows that a change touches (`store/change.rs`), one statement each |
 //! | `export.rs` | all rows in order, for a copy |
+//! | `backup.rs` | the file as of one moment, and a place for one that comes back |
 //! | `log.rs` | entries, tree nodes and head; what they must fulfil is in `store/log.rs` |
 //! | `request.rs` `login.rs` `policy.rs` `host.rs` | the rows of each subject |
 //!
@@ -16,6 +17,7 @@
 //! Why not a pool of writers? SQLite has one writer at a time anyway, and a commit is one `fsync`: changes that wait while
 //! it runs share the next one, which is worth 30 to 150 times the throughput of a commit each.
 
+pub mod backup;
 mod change;
 pub(super) mod export;
 mod file;
@@ -79,6 +81,7 @@ impl SqliteStore {
     pub fn open(settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
         let key = Arc::new(key);
         let lock = file::prepare(&settings.path)?;
+        file::write_log_again(&settings.path)?;
         let mut conn = file::connect_writer(&settings.path)?;
         file::migrate(&mut conn)?;
         let head = log::load_checked(&conn, &key)?;

@@ -16,6 +16,7 @@ GET /readyz
 GET /v1/ca/host-keys
 GET /v1/ca/keys
 GET /v1/ca/user-keys
+GET /v1/ca/user-keys/{ca}
 GET /v1/hosts
 GET /v1/hosts/inventory
 GET /v1/hosts/joins

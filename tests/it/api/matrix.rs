@@ -96,6 +96,7 @@ async fn input(site: &Site, route: &str, request: &wire::Request) -> (String, Op
         | "GET /v1/ca/host-keys"
         | "GET /v1/ca/keys"
         | "GET /v1/ca/user-keys"
+        | "GET /v1/ca/user-keys/{ca}"
         | "GET /v1/hosts"
         | "DELETE /v1/hosts/joins/{id}"
         | "GET /v1/hosts/inventory"
@@ -154,7 +155,7 @@ async fn every_route_answers_every_kind_of_caller_as_reviewed() {
                 pending.clone()
             };
             let (query, body) = input(&site, &route, &request).await;
-            let url = format!("{}{}{query}", site.url(), path.replace("{name}", "app-1"));
+            let url = format!("{}{}{query}", site.url(), path.replace("{name}", "app-1").replace("{ca}", "default"));
             let url = if path.contains("/joins/") {
                 let spare = join(&site, &["app-*"], 1).await;
                 url.replace("{id}", &spare.join.id)

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use hallpass::audit::event::Event;
 use hallpass::audit::host_event::{Flag, HostEvent};
-use hallpass::name::{HostName, JoinId, NamePattern, Principal, ReportId, Serial, Tag, TagKey};
+use hallpass::name::{CaName, HostName, JoinId, NamePattern, Principal, ReportId, Serial, Tag, TagKey};
+use hallpass::ssh::Fingerprint;
 use hallpass::ssh::cert::{Fields, ForceCommand, KeyId, Options, TbsCert};
 
 use super::log::*;
@@ -28,7 +29,7 @@ fn report(text: &str) -> ReportId {
 const KEY: u8 = 60;
 const FIRST: u64 = 28;
 
-fn enrolled(name: &str, keys: &[u8], names: &[&str]) -> HostEvent {
+pub(super) fn enrolled(name: &str, keys: &[u8], names: &[&str]) -> HostEvent {
     HostEvent::HostEnrolled {
         host: host(name),
         join: join(),
@@ -38,7 +39,12 @@ fn enrolled(name: &str, keys: &[u8], names: &[&str]) -> HostEvent {
     }
 }
 
-fn created(uses: u64, expires: u64) -> HostEvent {
+fn went_over(kept: Fingerprint) -> HostEvent {
+    let ca = CaName::parse("prod").unwrap();
+    HostEvent::HostMoved { host: host("web-1"), ca, keeps: BTreeSet::from([kept]), waits: true }
+}
+
+pub(super) fn created(uses: u64, expires: u64) -> HostEvent {
     HostEvent::JoinCreated {
         join: join(),
         by: person("olga"),
@@ -154,6 +160,7 @@ pub(super) fn hosts_story() -> Vec<(u64, Event)> {
             request: None,
         },
         HostEvent::HostTagged { host: host("web-1"), by: person("olga"), tags: tags(&["role=web"]) },
+        went_over(ca),
         HostEvent::HostRetired { host: host("web-1"), by: person("olga"), reason: "gone".to_owned() },
         enrolled("web-2", &[KEY], &[]),
         HostEvent::HostLeft { host: host("web-2") },

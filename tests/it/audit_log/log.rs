@@ -1,6 +1,6 @@
 //! A sound log with every kind of event in it, and exports of it as an honest service, or its forger, would make them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use hallpass::audit::checkpoint::LogKey;
@@ -12,11 +12,11 @@ use hallpass::identity::approval::{Signature, Statement};
 use hallpass::identity::{Actor, Part};
 use hallpass::keyring::plan::{Move, apply};
 use hallpass::keyring::step::{Proposal, Step};
-use hallpass::keyring::{Configured, Ring};
+use hallpass::keyring::{Ca, Configured, Ring, UserKeys};
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, Principal, RequestId, RuleName, Serial};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::bundle::KeyState;
-use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, Purpose, TbsCert};
+use hallpass::ssh::cert::{Extension, Fields, KeyId, Options, TbsCert};
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, SshSignature};
 use hallpass::time::{Lifetime, Timestamp, Window};
@@ -91,6 +91,7 @@ pub(crate) fn asked(request: &str, by: &str, lifetime: u32, verdict: Answer) -> 
         policy: POLICY,
         digest: digest(1),
         verdict,
+        ca: None,
     }
 }
 
@@ -215,7 +216,12 @@ pub(crate) fn story() -> Vec<(u64, Event)> {
         ),
         (
             0,
-            Event::ServiceStarted { ca: public_key(CA).fingerprint(), version: "0.1.0".to_owned(), keys: Some(ring()) },
+            Event::ServiceStarted {
+                ca: public_key(CA).fingerprint(),
+                version: "0.1.0".to_owned(),
+                keys: Some(ring()),
+                kept: None,
+            },
         ),
         (
             5,
@@ -349,7 +355,7 @@ pub(crate) type Moved = (u8, Option<KeyState>, KeyState);
 pub(crate) fn rotated(step: Step, (key, from, to): Moved, ring: &Ring) -> (Event, Ring) {
     let key = public_key(key);
     let why = vec![format!("{} is {to}: as an example", key.fingerprint())];
-    let keys = apply(ring, Purpose::User, &[Move { key, from, to, why: String::new() }], at(9_000)).unwrap();
+    let keys = apply(ring, &Ca::USER, &[Move { key, from, to, why: String::new() }], at(9_000)).unwrap();
     let event = Event::CaKeysChanged {
         by: Mover(Actor::Person(person("bob"))),
         step,
@@ -359,28 +365,36 @@ pub(crate) fn rotated(step: Step, (key, from, to): Moved, ring: &Ring) -> (Event
         purpose: None,
         early: None,
         proposer: None,
+        ca: None,
+        kept: None,
     };
     (event, keys)
 }
 
 /// bob proposes a step, with everything that a proposal can have.
 pub(crate) fn proposed(ring: &Ring) -> Event {
-    let (step, purpose, key) = (Step::Switch, Purpose::Host, Some(public_key(6).fingerprint()));
+    let (step, ca, key) = (Step::Switch, Ca::Host, Some(public_key(6).fingerprint()));
     Event::CaStepProposed {
         by: person("bob"),
-        proposal: Proposal { step, purpose, key, accepted: hosts(&["web-1"]), is_early: true },
+        proposal: Proposal { step, ca, key, accepted: hosts(&["web-1"]), is_early: true },
         reason: "yearly".to_owned(),
         until: at(12_600),
         version: 2,
         since: at(0),
         keys: ring.clone(),
+        kept: None,
     }
 }
 
 /// The CA key of these logs, alone.
 pub(crate) fn ring() -> Ring {
     let user = public_key(CA);
-    let keys =
-        Configured { user: &user, next: &[], host: None, host_next: &[], trusted: &[], lasting: &BTreeSet::new() };
+    let keys = Configured {
+        user: UserKeys { first: &user, next: &[], trusted: &[] },
+        named: &BTreeMap::new(),
+        host: None,
+        host_next: &[],
+        lasting: &BTreeSet::new(),
+    };
     Ring::default().configured(&keys, at(0)).unwrap()
 }

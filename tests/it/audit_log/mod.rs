@@ -1,8 +1,10 @@
 //! The log as an auditor meets it: one spelling per entry, a tree that agrees with the RFC, and an export in which nothing
 //! can be changed, moved, added or cut without being found and named.
 
+mod cas;
 mod hosts;
 pub(crate) mod log;
+mod lost;
 mod manual;
 mod meaning;
 mod signed;
@@ -33,8 +35,9 @@ fn every_kind_of_entry_is_written_as_in_the_golden_file_and_read_back() {
         address: "192.0.2.7".to_owned(),
         expires: at(43_205),
     };
-    let later = [(9_000, started), (9_001, browser), (9_001, proposed)];
-    let entries = entries(hosts::hosts_story().into_iter().chain(later).collect());
+    let cas = cas::later_members().into_iter().map(|event| (9_002, event));
+    let later = [(9_000, started), (9_001, browser), (9_001, proposed)].into_iter().chain(cas);
+    let entries = entries(hosts::hosts_story().into_iter().chain(later).chain(lost::given_up()).collect());
     let lines: Vec<String> = entries.iter().map(|e| String::from_utf8(e.to_bytes()).unwrap()).collect();
     let text = format!("{}\n", lines.join("\n"));
     if std::env::var_os("HALLPASS_UPDATE_GOLDEN").is_some() {

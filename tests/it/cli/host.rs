@@ -3,7 +3,7 @@
 use data_encoding::BASE64;
 use hallpass::time::{Timestamp, Window};
 
-use super::stage::Stage;
+use super::stage::{Ran, Stage};
 use crate::guard::maker::Maker;
 
 #[test]
@@ -67,4 +67,61 @@ fn the_hosts_commands_say_what_they_are_for_answer_or_refuse() {
     types(&mut stage, ["help", "host", "tend"].map(str::to_owned).to_vec(), 0);
     types(&mut stage, ["help", "host", "principals"].map(str::to_owned).to_vec(), 0);
     stage.check("host");
+}
+
+/// The commands of a host in a program of their own: the same answers, one word less, and nothing of the service or of people.
+#[test]
+fn the_program_for_hosts_has_the_same_commands_in_its_own_words() {
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_hallpass-host");
+    let mut stage = Stage::empty();
+    stage.write("host.toml", &format!("name = \"web-1\"\nstate = {:?}\n", stage.shown("state")));
+    let config = stage.shown("host.toml");
+    let mut types = |words: &[&str], code: i32| {
+        let ran = Ran::of(stage.command_of(PROGRAM, "root", words).output().unwrap());
+        assert_eq!(ran.code, code, "{words:?}: {}", ran.err);
+        stage.note_of("hallpass-host", "root", words, &ran);
+        ran
+    };
+    types(&["--help"], 0);
+    types(&["guard", "--help"], 0);
+    types(&["principals", "--help"], 0);
+    types(&["--version"], 0);
+    types(&["version"], 0);
+    types(&["version", "--json"], 0);
+    types(&[], 2);
+    types(&["host", "guard"], 2);
+    types(&["serve"], 2);
+    types(&["tned"], 2);
+    types(&["guard"], 2);
+    types(&["guard", "--jsonl"], 2);
+    types(&["watch", "--spool=/nowhere", "/nowhere"], 7);
+    types(&["tend", "--config", &config], 0);
+    types(&["tend", "--config", &config, "--json"], 0);
+    types(&["principals", "--config", &config, "--user=deploy", "--serial=7", "--key-id=x", "--cert=garbage"], 3);
+    let completion = types(&["completion", "bash"], 0);
+    assert!(completion.out.contains("hallpass-host"), "{}", completion.out);
+    stage.check("host_program");
+}
+
+/// An answer to a shell would be a success, and so a login that nothing ends.
+#[test]
+fn no_variable_of_the_environment_makes_the_guard_let_a_login_through() {
+    let stage = Stage::empty();
+    let small: &[&str] = &["guard"];
+    for (program, words) in [(env!("CARGO_BIN_EXE_hallpass-host"), small), (super::stage::HALLPASS, &["host", "guard"])]
+    {
+        let mut command = stage.command_of(program, "root", words);
+        command.env("HALLPASS_COMPLETE", "bash").env("PAM_TYPE", "open_session");
+        let ran = Ran::of(command.output().unwrap());
+        assert_eq!(ran.code, 3, "{words:?}: {}{}", ran.out, ran.err);
+    }
+}
+
+#[test]
+fn completion_of_the_program_for_hosts_offers_its_commands_and_no_others() {
+    let stage = Stage::empty();
+    let mut command = stage.command_of(env!("CARGO_BIN_EXE_hallpass-host"), "root", &["--", "hallpass-host", "s"]);
+    command.env("HALLPASS_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "1").env("_CLAP_IFS", "\n");
+    let ran = Ran::of(command.output().unwrap());
+    assert_eq!((ran.code, ran.out.as_str()), (0, "status\nsessions"), "{}", ran.err);
 }

@@ -1,7 +1,9 @@
 //! The command line as people and scripts meet it: the real program against a real server, every word and exit code pinned in
 //! `tests/cli/*.txt` (`!` marks standard error, `[n]` the exit code). `UPDATE_GOLDEN=1` rewrites those; look at the diff.
 
+mod backup;
 mod ca_keys;
+mod cas;
 mod chromium;
 mod completion;
 mod device;

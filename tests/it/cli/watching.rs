@@ -101,7 +101,7 @@ impl Prometheus {
         let target = stage.url().trim_start_matches("https://").to_owned();
         let scrape = include_str!("../../../deploy/prometheus/scrape.yml")
             .replace("hallpass.example.com:7722", &target)
-            .replace("/etc/prometheus/hallpass.pem", &stage.shown("service/tls-cert.pem"))
+            .replace("/etc/prometheus/hallpass.pem", &stage.shown("service/tls-certificate.pem"))
             .replace("hallpass.rules.yml", &stage.shown("hallpass.rules.yml"));
         let rules = include_str!("../../../deploy/prometheus/hallpass.rules.yml");
         stage.write("hallpass.rules.yml", rules);

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::kills::variable;
 use super::ledger::Ledger;
 use super::server::{Server, Site};
 use super::story::{ALICE, BOB, Connection, OLGA, PEOPLE};
@@ -199,16 +200,11 @@ async fn check(pair: Pair, rounds: u32, facts: Vec<Fact>) {
     ledger.check_store(&site).await;
 }
 
-/// How often the server is killed; `HALLPASS_PG_KILLS=50` for a long run.
-fn kills() -> u32 {
-    std::env::var("HALLPASS_PG_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_server_killed_under_load_loses_and_doubles_nothing() {
     let mut cluster = Cluster::start(&[]);
     let pair = Pair::start(&cluster).await;
-    let (kills, mut facts) = (kills(), Vec::new());
+    let (kills, mut facts) = (variable("HALLPASS_PG_KILLS", 3), Vec::new());
     let rounds = kills + 1;
     let (told, mut telling) = unbounded_channel();
     let clients = load(&pair, rounds, &told);
@@ -230,16 +226,24 @@ async fn a_database_server_killed_under_load_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_stands_still_under_load_holds_up_nobody_and_doubles_nothing() {
     let pair = Pair::start(cluster()).await;
-    let (rounds, mut facts) = (6, Vec::new());
+    let (rounds, pause, mut facts) = (6, Duration::from_secs(variable("HALLPASS_PAUSE_S", 0).into()), Vec::new());
     let (told, mut telling) = unbounded_channel();
     let clients = load(&pair, rounds, &told);
     drop(told);
-    for _ in 0..3 {
+    // A long pause is one: whoever calls the node that stands still would else give up before the last has ended.
+    for _ in 0..if pause.is_zero() { 3 } else { 1 } {
         collect(&mut telling, 10, &mut facts).await;
         // Wherever it is: within a transaction, with the answer to a commit under way, or in between.
         pair.servers[1].signal("STOP");
         let key = 1_000_000 + u32::try_from(facts.len()).unwrap();
         facts.push((key, ask(&pair.first, key).await, None));
+        let (until, mut further) = (Instant::now() + pause, key + 1_000_000);
+        while Instant::now() < until {
+            let id = ask(&pair.first, further).await;
+            facts.push((further, id, Some(fetch(&pair.first, id).await)));
+            further += 1;
+            tokio::time::sleep(LOOK_AGAIN * 10).await;
+        }
         pair.servers[1].signal("CONT");
     }
     collect(&mut telling, usize::MAX, &mut facts).await;

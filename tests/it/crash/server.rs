@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
@@ -19,6 +19,9 @@ pub(crate) const PUBLIC_URL: &str = "https://localhost";
 
 /// The seed of the log key.
 const LOG_SEED: [u8; 32] = [201; 32];
+
+/// The seed of the user CA key.
+const USER_CA_SEED: [u8; 32] = [200; 32];
 
 /// Everything the service keeps, and its settings.
 pub(crate) struct Site {
@@ -40,7 +43,7 @@ impl Site {
 
     fn of(shared: Option<postgres::Settings>) -> Self {
         let site = Self { folder: tempfile::tempdir().unwrap(), shared };
-        let ca = SessionKey::generate([200; 32]).to_openssh("user CA").unwrap();
+        let ca = SessionKey::generate(USER_CA_SEED).to_openssh("user CA").unwrap();
         site.write("user-ca", &ca);
         let host_ca = SessionKey::generate([202; 32]).to_openssh("host CA").unwrap();
         site.write("host-ca", &host_ca);
@@ -96,14 +99,31 @@ impl Site {
         store::open(&settings, self.seal_key()).await.unwrap()
     }
 
+    /// A file in its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The public half of the user CA key.
+    pub(crate) fn user_ca() -> String {
+        SessionKey::generate(USER_CA_SEED).public_key().to_openssh()
+    }
+
     /// Starts the program; `point`: where it is to die, as in `issue.signed:2`.
     pub(crate) fn start(&self, point: Option<&str>) -> Server {
-        Server::start(&self.folder.path().join("config.toml"), point)
+        self.start_with(|command| {
+            command.envs(point.map(|point| ("HALLPASS_FAILPOINT", point)));
+        })
+    }
+
+    /// Starts the program with more arguments or another environment.
+    pub(crate) fn start_with(&self, set_up: impl FnOnce(&mut Command)) -> Server {
+        Server::start(&self.path("config.toml"), set_up)
     }
 
     /// Starts the second node.
     pub(crate) fn start_second(&self) -> Server {
-        Server::start(&self.folder.path().join("config-2.toml"), None)
+        Server::start(&self.path("config-2.toml"), |_command| {})
     }
 }
 
@@ -116,13 +136,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(config: &Path, point: Option<&str>) -> Self {
+    fn start(config: &Path, set_up: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
         command.arg("--config").arg(config).arg("serve");
         command.env_remove("HALLPASS_FAILPOINT").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        if let Some(point) = point {
-            command.env("HALLPASS_FAILPOINT", point);
-        }
+        set_up(&mut command);
         let mut child = command.spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = String::new();
@@ -158,6 +176,12 @@ impl Server {
         assert_eq!(status.signal(), Some(rustix::process::Signal::ABORT.as_raw()), "{status}\n{said}");
     }
 
+    /// Waits for its end; its exit code, and what it said.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        (status.code(), self.errors.take().unwrap().join().unwrap())
+    }
+
     /// Stops it for a while, or lets it go on: `STOP`, `CONT`.
     pub(crate) fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");
@@ -166,6 +190,11 @@ impl Server {
 
     /// What `kill -9` does.
     pub(crate) fn kill(mut self) -> ExitStatus {
+        self.kill_now()
+    }
+
+    /// The same, of one that another takes the place of.
+    pub(crate) fn kill_now(&mut self) -> ExitStatus {
         self.child.kill().unwrap();
         self.child.wait().unwrap()
     }

@@ -98,7 +98,7 @@ fn writes() -> Vec<Write> {
         write(places::HOST_TOML, "name = \"web-1\"\n", true),
         write(places::TRUST, "keys 1\n", true),
         Write { path: "/etc/ssh/hallpass/later".to_owned(), text: None, is_ours: true },
-        write(places::PAM, &pam::with_guard(PAM, "/usr/local/bin/hallpass").unwrap(), false),
+        write(places::PAM, &pam::with_guard(PAM, "/usr/local/bin/hallpass-host").unwrap(), false),
         write(places::SSHD_CONFIG, &texts::with_include(CONFIG), false),
     ]
 }

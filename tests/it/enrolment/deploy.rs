@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use super::host::{Host, Session, said, until};
-use super::service::{HALLPASS, Service};
+use super::service::{HALLPASS, HALLPASS_HOST, Service};
 use super::whole::access;
 
 fn deploy(name: &str) -> PathBuf {
@@ -36,7 +36,11 @@ async fn uninstalling_leaves_and_takes_everything_with_it_that_is_ours() {
 
     let planned = uninstall(&host, &["--dry-run"]);
     let text = said(&planned);
-    assert!(planned.status.success() && text.contains("would remove /usr/local/bin/hallpass"), "{text}");
+    assert!(
+        planned.status.success()
+            && text.contains("would remove /usr/local/bin/hallpass-host\nwould remove /usr/local/bin/hallpass\n"),
+        "{text}"
+    );
     assert!(text.contains("/etc/pam.d/sshd") && text.contains("nothing was changed"), "{text}");
     host.same_as(&enrolled, "as enrolled");
     assert!(program.exists());
@@ -47,7 +51,11 @@ async fn uninstalling_leaves_and_takes_everything_with_it_that_is_ours() {
     let done = uninstall(&host, &[]);
     let text = said(&done);
     assert!(done.status.success() && text.contains("kept /run/hallpass: sessions"), "{text}");
-    assert!(text.contains("removed /usr/local/bin/hallpass") && text.contains("has left"), "{text}");
+    assert!(
+        text.contains("removed /usr/local/bin/hallpass-host\nremoved /usr/local/bin/hallpass\n")
+            && text.contains("has left"),
+        "{text}"
+    );
     host.same_as(&before, "as before");
     assert!(!program.exists() && host.opens(&plain));
     assert_eq!(service.host("web-1").await.state, "retired");
@@ -95,16 +103,16 @@ async fn the_user_data_for_cloud_init_enrols_and_leaves_no_token() {
     let host = Host::start("");
     let token = std::fs::read_to_string(service.join_token().await).unwrap();
     let hash =
-        data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(HALLPASS).unwrap()));
+        data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(HALLPASS_HOST).unwrap()));
     let none = "0".repeat(64);
     let script = script(&std::fs::read_to_string(deploy("cloud-init.yaml")).unwrap())
         .replace("server=https://hallpass.example.com", &format!("server={}", service.url))
         .replace(&format!("pin={none}"), &format!("pin={}", service.pin))
-        .replace("https://downloads.example.com/hallpass", &format!("file://{HALLPASS}"))
+        .replace("https://downloads.example.com/hallpass-host", &format!("file://{HALLPASS_HOST}"))
         .replace("--yes", "--yes --name web-1");
     let wrong = script.clone();
     let right = script.replace(&format!("sha256={none}"), &format!("sha256={hash}"));
-    std::fs::remove_file(host.path("bin/hallpass")).unwrap();
+    host.bare();
     for (script, is_right) in [(wrong, false), (right, true)] {
         // As cloud-init writes them.
         for (name, text, mode) in [("token", &token, 0o600), ("enrol", &script, 0o700)] {
@@ -117,7 +125,7 @@ async fn the_user_data_for_cloud_init_enrols_and_leaves_no_token() {
         }
         let ran = host.command("sh", &["/run/hallpass-join/enrol"]).stdin(Stdio::null()).output().unwrap();
         assert_eq!(ran.status.success(), is_right, "{}", said(&ran));
-        assert_eq!(host.path("bin/hallpass").exists(), is_right, "what has another hash is not installed");
+        assert_eq!(host.path("bin/hallpass-host").exists(), is_right, "what has another hash is not installed");
         assert!(!host.command("test", &["-e", "/run/hallpass-join"]).status().unwrap().success());
     }
     assert_eq!(service.host("web-1").await.state, "active");
@@ -148,7 +156,7 @@ impl<'a> Play<'a> {
             return None;
         };
         let vars = format!(
-            "hallpass_host_binary: {HALLPASS}\nhallpass_host_server: {}/\nhallpass_host_pin: \"{}\"\nhallpass_host_name: web-1\n\
+            "hallpass_host_binary: {HALLPASS_HOST}\nhallpass_host_server: {}/\nhallpass_host_pin: \"{}\"\nhallpass_host_name: web-1\n\
              hallpass_host_principals: [web-1.example.com]\nhallpass_host_tags: {{ zone: a, env: test }}\n",
             service.url, service.pin
         );
@@ -202,11 +210,11 @@ async fn the_ansible_role_enrols_once_then_changes_nothing_and_takes_it_all_back
     let token = std::fs::read_to_string(service.join_token().await).unwrap();
     let Some(play) = Play::new(&host, &service, &token) else { return };
     let before = host.snapshot();
-    std::fs::remove_file(host.path("bin/hallpass")).unwrap();
+    host.bare();
 
     let (dry, _) = play.play(&["--check"]);
     host.same_as(&before, "as before");
-    assert!(!host.path("bin/hallpass").exists(), "{dry}");
+    assert!(!host.path("bin/hallpass-host").exists(), "{dry}");
     // No systemd here: the daemon is started by hand below, and only then all is in order.
     let (first, changed) = play.play(&["-vvv", "--diff", "-e", "{hallpass_host_check: false}"]);
     assert!(changed >= 3, "{first}");
@@ -218,7 +226,7 @@ async fn the_ansible_role_enrols_once_then_changes_nothing_and_takes_it_all_back
     assert!(files.stdout.is_empty(), "{}", said(&files));
 
     let daemon = host.daemon();
-    let in_touch = || host.ok(&["host", "status"]).contains("in touch");
+    let in_touch = || host.ok_of("/usr/local/bin/hallpass-host", &["status"]).contains("in touch");
     until("the daemon is in touch", std::time::Duration::from_secs(60), in_touch);
     let enrolled = host.snapshot();
     let (second, changed) = play.play(&[]);
@@ -235,7 +243,7 @@ async fn the_ansible_role_enrols_once_then_changes_nothing_and_takes_it_all_back
     host.same_as(&enrolled, "as enrolled");
     assert_eq!(play.play(&absent).1, 1);
     host.same_as(&before, "as before");
-    assert!(!host.path("bin/hallpass").exists());
+    assert!(!host.path("bin/hallpass-host").exists());
     let (text, changed) = play.play(&absent);
     assert_eq!(changed, 0, "{text}");
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::service::HALLPASS;
+use super::service::{HALLPASS, HALLPASS_HOST};
 
 /// How long anything may take that is not what a test is about.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,6 +59,7 @@ impl Host {
         }
         assert!(Command::new("cp").args(["-a", "/etc"]).arg(path).status().unwrap().success());
         std::fs::copy(HALLPASS, path.join("bin/hallpass")).unwrap();
+        std::fs::copy(HALLPASS_HOST, path.join("bin/hallpass-host")).unwrap();
         // Free now; whoever takes it in between makes this test fail, not pass.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = Self { holder: hold(path, namespaces), sshd: Command::new("true").spawn().unwrap(), folder, port };
@@ -148,18 +149,36 @@ impl Host {
         command.stdin(Stdio::null()).output().unwrap()
     }
 
+    /// As it came: neither of our programs is there yet.
+    pub(crate) fn bare(&self) {
+        for program in ["bin/hallpass", "bin/hallpass-host"] {
+            std::fs::remove_file(self.path(program)).unwrap();
+        }
+    }
+
     /// The same; it must go well. What it says.
     #[track_caller]
     pub(crate) fn ok(&self, words: &[&str]) -> String {
-        let ran = self.hallpass(words, None);
+        self.ok_of("/usr/local/bin/hallpass", words)
+    }
+
+    /// The same with another program.
+    #[track_caller]
+    pub(crate) fn ok_of(&self, program: &str, words: &[&str]) -> String {
+        let ran = self.command(program, words).stdin(Stdio::null()).output().unwrap();
         assert!(ran.status.success(), "{words:?}: {}\n{}", said(&ran), self.last_log());
         said(&ran)
     }
 
     /// Starts the daemon.
     pub(crate) fn daemon(&self) -> Daemon {
+        self.daemon_of("/usr/local/bin/hallpass-host", &["run"])
+    }
+
+    /// Starts the daemon that this program has.
+    pub(crate) fn daemon_of(&self, program: &str, words: &[&str]) -> Daemon {
         let log = std::fs::File::create(self.path("daemon.log")).unwrap();
-        let mut command = self.command("/usr/local/bin/hallpass", &["host", "run"]);
+        let mut command = self.command(program, words);
         Daemon(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 

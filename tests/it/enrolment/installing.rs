@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hallpass::enrolment::daemon::install::{Installer, granted, tags};
 use hallpass::host::settings::Settings;
 use hallpass::host::trust;
+use hallpass::name::CaName;
 use hallpass::note::NoteSigner;
 use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
 use hallpass::ssh::private::SessionKey;
@@ -27,7 +28,9 @@ fn bundle(version: u64, keys: u8, log_key: u8) -> String {
         since: at(0),
     };
     let keys = (1..=keys).map(key).collect();
-    Bundle::new(version, at(version), "https://hallpass.example.com", keys).unwrap().to_text(&signer(log_key))
+    Bundle::new(version, at(version), ("https://hallpass.example.com", &CaName::DEFAULT), keys)
+        .unwrap()
+        .to_text(&signer(log_key))
 }
 
 fn installer(folder: &tempfile::TempDir) -> Installer {

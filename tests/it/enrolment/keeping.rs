@@ -26,7 +26,7 @@ fn certificate(host: &Host) -> Certificate {
 /// A daemon at another time.
 fn daemon_later(host: &Host, ahead: &str) -> Daemon {
     let log = std::fs::File::create(host.path("daemon.log")).unwrap();
-    let mut command = host.command("/usr/local/bin/hallpass", &["host", "run"]);
+    let mut command = host.command("/usr/local/bin/hallpass-host", &["run"]);
     fake_time(&mut command, ahead);
     let command = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(log);
     Daemon(command.spawn().unwrap())

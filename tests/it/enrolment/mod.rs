@@ -1,6 +1,7 @@
 //! Enrolment of a host: plans on the configurations that distributions ship, changes that can be cut short anywhere, and the real thing
 //! against a real sshd.
 
+mod cas;
 mod changes;
 mod cut;
 mod deploy;
@@ -11,6 +12,7 @@ pub(crate) mod host;
 mod installing;
 mod keeping;
 mod plans;
+mod program;
 mod proxy;
 mod rotation;
 pub(crate) mod service;

@@ -26,7 +26,7 @@ fn facts(config: &str) -> Facts {
         effective: Effective::parse(EFFECTIVE),
         config: config.to_owned(),
         pam: Some(PAM.to_owned()),
-        program: "/usr/local/bin/hallpass".to_owned(),
+        program: "/usr/local/bin/hallpass-host".to_owned(),
         has_ssh: true,
         ..Facts::default()
     }
@@ -80,7 +80,7 @@ fn a_stock_host_gets_one_file_that_sshd_reads_first_and_one_line_in_pam() {
             [
                 "TrustedUserCAKeys /etc/ssh/hallpass/user_ca_keys",
                 "AuthorizedPrincipalsFile none",
-                "AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals --user=%u --serial=%s --key-id=%i --cert=%k",
+                "AuthorizedPrincipalsCommand /usr/local/bin/hallpass-host principals --user=%u --serial=%s --key-id=%i --cert=%k",
                 "AuthorizedPrincipalsCommandUser hallpass-principals",
                 "HostCertificate /etc/ssh/hallpass/ssh_host_ed25519_key-cert.pub",
                 "LogLevel VERBOSE",
@@ -99,6 +99,29 @@ fn a_stock_host_gets_one_file_that_sshd_reads_first_and_one_line_in_pam() {
         let settings = Settings::parse(text(&plan, places::HOST_TOML), "host.toml").unwrap();
         assert_eq!((settings.name.as_str(), settings.tags.len()), ("web-1", 1));
         assert!(plan.risks.is_empty(), "{:?}", plan.risks);
+    }
+}
+
+#[test]
+fn sshd_pam_and_the_daemon_run_the_program_that_was_chosen() {
+    for program in ["/usr/local/bin/hallpass-host", "/opt/hallpass/bin/hallpass host"] {
+        let facts = Facts { has_systemd: true, program: program.to_owned(), ..facts(DEBIAN) };
+        let plan = plan(&facts, &wish()).unwrap();
+        let drop_in = places::drop_in();
+        for (path, line) in [
+            (places::UNIT, format!("\nExecStart={program} run\n")),
+            (places::PAM, format!("type=open_session {program} guard\n")),
+            (&drop_in, format!("\nAuthorizedPrincipalsCommand {program} principals --user=%u")),
+        ] {
+            assert!(text(&plan, path).contains(&line), "{path}: {}", text(&plan, path));
+        }
+        // Planned again on what it wrote, by the other program: one line of the guard, and nobody else's principals are in the way.
+        let command = format!("authorizedprincipalscommand {program} principals --user=%u");
+        let effective = Effective::parse(&format!("usepam yes\npubkeyauthentication yes\n{command}\n"));
+        let pam = Some(text(&plan, places::PAM).to_owned());
+        let again = Facts { pam, effective, program: "/usr/bin/hallpass-host".to_owned(), ..facts };
+        let again = hallpass::enrolment::plan::plan(&again, &wish()).unwrap();
+        assert_eq!(text(&again, places::PAM).matches(" guard").count(), 1, "{}", text(&again, places::PAM));
     }
 }
 
@@ -205,7 +228,7 @@ fn what_makes_the_guard_impossible_is_refused_unless_it_is_not_wished() {
 
 #[test]
 fn leaving_the_guard_out_takes_its_line_out() {
-    let with = pam::with_guard(PAM, "/usr/local/bin/hallpass").unwrap();
+    let with = pam::with_guard(PAM, "/usr/local/bin/hallpass host").unwrap();
     let plan = plan(&Facts { pam: Some(with), ..facts(DEBIAN) }, &Wish { has_guard: false, ..wish() }).unwrap();
     assert_eq!(text(&plan, places::PAM), PAM);
 }

@@ -67,7 +67,7 @@ async fn refused(service: &Service, step: &str) -> String {
 }
 
 /// alice asks for a while on the host; the request, and her key with its certificate beside it.
-fn access(service: &Service) -> (String, PathBuf) {
+pub(super) fn access(service: &Service) -> (String, PathBuf) {
     let words = ["request", "web-1", "--as", "deploy", "--for", "10m", "--reason", "trying the host", "--json"];
     let document = service.run("alice", &words);
     let id = regex::Regex::new("[0-9A-Z]{4}-[0-9A-Z]{4}").unwrap().find(&document).unwrap().as_str().to_owned();
@@ -77,7 +77,7 @@ fn access(service: &Service) -> (String, PathBuf) {
 }
 
 /// The fingerprint of the CA key that signed the certificate beside a key.
-fn signed_by(key: &Path) -> String {
+pub(super) fn signed_by(key: &Path) -> String {
     let shown = Command::new("ssh-keygen").arg("-L").arg("-f").arg(format!("{}-cert.pub", key.display())).output();
     let text = String::from_utf8(shown.unwrap().stdout).unwrap();
     let line = text.lines().find(|line| line.contains("Signing CA")).unwrap().to_owned();
@@ -93,7 +93,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-fn enrolled(service: &Service, token: &Path) -> Host {
+pub(super) fn enrolled(service: &Service, token: &Path) -> Host {
     let host = Host::start("");
     let words = service.enrol("web-1", token);
     host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
@@ -188,7 +188,7 @@ async fn what_a_stolen_key_opened_ends_at_once_and_the_key_in_reserve_opens_the_
     let (_, key) = access(&service);
     let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
     // What the thief makes of it is in no log, and opens the host as well as anything.
-    let forged = forge(&service, &host);
+    let forged = forge(&service, &host, "user_ca");
     let mut thief = Session::start(host.ssh(&forged, "echo ready; sleep 1000"));
 
     let began = std::time::Instant::now();
@@ -207,12 +207,14 @@ async fn what_a_stolen_key_opened_ends_at_once_and_the_key_in_reserve_opens_the_
 }
 
 /// A key with a certificate that whoever has the CA key file makes for themselves, as the service would make it.
-fn forge(service: &Service, host: &Host) -> PathBuf {
-    let key = host.path("forged");
+pub(super) fn forge(service: &Service, host: &Host, ca: &str) -> PathBuf {
+    let key = host.path(&format!("forged-by-{ca}"));
     let mut keygen = Command::new("ssh-keygen");
     assert!(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(&key).status().unwrap().success());
     let mut sign = Command::new("ssh-keygen");
-    sign.args(["-q", "-s"]).arg(service.path("service/user_ca")).args(["-I", "hallpass/7K3F9QX2/mallory@example.com"]);
+    sign.args(["-q", "-s"])
+        .arg(service.path(&format!("service/{ca}")))
+        .args(["-I", "hallpass/7K3F9QX2/mallory@example.com"]);
     sign.args(["-z", "77777", "-n", "deploy@web-1", "-V", "-1m:+30m", "-O", "clear", "-O", "permit-pty"]);
     assert!(sign.arg(key.with_extension("pub")).status().unwrap().success());
     key

@@ -10,6 +10,7 @@ use hallpass::wire;
 use secrecy::SecretString;
 
 pub(crate) const HALLPASS: &str = env!("CARGO_BIN_EXE_hallpass");
+pub(crate) const HALLPASS_HOST: &str = env!("CARGO_BIN_EXE_hallpass-host");
 
 /// A running service. Ended with its handle.
 pub(crate) struct Service {

@@ -6,7 +6,7 @@ use hallpass::audit::checkpoint::LogKey;
 use hallpass::audit::entry::Entry;
 use hallpass::audit::export::Exporter;
 use hallpass::audit::tree::Frontier;
-use hallpass::name::{HostName, Principal};
+use hallpass::name::{CaName, HostName, Principal};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
 use hallpass::ssh::cert::{Certificate, Extension, Fields, ForceCommand, KeyId, Options};
@@ -141,7 +141,9 @@ fn log() -> Vec<Seed> {
     let at = Timestamp::from_unix(NOW).unwrap();
     let bundled = |key, state| BundleKey { key, state, since: at };
     let keys = vec![bundled(key(9), KeyState::Active), bundled(key(2), KeyState::Staged)];
-    let bundle = |keys| Bundle::new(42, at, "https://hallpass.example.com", keys).unwrap().to_text(log.notes());
+    let bundle =
+        |ca, keys| Bundle::new(42, at, ("https://hallpass.example.com", ca), keys).unwrap().to_text(log.notes());
+    let prod = CaName::parse("prod-eu").unwrap();
     let golden = std::fs::read_to_string(folder().join("../tests/golden/events.jsonl")).unwrap();
     let (mut exporter, mut text) = Exporter::new(log.verifier());
     let mut tree = Frontier::default();
@@ -153,8 +155,9 @@ fn log() -> Vec<Seed> {
     text.push_str(&exporter.finish(&note).unwrap());
     let seed = |name: &str, text: String| (name.to_owned(), text.into_bytes());
     vec![
-        seed("bundle/two", bundle(keys)),
-        seed("bundle/empty", bundle(Vec::new())),
+        seed("bundle/two", bundle(&CaName::DEFAULT, keys.clone())),
+        seed("bundle/named", bundle(&prod, keys)),
+        seed("bundle/empty", bundle(&CaName::DEFAULT, Vec::new())),
         seed("bundle/checkpoint", note),
         seed("export/sound", text),
     ]

@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::maker::Maker;
 
-const HALLPASS: &str = env!("CARGO_BIN_EXE_hallpass");
+const HALLPASS_HOST: &str = env!("CARGO_BIN_EXE_hallpass-host");
 
 /// How long anything may take that is not what a test is about.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,7 +88,7 @@ impl GuardedHost {
         }
         std::fs::create_dir_all("/run/sshd").unwrap();
         hallpass::durable::create_folder(&path.join("spool"), 0o700).unwrap();
-        write(&path.join("bin/hallpass"), "");
+        write(&path.join("bin/hallpass-host"), "");
         write(&path.join("trust"), &format!("{}\n", maker.key().to_openssh()));
         write(&path.join("host.toml"), &settings(path, more.settings));
         write(&path.join("sshd_config"), &config(path, more));
@@ -238,7 +238,8 @@ impl GuardedHost {
         let is_ours = |folder: &PathBuf| {
             let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
-            line.contains("hallpass\0host\0watch\0") && line.contains(&state)
+            (line.contains("hallpass-host\0watch\0") || line.contains("hallpass\0host\0watch\0"))
+                && line.contains(&state)
         };
         std::fs::read_dir("/proc").unwrap().flatten().map(|folder| folder.path()).filter(is_ours).collect()
     }
@@ -337,7 +338,7 @@ fn config(path: &Path, more: &More<'_>) -> String {
     // sshd keeps the first value that it reads.
     let own = format!("TrustedUserCAKeys {0}/both\nAuthorizedPrincipalsFile {0}/principals\n", path.display());
     let command = format!(
-        "AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals --config {0}/host.toml \
+        "AuthorizedPrincipalsCommand /usr/local/bin/hallpass-host principals --config {0}/host.toml \
          --user=%u --serial=%s --key-id=%i --cert=%k\nAuthorizedPrincipalsCommandUser nobody\n",
         path.display()
     );
@@ -353,7 +354,7 @@ fn config(path: &Path, more: &More<'_>) -> String {
 
 fn pam(path: &Path, instead: Option<&str>) -> String {
     let guard = format!(
-        "session required pam_exec.so quiet type=open_session log={0}/guard.log /usr/local/bin/hallpass host guard --config {0}/host.toml",
+        "session required pam_exec.so quiet type=open_session log={0}/guard.log /usr/local/bin/hallpass-host guard --config {0}/host.toml",
         path.display()
     );
     let session = instead.unwrap_or(&guard);
@@ -369,7 +370,7 @@ fn mounts(path: &Path) -> String {
     {
         script.push_str(&own(name, to));
     }
-    script.push_str(&bind(HALLPASS, "/usr/local/bin/hallpass"));
+    script.push_str(&bind(HALLPASS_HOST, "/usr/local/bin/hallpass-host"));
     if let Some(group) = group(path) {
         script.push_str(&format!("echo $$ > '{}/cgroup.procs' && ", group.display()));
     }

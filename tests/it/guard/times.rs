@@ -1,7 +1,6 @@
 //! When a session ends: later or earlier than its certificate if its record says so, and in time whatever happens to the record.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use hallpass::host::event::{Event, Kind};
@@ -37,7 +36,7 @@ async fn a_session_ends_when_its_record_says_and_in_time_whatever_happens_to_the
 /// What a daemon has of the host's sessions.
 fn sessions(host: &GuardedHost) -> Sessions {
     let settings = Settings::load(&host.path("host.toml")).unwrap();
-    Sessions::open(&settings, Path::new("/usr/local/bin/hallpass")).unwrap()
+    Sessions::open(&settings).unwrap()
 }
 
 /// The host's only session.
@@ -52,10 +51,10 @@ fn set_end(host: &GuardedHost, end: Timestamp) {
     assert_eq!(sessions(host).rearm(only(host).request().unwrap(), end), Ok(1));
 }
 
-/// `hallpass host tend` on the host, as root or its daemon runs it.
+/// `hallpass-host tend` on the host, as root or its daemon runs it.
 fn tend(host: &GuardedHost) -> String {
-    let mut tend = std::process::Command::new(env!("CARGO_BIN_EXE_hallpass"));
-    let ran = tend.args(["host", "tend", "--config"]).arg(host.path("host.toml")).output().unwrap();
+    let mut tend = std::process::Command::new(env!("CARGO_BIN_EXE_hallpass-host"));
+    let ran = tend.args(["tend", "--config"]).arg(host.path("host.toml")).output().unwrap();
     assert!(ran.status.success(), "{ran:?}");
     String::from_utf8(ran.stdout).unwrap()
 }

@@ -1,9 +1,13 @@
 //! One test per rule about what was granted: certificates and extensions.
 
+use hallpass::access::digest::digest;
 use hallpass::access::{Command, Narrowing, Refusal, RefusalKind};
 use hallpass::audit::event::Event;
-use hallpass::name::PolicyVersion;
+use hallpass::keyring::Ca;
+use hallpass::name::{CaName, PolicyVersion, Serial};
 use hallpass::policy::Question;
+
+use crate::support::fixtures::signs_for;
 
 use super::world::{AT_ONCE, NOON, ONE, Shape, World, at, hosts, key, kinds, minutes, question};
 
@@ -29,6 +33,24 @@ fn the_certificate_says_exactly_what_was_approved() {
     assert_eq!((serial, tbs, window), (certified.serial, certified.tbs.bytes().to_vec(), grant.window));
     assert_eq!(policy, PolicyVersion(1));
     assert_eq!(world.word(), "issued");
+}
+
+#[test]
+fn a_permit_for_hosts_of_one_ca_is_nothing_to_the_key_of_another() {
+    let mut world = World::asked(&ONE);
+    world.step(world.approve("bob"), NOON + 60);
+    let permit = world.try_step(world.certify("alice"), NOON + 90).unwrap().permit.unwrap();
+    let prod = CaName::parse("prod").unwrap();
+    for ca in [Ca::User(prod.clone()), Ca::Host] {
+        let refused = permit.to_be_signed(Serial::new(7).unwrap(), &signs_for(&ca), [5; 32]).unwrap_err();
+        assert!(refused.to_string().contains("of another CA"), "{refused}");
+    }
+    assert!(permit.to_be_signed(Serial::new(7).unwrap(), &signs_for(&Ca::USER), [5; 32]).is_ok());
+    // And what is approved names the CA: a row that says another one is another request.
+    let mut parts = world.request.parts().clone();
+    let approved = digest(&parts);
+    parts.terms.ca = prod;
+    assert_ne!(digest(&parts), approved);
 }
 
 #[test]

@@ -38,7 +38,8 @@ fn narrowed_time(command: &Command) -> Option<Lifetime> {
         | Command::Tick
         | Command::Certify { .. }
         | Command::Extend { .. }
-        | Command::End { .. } => None,
+        | Command::End { .. }
+        | Command::Cut { .. } => None,
     }
 }
 

@@ -44,6 +44,7 @@ fn commands(world: &World) -> Vec<(&'static str, Command)> {
         ("end alice", world.end("alice")),
         ("end bob", world.end("bob")),
         ("end omar", world.end("omar")),
+        ("cut omar", Command::Cut { by: super::world::person("omar"), reason: "the disk died".to_owned() }),
     ]
 }
 

@@ -8,10 +8,13 @@ use hallpass::audit::event::Event;
 use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{Session, mint};
 use hallpass::identity::{Directory, Person, Proven};
+use hallpass::keyring::Ca;
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, Serial};
 use hallpass::policy::{Policy, Question};
 use hallpass::ssh::PublicKey;
 use hallpass::time::{Lifetime, Timestamp};
+
+use crate::support::fixtures::signs_for;
 
 /// Monday morning.
 pub(super) const NOON: u64 = 1_767_607_200;
@@ -251,7 +254,8 @@ impl World {
     /// What the store does with a permit: the next serial, the bytes to be signed, the entry.
     pub(super) fn use_permit(&mut self, permit: &Permit) -> Event {
         self.serial += 1;
-        let (request, event, _) = permit.to_be_signed(Serial::new(self.serial).unwrap(), &key(200), [5; 32]).unwrap();
+        let (request, event, _) =
+            permit.to_be_signed(Serial::new(self.serial).unwrap(), &signs_for(&Ca::USER), [5; 32]).unwrap();
         self.request = request;
         event
     }

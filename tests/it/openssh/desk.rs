@@ -78,6 +78,7 @@ async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
         host_next: Vec::new(),
         accepted_ca: None,
         trusted: Vec::new(),
+        named: Default::default(),
         log_key,
         clock: Arc::new(ManualClock::at(now)),
         random: Box::new(SystemRandom),

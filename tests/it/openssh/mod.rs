@@ -3,6 +3,7 @@
 //!
 //! sshd runs under a frozen clock where the second matters, and with real accounts (see `site`).
 
+mod cas;
 pub(crate) mod desk;
 mod hosts;
 pub(crate) mod site;

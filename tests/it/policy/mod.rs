@@ -68,6 +68,9 @@ fn told_terms(terms: &hallpass::policy::Terms) -> String {
     if terms.options.verify_required {
         text.push_str(", verified");
     }
+    if let Some(ca) = terms.ca.named() {
+        write!(text, ", by CA {ca}").unwrap();
+    }
     text.push('\n');
     text
 }
@@ -75,7 +78,7 @@ fn told_terms(terms: &hallpass::policy::Terms) -> String {
 #[test]
 fn each_good_case_passes_its_own_tests_and_says_what_it_said() {
     let cases: Vec<PathBuf> = cases().into_iter().filter(|path| !name_of(path).starts_with("bad-")).collect();
-    assert!(cases.len() >= 4, "the cases are missing");
+    assert!(cases.len() >= 5, "the cases are missing");
     for case in cases {
         let policy = Policy::parse(&std::fs::read_to_string(&case).unwrap(), &name_of(&case))
             .unwrap_or_else(|problems| panic!("{}: {problems:#?}", case.display()));

@@ -1,6 +1,7 @@
 //! Rotations of CA keys: the rules against a model of hosts and certificates, the service's steps, starts with other keys, and what needs two
 //! people or none.
 
+mod cas;
 mod hosts;
 mod model;
 mod schedule;

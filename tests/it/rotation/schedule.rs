@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use hallpass::keyring::Ca;
 use hallpass::keyring::step::{Proposal, Step};
 use hallpass::service::key_view::KeysView;
 use hallpass::service::rotate::RotationWish;
 use hallpass::service::schedule::Waits;
 use hallpass::ssh::bundle::KeyState;
-use hallpass::ssh::cert::Purpose;
 use hallpass::time::Lifetime;
 
 use crate::support::{Faulty, World};
@@ -16,7 +16,7 @@ const DAY: u32 = 86_400;
 
 async fn world() -> World {
     let mut world = World::new().await;
-    world.settings.rotation.user_every = Some(Lifetime::minutes(90 * 24 * 60));
+    world.settings.rotation.every.insert(Ca::USER, Lifetime::minutes(90 * 24 * 60));
     world.restart().await;
     world
 }
@@ -56,7 +56,7 @@ async fn a_rotation_that_is_due_begins_by_itself_and_waits_for_a_person() {
     // Whoever aborts it is left alone with that: the key was retired, and no other is there.
     let omar = world.proven("omar").await;
     let wish = |step| RotationWish {
-        what: Proposal { step, purpose: Purpose::User, key: None, accepted: Default::default(), is_early: false },
+        what: Proposal { step, ca: Ca::USER, key: None, accepted: Default::default(), is_early: false },
         reason: String::new(),
     };
     world.service().rotate(&omar, wish(Step::Abort)).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hallpass::keyring::Ca;
 use hallpass::keyring::step::{Proposal, Step};
 use hallpass::service::Failure;
 use hallpass::service::rotate::RotationWish;
@@ -14,7 +15,7 @@ use crate::support::{Faulty, World};
 const OTHER: [u8; 32] = [0xD1; 32];
 
 fn wish(step: Step, key: Option<Fingerprint>) -> RotationWish {
-    let what = Proposal { step, purpose: Purpose::User, key, accepted: Default::default(), is_early: false };
+    let what = Proposal { step, ca: Ca::USER, key, accepted: Default::default(), is_early: false };
     RotationWish { what, reason: String::new() }
 }
 
@@ -56,7 +57,7 @@ async fn the_only_key_that_hosts_trust_is_not_replaced_by_one_that_they_do_not()
     let refused = world.try_start(None).await.unwrap_err();
     let (was, new) = (old.public_key_of().fingerprint(), world.signer.public_key_of().fingerprint());
     let Failure::Untrusted(why) = &refused else { panic!("{refused:?}") };
-    assert_eq!((why.purpose, why.old, why.new, why.is_known), (Purpose::User, was, new, false));
+    assert_eq!((why.ca.clone(), why.old, why.new, why.is_known), (Ca::USER, was, new, false));
     assert!(refused.to_string().contains("nobody was told to trust"), "{refused}");
 
     // With the old one beside it all is as it was; once hosts have been told, it may go.

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hallpass::identity::Proven;
+use hallpass::keyring::Ca;
 use hallpass::keyring::plan::Blocked;
 use hallpass::keyring::step::{Proposal, Step};
 use hallpass::service::key_view::KeysView;
 use hallpass::service::rotate::RotationWish;
 use hallpass::service::{Failure, Outcome};
 use hallpass::ssh::bundle::KeyState;
-use hallpass::ssh::cert::Purpose;
 use hallpass::ssh::{Fingerprint, PublicKey};
 
 use crate::support::{Fault, Faulty, World};
@@ -25,7 +25,7 @@ async fn world() -> World {
 
 fn wish(step: Step, key: Option<&PublicKey>) -> RotationWish {
     let key = key.map(PublicKey::fingerprint);
-    let what = Proposal { step, purpose: Purpose::User, key, accepted: BTreeSet::new(), is_early: false };
+    let what = Proposal { step, ca: Ca::USER, key, accepted: BTreeSet::new(), is_early: false };
     RotationWish { what, reason: "yearly".to_owned() }
 }
 

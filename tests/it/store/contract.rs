@@ -11,11 +11,13 @@ use hallpass::identity::browser::BrowserSession;
 use hallpass::identity::challenge::Redemption;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::identity::{Actor, Part};
+use hallpass::keyring::Ca;
 use hallpass::name::PolicyVersion;
 use hallpass::store::{Basis, Change, LIST_MAX, RequestFilter, RowVersion, Save, Store, StoreError, StoredPolicy};
 use hallpass::time::Timestamp;
 use tokio::task::JoinSet;
 
+use super::ending::{a_change_that_rests_on_a_log_of_another_size_is_refused, all_sessions_end_at_once};
 use super::finding::{
     a_host_that_was_narrowed_away_finds_the_request_no_more, due_requests_come_earliest_first, lists_have_a_limit,
     requests_are_found_by_each_filter, requests_are_found_by_prefix, what_is_open_is_counted_and_found_by_its_key,
@@ -25,7 +27,7 @@ use super::hosts::{
     the_inventory_is_the_logs_and_changes_rest_on_what_was_read, what_hosts_leave_is_kept_and_swept,
 };
 use super::{Database, Desk, change, event, outcome};
-use crate::support::fixtures::{at, ca, id, key, person, states};
+use crate::support::fixtures::{at, ca, id, key, person, signs_for, states};
 
 /// Runs each function as one test per database.
 macro_rules! contract {
@@ -71,6 +73,8 @@ contract! {
     sessions_end_one_by_one_and_all_together
     a_browsers_session_goes_with_the_one_that_let_it_in
     sweeping_takes_only_what_is_over
+    all_sessions_end_at_once
+    a_change_that_rests_on_a_log_of_another_size_is_refused
     policy_versions_follow_each_other
     a_store_that_can_write_is_ready
     a_dropped_caller_does_not_take_its_change_back
@@ -223,8 +227,12 @@ async fn a_refused_change_leaves_nothing_behind(database: &dyn Database) {
     let nonce = Redemption { nonce: [1; 16], expires: at(100) };
     let stale = Save::Request { request: stored.request.clone(), expected: RowVersion(9) };
     let certify = desk.house.certify(stored.request.clone(), at(1));
-    let certify =
-        Save::Certify { permit: Box::new(certify.permit.unwrap()), ca: ca(), nonce: [1; 32], expected: stored.version };
+    let certify = Save::Certify {
+        permit: Box::new(certify.permit.unwrap()),
+        ca: signs_for(&Ca::USER),
+        nonce: [1; 32],
+        expected: stored.version,
+    };
     let new = desk.house.ask(id(2), "ann@example.com", &["dev-2"], at(1));
     let saves = vec![
         Save::NewSession(session(1, "alice@example.com", at(500))),
@@ -259,8 +267,12 @@ async fn a_certificates_serial_is_the_index_of_the_entry_with_its_bytes(database
     let approved = desk.approved(id(1), at(0)).await;
     let index = size(&*desk.store).await;
     let step = desk.house.certify(approved.request, at(5));
-    let save =
-        Save::Certify { permit: Box::new(step.permit.unwrap()), ca: ca(), nonce: [3; 32], expected: approved.version };
+    let save = Save::Certify {
+        permit: Box::new(step.permit.unwrap()),
+        ca: signs_for(&Ca::USER),
+        nonce: [3; 32],
+        expected: approved.version,
+    };
     let committed = desk.store.commit(change(at(5), vec![save], vec![event()])).await.unwrap();
     assert_eq!(committed.entries, vec![index, index + 1]);
     let signed = committed.tbs.unwrap();
@@ -303,7 +315,7 @@ async fn a_hundred_parallel_fetches_make_one_certificate(database: &dyn Database
     for n in 0..100 {
         let step = desk.house.certify(stored.request.clone(), at(1));
         let permit = Box::new(step.permit.unwrap());
-        let save = Save::Certify { permit, ca: ca(), nonce: [n; 32], expected: stored.version };
+        let save = Save::Certify { permit, ca: signs_for(&Ca::USER), nonce: [n; 32], expected: stored.version };
         let store = Arc::clone(&desk.store);
         fetches.spawn(async move { store.commit(change(at(1), vec![save], vec![])).await });
     }

@@ -11,7 +11,7 @@ use hallpass::inventory::Inventory;
 use hallpass::inventory::check_in::{CheckIn, Seen};
 use hallpass::inventory::double::Runs;
 use hallpass::inventory::permit::{HostPermit, certify_host};
-use hallpass::name::{Digest, HostName, JoinId, ReportId, Serial};
+use hallpass::name::{CaName, Digest, HostName, JoinId, ReportId, Serial};
 use hallpass::ssh::cert::Certificate;
 use hallpass::store::{Note, RequestFilter, Save, Store, StoreError};
 
@@ -60,9 +60,19 @@ pub(super) async fn the_inventory_is_the_logs_and_changes_rest_on_what_was_read(
     assert!(matches!(commit(vec![on(2)], vec![enrolled("web-1")]).await, Err(StoreError::Conflict)));
     commit(vec![on(1)], vec![enrolled("web-1"), event()]).await.unwrap();
     commit(vec![], vec![event()]).await.unwrap();
+    let moved = HostEvent::HostMoved {
+        host: host("web-1"),
+        ca: CaName::parse("prod").unwrap(),
+        keeps: BTreeSet::from([ca().fingerprint()]),
+        waits: true,
+    };
+    assert!(matches!(commit(vec![], vec![moved.clone().into()]).await, Err(StoreError::Failed { .. })));
+    let at_entry = commit(vec![on(2)], vec![moved.into()]).await.unwrap().entries[0];
     let now = inventory(&*desk.store).await;
-    assert_eq!((now.entries(), desk.store.head().await.unwrap().inventory), (2, 2));
-    assert_eq!(desk.store.inventory(1).await.unwrap().len(), 1);
+    let known = now.host(&host("web-1")).unwrap();
+    assert_eq!((known.ca.as_str(), known.waits, known.moved.unwrap().version), ("prod", true, at_entry));
+    assert_eq!((now.entries(), desk.store.head().await.unwrap().inventory), (3, 3));
+    assert_eq!(desk.store.inventory(1).await.unwrap().len(), 2);
     assert_eq!(desk.store.inventory(9).await.unwrap().len(), 0);
     drop(desk);
     assert_eq!(inventory(&*database.open().await).await, now);

@@ -1,6 +1,7 @@
 //! The store: one contract for every database, what only one of them has, and random histories against a model.
 
 mod contract;
+mod ending;
 mod finding;
 mod hosts;
 mod model;
@@ -13,13 +14,14 @@ use std::sync::Arc;
 use hallpass::access::{AccessRequest, Step};
 use hallpass::audit::event::Event;
 use hallpass::identity::mac::MacKey;
+use hallpass::keyring::Ca;
 use hallpass::name::RequestId;
 use hallpass::store::postgres::PostgresStore;
 use hallpass::store::sqlite::{Settings, SqliteStore};
 use hallpass::store::{Change, Committed, RowVersion, Save, Store, StoreError, Stored};
 use hallpass::time::Timestamp;
 
-use crate::support::fixtures::{House, at, ca, person};
+use crate::support::fixtures::{House, at, person, signs_for};
 use crate::support::postgres::cluster;
 
 /// A database that outlives its stores.
@@ -118,7 +120,9 @@ impl Desk {
     /// Saves a step on a stored request.
     pub(crate) async fn save(&self, step: Step, expected: RowVersion, now: Timestamp) -> Result<Stored, StoreError> {
         let save = match step.permit {
-            Some(permit) => Save::Certify { permit: Box::new(permit), ca: ca(), nonce: [9; 32], expected },
+            Some(permit) => {
+                Save::Certify { permit: Box::new(permit), ca: signs_for(&Ca::USER), nonce: [9; 32], expected }
+            }
             None => Save::Request { request: step.request, expected },
         };
         self.store.commit(change(now, vec![save], step.events)).await.map(only)

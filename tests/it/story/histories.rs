@@ -227,17 +227,18 @@ async fn live(mut story: Story, deeds: Vec<Deed>) -> Vec<Vec<u8>> {
     story.world.entries(&ada).await
 }
 
+/// How many histories: so many, or `HALLPASS_HISTORIES`.
+fn histories(usual: u32) -> ProptestConfig {
+    let cases = std::env::var("HALLPASS_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    ProptestConfig { cases, max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 24,
-        max_shrink_iters: 60,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(histories(24))]
 
     #[test]
     fn the_promises_hold_after_any_history(deeds in prop::collection::vec(deed(), 10..120)) {
@@ -246,12 +247,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 6,
-        max_shrink_iters: 20,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(histories(6))]
 
     #[test]
     fn the_same_history_makes_the_same_log_in_either_database(deeds in prop::collection::vec(deed(), 10..80)) {

@@ -5,6 +5,7 @@ mod faults;
 mod histories;
 mod login;
 mod policy;
+mod recovery;
 mod signed;
 
 use std::collections::BTreeSet;

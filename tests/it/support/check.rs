@@ -164,7 +164,11 @@ impl Replay {
             | Event::LoggedIn { .. }
             | Event::BrowserSignedIn { .. }
             | Event::LoggedOut { .. }
+            | Event::EntryLost { .. }
             | Event::Host(_) => {}
+            Event::LogRecovered { .. } => {
+                assert!(self.requests.values().all(|told| OVER.contains(&told.state)), "what was open is over");
+            }
             Event::Refused { policy, .. } => decided_by(policy),
             Event::Asked { request, person, key, verdict, policy, .. } => {
                 decided_by(policy);

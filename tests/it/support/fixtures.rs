@@ -8,9 +8,11 @@ use hallpass::identity::Proven;
 use hallpass::identity::approval::Signature;
 use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{Session, mint};
+use hallpass::keyring::{ActiveKey, Ca, Ring, RingKey};
 use hallpass::name::{Account, HostName, PersonName, PolicyVersion, RequestId};
 use hallpass::policy::{Policy, Question};
 use hallpass::ssh::PublicKey;
+use hallpass::ssh::bundle::KeyState;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::time::{Lifetime, Timestamp};
 
@@ -36,6 +38,12 @@ pub(crate) fn key(n: u8) -> PublicKey {
 /// The CA key of these tests.
 pub(crate) fn ca() -> PublicKey {
     key(200)
+}
+
+/// It, as the one that signs for a user CA.
+pub(crate) fn signs_for(ca: &Ca) -> ActiveKey {
+    let known = RingKey { ca: ca.clone(), key: self::ca(), state: KeyState::Active, since: at(0) };
+    Ring::new(vec![known]).unwrap().signs_for(ca).unwrap()
 }
 
 pub(crate) fn person(name: &str) -> PersonName {

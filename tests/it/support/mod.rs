@@ -13,6 +13,7 @@ pub(crate) mod numbers;
 pub(crate) mod postgres;
 pub(crate) mod signer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,10 +24,11 @@ use hallpass::audit::checkpoint::LogKey;
 use hallpass::identity::Proven;
 use hallpass::identity::approval::Statement;
 use hallpass::identity::challenge::{Answer, statement};
-use hallpass::name::{Account, Digest, PersonName, RequestId, RequestPrefix, Target};
+use hallpass::name::{Account, CaName, Digest, PersonName, RequestId, RequestPrefix, Target};
 use hallpass::service::access::{Approval, Ask, View};
 use hallpass::service::login::NewSession;
-use hallpass::service::{FirstPolicy, NoRandomness, Outcome, Parts, Random, Rotation, Service, Settings};
+use hallpass::service::{FirstPolicy, NamedCa, NoRandomness, Outcome, Parts, Random, Rotation, Service, Settings};
+use hallpass::signer::Signer;
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, LOGIN_NAMESPACE, SshSignature};
@@ -61,6 +63,8 @@ pub(crate) struct World {
     pub(crate) accepted_ca: Option<Fingerprint>,
     /// Further keys that hosts trust.
     pub(crate) trusted: Vec<PublicKey>,
+    /// Further user CAs: of each the key that signs, and those to change to.
+    pub(crate) named: BTreeMap<CaName, Vec<Arc<Faulty>>>,
     /// Set: the next commit is said to have failed, and has not.
     pub(crate) store_lies: Arc<AtomicBool>,
     pub(crate) settings: Settings,
@@ -160,6 +164,7 @@ impl World {
             host_next: Vec::new(),
             accepted_ca: None,
             trusted: Vec::new(),
+            named: BTreeMap::new(),
             store_lies: Arc::default(),
             settings,
             log_seed: [0x10; 32],
@@ -200,6 +205,7 @@ impl World {
             host_signer: self.host_signer.clone().map(|signer| signer as Arc<_>),
             host_next: self.host_next.iter().map(|signer| Arc::clone(signer) as Arc<_>).collect(),
             trusted: self.trusted.clone(),
+            named: self.named.iter().map(|(name, keys)| (name.clone(), named_ca(keys))).collect(),
             accepted_ca: self.accepted_ca,
             log_key,
             clock: Arc::clone(&self.clock) as Arc<_>,
@@ -302,6 +308,12 @@ impl World {
         let omar = self.proven("omar").await;
         self.service().view(&omar, &prefix(id)).await.unwrap().request.parts().state.word()
     }
+}
+
+/// A user CA with these keys.
+fn named_ca(keys: &[Arc<Faulty>]) -> NamedCa {
+    let mut keys = keys.iter().map(|key| Arc::clone(key) as Arc<dyn Signer>);
+    NamedCa { signer: keys.next().unwrap(), next: keys.collect(), trusted: Vec::new() }
 }
 
 /// The whole id as a prefix.

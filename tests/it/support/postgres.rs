@@ -93,7 +93,7 @@ impl Cluster {
             .arg(certificate.1));
         std::fs::write(
             data.join("pg_hba.conf"),
-            "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\nhostnossl all all 127.0.0.1/32 scram-sha-256\n",
+            "local all all trust\nlocal replication all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\nhostnossl all all 127.0.0.1/32 scram-sha-256\n",
         )
         .unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -167,6 +167,12 @@ impl Cluster {
 
     /// What `kill -9` does to the whole server, and its start again.
     pub(crate) fn kill_and_restart(&mut self, settings: &[&str]) {
+        self.kill();
+        self.start_again(settings);
+    }
+
+    /// What `kill -9` does to the whole server.
+    fn kill(&mut self) {
         let first = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
         let server: u32 = first.lines().next().unwrap().parse().unwrap();
         let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
@@ -180,8 +186,77 @@ impl Cluster {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+    }
+
+    fn start_again(&mut self, settings: &[&str]) {
         self.keeper = keeper_of(&self.bin, &self.folder, self.port, settings);
         self.until_ready();
+    }
+
+    /// What a server must be started with to have a standby.
+    #[cfg(feature = "failpoints")]
+    pub(crate) const REPLICATED: &[&str] = &["wal_level=replica", "max_wal_senders=4", "wal_keep_size=256MB"];
+
+    /// A standby, made of a base backup, that follows this server by streaming.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn standby(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap().keep();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            run(Command::new("chown").arg("postgres").arg(&folder));
+        }
+        let mut backup = unprivileged(&self.bin.join("pg_basebackup"));
+        backup.args(["-U", "hallpass", "-p", &self.port.to_string(), "-R", "-X", "stream", "-c", "fast"]);
+        run(backup.arg("-h").arg(&self.folder).arg("-D").arg(folder.join("data")));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let keeper = keeper_of(&self.bin, &folder, port, Self::REPLICATED);
+        let standby = Self { keeper, folder, bin: self.bin.clone(), port, databases: AtomicU32::new(0) };
+        standby.until_ready();
+        self.until_replicas(1);
+        standby
+    }
+
+    /// Waits until so many standbys follow.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn until_replicas(&self, count: u32) {
+        let following = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+        for _ in 0..600 {
+            if self.sql("postgres", following).trim() == count.to_string() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("not {count} standbys");
+    }
+
+    /// Does not follow any more.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn unfollow(&self) {
+        self.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+        self.sql("postgres", "SELECT pg_reload_conf()");
+    }
+
+    /// Dies, and its standby takes its place, with its address. Its own data stay, for [`Self::fail_back`].
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn fail_over(&mut self, mut standby: Self) {
+        self.kill();
+        assert_eq!(standby.sql("postgres", "SELECT pg_promote()").trim(), "t");
+        standby.sql("postgres", "CHECKPOINT");
+        standby.kill();
+        let (data, old) = (self.folder.join("data"), self.folder.join("old"));
+        std::fs::rename(&data, old).unwrap();
+        std::fs::rename(standby.folder.join("data"), data).unwrap();
+        self.start_again(Self::REPLICATED);
+    }
+
+    /// The data that it had before [`Self::fail_over`].
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn fail_back(&mut self) {
+        self.kill();
+        let (data, old) = (self.folder.join("data"), self.folder.join("old"));
+        std::fs::rename(&data, self.folder.join("copy")).unwrap();
+        std::fs::rename(old, data).unwrap();
+        self.start_again(Self::REPLICATED);
     }
 }
 

@@ -1,0 +1,305 @@
+//! `hallpass admin store recover`: what the database lacks of what was signed, and the way on. Offline, on the service's machine.
+//!
+//! Invariant: nothing is changed without `--apply`, a name and a reason. What is done, and why in this order, is in `service/recover.rs`.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::{Context, output, serve};
+use crate::audit::checkpoint::{LogKey, usual_origin};
+use crate::config::Config;
+use crate::name::PersonName;
+use crate::service::clock::check_rest;
+use crate::service::lost::Stands;
+use crate::service::recover::{Found, FoundHead, HEADS_MAX, Recovered, Word, Wrong, examine, recover};
+use crate::store::head_file::{HeadFile, KeptHead};
+use crate::store::{self, SEAL_PURPOSE, Store, StoreError};
+use crate::time::{Clock as _, SystemClock};
+
+/// How far the clock may be behind the log before nothing is issued; what the service goes by.
+const CLOCK_TOLERANCE_S: u64 = 30;
+
+/// `hallpass admin store …`.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Say what the database lacks of what was signed; with --apply, have the log go on without it
+    ///
+    /// Run on the service's machine, as the service's user, while no service runs on the database. The log's newest checkpoint is kept in a
+    /// file beside the database ([log] head): where the two disagree, an older copy was put back, and no service starts. Look for a newer
+    /// copy first. If there is none, --apply writes into the log which entries are lost, and who answers for it; lets no serial be
+    /// given twice; ends every request that is open in the copy, and every login. Nothing is changed without it.
+    Recover(RecoverArgs),
+}
+
+/// Arguments of `hallpass admin store recover`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// One more checkpoint to look at: of another node, or an auditor's; may be repeated
+    #[arg(long, value_name = "FILE")]
+    head: Vec<PathBuf>,
+    /// A serial that was given out: the highest in any host's log, where no checkpoint tells how long the lost log was
+    #[arg(long, value_name = "SERIAL")]
+    past: Option<u64>,
+    /// Do it
+    #[arg(long, requires = "by", requires = "reason")]
+    apply: bool,
+    /// Your name as in the policy, for the log
+    #[arg(long, value_name = "PERSON", value_parser = PersonName::parse)]
+    by: Option<PersonName>,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// `hallpass admin store`.
+pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failure> {
+    let StoreCommand::Recover(args) = command;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    serve::arm_fail_point();
+    let path = serve::config_path(context);
+    let config = serve::read_config(&path)?;
+    if args.head.len() >= HEADS_MAX {
+        return Err(Failure::usage(format!("at most {HEADS_MAX} checkpoints can be given")));
+    }
+    if let Some(missing) = args.head.iter().find(|head| !head.exists()) {
+        let why = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(Failure::file("read checkpoint", missing, &why));
+    }
+    let key = log_key(&config)?;
+    let own: Arc<dyn KeptHead> = Arc::new(HeadFile::new(config.log_head_path.clone()));
+    let given = args.head.iter().map(|path| -> Arc<dyn KeptHead> { Arc::new(HeadFile::new(path.clone())) });
+    let places: Vec<Arc<dyn KeptHead>> = std::iter::once(Arc::clone(&own)).chain(given).collect();
+    context.block_on(async {
+        let store = open(&config, &key).await?;
+        let found = examine(store.as_ref(), &key, &places).await;
+        let found = found.map_err(|why| unusable(&config, why.to_string()))?;
+        if !args.apply {
+            return explain(context, &config, &found);
+        }
+        let (Some(by), Some(reason)) = (args.by.clone(), args.reason.clone()) else {
+            return Err(Failure::usage("--apply needs --by and --reason"));
+        };
+        let now = SystemClock.now();
+        check_rest(found.last, now).map_err(|why| {
+            Failure::failed("nothing was changed")
+                .because(why)
+                .next("set the clock; what is written into the log stays there")
+        })?;
+        let word = Word { by, reason, past: args.past };
+        let mut told = |size: u64| context.out.note(&format!("the log has {size} entries by now"));
+        let done = recover(store.as_ref(), (&key, own.as_ref()), (&found, &word), now, &mut told).await;
+        let done = done.map_err(|why| {
+            Failure::failed("the database was not recovered")
+                .because(why.to_string())
+                .next("mend what is said above, and run this again")
+        })?;
+        applied(context, &found, &done)
+    })
+}
+
+/// The key that signs checkpoints, and seals the log's head.
+///
+/// What another user leaves beside the service's files locks it out, so whoever runs this is the service's user.
+pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
+    let us = rustix::process::geteuid().as_raw();
+    if let Ok(owner) = std::fs::metadata(&config.log_key_path).map(|meta| meta.uid())
+        && owner != us
+        && owner != 0
+    {
+        return Err(Failure::failed("this is for the service's user")
+            .because(format!("the log key {:?} belongs to user {owner}, and you are user {us}", config.log_key_path))
+            .next(format!("sudo -u '#{owner}' hallpass admin …")));
+    }
+    let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
+    serve::log_key(&config.log_key_path, &origin)
+}
+
+/// Opens the database as a service would; one that is not there is not made.
+async fn open(config: &Config, key: &LogKey) -> Result<Box<dyn Store>, Failure> {
+    if let store::Settings::Sqlite(file) = &config.store
+        && !file.path.exists()
+    {
+        return Err(Failure::failed(format!("there is no database {:?}", config.store.shown()))
+            .next("put the newest copy back first: hallpass admin backup restore FOLDER"));
+    }
+    store::open(&config.store, key.derive(SEAL_PURPOSE)).await.map_err(|error| unusable(config, why(error)))
+}
+
+/// Why, without where in the program.
+pub(super) fn why(error: StoreError) -> String {
+    match error {
+        StoreError::Failed { why, .. } => why,
+        other => other.to_string(),
+    }
+}
+
+/// `1 request`, `2 requests`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+fn unusable(config: &Config, why: String) -> Failure {
+    Failure::failed(format!("the database {:?} can't be read", config.store.shown()))
+        .because(why)
+        .next("stop every service on it; if it is damaged, put the newest good copy back: hallpass admin backup restore FOLDER")
+}
+
+/// What there is; exit 1 if a service would not start on it.
+fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Failure> {
+    let mut lines = vec![(sentence(found).to_owned())];
+    let mut add = |name: &str, fact: String| lines.push(format!("  {name:<11} {fact}"));
+    let last = output::local_text(&found.last.to_string());
+    add("database", format!("{} entries, the last of {last}: {}", found.size, config.store.shown()));
+    for head in &found.heads {
+        add("kept", format!("{}: {}", head.place, stands(&head.stands)));
+    }
+    if let Some(first) = found.begun {
+        add("begun", format!("entries {first} to {} stand for lost ones already", found.size.saturating_sub(1)));
+    }
+    if let Some((first, last)) = missing(found) {
+        add(
+            "missing",
+            format!("entries {first} to {last}, written after {}", output::local_text(&found.last.to_string())),
+        );
+    }
+    let wrong = found.wrong();
+    let is_lost = matches!(wrong, Wrong::Begun | Wrong::Behind | Wrong::Other | Wrong::Unusable);
+    if is_lost {
+        let more = if found.more_open { "more than " } else { "" };
+        let policy = found.policy.map_or_else(|| "none".to_owned(), |version| version.to_string());
+        add(
+            "open",
+            format!("{more}{}; they end, since what became of them is not known", counted(found.open, "request")),
+        );
+        add(
+            "in force",
+            format!("policy {policy}, and the CA keys, hosts and join tokens of then: look at each afterwards"),
+        );
+    }
+    if let Some(behind) = clock_behind(found) {
+        let why = "the service ran on a clock that was fast, or this one is slow. Set it; if it is right, nothing is issued until it \
+                   has passed that time, and no recovery changes that";
+        add("clock", format!("{behind} s behind the log's last entry: {why}"));
+    }
+    let next = next(wrong);
+    if !next.is_empty() {
+        lines.push(format!("next: {}", next.join("\n      ")));
+    }
+    context.out.answer(&document(found, None), &lines.join("\n"))?;
+    if is_lost { Err(Failure::silent()) } else { Ok(()) }
+}
+
+/// The entries that the longest lost log had beyond those that were kept.
+fn missing(found: &Found) -> Option<(u64, u64)> {
+    let kept = found.kept();
+    let last = found.longest()?.checked_sub(1)?;
+    (last >= kept && found.size <= last).then_some((kept, last))
+}
+
+fn clock_behind(found: &Found) -> Option<u64> {
+    Some(found.last.seconds_since(SystemClock.now())).filter(|behind| *behind > CLOCK_TOLERANCE_S)
+}
+
+fn sentence(found: &Found) -> &'static str {
+    match found.wrong() {
+        Wrong::Begun => "a recovery was begun and not finished",
+        Wrong::Behind => "the database is older than what was signed: an older copy was put back",
+        Wrong::Other => {
+            "the database is of another branch than what was signed: a copy went on by itself, or entries were changed"
+        }
+        Wrong::Unusable => "the kept checkpoint is no use: whether the database is the newest is not known",
+        Wrong::GivenUp => "the kept checkpoint is of entries that were given up; the next start keeps a new one",
+        Wrong::Missing => "no checkpoint is kept: whether the database is the newest is not known",
+        Wrong::Nothing => "the database has everything that was signed",
+    }
+}
+
+fn stands(stands: &Stands) -> String {
+    match stands {
+        Stands::Missing => "nothing is kept there".to_owned(),
+        Stands::Unusable(why) => why.clone(),
+        Stands::Covered(size) => format!("{size} entries, all in the database"),
+        Stands::Behind(size) => format!("{size} entries, more than the database has"),
+        Stands::Other(size) => format!("{size} entries, and not those of the database"),
+        Stands::GivenUp(entry) => format!("given up by entry {entry}"),
+    }
+}
+
+fn next(wrong: Wrong) -> &'static [&'static str] {
+    match wrong {
+        Wrong::Begun => &["hallpass admin store recover --apply --by PERSON --reason TEXT"],
+        Wrong::Behind | Wrong::Other => &[
+            "look for a newer copy of the database first, and put that back",
+            "with several nodes, or an auditor's checkpoint: hallpass admin store recover --head FILE",
+            "if nothing newer is left: hallpass admin store recover --apply --by PERSON --reason TEXT",
+        ],
+        Wrong::Unusable => &[
+            "a checkpoint of another node, or an auditor's: hallpass admin store recover --head FILE",
+            "or the highest serial in any host's log: hallpass admin store recover --past SERIAL --apply --by PERSON --reason TEXT",
+        ],
+        Wrong::Missing => &[
+            "if you know that it is the newest: start the service",
+            "if it is not: hallpass admin store recover --past SERIAL --apply --by PERSON --reason TEXT",
+        ],
+        Wrong::GivenUp => &["start the service"],
+        Wrong::Nothing => &[],
+    }
+}
+
+/// What was done.
+fn applied(context: &Context, found: &Found, done: &Recovered) -> Result<(), Failure> {
+    let Recovered { kept, lost, ended, entry, size } = done;
+    let requests = counted(usize::try_from(*ended).unwrap_or(usize::MAX), "request");
+    let text = match entry {
+        Some(entry) => format!(
+            "the log goes on: {kept} entries kept, {lost} given up, {requests} ended, everybody is logged out\n  \
+             entry {entry} says so; the log has {size} entries, and its checkpoint is kept"
+        ),
+        None => format!("the lost entries were given up before; the checkpoint of {size} entries is kept"),
+    };
+    context.out.answer(&document(found, Some(done)), &text)?;
+    for line in AFTERWARDS {
+        context.out.note(line);
+    }
+    Ok(())
+}
+
+const AFTERWARDS: [&str; 4] = [
+    "next: start the service, and look at what the copy did not know: hallpass policy show, ca ls, admin host ls, admin join ls",
+    "certificates of the lost entries open hosts to the end of their window; to stop that now: hallpass ca compromise KEY",
+    "hosts that have a newer trust bundle keep it until a step of a rotation makes a newer one: hallpass ca ls",
+    "tell the auditors: a checkpoint of the lost entries does not fit any more, and the log says why",
+];
+
+fn document(found: &Found, done: Option<&Recovered>) -> Value {
+    let head = |head: &FoundHead| {
+        let (word, number, why) = match &head.stands {
+            Stands::Missing => ("missing", None, None),
+            Stands::Unusable(why) => ("unusable", None, Some(why)),
+            Stands::Covered(size) => ("covered", Some(size), None),
+            Stands::Behind(size) => ("behind", Some(size), None),
+            Stands::Other(size) => ("other", Some(size), None),
+            Stands::GivenUp(entry) => ("given_up", Some(entry), None),
+        };
+        json!({ "place": head.place, "stands": word, "number": number, "why": why })
+    };
+    let applied =
+        done.map(|done| json!({ "lost": done.lost, "ended": done.ended, "entry": done.entry, "entries": done.size }));
+    json!({
+        "schema": "hallpass.store-recover.v1",
+        "wrong": found.wrong().word(),
+        "entries": found.size,
+        "last": found.last.to_string(),
+        "kept": found.kept(),
+        "missing": missing(found).map(|(first, last)| json!({ "first": first, "last": last })),
+        "heads": found.heads.iter().map(head).collect::<Vec<Value>>(),
+        "open": found.open,
+        "clock_behind": clock_behind(found),
+        "applied": applied,
+    })
+}
