@@ -178,7 +178,13 @@ fn signature_line(line: &str) -> Option<(&str, [u8; 4], Vec<u8>)> {
     }
     let signature = bytes.split_off(4);
     let id = bytes.try_into().ok()?;
-    (!name.is_empty() && !name.contains('+')).then_some((name, id, signature))
+    let is_allowed = |c: char| c != '+' && !c.is_whitespace() && !c.is_control();
+    (!name.is_empty() && name.chars().all(is_allowed)).then_some((name, id, signature))
+}
+
+/// Whether this is a signature line, whoever's.
+pub(crate) fn is_signature_line(line: &str) -> bool {
+    signature_line(line).is_some()
 }
 
 impl fmt::Debug for NoteSigner {
@@ -212,5 +218,9 @@ mod tests {
         assert_eq!(ours.verifier().check("text\n", &theirs.sign("text\n")), Err(NoteError::Unsigned));
         assert_eq!(ours.verifier().check("text\n", &format!("{both}\nx")), Err(NoteError::Malformed));
         assert_eq!(ours.verifier().check("text\n", ""), Err(NoteError::Malformed));
+        for name in ["a\u{1b}[2J", "a\u{a0}b", "a+b", ""] {
+            let odd = ours.sign("text\n").replacen("— a ", &format!("— {name} "), 1);
+            assert_eq!(ours.verifier().check("text\n", &odd), Err(NoteError::Malformed), "{name:?}");
+        }
     }
 }

@@ -113,6 +113,21 @@ pub fn quoted(text: &str) -> String {
     if chars.next().is_none() { format!("{start:?}") } else { format!("{start:?}…") }
 }
 
+/// `text` as a document holds it: a basic string, which is read as the same text.
+#[must_use]
+pub fn written(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// The one of `known` that `text` was probably meant to be.
 #[must_use]
 pub fn nearest<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

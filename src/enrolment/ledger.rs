@@ -7,7 +7,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::document::{self, Table};
+use crate::document::{self, Table, written};
 
 /// The form that this program writes and reads.
 const VERSION: u64 = 1;
@@ -109,12 +109,12 @@ impl Ledger {
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, files, accounts, folders, has_unit } = self;
-        let list = |names: &[String]| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let list = |names: &[String]| names.iter().map(|name| written(name)).collect::<Vec<_>>().join(", ");
         writeln!(f, "# What this host was before `hallpass host enrol`: the way back. Do not edit.")?;
         writeln!(f, "version = {VERSION}\nid = \"{id}\"\nhas_unit = {has_unit}")?;
         writeln!(f, "accounts = [{}]\nfolders = [{}]", list(accounts), list(folders))?;
         for Original { path, is_ours, was } in files {
-            writeln!(f, "\n[[file]]\npath = {path:?}\nis_ours = {is_ours}")?;
+            writeln!(f, "\n[[file]]\npath = {}\nis_ours = {is_ours}", written(path))?;
             if let Some(Saved { copy, mode, uid, gid }) = was {
                 writeln!(f, "copy = {copy}\nmode = {mode}\nuid = {uid}\ngid = {gid}")?;
             }
@@ -180,7 +180,8 @@ mod tests {
         let file = |path: &str, was: Option<Saved>| Original { path: path.to_owned(), is_ours: was.is_none(), was };
         Ledger {
             id: "0123456789abcdef".to_owned(),
-            files: vec![file("/etc/a b\"", saved(0)), file("/etc/b", None)],
+            // The last has an accent that stands on its own: Rust's way to write it is not TOML's.
+            files: vec![file("/etc/a b\"", saved(0)), file("/etc/b", None), file("/etc/c\\e\u{301}", None)],
             accounts: vec!["hallpass-check".to_owned()],
             folders: vec!["/etc/x".to_owned(), "/etc/x/y".to_owned()],
             has_unit: true,
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(kept, [(1, 1)]);
         assert_eq!(all.id, newer.id);
         assert_eq!(all.files[1].was, None, "there was no /etc/b before we came");
-        assert_eq!((all.files[2].path.as_str(), all.files[2].was.clone()), ("/etc/c", saved(1)));
+        assert_eq!((all.files[3].path.as_str(), all.files[3].was.clone()), ("/etc/c", saved(1)));
         assert_eq!(all.accounts, ["hallpass-check", "other"]);
         assert!(all.has_unit);
     }

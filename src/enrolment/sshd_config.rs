@@ -54,21 +54,23 @@ pub fn includes(value: &str, folder: &str, name: &str) -> bool {
     })
 }
 
-/// A pattern with `*` and `?`, as in the shell.
+/// A pattern with `*` and `?`, as in the shell. In steps that grow with pattern times name, whatever the pattern.
 fn is_match(pattern: &str, name: &str) -> bool {
-    let Some(first) = pattern.chars().next() else { return name.is_empty() };
-    let rest = pattern.strip_prefix(first).unwrap_or_default();
-    match first {
-        // A file whose name begins with a dot is none that sshd includes.
-        '*' => {
-            let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
-            ends.filter_map(|at| name.get(at..)).any(|tail| is_match(rest, tail))
-        }
-        _ => name
-            .chars()
-            .next()
-            .is_some_and(|c| (first == '?' || first == c) && is_match(rest, name.strip_prefix(c).unwrap_or_default())),
+    // Behind which characters of the name the pattern so far can end; the first place is before all of them.
+    let mut reached: Vec<bool> = std::iter::once(true).chain(name.chars().map(|_| false)).collect();
+    for wanted in pattern.chars() {
+        reached = if wanted == '*' {
+            let from_there_on = |is_reached: &mut bool, here: bool| {
+                *is_reached |= here;
+                Some(*is_reached)
+            };
+            reached.into_iter().scan(false, from_there_on).collect()
+        } else {
+            let fits = |(here, c): (bool, char)| here && (wanted == '?' || wanted == c);
+            std::iter::once(false).chain(reached.into_iter().zip(name.chars()).map(fits)).collect()
+        };
     }
+    reached.last().copied().unwrap_or(false)
 }
 
 /// What sshd does: the output of `sshd -T`.
@@ -175,6 +177,18 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(includes(value, "/etc/ssh/sshd_config.d", "00-hallpass.conf"), is_ours, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_many_stars_is_answered_all_the_same() {
+        // One by one, and again behind each, these would be more ways than anybody can go.
+        let (some, many) = ("*".repeat(40), "*".repeat(100_000));
+        for (pattern, is_ours) in
+            [(&some, true), (&many, true), (&format!("{some}x"), false), (&format!("{many}f"), true)]
+        {
+            let value = format!("/etc/ssh/sshd_config.d/{pattern}");
+            assert_eq!(includes(&value, "/etc/ssh/sshd_config.d", "00-hallpass.conf"), is_ours);
         }
     }
 

@@ -4,9 +4,11 @@
 //! 5); each file says who wrote it and what takes it away.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::places::{self, CHECK_ACCOUNT, PRINCIPALS_ACCOUNT};
 use super::plan::{Facts, Wish};
+use crate::document::written;
 use crate::host::settings::{self, Settings};
 use crate::name::{HostName, TagKey, TagValue};
 
@@ -65,20 +67,20 @@ pub fn sshd(facts: &Facts, wish: &Wish, has_match: bool) -> String {
     text
 }
 
-/// `sshd_config` without anything of ours.
+/// `sshd_config` without anything of ours. A block without its end is none of ours: somebody has edited it, and it stays.
 #[must_use]
 pub fn without_ours(config: &str) -> String {
-    let mut is_inside = false;
-    let mut rest = String::new();
+    let (mut rest, mut block) = (String::new(), None::<String>);
     for line in config.split_inclusive('\n') {
-        is_inside |= line.trim_end() == BEGIN;
-        if !is_inside {
-            rest.push_str(line);
+        if block.is_none() && line.trim_end() == BEGIN {
+            block = Some(String::new());
         }
-        is_inside &= line.trim_end() != END;
+        block.as_mut().unwrap_or(&mut rest).push_str(line);
+        if line.trim_end() == END {
+            block = None;
+        }
     }
-    // A block without its end is no block of ours: somebody has edited it.
-    if is_inside { config.to_owned() } else { rest }
+    rest + &block.unwrap_or_default()
 }
 
 /// `sshd_config` that reads our own file first.
@@ -145,15 +147,16 @@ fn whole(settings: &Settings) -> String {
         settings::Others::Allow => "allow",
         settings::Others::Refuse => "refuse",
     };
+    let path = |path: &Path| written(&path.display().to_string());
     let refused: Vec<String> = refuse_accounts.iter().map(|account| format!("\"{account}\"")).collect();
     format!(
-        "name = \"{name}\"\nscope = \"{scope}\"\ntags = {}\ntrust = {:?}\nended = {:?}\nstate = {:?}\nspool = {:?}\nothers = \"{others}\"\n\
+        "name = \"{name}\"\nscope = \"{scope}\"\ntags = {}\ntrust = {}\nended = {}\nstate = {}\nspool = {}\nothers = \"{others}\"\n\
          refuse_accounts = [{}]\n",
         self::tags(tags),
-        trust.display().to_string(),
-        ended.display().to_string(),
-        state.display().to_string(),
-        spool.display().to_string(),
+        path(trust),
+        path(ended),
+        path(state),
+        path(spool),
         refused.join(", ")
     )
 }
@@ -171,4 +174,17 @@ fn tags(tags: &BTreeMap<TagKey, TagValue>) -> String {
 #[must_use]
 pub fn unit(program: &str) -> String {
     include_str!("../../deploy/hallpass-host.service").replace("/usr/local/bin/hallpass-host", program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_block_is_taken_out_also_above_one_that_somebody_has_cut() {
+        let cut = format!("Port 22\n{BEGIN}\nUsePAM yes\n");
+        assert_eq!(without_ours(&cut), cut);
+        assert_eq!(without_ours(&with_block(&cut, "UsePAM yes\n")), cut);
+        assert_eq!(without_ours(&format!("{}Port 22\n", with_include(""))), "Port 22\n");
+    }
 }

@@ -63,7 +63,9 @@ impl AuthInfo {
 fn certificates_in(line: &str) -> Result<Vec<Vec<u8>>, Unreadable> {
     let words: Vec<&str> = line.split(' ').collect();
     let method = words.first().copied().unwrap_or_default();
-    if method.is_empty() || !method.bytes().all(|b| b.is_ascii_alphanumeric() || b"-/_.".contains(&b)) {
+    // Without capitals, which the base64 of every certificate has: none stands in the method's place.
+    let is_methods = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-/_.".contains(&b);
+    if method.is_empty() || !method.bytes().all(is_methods) {
         return Err(Unreadable("a line does not begin with a method"));
     }
     let mut found = Vec::new();
@@ -142,6 +144,7 @@ mod tests {
             &format!("publickey-{text}"),
             &format!("password {}", text.replace(' ', " x ")),
             &format!("publickey  {text}"),
+            &text.replacen(&format!("{CERT_TYPE} "), "", 1),
             &format!("publickey {other}"),
             &format!("publickey {hidden}"),
             &format!("publickey {KEY} {CERT_TYPE}"),

@@ -29,7 +29,7 @@ use thiserror::Error;
 use super::cert::is_ca_algorithm;
 use super::{KeyError, PublicKey};
 use crate::name::CaName;
-use crate::note::{NoteError, NoteSigner, NoteVerifier};
+use crate::note::{NoteError, NoteSigner, NoteVerifier, is_signature_line};
 use crate::time::Timestamp;
 
 /// The longest bundle that is read. Sixteen keys of RSA with 8192 bits have 24,000 bytes.
@@ -236,6 +236,9 @@ impl Bundle {
             keys.push(lines.key(line)?);
         }
         let signature = lines.behind("# ", "the log key's signature")?;
+        if !is_signature_line(signature) {
+            return Err(lines.wrong("the log key's signature"));
+        }
         if !lines.rest.is_empty() {
             return Err(lines.wrong("nothing stands below the signature"));
         }
@@ -410,6 +413,17 @@ mod tests {
             let signed = format!("{changed}# {}\n", signer().sign(&changed));
             assert!(Bundle::open(&signed, signer().verifier()).is_err(), "{new:?}");
         }
+    }
+
+    #[test]
+    fn what_ends_in_something_else_than_a_signature_claims_nothing() {
+        let text = bundle(vec![key(1, KeyState::Active)]).unwrap().unsigned();
+        for last in ["# a remark", "# \u{2}\u{0}", "# — a b c", "# — a\u{1b}[2J AAAAAAAA", "# "] {
+            let refused = Bundle::claimed(&format!("{text}{last}\n"));
+            assert_eq!(refused, Err(BundleError::Line { line: 8, what: "the log key's signature" }), "{last:?}");
+        }
+        let another = signer().sign("another text");
+        assert!(Bundle::claimed(&format!("{text}# {another}\n")).is_ok(), "nobody has looked at it");
     }
 
     #[test]

@@ -448,6 +448,41 @@ fn each_external_crate_stays_in_its_home() {
     report(&wrong);
 }
 
+/// Name and version of everything in a lock file, and what our own crate depends on there.
+fn locked(path: &str) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
+    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    let (mut all, mut ours) = (BTreeSet::new(), BTreeSet::new());
+    for package in text.split("\n[[package]]\n").skip(1) {
+        let value = |key: &str| {
+            let start = format!("{key} = \"");
+            package.lines().find_map(|line| line.strip_prefix(&start)).map(|rest| rest.trim_end_matches('"').to_owned())
+        };
+        let (name, version) = (value("name").unwrap(), value("version").unwrap());
+        if name == "hallpass" {
+            ours = package
+                .lines()
+                .filter_map(|line| line.strip_prefix(" \""))
+                .map(|line| line.trim_end_matches(['"', ',']).to_owned())
+                .collect();
+        }
+        all.insert((name, version));
+    }
+    (all, ours)
+}
+
+#[test]
+fn the_fuzz_targets_are_built_of_the_very_versions_of_the_program() {
+    let ((program, dependencies), (fuzz, fuzzed)) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let own = ["hallpass-fuzz", "libfuzzer-sys", "arbitrary"];
+    let others = fuzz.iter().filter(|package| !program.contains(package) && !own.contains(&package.0.as_str()));
+    let others: Vec<String> =
+        others.map(|(name, version)| format!("{name} {version} in fuzz/Cargo.lock is not the program's")).collect();
+    report(&others);
+    // What only the program's tests need is not in there.
+    let missing: Vec<&str> = dependencies.difference(&fuzzed).map(String::as_str).collect();
+    assert_eq!(missing, ["proptest", "tempfile"], "fuzz/Cargo.lock is not up to date");
+}
+
 #[test]
 fn rules_and_formats_are_pure() {
     let impure = Regex::new(IMPURE).unwrap();
@@ -566,7 +601,7 @@ fn a_note_names_its_issue_or_does_not_exist() {
     let stub = Regex::new(concat!(r"\bto", r"do!\(|\bunimplem", r"ented!\(")).unwrap();
     let issue = Regex::new(r"#\d+").unwrap();
     let mut wrong = Vec::new();
-    for folder in ["src", "tests", "benches", "deploy", "docs"] {
+    for folder in ["src", "tests", "benches", "deploy", "docs", "fuzz"] {
         let mut paths = Vec::new();
         files_under(&root().join(folder), &mut paths);
         for path in paths {

@@ -25,6 +25,7 @@ mod demo;
 mod enrolment;
 mod examples;
 mod formats;
+mod fuzz;
 mod guard;
 mod hosts;
 mod lifecycle;

@@ -6,6 +6,7 @@ mod ca_file;
 mod certificates;
 mod hosts;
 mod keys;
+mod many;
 mod refused_certificates;
 pub(crate) mod security_keys;
 mod signatures;

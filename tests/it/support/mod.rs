@@ -9,6 +9,7 @@ pub(crate) mod check;
 pub(crate) mod cut;
 mod doubtful;
 pub(crate) mod fixtures;
+pub(crate) mod numbers;
 pub(crate) mod postgres;
 pub(crate) mod signer;
 

@@ -1,0 +1,6 @@
+//! libFuzzer calls [`hallpass_fuzz::files::policy`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    hallpass_fuzz::files::policy(data);
+});
