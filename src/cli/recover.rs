@@ -30,7 +30,7 @@ pub(crate) enum StoreCommand {
     /// Say what the database lacks of what was signed; with --apply, have the log go on without it
     ///
     /// Run on the service's machine, as the service's user, while no service runs on the database. The log's newest checkpoint is kept in a
-    /// file beside the database ([log] head): where the two disagree, an older copy was put back, and no service starts. Look for a newer
+    /// file beside the database (`head` in `[log]`): where the two disagree, an older copy was put back, and no service starts. Look for a newer
     /// copy first. If there is none, --apply writes into the log which entries are lost, and who answers for it; lets no serial be
     /// given twice; ends every request that is open in the copy, and every login. Nothing is changed without it.
     Recover(RecoverArgs),
