@@ -15,10 +15,13 @@
 //!   that nothing else has ([`CA_CHECK_NAMESPACE`]). (A certificate's bytes begin with the length of its type's name, `SSHSIG` would be a
 //!   length of more than a gigabyte.)
 //! - A refused PIN is not tried again before the next start: tokens lock themselves after a few.
+//! - Whoever lets the key go waits for the thread ([`GOODBYE`]): a process that ends while a token's library is still closing its session
+//!   has the library's own exit handlers free the same memory under it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rand::TryRng as _;
@@ -40,6 +43,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 
 /// How long after a failed attempt callers get its answer instead of another attempt.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long letting go of a key waits for a call that is under way. A library that hangs must not keep a service from ending.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What holds the key, connected.
 pub(super) trait Device: Send {
@@ -116,7 +122,11 @@ pub(super) struct Remote {
     key: PublicKey,
     purpose: Purpose,
     patience: Duration,
-    queue: SyncSender<Job>,
+    /// Taken when the key is let go, which is what ends the thread.
+    queue: Option<SyncSender<Job>>,
+    /// Disconnected once the thread has let its device go.
+    ended: Mutex<Receiver<()>>,
+    thread: Option<JoinHandle<()>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -135,6 +145,7 @@ impl Remote {
         let refuse = |why: String| SignError::Remote { name: name.clone(), why };
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let (ready, first) = sync_channel(1);
+        let (running, ended) = sync_channel(1);
         let state = Arc::new(Mutex::new(State { trouble: None, busy_until: None }));
         let mut thread = Thread {
             backend: Box::new(backend),
@@ -154,13 +165,24 @@ impl Remote {
             if ready.send(opened).is_ok() && is_open {
                 thread.run(&jobs);
             }
+            drop(thread);
+            drop(running);
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("ca-key".to_owned())
             .spawn(run)
             .map_err(|error| refuse(format!("cannot start a thread: {error}")))?;
         match first.recv_timeout(patience) {
-            Ok(Ok(())) => Ok(Self { name, key, purpose, patience, queue, state }),
+            Ok(Ok(())) => Ok(Self {
+                name,
+                key,
+                purpose,
+                patience,
+                queue: Some(queue),
+                ended: Mutex::new(ended),
+                thread: Some(thread),
+                state,
+            }),
             Ok(Err(trouble)) if trouble.is_final => Err(SignError::Pin { name, why: trouble.why }),
             Ok(Err(trouble)) => Err(refuse(trouble.why)),
             Err(_) => Err(refuse("it does not answer".to_owned())),
@@ -202,7 +224,8 @@ impl Remote {
         }
         let (reply, answer) = sync_channel(1);
         let job = Job { data: bytes.to_vec(), until: Instant::now() + self.patience, reply };
-        self.queue.try_send(job).map_err(|error| match error {
+        let queue = self.queue.as_ref().ok_or_else(|| self.failed("it was let go"))?;
+        queue.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => self.failed("too many signatures are waiting for it"),
             TrySendError::Disconnected(_) => self.failed("its thread has ended"),
         })?;
@@ -210,6 +233,20 @@ impl Remote {
             Ok(answer) => answer.map_err(|trouble| self.failed(&trouble.why)),
             Err(RecvTimeoutError::Timeout) => Err(self.failed("no answer in time")),
             Err(RecvTimeoutError::Disconnected) => Err(self.failed("its thread has ended")),
+        }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.queue = None;
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent: it is disconnected, or late.
+        if ended.recv_timeout(GOODBYE) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(name = self.name, "a CA key's backend does not answer and is left as it is");
+        } else if let Some(thread) = self.thread.take() {
+            // What a library keeps for each thread goes with the thread, so that this is waited for, too. A panic was told by its hook.
+            drop(thread.join());
         }
     }
 }
@@ -369,6 +406,8 @@ mod tests {
     struct Scripted {
         act: Arc<Mutex<Act>>,
         connects: Arc<AtomicUsize>,
+        /// How many devices are connected now.
+        connected: Arc<AtomicUsize>,
         /// Dropped to let who hangs go on.
         released: Arc<Mutex<Option<Receiver<()>>>>,
     }
@@ -385,7 +424,8 @@ mod tests {
         fn new() -> (Self, Sender<()>) {
             let (release, released) = std::sync::mpsc::channel();
             let act = Arc::new(Mutex::new(Act::Sign));
-            (Self { act, connects: Arc::default(), released: Arc::new(Mutex::new(Some(released))) }, release)
+            let released = Arc::new(Mutex::new(Some(released)));
+            (Self { act, connects: Arc::default(), connected: Arc::default(), released }, release)
         }
 
         fn tell(&self, act: Act) {
@@ -408,19 +448,28 @@ mod tests {
             if *self.act.lock().unwrap() == Act::RefusePin {
                 return Err(Trouble::last("the PIN is refused"));
             }
-            Ok(Box::new(self.clone()))
+            self.connected.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Connected(self.clone())))
         }
     }
 
-    impl Device for Scripted {
+    struct Connected(Scripted);
+
+    impl Drop for Connected {
+        fn drop(&mut self) {
+            self.0.connected.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Device for Connected {
         fn sign(&mut self, data: &[u8], _: Instant) -> Result<Vec<u8>, Trouble> {
-            let act = *self.act.lock().unwrap();
+            let act = *self.0.act.lock().unwrap();
             match act {
                 Act::Sign => Ok(Ed25519Key::from_seed(&SEED).sign(data)),
                 Act::Panic => panic!("as its library might"),
                 Act::RefusePin => Err(Trouble::new("logged out")),
                 Act::Hang => {
-                    let released = self.released.lock().unwrap().take();
+                    let released = self.0.released.lock().unwrap().take();
                     // An error says that the other end is gone, which is the release.
                     let _is_released = released.map(|released| released.recv());
                     Err(Trouble::new("too late"))
@@ -464,6 +513,18 @@ mod tests {
         backend.tell(Act::Sign);
         remote.sign_bytes(b"data").unwrap();
         assert_eq!(remote.health(), Health::Up);
+    }
+
+    #[test]
+    fn a_key_that_is_let_go_is_let_go_when_that_returns() {
+        for _ in 0..200 {
+            let (backend, _release) = Scripted::new();
+            let remote = backend.open(LONG).unwrap();
+            remote.sign_bytes(b"data").unwrap();
+            assert_eq!(backend.connected.load(Ordering::SeqCst), 1);
+            drop(remote);
+            assert_eq!(backend.connected.load(Ordering::SeqCst), 0);
+        }
     }
 
     #[test]
