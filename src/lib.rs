@@ -17,6 +17,7 @@
 //! | | [`name`] | parsed names and ids; one spelling each |
 //! | | [`durable`] | crash-safe file replacement |
 //! | | [`secret`] | reading files that nobody else may read |
+//! | | [`sandbox`] | what the service's process denies itself: files, connections, system calls |
 //! | | [`notify`] | tells the service manager how far we are |
 //! | | [`fail`] | fail points for crash tests; nothing in a shipped binary |
 //! | 1 formats | [`note`] | signed notes: what the log key signs |
@@ -167,6 +168,7 @@ pub mod name;
 pub mod note;
 pub mod notify;
 pub mod policy;
+pub mod sandbox;
 pub mod secret;
 pub mod service;
 pub mod signer;

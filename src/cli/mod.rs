@@ -56,6 +56,7 @@ mod reconcile;
 mod recover;
 mod render;
 mod request;
+mod sandbox;
 mod screen;
 mod serve;
 mod session_key;

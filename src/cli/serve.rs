@@ -1,6 +1,6 @@
 //! `hallpass serve`: the composition root of the server. Builds each part from its settings, runs, shuts down.
 //!
-//! Order: settings, port, TLS, CA key, log key, store, service; so everything that an operator can have got wrong is found before anything
+//! Order: settings, port, TLS, sandbox, CA key, log key, store, service; so everything that an operator can have got wrong is found before anything
 //! is written, and a taken port before the log hears of a start.
 //! SIGHUP reads the TLS files and the policy file again, each on its own: a broken one keeps what is in force. SIGTERM and SIGINT drain.
 
@@ -18,12 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::failure::{Exit, Failure};
-use super::{Context, process, profile};
+use super::{Context, process, profile, sandbox};
 use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::config::{Config, Logging};
 use crate::durable;
 use crate::identity::{Actor, Part};
 use crate::notify;
+use crate::sandbox::Sandbox;
 use crate::secret;
 use crate::service::policy::{LastRead, Reloaded};
 use crate::service::{FirstPolicy, NamedCa, Parts, Service, SystemRandom};
@@ -78,11 +79,20 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     start_logging(&config.logging)?;
     process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
+    // Looked up here: the runtime, which asks the same, starts where control groups can't be read.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    if let store::Settings::Sqlite(file) = &config.store {
+        make_folder_of(&file.path)?;
+    }
+    // Before any other thread: what runs beside us would not be in it. The ground it stands on is held until the end.
+    let fence = sandbox::enter(&config, args.ready_file.as_deref())?;
+    config.http.sandbox = fence.standing();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors)
         .enable_all()
         .build()
         .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
-    let served = runtime.block_on(serve(context, args, config, door));
+    let served = runtime.block_on(serve(context, args, config, door, &fence));
     // Dropping the runtime would wait for a signer that hangs.
     runtime.shutdown_timeout(FAREWELL);
     served
@@ -133,10 +143,18 @@ fn open_door(config: &mut Config) -> Result<Door, Failure> {
     Ok(Door { listener, address, pin })
 }
 
-async fn serve(context: &Context, args: &ServeArgs, config: Config, door: Door) -> Result<(), Failure> {
+async fn serve(
+    context: &Context,
+    args: &ServeArgs,
+    config: Config,
+    door: Door,
+    fence: &Sandbox,
+) -> Result<(), Failure> {
     // Caught before anything slow: a stop that comes during the start is kept, not lost.
     let signals = Signals::new()?;
     let (service, last) = start(&config, args).await?;
+    sandbox::tell(config.sandbox.mode, fence);
+    sandbox::attempt().await;
     let public_url = &config.service.public_url;
     context.out.note(&format!("hallpass {} listens on {} as {public_url}", env!("CARGO_PKG_VERSION"), door.address));
     if let Some(pin) = &door.pin {
@@ -200,9 +218,6 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
-    if let store::Settings::Sqlite(file) = &config.store {
-        make_folder_of(&file.path)?;
-    }
     let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
         Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;

@@ -52,6 +52,23 @@ pub struct UserCa {
     pub trusted: Vec<PathBuf>,
 }
 
+impl CaKeys {
+    /// Where each key that signs, or may one day, is.
+    pub(super) fn all(&self) -> impl Iterator<Item = &signer::Settings> {
+        all((&self.user, &self.next), (self.host.as_ref(), &self.host_next), &self.named)
+    }
+}
+
+/// The keys of all CAs: those that sign, and the further ones.
+pub(super) fn all<'k>(
+    (user, next): (&'k signer::Settings, &'k [signer::Settings]),
+    (host, host_next): (Option<&'k signer::Settings>, &'k [signer::Settings]),
+    named: &'k BTreeMap<CaName, UserCa>,
+) -> impl Iterator<Item = &'k signer::Settings> {
+    let named = named.values().flat_map(|ca| std::iter::once(&ca.key).chain(&ca.next));
+    std::iter::once(user).chain(next).chain(host).chain(host_next).chain(named)
+}
+
 pub(super) fn keys(root: &Table<'_>, places: &Places<'_>) -> Option<CaKeys> {
     let example = "[ca.user] with key = \"/etc/hallpass/user-ca\"";
     section(root, "ca", example, |ca| {

@@ -13,6 +13,7 @@
 //! service can read, under a path known at run time only. The caller passes that folder; the environment is not read.
 
 mod ca;
+mod sandbox;
 mod store;
 
 use std::collections::BTreeMap;
@@ -75,6 +76,8 @@ pub struct Config {
     pub policy_path: PathBuf,
     /// Where and how to log.
     pub logging: Logging,
+    /// What the process denies itself.
+    pub sandbox: crate::sandbox::Settings,
 }
 
 /// The process's own log (not the audit log), on standard error.
@@ -100,6 +103,11 @@ struct Places<'p> {
 }
 
 impl Config {
+    /// Where each CA key that signs, or may one day, is.
+    pub fn ca_keys(&self) -> impl Iterator<Item = &signer::Settings> {
+        ca::all((&self.user_ca, &self.next_cas), (self.host_ca.as_ref(), &self.host_next_cas), &self.named_cas)
+    }
+
     /// Parses `config.toml`; relative paths are relative to `folder` (that of the file), and `credential:NAME` is in
     /// `credentials` (what systemd names in `$CREDENTIALS_DIRECTORY`).
     ///
@@ -146,6 +154,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
     });
     let limits = Limits::read(root);
     let logging = logging(root);
+    let sandbox = sandbox::sandbox(root, places, cas.as_ref());
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
     let ca::CaKeys { user, next, host, host_next, trusted, named, rotation } = cas?;
@@ -161,6 +170,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
             connections_max: limits.connections_max,
             rate_per_s: limits.rate_per_s,
             rate_burst: limits.rate_burst,
+            sandbox: crate::sandbox::Standing::default(),
         },
         self_signed,
         tls_names: names,
@@ -182,6 +192,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         log_origin: origin.map(|origin| origin.value).or(usual_origin),
         policy_path,
         logging,
+        sandbox,
     })
 }
 
@@ -395,8 +406,9 @@ mod tests {
         Config::parse(text, "config.toml", Path::new("/etc/hallpass"), Some(Path::new("/run/credentials/hallpass")))
     }
 
-    /// Keys of CA keys that are not in files, of which a table takes one of the three places; further CA keys; and PostgreSQL.
-    const ELSEWHERE: [&str; 22] = [
+    /// Keys of CA keys that are not in files, of which a table takes one of the three places; further CA keys; PostgreSQL;
+    /// and what a token's library needs.
+    const ELSEWHERE: [&str; 26] = [
         "agent",
         "pkcs11",
         "token",
@@ -419,6 +431,10 @@ mod tests {
         "statement_timeout",
         "lock_timeout",
         "idle_timeout",
+        "read",
+        "write",
+        "connect",
+        "programs",
     ];
 
     /// The example with every commented key switched on, apart from [`ELSEWHERE`].

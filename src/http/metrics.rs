@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use super::figures;
 use super::process::Process;
 use crate::keyring::Ca;
+use crate::sandbox::Standing;
 use crate::service::Service;
 use crate::service::figures::Figures;
 
@@ -122,10 +123,32 @@ impl CaKeys {
     }
 }
 
+/// What the process denies itself, which it does once, at its start.
+#[derive(Debug)]
+struct Sandbox(Standing);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Restricted {
+    part: &'static str,
+}
+
+impl Collector for Sandbox {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Whether the process denies itself what it does not need, by what: calls, files, connections, signals, memory.";
+        let mut sandbox = encoder.encode_descriptor("sandbox", help, None, MetricType::Gauge)?;
+        for (part, is_restricted) in (self.0).0 {
+            let labels = Restricted { part: part.word() };
+            ConstGauge::new(i64::from(is_restricted)).encode(sandbox.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Metrics {
-    pub(super) fn new(service: Arc<Service>) -> Self {
+    pub(super) fn new(service: Arc<Service>, sandbox: Standing) -> Self {
         let mut registry = Registry::with_prefix("hallpass");
         registry.register_collector(Box::new(CaKeys(service)));
+        registry.register_collector(Box::new(Sandbox(sandbox)));
         let exchanges = Family::<Exchange, Counter>::default();
         let seconds = Seconds::new_with_constructor(|| Histogram::new(SECONDS));
         let connections = Gauge::default();

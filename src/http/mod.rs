@@ -58,6 +58,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::sandbox::Standing;
 use crate::service::Service;
 pub use error::CODES;
 pub use server::serve;
@@ -81,6 +82,8 @@ pub struct Settings {
     pub rate_per_s: u32,
     /// Burst.
     pub rate_burst: u32,
+    /// What the process denies itself, for the figures.
+    pub sandbox: Standing,
 }
 
 /// The server's certificate files.
@@ -125,7 +128,7 @@ pub fn router(service: Arc<Service>, settings: &Settings) -> axum::Router {
 impl App {
     fn new(service: Arc<Service>, settings: &Settings) -> Self {
         Self(Arc::new(Parts {
-            metrics: metrics::Metrics::new(Arc::clone(&service)),
+            metrics: metrics::Metrics::new(Arc::clone(&service), settings.sandbox),
             service,
             limits: limit::Limits::new(settings.rate_per_s, settings.rate_burst, settings.connections_max),
             request_timeout: settings.request_timeout,

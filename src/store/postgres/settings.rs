@@ -5,7 +5,7 @@
 //! checked, with its name.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,24 @@ impl Server {
     pub fn plain(host: String) -> Option<Self> {
         let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         is_loopback.then_some(Self(Way::Plain(host)))
+    }
+
+    /// The name or address that is connected to, unless it is a Unix socket.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match &self.0 {
+            Way::Socket(_) => None,
+            Way::Plain(host) | Way::Tls { host, .. } => Some(host),
+        }
+    }
+
+    /// The file with the certificates that vouch for it, if it is not who the system trusts.
+    #[must_use]
+    pub fn ca_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Way::Socket(_) | Way::Plain(_) => None,
+            Way::Tls { ca_path, .. } => ca_path.as_deref(),
+        }
     }
 
     /// For messages.

@@ -57,6 +57,7 @@ impl Site {
             connections_max: 100,
             rate_per_s: 100_000,
             rate_burst: 100_000,
+            sandbox: hallpass::sandbox::Standing::default(),
         };
         change(&mut settings);
         let mut site = Self { world, pin, settings, running: None };

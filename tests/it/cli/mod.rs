@@ -20,6 +20,7 @@ mod open;
 mod plain_ssh;
 mod plain_waiting;
 mod rotation;
+mod sandbox;
 pub(crate) mod schemas;
 mod service;
 mod session_keys;

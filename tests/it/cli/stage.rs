@@ -99,12 +99,23 @@ impl Stage {
 
     /// The same, with further arguments.
     pub(super) fn start_as(&mut self, arguments: &[&str], env: &[(&str, &str)]) {
+        self.start_command(Command::new(HALLPASS), arguments, env);
+    }
+
+    /// The same, by a program that starts it: `STARTER WORDS… hallpass serve`.
+    pub(super) fn start_by(&mut self, starter: &Path, words: &[&str]) {
+        let mut command = Command::new(starter);
+        command.args(words).arg(HALLPASS);
+        self.start_command(command, &[], &[]);
+    }
+
+    fn start_command(&mut self, mut command: Command, arguments: &[&str], env: &[(&str, &str)]) {
         if let Some(before) = &self.service {
             let address = before.url.trim_start_matches("https://").to_owned();
             let config = std::fs::read_to_string(self.path("service/config.toml")).unwrap();
             self.write("service/config.toml", &config.replace("127.0.0.1:0", &address));
         }
-        let mut child = Command::new(HALLPASS)
+        let mut child = command
             .args(["serve", "--config", &self.shown("service/config.toml"), "--ready-file", &self.shown("ready")])
             .args(arguments)
             .envs(env.iter().copied())
@@ -166,6 +177,11 @@ impl Stage {
             }
         }
         panic!("the service never said {text:?}:\n{}", service.said);
+    }
+
+    /// The service's process.
+    pub(super) fn pid(&self) -> u32 {
+        self.service.as_ref().unwrap().child.id()
     }
 
     /// What the service has said until it served.
