@@ -82,6 +82,10 @@ fn store(figures: &Figures, encoder: &mut DescriptorEncoder<'_>) -> Result<(), s
     counter(encoder, "store_refused", "Changes turned away because too many waited.", store.refused)?;
     counter(encoder, "store_changes", "Changes that were answered.", store.members)?;
     counter(encoder, "store_commits", "Groups of changes, each with one durable commit.", store.groups)?;
+    let help = "Whether what is in the write-ahead log goes into the database file, which is ours and whole.";
+    gauge(encoder, "store_file_up", help, u64::from(store.is_merging))?;
+    let help = "Pages that are in the write-ahead log alone; none with PostgreSQL.";
+    gauge(encoder, "store_unmerged_pages", help, store.unmerged)?;
     counter(encoder, "store_commits_failed", "Groups that the database failed to write.", store.failed)?;
     let help = "Time spent on groups of changes.";
     let mut spent = encoder.encode_descriptor("store_commit", help, Some(&Unit::Seconds), MetricType::Counter)?;

@@ -102,7 +102,7 @@ pub(super) async fn readyz(_: Anyone, _: NoQuery, State(app): State<App>) -> Res
     looked?
 }
 
-/// `ready`, and a line for each CA key that can't be used and is not needed now.
+/// `ready`, and a line for each thing that is wrong and stops nobody now: another CA key that can't be used, a database file that can't be written.
 fn ready_text(warnings: &[String]) -> String {
     std::iter::once("ready\n".to_owned()).chain(warnings.iter().map(|one| format!("warning: {one}\n"))).collect()
 }

@@ -1,5 +1,6 @@
-//! What the service's process denies itself once it knows its configuration: so that who takes it over by a mistake of ours, or of a
-//! library's, has no program to start, no other file to read and nowhere to connect to.
+//! What the service's process denies itself once it knows its configuration.
+//!
+//! Who takes it over, by a mistake of ours or of a library's, has no program to start, no other file to read and nowhere to connect to.
 //!
 //! | File | What |
 //! |---|---|

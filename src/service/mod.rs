@@ -313,7 +313,7 @@ impl Service {
     }
 
     /// Whether the service can issue now: store writable, checkpoint kept, clock not behind the log, signer not stuck and still the
-    /// same key. Gives a warning for each other CA key that can't be used.
+    /// same key. Gives a warning for each other CA key that can't be used, and for what is wrong with the database file.
     ///
     /// # Errors
     /// [`Failure::Unavailable`] with what is missing.
@@ -321,7 +321,8 @@ impl Service {
         self.store.ready().await?;
         self.check_issuing().await?;
         self.check_head().await?;
-        let warnings = self.check_signers()?;
+        let mut warnings = self.check_signers()?;
+        warnings.extend(self.store.warnings());
         match tokio::time::timeout(self.settings.sign_timeout, self.sign_slots.acquire()).await {
             Ok(Ok(_slot)) => Ok(warnings),
             Ok(Err(_)) | Err(_) => Err(Failure::Unavailable("the CA key's backend does not answer".to_owned())),

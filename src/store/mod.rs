@@ -374,6 +374,10 @@ pub struct Figures {
     pub failed: u64,
     /// Microseconds spent on groups.
     pub micros: u64,
+    /// Pages that are in the write-ahead log alone; a store without one has none.
+    pub unmerged: u64,
+    /// Whether what is in the write-ahead log goes into the database file.
+    pub is_merging: bool,
 }
 
 /// The store. Every method is durable before it answers; no method blocks an async thread.
@@ -390,6 +394,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What its writer did so far.
     fn figures(&self) -> Figures;
+
+    /// What is wrong with it that stops nobody now, for operators.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Waits until another process may have written. For one listener; only ever sooner than looking for oneself.
     fn woken(&self) -> Pending<'_, ()> {

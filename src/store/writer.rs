@@ -120,6 +120,8 @@ impl Writer {
             groups: read(&self.counts.groups),
             failed: read(&self.counts.failed),
             micros: read(&self.counts.micros),
+            unmerged: 0,
+            is_merging: true,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::merge::Merge;
 use super::{failed, file, log};
 use crate::fail;
 use crate::identity::mac::MacKey;
@@ -19,14 +20,16 @@ pub(super) struct Groups {
     path: PathBuf,
     key: Arc<MacKey>,
     open: Option<(Connection, Head)>,
+    merge: Merge,
 }
 
 impl Groups {
-    pub(super) const fn new(path: PathBuf, key: Arc<MacKey>, conn: Connection, head: Head) -> Self {
-        Self { path, key, open: Some((conn, head)) }
+    pub(super) const fn new(path: PathBuf, key: Arc<MacKey>, open: (Connection, Head), merge: Merge) -> Self {
+        Self { path, key, open: Some(open), merge }
     }
 
     fn reopen(&mut self) -> Result<(Connection, Head), StoreError> {
+        self.merge.check()?;
         if let Some(open) = self.open.take() {
             return Ok(open);
         }
@@ -47,6 +50,7 @@ impl writer::Groups for Groups {
         };
         // Dropping the connection undoes what was open, before anybody is told.
         let head = write_group(&conn, &self.key, head, jobs, answers)?;
+        self.merge.after_commit(&conn);
         self.open = Some((conn, head));
         Ok(())
     }

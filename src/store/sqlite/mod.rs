@@ -5,6 +5,7 @@
 //! | `file.rs` | create, lock, connect, migrate |
 //! | `group.rs` | one group of changes in one transaction, for the writer thread (`store/writer.rs`) |
 //! | `reader.rs` | the reader threads |
+//! | `merge.rs` | whether the file is still ours, and takes what is in the write-ahead log |
 //! | `change.rs` | the rows that a change touches (`store/change.rs`), one statement each |
 //! | `export.rs` | all rows in order, for a copy |
 //! | `backup.rs` | the file as of one moment, and a place for one that comes back |
@@ -25,6 +26,7 @@ mod group;
 mod host;
 mod log;
 mod login;
+mod merge;
 mod policy;
 mod reader;
 mod request;
@@ -51,6 +53,7 @@ use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::time::Timestamp;
+use merge::{Merge, Merged};
 use reader::Readers;
 
 /// Where the database is.
@@ -68,6 +71,7 @@ pub struct SqliteStore {
     readers: Readers,
     writer: Writer,
     key: Arc<MacKey>,
+    merged: Arc<Merged>,
     _lock: std::fs::File,
 }
 
@@ -86,9 +90,11 @@ impl SqliteStore {
         file::migrate(&mut conn)?;
         let head = log::load_checked(&conn, &key)?;
         let readers = Readers::start(&settings.path)?;
-        let groups = group::Groups::new(settings.path.clone(), Arc::clone(&key), conn, head);
+        let merged = Arc::new(Merged::default());
+        let merge = Merge::new(&settings.path, Arc::clone(&merged))?;
+        let groups = group::Groups::new(settings.path.clone(), Arc::clone(&key), (conn, head), merge);
         let writer = Writer::start(groups)?;
-        Ok(Self { readers, writer, key, _lock: lock })
+        Ok(Self { readers, writer, key, merged, _lock: lock })
     }
 
     fn read<'a, T: Send + 'static>(
@@ -112,7 +118,12 @@ impl Store for SqliteStore {
     }
 
     fn figures(&self) -> Figures {
-        self.writer.figures()
+        let is_merging = self.merged.wrong().is_none();
+        Figures { unmerged: self.merged.unmerged(), is_merging, ..self.writer.figures() }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.merged.wrong().into_iter().collect()
     }
 
     fn commit(&self, change: Change) -> Pending<'_, Committed> {

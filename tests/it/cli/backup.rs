@@ -280,6 +280,126 @@ fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
     issued(&stage);
 }
 
+/// The same with the database on a server, which an older copy of it replaces.
+#[cfg(feature = "failpoints")]
+#[test]
+fn dying_at_any_step_of_a_recovery_on_a_database_server_leaves_what_doing_it_again_goes_on_from() {
+    let mut stage = on_its_port();
+    asked(&mut stage);
+    drop(stage.stop());
+    let postgres = crate::support::postgres::cluster();
+    let settings = postgres.settings(&postgres.database());
+    let table = format!(
+        "postgres = {{ host = {:?}, port = {}, database = {:?}, user = \"hallpass\" }}",
+        settings.server.shown(),
+        settings.port,
+        settings.database
+    );
+    let file = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    stage.write("service/file.toml", &file);
+    stage.write("service/config.toml", &file.replace("path = \"state/hallpass.db\"", &table));
+    let config = stage.shown("service/config.toml");
+    let (from, to) = (format!("sqlite:{}", stage.shown("service/state/hallpass.db")), format!("postgres:{config}"));
+    assert_eq!(stage.as_person("omar", &["store", "migrate", "--from", &from, "--to", &to]).code, 0);
+    let (newest, older) = (settings.database.clone(), format!("{}_older", settings.database));
+    let replace = |gone: &str, by: &str| {
+        for database in [gone, by] {
+            let close = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+            postgres.sql("postgres", &close);
+        }
+        postgres.sql("postgres", &format!("DROP DATABASE IF EXISTS {gone}"));
+        postgres.sql("postgres", &format!("CREATE DATABASE {gone} TEMPLATE {by} OWNER hallpass"));
+    };
+    replace(&older, &newest);
+    stage.start();
+    stage.log_in("alice");
+    let lost = issued(&stage);
+    drop(stage.stop());
+    let head = std::fs::read(stage.path("service/log.head")).unwrap();
+    let recover = [&["store", "recover"][..], &WORD].concat();
+    for point in [
+        "recover.filled",
+        "recover.ended",
+        "recover.given_up",
+        "recover.kept",
+        "store.commit.before:2",
+        "store.commit.after:2",
+    ] {
+        replace(&newest, &older);
+        std::fs::write(stage.path("service/log.head"), &head).unwrap();
+        let mut command = stage.command("omar", &admin(&config, &recover));
+        let died = command.env("HALLPASS_FAILPOINT", point).output().unwrap();
+        assert_eq!(died.status.code(), None, "{point}: {}", String::from_utf8_lossy(&died.stderr));
+        let is_answered_for = ["recover.given_up", "recover.kept"].contains(&point);
+        let looked = stage.as_person("omar", &admin(&config, &["store", "recover"]));
+        assert_eq!(looked.code, i32::from(!is_answered_for), "{point}: {}", looked.out);
+        if !is_answered_for {
+            let started = stage.as_person("omar", &["serve", "--config", &config]);
+            assert_eq!(started.code, 1, "{point}: {}", started.err);
+            assert_eq!(stage.as_person("omar", &admin(&config, &recover)).code, 0, "{point}");
+        }
+        let whole = stage.as_person("omar", &admin(&config, &["backup", "verify"]));
+        assert_eq!(whole.code, 0, "{point}: {}{}", whole.out, whole.err);
+        assert!(whole.out.contains("1 request and 1 policy"), "{}", whole.out);
+    }
+    stage.start();
+    stage.log_in("alice");
+    assert!(issued(&stage) > lost, "no serial is given twice");
+}
+
+/// Each step says that it could not be done, and doing it again goes on.
+#[test]
+fn a_recovery_on_a_full_disk_is_not_done_and_goes_on_when_there_is_room() {
+    use crate::crash::shim::{EIO, ENOSPC, Shim};
+    let mut stage = on_its_port();
+    let config = stage.shown("service/config.toml");
+    let folder = stage.shown("backup");
+    asked(&mut stage);
+    assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "create", &folder])).code, 0);
+    let lost = issued(&stage);
+    drop(stage.stop());
+    let head = std::fs::read(stage.path("service/log.head")).unwrap();
+    let recover = [&["store", "recover"][..], &WORD].concat();
+    let shim = Shim::new(&stage.path(""));
+    for rule in [
+        ("pwrite", "hallpass.db-wal", ENOSPC),
+        ("pwrite", "hallpass.db*", ENOSPC),
+        ("fsync", "hallpass.db-wal", EIO),
+        ("write", ".log.head.*.tmp", ENOSPC),
+        ("rename", ".log.head.*.tmp", EIO),
+    ] {
+        lose_database(&stage);
+        std::fs::write(stage.path("service/log.head"), &head).unwrap();
+        assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "restore", &folder])).code, 0);
+        shim.fail(&[rule], 1);
+        let mut command = stage.command("omar", &admin(&config, &recover));
+        shim.wrap(&mut command);
+        let failed = command.output().unwrap();
+        let said = String::from_utf8(failed.stderr).unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{rule:?}: {said}");
+        assert!(said.contains("next") && !said.contains("panicked"), "{rule:?}: {said}");
+        // What is kept aside is what it was: no service starts on what is half done.
+        assert_eq!(std::fs::read(stage.path("service/log.head")).unwrap(), head, "{rule:?}");
+        shim.mend();
+        let is_answered_for = rule.1.contains("head");
+        if !is_answered_for {
+            assert_eq!(stage.as_person("omar", &["serve", "--config", &config]).code, 1, "{rule:?}");
+        }
+        let again = stage.as_person("omar", &admin(&config, &recover));
+        assert_eq!(again.code, 0, "{rule:?}: {}{}", again.out, again.err);
+        let whole = stage.as_person("omar", &admin(&config, &["backup", "verify"]));
+        assert!(
+            whole.code == 0 && whole.out.contains("1 request and 1 policy"),
+            "{rule:?}: {}{}",
+            whole.out,
+            whole.err
+        );
+    }
+    stage.start();
+    stage.log_in("alice");
+    assert!(issued(&stage) > lost, "no serial is given twice");
+}
+
 /// Where there is no room, nothing half stays.
 #[test]
 fn a_full_disk_leaves_no_half_backup_and_no_half_database() {

@@ -6,6 +6,7 @@
 //! compared with the log and the database.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use hallpass::client::ClientError;
@@ -172,6 +173,65 @@ faults! {
     a_checkpoint_that_cannot_take_its_place [("rename", ".log-1.head.*.tmp", EIO)] 1 Certificates
     a_folder_that_cannot_be_synced [("fsync", ".tmp??????", EIO)] 1 Certificates
     a_disk_that_is_full [("pwrite", "hallpass.db*", ENOSPC), ("write", ".log-1.head.*.tmp", ENOSPC)] 1 Changes
+}
+
+impl Stand {
+    /// What a probe says.
+    fn told(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.server.url.as_ref().unwrap());
+        let output = Command::new("curl").args(["-sk", "--max-time", "20", &url]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until whoever watches is told that the database file is unwell, or well; gives what `/readyz` says.
+    async fn until_file(&self, is_well: bool) -> String {
+        let figure = format!("\nhallpass_store_file_up {}\n", u8::from(is_well));
+        loop {
+            let ready = self.told("/readyz");
+            if self.told("/metrics").contains(&figure) && ready.contains("warning: the database file") != is_well {
+                return ready;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_database_file_that_takes_nothing_any_more_is_told_while_everything_goes_on() {
+    let stand = Stand::start().await;
+    stand.until_file(true).await;
+    for rule in [("pwrite", "hallpass.db", EIO), ("pwrite", "hallpass.db", ENOSPC), ("fsync", "hallpass.db", EIO)] {
+        stand.shim.fail(&[rule], 1);
+        let ready = stand.until_file(false).await;
+        assert!(ready.starts_with("ready\nwarning: the database file can't be written ("), "{ready}");
+        assert!(!ready.contains("hallpass.db"), "it names no path: {ready}");
+        stand.load.works(4).await;
+        stand.shim.mend();
+        stand.until_file(true).await;
+    }
+    stand.check_kept();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_database_that_is_taken_away_under_the_service_gets_nothing_that_would_be_lost() {
+    let stand = Stand::start().await;
+    for name in ["hallpass.db", "hallpass.db-wal"] {
+        let (place, aside) = (stand.site.path(name), stand.site.path("aside"));
+        std::fs::rename(&place, &aside).unwrap();
+        stand.bear(Stops::Changes).await;
+        // Nor does what looks the same take its place.
+        std::fs::copy(&aside, &place).unwrap();
+        stand.load.fail(20).await;
+        assert!(stand.missing().await.is_some());
+        std::fs::rename(&aside, &place).unwrap();
+        stand.load.works(8).await;
+        stand.until_ready(true).await;
+    }
+    let Stand { site, server, load, .. } = stand;
+    let (connection, facts) = load.finish().await;
+    let checker = Checker::read(&connection, Vec::new()).await;
+    server.kill();
+    checker.check(&facts, Some(&site.path("hallpass.db")));
 }
 
 #[test]

@@ -43,6 +43,6 @@ mod points;
 #[cfg(feature = "failpoints")]
 mod server;
 #[cfg(feature = "failpoints")]
-mod shim;
+pub(crate) mod shim;
 #[cfg(feature = "failpoints")]
 mod story;

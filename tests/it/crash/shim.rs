@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// `errno` of Linux: an error of the device, no space left, too many open files.
-pub(super) const EIO: i32 = 5;
-pub(super) const ENOSPC: i32 = 28;
-pub(super) const EMFILE: i32 = 24;
+pub(crate) const EIO: i32 = 5;
+pub(crate) const ENOSPC: i32 = 28;
+pub(crate) const EMFILE: i32 = 24;
 
 /// The library, built once for the test program.
 fn library() -> &'static Path {
@@ -25,32 +25,32 @@ fn library() -> &'static Path {
 }
 
 /// Which call on which file fails how: `("fsync", "hallpass.db-wal", EIO)`.
-pub(super) type Rule = (&'static str, &'static str, i32);
+pub(crate) type Rule = (&'static str, &'static str, i32);
 
 /// What one service's disk does.
-pub(super) struct Shim {
+pub(crate) struct Shim {
     control: PathBuf,
 }
 
 impl Shim {
     /// Its files are in this folder.
-    pub(super) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         Self { control: folder.join("faults") }
     }
 
     /// Has a program that is started live on this disk.
-    pub(super) fn wrap(&self, command: &mut Command) {
+    pub(crate) fn wrap(&self, command: &mut Command) {
         command.env("LD_PRELOAD", library()).env("HALLPASS_TEST_FAULTS", &self.control);
     }
 
     /// From now on these calls fail: each `every`-th.
-    pub(super) fn fail(&self, rules: &[Rule], every: u32) {
+    pub(crate) fn fail(&self, rules: &[Rule], every: u32) {
         let lines = rules.iter().map(|(call, file, number)| format!("{call} {file} {number} 0 {every}\n"));
         self.say(&lines.collect::<String>());
     }
 
     /// From now on all goes well.
-    pub(super) fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.say("");
     }
 
@@ -62,12 +62,12 @@ impl Shim {
     }
 
     /// How many calls failed so far.
-    pub(super) fn hits(&self) -> usize {
+    pub(crate) fn hits(&self) -> usize {
         std::fs::read_to_string(self.control.with_extension("hits")).unwrap_or_default().lines().count()
     }
 
     /// Waits until so many more have failed.
-    pub(super) async fn hit(&self, more: usize) {
+    pub(crate) async fn hit(&self, more: usize) {
         let wanted = self.hits() + more;
         while self.hits() < wanted {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -76,7 +76,7 @@ impl Shim {
 
     /// What a power failure makes of the write-ahead log, when nothing runs any more: what no sync has brought to the disk is gone. Gives
     /// the number of bytes.
-    pub(super) fn power_fails(&self, log: &Path) -> u64 {
+    pub(crate) fn power_fails(&self, log: &Path) -> u64 {
         use std::os::unix::fs::FileExt as _;
         let ranges = std::fs::read_to_string(self.control.with_extension("lost")).unwrap_or_default();
         let Ok(file) = std::fs::OpenOptions::new().write(true).open(log) else { return 0 };

@@ -26,11 +26,11 @@ use crate::hosts::machine::{Machine, join};
 use crate::support::Faulty;
 use crate::support::postgres::cluster;
 
-fn prod() -> CaName {
+pub(super) fn prod() -> CaName {
     CaName::parse("prod").unwrap()
 }
 
-fn keys(site: &Site) -> [PublicKey; 3] {
+pub(super) fn keys(site: &Site) -> [PublicKey; 3] {
     let named = &site.world.named[&prod()];
     [site.world.signer.public_key_of(), named[0].public_key_of(), named[1].public_key_of()]
 }
@@ -39,14 +39,14 @@ const RULES: &str = "\n[[ca]]\ntag = \"env=prod\"\nname = \"prod\"\n\
     [[rule]]\nname = \"shops\"\nwho = [\"group:backend\"]\nhosts = [\"shop-*\"]\naccounts = [\"deploy\"]\n";
 
 /// A site with a CA for production beside the default one, each with a key to change to, and two hosts that have joined, none with a tag.
-async fn site() -> (Site, Vec<Machine>) {
+pub(super) async fn site() -> (Site, Vec<Machine>) {
     let mut site = Site::new().await;
     site.stop().await;
     with_cas(site).await
 }
 
 /// The same in a database that several nodes could share.
-async fn site_on_postgres() -> (Site, Vec<Machine>) {
+pub(super) async fn site_on_postgres() -> (Site, Vec<Machine>) {
     let mut site = Site::new().await;
     site.stop().await;
     site.world.store = store::Settings::Postgres(cluster().settings(&cluster().database()));
@@ -76,7 +76,7 @@ async fn apply(site: &Site, more: &str) -> Outcome<()> {
     site.world.service().apply_policy(&omar, text, None, false).await.map(drop)
 }
 
-async fn tag(site: &Site, host: &str, set: &[&str], unset: &[&str]) {
+pub(super) async fn tag(site: &Site, host: &str, set: &[&str], unset: &[&str]) {
     let set = set.iter().map(|tag| Tag::parse(tag).unwrap()).collect();
     let unset = unset.iter().map(|key| TagKey::parse(key).unwrap()).collect();
     let omar = site.proven("omar").await;
@@ -87,7 +87,7 @@ async fn logged_in(site: &Site, machine: &Machine) -> Client {
     site.client(Some(&machine.session(site).await.unwrap().token))
 }
 
-async fn bundle(site: &Site, machine: &Machine) -> Bundle {
+pub(super) async fn bundle(site: &Site, machine: &Machine) -> Bundle {
     let state: wire::State = logged_in(site, machine).await.get("/v1/hosts/self/state").await.unwrap();
     let log_key = NoteVerifier::parse(&site.world.service().log_verifier()).unwrap();
     let bundle = Bundle::open(&state.bundle.text, &log_key).unwrap();
@@ -95,16 +95,16 @@ async fn bundle(site: &Site, machine: &Machine) -> Bundle {
     bundle
 }
 
-fn trusted(bundle: &Bundle) -> BTreeSet<Fingerprint> {
+pub(super) fn trusted(bundle: &Bundle) -> BTreeSet<Fingerprint> {
     bundle.keys().iter().map(|known| known.key.fingerprint()).collect()
 }
 
-fn fingerprints(keys: &[&PublicKey]) -> BTreeSet<Fingerprint> {
+pub(super) fn fingerprints(keys: &[&PublicKey]) -> BTreeSet<Fingerprint> {
     keys.iter().map(|key| key.fingerprint()).collect()
 }
 
 /// The host has put its bundle in place, and says so; with a login to itself by each key in it.
-async fn check_in(site: &Site, machine: &Machine, has_tried: bool) {
+pub(super) async fn check_in(site: &Site, machine: &Machine, has_tried: bool) {
     let host = logged_in(site, machine).await;
     let state: wire::State = host.get("/v1/hosts/self/state").await.unwrap();
     let keys: Vec<String> = Bundle::claimed(&state.bundle.text)
@@ -127,13 +127,13 @@ async fn check_in(site: &Site, machine: &Machine, has_tried: bool) {
     host.post::<_, wire::Nothing>("/v1/hosts/check-in", &body).await.unwrap();
 }
 
-async fn ask(site: &Site, hosts: &[&str]) -> Outcome<RequestId> {
+pub(super) async fn ask(site: &Site, hosts: &[&str]) -> Outcome<RequestId> {
     let alice = site.proven("alice").await;
     Ok(site.world.service().ask(&alice, site.world.ask(hosts, "deploy")).await?.request.id())
 }
 
 /// The key that signs what alice has asked for.
-async fn fetch(site: &Site, id: RequestId) -> Outcome<Fingerprint> {
+pub(super) async fn fetch(site: &Site, id: RequestId) -> Outcome<Fingerprint> {
     let alice = site.proven("alice").await;
     site.world.fetch(&alice, id).await.map(|certificate| certificate.ca_fingerprint())
 }
@@ -143,12 +143,12 @@ fn wish(ca: Ca, step: Step) -> RotationWish {
     RotationWish { what, reason: String::new() }
 }
 
-async fn step(site: &Site, step: Step) -> Outcome<()> {
+pub(super) async fn step(site: &Site, step: Step) -> Outcome<()> {
     let omar = site.proven("omar").await;
     site.world.service().rotate(&omar, wish(Ca::User(prod()), step)).await.map(drop)
 }
 
-async fn tick(site: &Site) {
+pub(super) async fn tick(site: &Site) {
     site.world.pass(61);
     site.world.service().tick().await.unwrap();
 }

@@ -3,6 +3,7 @@
 
 mod cas;
 mod hosts;
+mod lost;
 mod model;
 mod schedule;
 mod starts;

@@ -5,7 +5,7 @@ mod faults;
 mod histories;
 mod login;
 mod policy;
-mod recovery;
+pub(crate) mod recovery;
 mod signed;
 
 use std::collections::BTreeSet;

@@ -18,16 +18,16 @@ use crate::support::postgres::cluster;
 use crate::support::{World, policy, prefix};
 
 /// Where a world's store is, and a copy of it as it is now; nobody has it open.
-type Copy = fn(&World) -> store::Settings;
+pub(crate) type Copy = fn(&World) -> store::Settings;
 
-fn file_copy(world: &World) -> store::Settings {
+pub(crate) fn file_copy(world: &World) -> store::Settings {
     let store::Settings::Sqlite(from) = &world.store else { panic!("a file") };
     let path = world.folder.path().join("copy.sqlite");
     std::fs::copy(&from.path, &path).unwrap();
     store::Settings::Sqlite(store::sqlite::Settings { path })
 }
 
-fn database_copy(world: &World) -> store::Settings {
+pub(crate) fn database_copy(world: &World) -> store::Settings {
     let store::Settings::Postgres(from) = &world.store else { panic!("a database") };
     let name = format!("{}_copy", from.database);
     // Connections of a store that was dropped may still be closing, and a database that is a template has none.
@@ -37,7 +37,7 @@ fn database_copy(world: &World) -> store::Settings {
     store::Settings::Postgres(cluster().settings(&name))
 }
 
-fn key(world: &World) -> LogKey {
+pub(crate) fn key(world: &World) -> LogKey {
     LogKey::new("hallpass.example.com/log", &world.log_seed).unwrap()
 }
 
@@ -49,7 +49,7 @@ async fn open(world: &World) -> Box<dyn Store> {
     store::open(&world.store, key(world).derive(SEAL_PURPOSE)).await.unwrap()
 }
 
-fn word(past: Option<u64>) -> Word {
+pub(crate) fn word(past: Option<u64>) -> Word {
     Word { by: PersonName::parse("omar@example.com").unwrap(), reason: "the disk died".to_owned(), past }
 }
 
@@ -58,13 +58,13 @@ async fn find(world: &World, more: &[Arc<dyn KeptHead>]) -> Found {
     examine(open(world).await.as_ref(), &key(world), &places).await.unwrap()
 }
 
-async fn try_recover(world: &World, word: &Word) -> Result<Recovered, RecoverError> {
+pub(crate) async fn try_recover(world: &World, word: &Word) -> Result<Recovered, RecoverError> {
     let (store, key, head) = (open(world).await, key(world), head(world));
     let found = examine(store.as_ref(), &key, &[Arc::clone(&head)]).await.unwrap();
     recover(store.as_ref(), (&key, head.as_ref()), (&found, word), world.now(), &mut |_| ()).await
 }
 
-async fn refused_start(world: &mut World) -> String {
+pub(crate) async fn refused_start(world: &mut World) -> String {
     match world.try_start(None).await {
         Err(Failure::Unavailable(why)) => why,
         other => panic!("{other:?}"),
@@ -72,7 +72,7 @@ async fn refused_start(world: &mut World) -> String {
 }
 
 /// The export as an auditor gets it.
-async fn exported(world: &World) -> String {
+pub(crate) async fn exported(world: &World) -> String {
     let ada = world.proven("ada").await;
     let entries = world.entries(&ada).await;
     let (mut exporter, mut text) = Exporter::new(key(world).verifier());
