@@ -113,6 +113,7 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
         connections_max: 1000,
         rate_per_s: 1_000_000,
         rate_burst: 1_000_000,
+        sandbox: hallpass::sandbox::Standing::default(),
     };
     tokio::spawn(async move {
         let (_reload, reloads) = tokio::sync::mpsc::channel(1);

@@ -117,8 +117,9 @@ impl Service {
     /// `NotLoggedIn`.
     pub async fn browser(&self, token: &str) -> Outcome<Browser> {
         let Ok(token) = hash_browser(token) else { return Err(Failure::NotLoggedIn) };
+        self.check_was_whole()?;
         let Some((session, parent)) = self.store.browser_session(token).await? else {
-            return Err(Failure::NotLoggedIn);
+            return self.absent(Failure::NotLoggedIn).await;
         };
         let (_, policy) = self.policy_now();
         let now = self.clock.now();

@@ -180,7 +180,10 @@ impl Service {
     /// `NotLoggedIn`.
     pub async fn host_caller(&self, token: &str) -> Outcome<HostProven> {
         let Ok(token) = hash_host(token) else { return Err(Failure::NotLoggedIn) };
-        let Some(session) = self.store.host_session(token).await? else { return Err(Failure::NotLoggedIn) };
+        self.check_was_whole()?;
+        let Some(session) = self.store.host_session(token).await? else {
+            return self.absent(Failure::NotLoggedIn).await;
+        };
         self.check_host_session(&session).map_err(|why| {
             if why == SessionRefusal::Forged {
                 let why =

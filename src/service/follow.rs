@@ -8,11 +8,12 @@
 //! (`Save::OnBasis`), and made anew. Following only makes it rare, and waiting short.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::inventory::HostChange;
-use super::{Outcome, Service};
+use super::{Failure, Outcome, Service};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::name::{HostName, RequestId};
@@ -28,6 +29,10 @@ pub(super) struct Followed {
     place: tokio::sync::Mutex<Place>,
     /// Entries of our own beyond it: who waits has been told of them.
     own: Mutex<BTreeSet<u64>>,
+    /// The most entries that the log was seen to have.
+    seen: AtomicU64,
+    /// Whether it was shorter when it was last looked: an older copy has taken the database's place.
+    is_short: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +41,13 @@ struct Place {
     size: Option<u64>,
     /// What hosts told, up to here.
     mark: u64,
+}
+
+fn too_short(size: u64, seen: u64) -> Failure {
+    Failure::Unavailable(format!(
+        "the database's log has {size} entries, and had {seen}: an older copy has taken its place. Put the newest one back; if it is lost, stop all \
+         nodes, and: hallpass admin store recover"
+    ))
 }
 
 impl Service {
@@ -53,6 +65,7 @@ impl Service {
 
     /// Doubts what is in force here if this head says something else.
     pub(super) fn notice(&self, head: &Head) {
+        self.followed.seen.fetch_max(head.frontier.size(), Ordering::Relaxed);
         if self.store.is_shared() && Basis::of(head) != self.basis() {
             self.doubt();
         }
@@ -60,9 +73,46 @@ impl Service {
 
     /// These entries are our own.
     pub(super) fn wrote(&self, entries: &[u64]) {
+        if let Some(last) = entries.iter().max() {
+            self.followed.seen.fetch_max(last.saturating_add(1), Ordering::Relaxed);
+        }
         if self.store.is_shared() {
             self.followed.own.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
         }
+    }
+
+    /// Whether the log has all that it was seen to have. A database that failed over to an older copy has not, until the newest one is back or
+    /// somebody has answered for what is lost; what it says of what there is not is no answer.
+    ///
+    /// # Errors
+    /// `Unavailable`, and store failures.
+    pub(super) async fn check_whole(&self) -> Outcome<()> {
+        // Taken first: what is written while we look only makes it longer.
+        let seen = self.followed.seen.load(Ordering::Relaxed);
+        let head = self.store.head().await?;
+        let size = head.frontier.size();
+        self.followed.is_short.store(size < seen, Ordering::Relaxed);
+        if size < seen {
+            return Err(too_short(size, seen));
+        }
+        self.notice(&head);
+        Ok(())
+    }
+
+    /// The same as it was when it was last looked, for what is asked all the time.
+    pub(super) fn check_was_whole(&self) -> Outcome<()> {
+        if self.followed.is_short.load(Ordering::Relaxed) {
+            return Err(Failure::Unavailable("the database lacks what it had: see the service's own log".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Says that there is no such thing, if the database can be believed about that.
+    pub(super) async fn absent<T>(&self, missing: Failure) -> Outcome<T> {
+        if self.store.is_shared() {
+            self.check_whole().await?;
+        }
+        Err(missing)
     }
 
     /// Follows what other nodes write, for ever; at once over where the store is this process's alone.
@@ -83,6 +133,7 @@ impl Service {
     /// Store failures; then it is taken in the next time.
     pub async fn catch_up(&self) -> Outcome<()> {
         let mut place = self.followed.place.lock().await;
+        self.check_whole().await?;
         let head = self.store.head().await?;
         self.notice(&head);
         self.settle_policy().await?;
@@ -110,7 +161,7 @@ impl Service {
         let (mut requests, mut hosts): (BTreeSet<RequestId>, BTreeSet<HostName>) = (BTreeSet::new(), BTreeSet::new());
         for (index, bytes) in (from..).zip(entries).filter(|(index, _)| !own.contains(index)) {
             let entry = Entry::parse(bytes);
-            let entry = entry.map_err(|why| super::Failure::internal("reading what other nodes wrote", why))?;
+            let entry = entry.map_err(|why| Failure::internal("reading what other nodes wrote", why))?;
             tracing::trace!(index, kind = entry.event.kind(), "another node's");
             requests.extend(entry.event.request());
             if let Event::Host(event) = &entry.event {

@@ -88,7 +88,8 @@ impl Service {
     /// `NotLoggedIn`.
     pub async fn caller(&self, token: &str) -> Outcome<(Proven, Timestamp)> {
         let Ok(token) = hash(token) else { return Err(Failure::NotLoggedIn) };
-        let Some(session) = self.store.session(token).await? else { return Err(Failure::NotLoggedIn) };
+        self.check_was_whole()?;
+        let Some(session) = self.store.session(token).await? else { return self.absent(Failure::NotLoggedIn).await };
         let (_, policy) = self.policy_now();
         match session.check(&self.session_key, policy.directory(), self.clock.now()) {
             Ok(proven) => Ok((proven, session.expires)),

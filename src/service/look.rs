@@ -92,7 +92,7 @@ impl Service {
         found.retain(|stored| may_see(&stored.request, by, policy, now));
         match (found.pop(), found.is_empty(), is_cut) {
             (Some(only), true, false) => Ok(only),
-            (None, _, false) => Err(Failure::NotFound("request")),
+            (None, _, false) => self.absent(Failure::NotFound("request")).await,
             (_, _, true) => Err(Failure::Invalid(format!("{:?} is too short an id; give more digits", id.as_str()))),
             (Some(last), false, false) => {
                 let ids = found.iter().chain([&last]).map(|stored| stored.request.id());
@@ -104,7 +104,9 @@ impl Service {
     /// The same, to be moved on: as it stands now, and only if the log bears it out.
     pub(super) async fn find_logged(&self, by: &Proven, id: &RequestPrefix, policy: &Policy) -> Outcome<Stored> {
         let id = self.find(by, id, policy).await?.request.id();
-        let (stored, entries) = self.store.logged(id).await?.ok_or(Failure::NotFound("request"))?;
+        let Some((stored, entries)) = self.store.logged(id).await? else {
+            return self.absent(Failure::NotFound("request")).await;
+        };
         let events: Vec<Event> = entries.into_iter().map(|entry| entry.event).collect();
         match stored.request.check_logged(&events) {
             Ok(()) => Ok(stored),

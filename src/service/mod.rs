@@ -318,6 +318,9 @@ impl Service {
     /// # Errors
     /// [`Failure::Unavailable`] with what is missing.
     pub async fn ready(&self) -> Outcome<Vec<String>> {
+        if self.store.is_shared() {
+            self.check_whole().await?;
+        }
         self.store.ready().await?;
         self.check_issuing().await?;
         self.check_head().await?;

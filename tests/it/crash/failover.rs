@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use hallpass::client::ClientError;
+use hallpass::name::RequestId;
 use hallpass::wire;
 
 use super::checker::Checker;
 use super::load::Load;
 use super::server::Site;
+use super::story::ALICE;
 use crate::support::postgres::Cluster;
 
 /// Runs what blocks, and gives the server back.
@@ -63,13 +65,20 @@ async fn a_standby_without_the_last_transactions_is_noticed_and_not_served() {
     })
     .await;
     // What the standby will not have.
+    let asked = load.connection().ask_with("dev-1", [0xF0; 32]).await.unwrap();
+    let lost = RequestId::parse(&asked.id).unwrap();
     load.works(8).await;
-    load.forgive(true);
     let (cluster, ()) = on(cluster, |cluster| cluster.fail_over(standby)).await;
     // The node that was there writes nothing on it, and says so.
     load.fail(60).await;
     let ready = load.connection().client(None).get::<wire::Problem>("/readyz").await;
-    assert!(matches!(&ready, Err(ClientError::Problem(problem)) if problem.status >= 500), "{ready:?}");
+    let Err(ClientError::Problem(problem)) = &ready else { panic!("{ready:?}") };
+    assert!(problem.status == 503 && problem.why.concat().contains("an older copy has taken its place"), "{problem:?}");
+    // What is lost is not said to be nowhere, and nobody is told that they are not logged in.
+    let looked = load.connection().look(ALICE, lost).await;
+    assert!(matches!(&looked, Err(ClientError::Problem(problem)) if problem.status == 503), "{looked:?}");
+    let listed = load.connection().client(Some(ALICE)).get::<serde_json::Value>("/v1/requests").await;
+    assert!(matches!(&listed, Err(ClientError::Problem(problem)) if problem.status == 503), "{listed:?}");
     let before = load.facts().iter().filter(|fact| fact.certificate.is_some()).count();
     load.fail(40).await;
     assert_eq!(load.facts().iter().filter(|fact| fact.certificate.is_some()).count(), before, "nothing is handed out");
@@ -81,7 +90,7 @@ async fn a_standby_without_the_last_transactions_is_noticed_and_not_served() {
     let (cluster, ()) = on(cluster, Cluster::fail_back).await;
     let server = site.start(None);
     load.call(&server).await;
-    load.forgive(false);
+    assert_eq!(load.connection().look(ALICE, lost).await.unwrap().id, asked.id);
     load.works(8).await;
     let (connection, facts) = load.finish().await;
     let shown = Checker::read(&connection, Vec::new()).await.check(&facts, None);

@@ -82,8 +82,6 @@ struct Shared {
     next: AtomicU32,
     is_over: AtomicBool,
     failures: AtomicUsize,
-    /// Whether what was told may be unknown for now.
-    is_forgiving: AtomicBool,
     facts: Mutex<Vec<Fact>>,
 }
 
@@ -105,7 +103,6 @@ impl Load {
             next: AtomicU32::new(0),
             is_over: AtomicBool::new(false),
             failures: AtomicUsize::new(0),
-            is_forgiving: AtomicBool::new(false),
             facts: Mutex::default(),
         });
         let (server, called) = watch::channel(Some(connection));
@@ -134,11 +131,6 @@ impl Load {
     /// How many attempts failed so far.
     fn failures(&self) -> usize {
         self.shared.failures.load(Ordering::SeqCst)
-    }
-
-    /// From now on "no such request" is a failure like others, or again the loss that it is.
-    pub(super) fn forgive(&self, is_forgiving: bool) {
-        self.shared.is_forgiving.store(is_forgiving, Ordering::SeqCst);
     }
 
     /// Waits until so many more attempts have failed.
@@ -223,9 +215,7 @@ async fn again<T, F: Future<Output = Result<T, ClientError>>>(
         match act(called).await {
             Ok(done) => return done,
             // Away, or it says that it can't now. Anything else would be another fault than the one that is played.
-            Err(ClientError::Problem(why)) if why.status < 500 => {
-                assert!(why.status == 404 && shared.is_forgiving.load(Ordering::SeqCst), "{why:?}");
-            }
+            Err(ClientError::Problem(why)) if why.status < 500 => panic!("{why:?}"),
             Err(why) => assert!(Instant::now() < until, "{why:?}"),
         }
         shared.failures.fetch_add(1, Ordering::SeqCst);
