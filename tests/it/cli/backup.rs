@@ -348,6 +348,7 @@ fn dying_at_any_step_of_a_recovery_on_a_database_server_leaves_what_doing_it_aga
 }
 
 /// Each step says that it could not be done, and doing it again goes on.
+#[cfg(feature = "failpoints")]
 #[test]
 fn a_recovery_on_a_full_disk_is_not_done_and_goes_on_when_there_is_room() {
     use crate::crash::shim::{EIO, ENOSPC, Shim};

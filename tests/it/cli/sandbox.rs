@@ -1,6 +1,7 @@
 //! The service in its sandbox, under the real kernel: what it denies itself is refused on every thread, and what it lives on is not.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "failpoints")]
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -37,6 +38,7 @@ fn curl(url: &str) -> String {
 }
 
 /// What somebody who has taken the service over tried, and how it ended, by thread.
+#[cfg(feature = "failpoints")]
 fn tried(said: &str) -> BTreeMap<(String, String), String> {
     let part = |line: &str, key: &str| {
         let (_, rest) = line.split_once(&format!(" {key}=\"")).unwrap();
