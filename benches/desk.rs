@@ -146,12 +146,14 @@ pub(crate) async fn issue(asker: &Client, approver: Option<&Client>, seed: [u8; 
         key: Some(SessionKey::generate(seed).public_key().to_openssh()),
         ..wire::Ask::default()
     };
-    let asked: wire::Request = asker.post("/v1/requests", &ask).await.unwrap();
-    if let Some(approver) = approver {
-        let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
-        let path = format!("/v1/requests/{}/approve", asked.id);
-        approver.post::<_, wire::Request>(&path, &approve).await.unwrap();
-    }
+    let wire::Access { request: asked, certificate } = asker.post("/v1/certificates", &ask).await.unwrap();
+    let Some(approver) = approver else {
+        black_box(certificate.unwrap());
+        return;
+    };
+    let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
+    let path = format!("/v1/requests/{}/approve", asked.id);
+    approver.post::<_, wire::Request>(&path, &approve).await.unwrap();
     let path = format!("/v1/requests/{}/certificate", asked.id);
     black_box(asker.post::<_, wire::Certificate>(&path, &()).await.unwrap());
 }
