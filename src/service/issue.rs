@@ -172,8 +172,8 @@ impl Service {
         self.sign_tbs(&certified.tbs).await.inspect_err(|_traced| tracing::error!(request = %id, "it stays issued"))
     }
 
-    /// Has the CA key for its purpose sign what is durably in the log, off the async threads and with a deadline, and believes
-    /// nothing of it.
+    /// Has the CA key for its purpose sign what is durably in the log, with a deadline and (unless it is quick) off the async threads, and
+    /// believes nothing of it.
     pub(super) async fn sign_tbs(&self, tbs: &TbsCert) -> Outcome<Certificate> {
         let unavailable = |why: &str| {
             let (serial, key_id) = (tbs.fields().serial, tbs.fields().key_id.as_str());
@@ -189,7 +189,7 @@ impl Service {
         };
         let signer = self.keys.signer(tbs.ca()).filter(|signer| signer.purpose() == tbs.purpose());
         let signer = Arc::clone(signer.ok_or_else(|| unavailable("there is no CA key for it"))?);
-        let (slots, to_sign) = (Arc::clone(slots), tbs.clone());
+        let (slots, to_sign, is_quick) = (Arc::clone(slots), tbs.clone(), signer.is_quick());
         let work = async move {
             let slot = slots.acquire_owned().await.map_err(|closed| closed.to_string())?;
             let sign = move || {
@@ -198,6 +198,9 @@ impl Service {
                 let blob = signer.sign(&to_sign).map_err(|why| why.to_string())?;
                 Certificate::assemble(to_sign, &blob).map_err(|why| why.to_string())
             };
+            if is_quick {
+                return sign();
+            }
             tokio::task::spawn_blocking(sign).await.map_err(|error| error.to_string())?
         };
         let signed = tokio::time::timeout(self.settings.sign_timeout, work).await;

@@ -99,12 +99,13 @@ pub(super) fn apply(rows: &mut impl Rows, head: &mut Head, change: Change) -> Re
     if events.iter().any(is_of_inventory) && !saves.iter().any(|save| matches!(save, Save::Inventory { .. })) {
         return Err(wrong("a change of the inventory rests on an inventory"));
     }
-    let mut certifying = None;
+    let (certifying, saves): (Vec<Save>, Vec<Save>) =
+        saves.into_iter().partition(|save| matches!(save, Save::Certify { .. }));
+    let is_new = certifying.iter().any(|certify| saves.iter().any(|save| is_of_new(certify, save)));
     for save in saves {
-        match save {
-            Save::Certify { .. } if certifying.is_some() => return Err(wrong("one change certifies one request")),
-            Save::Certify { permit, ca, nonce, expected } => certifying = Some((permit, ca, nonce, expected)),
-            save => apply_save(rows, head, at, save, &mut done)?,
+        // A new request that is certified at once is written as it is then.
+        if !certifying.iter().any(|certify| is_of_new(certify, &save)) {
+            apply_save(rows, head, at, save, &mut done)?;
         }
     }
     for event in events {
@@ -113,14 +114,21 @@ pub(super) fn apply(rows: &mut impl Rows, head: &mut Head, change: Change) -> Re
         }
         done.entries.push(log::append(rows, head, at, event)?);
     }
-    if let Some((permit, ca, nonce, expected)) = certifying {
-        let stored = certify(rows, head, at, &permit, (&ca, nonce, expected), &mut done)?;
+    for save in certifying {
+        let Save::Certify { permit, ca, nonce, expected } = save else { continue };
+        let stored = certify(rows, head, at, &permit, (&ca, nonce, Some(expected).filter(|_| !is_new)), &mut done)?;
         done.requests.push(stored);
     }
     if done.entries.is_empty() {
         return Err(wrong("nothing may change without a log entry"));
     }
     Ok(done)
+}
+
+/// Whether the one certifies what the other makes, as it makes it.
+fn is_of_new(certify: &Save, save: &Save) -> bool {
+    matches!((certify, save), (Save::Certify { permit, expected, .. }, Save::NewRequest(new))
+        if permit.request() == new && *expected == RowVersion::FIRST)
 }
 
 /// Writes something on which no decision rests.
@@ -209,14 +217,14 @@ fn certify_host(
     Ok(())
 }
 
-/// The serial is the index of the entry that holds the bytes to be signed: assigned here, where no other entry can come
+/// `expected`: at which version the row is; none for a new one. The serial is the index of the entry that holds the bytes to be signed: assigned here, where no other entry can come
 /// between, and written before anybody can sign (P2). A crash leaves both or neither.
 fn certify(
     rows: &mut impl Rows,
     head: &mut Head,
     at: Timestamp,
     permit: &Permit,
-    (ca, nonce, expected): (&ActiveKey, [u8; 32], RowVersion),
+    (ca, nonce, expected): (&ActiveKey, [u8; 32], Option<RowVersion>),
     done: &mut Committed,
 ) -> Result<Stored, StoreError> {
     if done.tbs.is_some() {
@@ -230,7 +238,10 @@ fn certify(
     if !is_same || to_be_signed.fields().serial != serial {
         return Err(wrong("the log entry doesn't hold the bytes to be signed"));
     }
-    let stored = rows.update_request(request, expected)?;
+    let stored = match expected {
+        Some(expected) => rows.update_request(request, expected)?,
+        None => rows.insert_request(request)?,
+    };
     done.entries.push(log::append(rows, head, at, event)?);
     done.tbs = Some(to_be_signed);
     Ok(stored)

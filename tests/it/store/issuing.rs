@@ -110,7 +110,7 @@ pub(super) async fn what_is_asked_granted_and_certified_in_one_change_is_in_the_
     assert_eq!(serial.number(), before + 2);
     let stored = desk.request(id(1)).await;
     assert_eq!(Some(&stored), committed.requests.last());
-    assert_eq!(stored.request.parts().state.word(), "issued");
+    assert_eq!((stored.request.parts().state.word(), stored.version), ("issued", RowVersion::FIRST));
 
     // All of it or nothing: the id is taken, and so nothing is certified either.
     let saves = vec![Save::NewRequest(asked.request.clone()), certify(asked.request.clone(), 4)];
