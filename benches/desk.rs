@@ -66,7 +66,7 @@ pub(crate) fn seal() -> MacKey {
     log_key().derive(SEAL_PURPOSE)
 }
 
-fn log_key() -> LogKey {
+pub(crate) fn log_key() -> LogKey {
     LogKey::new("bench.example/log", &[1; 32]).unwrap()
 }
 
