@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use super::App;
+use super::admission::Held;
 use super::caller::{Anyone, HostCaller};
 use super::error::Problem;
 use super::extract::{Json, NoQuery, Query};
@@ -121,6 +122,7 @@ pub(super) async fn state(
     caller: HostCaller,
     headers: HeaderMap,
     mut query: Query,
+    held: Held,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let wait = query.number("wait")?.unwrap_or(0);
@@ -131,7 +133,7 @@ pub(super) async fn state(
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let most = app.request_timeout.saturating_sub(Duration::from_secs(5));
     let until = Instant::now() + Duration::from_secs(wait).min(most);
-    let state = changed_state(&app, &caller.proven, known, until).await?;
+    let state = changed_state(&app, (&caller.proven, &held), known, until).await?;
     let etag = format!("\"{}\"", state.etag);
     if known == Some(etag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
@@ -139,10 +141,10 @@ pub(super) async fn state(
     Ok(([(header::ETAG, etag)], Answer(shown(&state))).into_response())
 }
 
-/// The state when it is another than `known`, or at `until` as it is then.
+/// The state when it is another than `known`, or at `until` as it is then. Whoever waits needs no place for it.
 async fn changed_state(
     app: &App,
-    host: &HostProven,
+    (host, held): (&HostProven, &Held),
     known: Option<&str>,
     until: Instant,
 ) -> Result<std::sync::Arc<HostState>, Problem> {
@@ -154,6 +156,7 @@ async fn changed_state(
         if known != Some(format!("\"{}\"", state.etag).as_str()) || Instant::now() >= until {
             return Ok(state);
         }
+        held.release();
         tokio::select! {
             () = concerned(&mut changes, host.host()) => {}
             _ = stop.wait_for(|stop| *stop) => return Ok(state),
