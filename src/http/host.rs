@@ -23,7 +23,6 @@ use crate::name::{Digest, HostName, ReportId, Tag};
 use crate::service::enrol::Enrolment;
 use crate::service::host_report::{Report, ReportKind};
 use crate::service::host_state::{HostGrant, HostState};
-use crate::service::inventory::HostChange;
 use crate::ssh::host::HostPurpose;
 use crate::ssh::sig::SshSignature;
 use crate::ssh::{Fingerprint, PublicKey};
@@ -149,7 +148,7 @@ async fn changed_state(
     until: Instant,
 ) -> Result<std::sync::Arc<HostState>, Problem> {
     // Listening before looking: a change between the two is then seen twice rather than never.
-    let mut changes = app.service.host_changes();
+    let mut changes = app.service.host_changes(host.host());
     let mut stop = app.stop.subscribe();
     loop {
         let state = app.service.host_state(host).await?;
@@ -158,21 +157,9 @@ async fn changed_state(
         }
         held.release();
         tokio::select! {
-            () = concerned(&mut changes, host.host()) => {}
+            () = changes.changed() => {}
             _ = stop.wait_for(|stop| *stop) => return Ok(state),
             () = tokio::time::sleep_until(until) => {}
-        }
-    }
-}
-
-/// Waits for a change that concerns this host, or for not knowing whether there was one.
-pub(super) async fn concerned(changes: &mut tokio::sync::broadcast::Receiver<HostChange>, host: &HostName) {
-    loop {
-        match changes.recv().await {
-            Ok(HostChange::One(other)) if other != *host => {}
-            Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return,
-            // The service is gone; whoever waits is woken by the server's own stop.
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -60,7 +60,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::service::Service;
 pub use error::CODES;
@@ -114,6 +114,8 @@ struct Parts {
     body_bytes_max: usize,
     document: String,
     ready: probes::LastReady,
+    /// Turns of event streams at looking.
+    looks: Arc<Semaphore>,
     /// Becomes true when the server stops; event streams then end.
     stop: watch::Sender<bool>,
 }
@@ -143,6 +145,7 @@ impl App {
             body_bytes_max: settings.body_bytes_max,
             document: openapi::document(),
             ready: probes::LastReady::default(),
+            looks: Arc::new(Semaphore::new(stream::LOOKS_AT_ONCE)),
             stop: watch::Sender::new(false),
         }))
     }
