@@ -157,7 +157,8 @@ impl Output {
     /// Says that the server has too much to do, and when it is asked again.
     pub(crate) fn pausing(self) -> impl Fn(std::time::Duration) + Send + Sync + 'static {
         move |pause| {
-            self.note(&format!("the access server has too much to do now; trying again in {} s", pause.as_secs()))
+            let seconds = pause.as_secs();
+            self.note(&format!("the access server has too much to do now; trying again in {seconds} s"));
         }
     }
 

@@ -63,7 +63,7 @@ impl FromRequestParts<App> for HostCaller {
             Ok((proven, token)) => {
                 tracing::Span::current().record("person", format!("host:{}", proven.host()));
                 app.limits.host(proven.host())?;
-                Held::known(&parts.extensions, app, Who::Host(proven.host().clone())).await?;
+                Held::of(&parts.extensions).known(app, Who::Host(proven.host().clone())).await?;
                 Ok(Self { proven, token })
             }
             Err(problem) => Err(app.limits.address(address(parts)).err().unwrap_or(problem)),
@@ -108,7 +108,7 @@ impl FromRequestParts<App> for Caller {
             Ok(((proven, expires), token)) => {
                 tracing::Span::current().record("person", proven.person().as_str());
                 app.limits.person(proven.person())?;
-                Held::known(&parts.extensions, app, Who::Person(proven.person().clone())).await?;
+                Held::of(&parts.extensions).known(app, Who::Person(proven.person().clone())).await?;
                 Ok(Self { proven, expires, token })
             }
             // Guessing tokens is work for us and nothing for the guesser: it counts against their address.
@@ -134,7 +134,7 @@ impl FromRequestParts<App> for Anyone {
         let address = address(parts);
         app.limits.address(address)?;
         // What anybody may look at is answered out of memory, whatever else goes on; a body that comes waits its turn.
-        Held::name(&parts.extensions, Who::Address(network(address)));
+        Held::of(&parts.extensions).name(Who::Address(network(address)));
         Ok(Self { address })
     }
 }

@@ -33,7 +33,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 .next("send the header Content-Type: application/json"));
         }
         let most = request.extensions().get::<BodyLimit>().map_or(app.body_bytes_max, |limit| limit.0);
-        let (deadline, extensions) = (half(app), request.extensions().clone());
+        let (deadline, held) = (half(app), Held::of(request.extensions()));
         let bytes = tokio::time::timeout(deadline, Bytes::from_request(request, app))
             .await
             .map_err(|_elapsed| late())?
@@ -43,7 +43,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 }
                 _ => Problem::new(StatusCode::BAD_REQUEST, "bad_json", "the body could not be read"),
             })?;
-        Held::arrived(&extensions, app).await?;
+        held.arrived(app).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "bad_json", "the body is not the JSON that belongs here")
                 .why([error.to_string()])
@@ -120,7 +120,7 @@ impl FromRequestParts<App> for Query {
 impl Query {
     /// The fields of a form. Limits: those of [`Json`].
     pub(super) async fn of_form(request: Request, app: &App) -> Result<Self, Problem> {
-        let (deadline, extensions) = (half(app), request.extensions().clone());
+        let (deadline, held) = (half(app), Held::of(request.extensions()));
         let read = axum::Form::<Vec<(String, String)>>::from_request(request, app);
         let read = tokio::time::timeout(deadline, read).await.map_err(|_elapsed| late())?;
         let axum::Form(pairs) = read.map_err(|rejection| {
@@ -131,7 +131,7 @@ impl Query {
                 _ => Problem::new(StatusCode::BAD_REQUEST, "invalid", "the form could not be read"),
             }
         })?;
-        Held::arrived(&extensions, app).await?;
+        held.arrived(app).await?;
         Ok(Self { pairs, known: Vec::new(), is_form: true })
     }
 

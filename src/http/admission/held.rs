@@ -35,31 +35,28 @@ impl Held {
         Self(Arc::new(Mutex::new(Standing { kind, awaits_body, who: None, place: None })))
     }
 
+    /// Of the exchange that this request belongs to.
+    pub(in crate::http) fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(&Method::POST, "none"))
+    }
+
     /// Whose turn it is to be, if it comes to that.
-    pub(in crate::http) fn name(extensions: &Extensions, who: Who) {
-        if let Some(held) = extensions.get::<Self>() {
-            held.lock().who = Some(who);
-        }
+    pub(in crate::http) fn name(&self, who: Who) {
+        self.lock().who = Some(who);
     }
 
     /// The caller is known; takes the place unless there is a body to wait for.
-    pub(in crate::http) async fn known(extensions: &Extensions, app: &App, who: Who) -> Result<(), Problem> {
-        Self::name(extensions, who);
-        match extensions.get::<Self>() {
-            Some(held) if !held.lock().awaits_body => held.enter(app).await,
-            _ => Ok(()),
-        }
+    pub(in crate::http) async fn known(&self, app: &App, who: Who) -> Result<(), Problem> {
+        let awaits_body = {
+            let mut standing = self.lock();
+            standing.who = Some(who);
+            standing.awaits_body
+        };
+        if awaits_body { Ok(()) } else { self.arrived(app).await }
     }
 
-    /// The body has arrived: takes the place.
-    pub(in crate::http) async fn arrived(extensions: &Extensions, app: &App) -> Result<(), Problem> {
-        match extensions.get::<Self>() {
-            Some(held) => held.enter(app).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn enter(&self, app: &App) -> Result<(), Problem> {
+    /// All that comes has arrived: takes the place.
+    pub(in crate::http) async fn arrived(&self, app: &App) -> Result<(), Problem> {
         let (kind, who) = {
             let standing = self.lock();
             if standing.place.is_some() {
@@ -88,6 +85,6 @@ impl FromRequestParts<App> for Held {
 
     /// For a handler that goes on waiting when its work is done.
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(&parts.method, "none")))
+        Ok(Self::of(&parts.extensions))
     }
 }

@@ -51,7 +51,7 @@ impl FromRequestParts<App> for Visitor {
             Ok((browser, token)) => {
                 tracing::Span::current().record("person", browser.proven.person().as_str());
                 app.limits.person(browser.proven.person())?;
-                Held::known(&parts.extensions, app, Who::Person(browser.proven.person().clone())).await?;
+                Held::of(&parts.extensions).known(app, Who::Person(browser.proven.person().clone())).await?;
                 Ok(Self { browser, token })
             }
             // Guessing tokens counts against the guesser's address.
