@@ -178,11 +178,16 @@ async fn overload(server: &Server, folder: &std::path::Path, plan: &Plan) {
     let ceiling = flood.ceiling(plan.length / 2).await;
     println!("ceiling: {ceiling:.0} asks/s on {} connections, each with one under way", plan.people);
     show("one hand alone, before", before);
-    let probes = tokio::spawn(Probes::new(server, plan).await.run());
     let offered = ceiling * TIMES;
-    let (sent, outcomes) = flood.run(offered, plan.length).await;
+    let (probes, bodies) = (Probes::new(server, plan).await, flood.prepare(offered, plan.length));
+    let probes = tokio::spawn(probes.run());
+    let (sent, mut answers) = flood.send(bodies, offered).await;
     let came_back = back(&asker, usual).await;
     let (approvals, looks) = probes.await.unwrap();
+    let mut outcomes = Vec::new();
+    while let Some(one) = answers.recv().await {
+        outcomes.push(one);
+    }
     println!("overload: {offered:.0} asks/s due, {sent:.0} sent, for {:.1?}", plan.length);
     let of = |wanted: Outcome| -> Vec<Duration> {
         outcomes.iter().filter(|(outcome, _)| *outcome == wanted).map(|(_, took)| *took).collect()

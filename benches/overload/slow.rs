@@ -67,7 +67,7 @@ async fn others(hands: &[Client], length: Duration, number: &mut usize) -> Vec<D
         let (mut latencies, mut done) = (Vec::new(), 0);
         while began.elapsed() < length {
             let start = Instant::now();
-            desk::issue(client, None, seed(7, (from + done) * HANDS + hand)).await;
+            desk::issue(client, None, seed(8, (from + done) * HANDS + hand)).await;
             latencies.push(start.elapsed());
             done += 1;
         }

@@ -50,7 +50,7 @@ const WAITING_PER_PLACE: usize = 8;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long it may wait in a queue that has stood for [`STANDING`].
-const PATIENCE_STANDING: Duration = Duration::from_millis(100);
+const PATIENCE_STANDING: Duration = Duration::from_millis(250);
 
 /// All places were taken, and somebody waited, for so long: this is no burst.
 const STANDING: Duration = Duration::from_secs(1);
