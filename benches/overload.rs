@@ -28,12 +28,14 @@ mod flood;
 #[path = "overload/slow.rs"]
 mod slow;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flood::{Flood, Outcome};
 use hallpass::client::{Client, Server};
 use hallpass::store::sqlite::{Settings, SqliteStore};
 use hallpass::wire;
+use tokio::task::JoinSet;
 
 /// How much is measured.
 pub(crate) struct Plan {
@@ -80,8 +82,8 @@ pub(crate) fn seed(of: u8, number: usize) -> [u8; 32] {
 
 /// Whoever approves and whoever looks while the flood lasts; the asks were there before it.
 struct Probes {
-    approver: Client,
-    asker: Client,
+    approver: Arc<Client>,
+    asker: Arc<Client>,
     waiting: Vec<wire::Request>,
 }
 
@@ -93,34 +95,31 @@ impl Probes {
         for number in 0..count {
             waiting.push(asker.post("/v1/requests", &desk::ask("web-1", seed(3, number))).await.unwrap());
         }
-        Self { approver: desk::log_in(server, "omar", plan.people).await, asker, waiting }
+        let approver = desk::log_in(server, "omar", plan.people).await;
+        Self { approver: Arc::new(approver), asker: Arc::new(asker), waiting }
     }
 
-    /// One approval and one look each time, at their times; how long each took since it was due.
+    /// One approval and one look each time, at their times, whether or not those before are answered; how long each took since it was due.
     async fn run(self) -> (Vec<Duration>, Vec<Duration>) {
-        let began = Instant::now();
-        let mut due = began;
-        let (mut approvals, mut looks) = (Vec::new(), Vec::new());
+        let mut due = Instant::now();
+        let (mut approvals, mut looks) = (JoinSet::new(), JoinSet::new());
         for asked in self.waiting {
             tokio::time::sleep_until(due.into()).await;
             let path = format!("/v1/requests/{}", asked.id);
-            let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
-            let approve_path = format!("{path}/approve");
-            let (approved, seen) = tokio::join!(
-                async {
-                    let approved: wire::Request = self.approver.post(&approve_path, &approve).await.unwrap();
-                    (approved, due.elapsed())
-                },
-                async {
-                    let seen: wire::Request = self.asker.get(&path).await.unwrap();
-                    (seen, due.elapsed())
-                }
-            );
-            approvals.push(approved.1);
-            looks.push(seen.1);
+            let (approver, approve_path) = (Arc::clone(&self.approver), format!("{path}/approve"));
+            approvals.spawn(async move {
+                let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
+                approver.post::<_, wire::Request>(&approve_path, &approve).await.unwrap();
+                due.elapsed()
+            });
+            let asker = Arc::clone(&self.asker);
+            looks.spawn(async move {
+                asker.get::<wire::Request>(&path).await.unwrap();
+                due.elapsed()
+            });
             due += PROBE_EVERY;
         }
-        (approvals, looks)
+        (approvals.join_all().await, looks.join_all().await)
     }
 }
 
