@@ -86,6 +86,8 @@
 //! - **Absent means no.** No rule, no quorum, no clock that agrees with the log and with itself, no writable store: nothing is issued.
 //! - **Text from outside** is parsed or quoted; what reaches a terminal is escaped in `cli/output.rs`, once.
 //! - **Limits** on every body, list, name, queue, wait and retry are constants with a reason beside them.
+//! - **More than can be done** is turned away before anything is done, soon, and in turns by caller; asks never take the places of approvals
+//!   (`http/admission/`, `tests/it/overload`).
 //! - **Order** never depends on a seed: ordered collections everywhere.
 //!
 //! # Decisions, as questions

@@ -49,6 +49,7 @@ pub mod schedule;
 mod start;
 pub mod text;
 mod tick;
+pub mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -225,6 +226,7 @@ pub struct Service {
     /// Keys that sign for the service and so may neither log in nor be certified (I-20).
     service_keys: Arc<BTreeSet<Fingerprint>>,
     changed: broadcast::Sender<RequestId>,
+    waiting: waiting::Waiting<RequestId>,
     sign_slots: Arc<Semaphore>,
     /// One person's asks run one after the other: the limit and "one key, one request" look before they leap.
     asking: Vec<tokio::sync::Mutex<()>>,
@@ -288,10 +290,16 @@ impl Service {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Told the id of every request that changes; for waiting clients.
+    /// Told the id of every request that changes; for who looks at all of them.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<RequestId> {
         self.changed.subscribe()
+    }
+
+    /// Told when this request changes; for who waits for one.
+    #[must_use]
+    pub fn changes_of(&self, id: RequestId) -> waiting::Listener<RequestId> {
+        self.waiting.listen(id)
     }
 
     /// The settings it was started with.
@@ -398,6 +406,7 @@ impl Service {
     fn tell(&self, id: RequestId) {
         // An error means that nobody listens, which is no error.
         drop(self.changed.send(id));
+        self.waiting.tell(&id);
     }
 
     /// Whether this person reads everything.
