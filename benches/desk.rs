@@ -66,7 +66,7 @@ pub(crate) fn seal() -> MacKey {
     log_key().derive(SEAL_PURPOSE)
 }
 
-fn log_key() -> LogKey {
+pub(crate) fn log_key() -> LogKey {
     LogKey::new("bench.example/log", &[1; 32]).unwrap()
 }
 
@@ -157,12 +157,14 @@ pub(crate) fn ask(host: &str, seed: [u8; 32]) -> wire::Ask {
 /// One certificate: asked, approved if somebody must, and fetched. One key, one request: a fresh one each, made here as clients do.
 pub(crate) async fn issue(asker: &Client, approver: Option<&Client>, seed: [u8; 32]) {
     let ask = ask(if approver.is_some() { "web-1" } else { "staging-1" }, seed);
-    let asked: wire::Request = asker.post("/v1/requests", &ask).await.unwrap();
-    if let Some(approver) = approver {
-        let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
-        let path = format!("/v1/requests/{}/approve", asked.id);
-        approver.post::<_, wire::Request>(&path, &approve).await.unwrap();
-    }
+    let wire::Access { request: asked, certificate } = asker.post("/v1/certificates", &ask).await.unwrap();
+    let Some(approver) = approver else {
+        black_box(certificate.unwrap());
+        return;
+    };
+    let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
+    let path = format!("/v1/requests/{}/approve", asked.id);
+    approver.post::<_, wire::Request>(&path, &approve).await.unwrap();
     let path = format!("/v1/requests/{}/certificate", asked.id);
     black_box(asker.post::<_, wire::Certificate>(&path, &()).await.unwrap());
 }

@@ -342,15 +342,7 @@ impl Service {
         self.check_clock()?;
         let (head, now) = (self.store.head().await?, self.clock.now());
         self.notice(&head);
-        let behind = head.at.seconds_since(now);
-        if behind > CLOCK_TOLERANCE_S {
-            tracing::error!(%now, last = %head.at, "the clock is behind the log; nothing is issued");
-            return Err(Failure::Unavailable(format!(
-                "the service's clock is {behind} s behind its log ({now}, but the last entry is of {}); set the clock",
-                head.at
-            )));
-        }
-        Ok(())
+        if head.at.seconds_since(now) > CLOCK_TOLERANCE_S { Err(Failure::behind(now, head.at)) } else { Ok(()) }
     }
 
     /// `N` random bytes.
@@ -375,19 +367,24 @@ impl Service {
         self.commit(change).await
     }
 
-    /// Commits, and tells who waits for the requests that changed. Not while the clock has leapt.
+    /// As [`Self::try_commit`]; what was overtaken is read anew before the next decision.
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        match self.try_commit(change).await {
+            Err(StoreError::Overtaken) => {
+                self.doubt();
+                Err(StoreError::Conflict)
+            }
+            done => done,
+        }
+    }
+
+    /// Commits, and tells who waits for the requests that changed. Not while the clock has leapt.
+    async fn try_commit(&self, change: Change) -> Result<Committed, StoreError> {
         if let Some(seconds) = self.clock_leap() {
             return Err(StoreError::Clock(seconds));
         }
         let counted = figures::Counted::of(&change);
-        let committed = match self.store.commit(change).await {
-            Err(StoreError::Overtaken) => {
-                self.doubt();
-                return Err(StoreError::Conflict);
-            }
-            done => done?,
-        };
+        let committed = self.store.commit(change).await?;
         self.wrote(&committed.entries);
         self.figures.count(&counted, &committed);
         for stored in &committed.requests {

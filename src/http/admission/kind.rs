@@ -42,7 +42,7 @@ impl Kind {
             "/v1/login/challenge" | "/v1/login/ssh" | "/v1/session/browser" | "/sign-in" | "/sign-in/confirm" => {
                 Self::Login
             }
-            "/v1/requests" | "/v1/requests/{id}/extend" => Self::Ask,
+            "/v1/requests" | "/v1/certificates" | "/v1/requests/{id}/extend" => Self::Ask,
             "/v1/requests/{id}/certificate" => Self::Certificate,
             _ => Self::Decide,
         }
@@ -105,7 +105,7 @@ mod tests {
             routes.map(|(method, route, _)| format!("{method} {route}")).collect()
         };
         assert_eq!(of(Kind::Login), ["POST /v1/login/challenge", "POST /v1/login/ssh", "POST /v1/session/browser"]);
-        assert_eq!(of(Kind::Ask), ["POST /v1/requests", "POST /v1/requests/{id}/extend"]);
+        assert_eq!(of(Kind::Ask), ["POST /v1/certificates", "POST /v1/requests", "POST /v1/requests/{id}/extend"]);
         assert_eq!(of(Kind::Certificate), ["POST /v1/requests/{id}/certificate"]);
         assert_eq!(
             of(Kind::Decide),
