@@ -66,7 +66,7 @@ pub(crate) fn seal() -> MacKey {
     log_key().derive(SEAL_PURPOSE)
 }
 
-fn log_key() -> LogKey {
+pub(crate) fn log_key() -> LogKey {
     LogKey::new("bench.example/log", &[1; 32]).unwrap()
 }
 
@@ -110,10 +110,11 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
         tls,
         body_bytes_max: 256 * 1024,
         request_timeout: Duration::from_secs(30),
-        connections_max: 1000,
+        connections_max: 4096,
         rate_per_s: 1_000_000,
         rate_burst: 1_000_000,
         sandbox: hallpass::sandbox::Standing::default(),
+        calls_at_once: 48,
     };
     tokio::spawn(async move {
         let (_reload, reloads) = tokio::sync::mpsc::channel(1);
@@ -123,8 +124,13 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
 }
 
 pub(crate) async fn log_in(server: &Server, person: &str, place: usize) -> Client {
-    let timeout = Duration::from_secs(30);
-    let nobody = Client::new(server.clone(), None, timeout).unwrap();
+    let token = token(server, person, place).await;
+    Client::new(server.clone(), Some(token.into()), Duration::from_secs(30)).unwrap()
+}
+
+/// The token of a new session.
+pub(crate) async fn token(server: &Server, person: &str, place: usize) -> String {
+    let nobody = Client::new(server.clone(), None, Duration::from_secs(30)).unwrap();
     let challenge: wire::Challenge = nobody.post("/v1/login/challenge", &()).await.unwrap();
     let key = login_key(place);
     let text = statement(&challenge.server, &PersonName::parse(person).unwrap(), &challenge.challenge);
@@ -135,24 +141,31 @@ pub(crate) async fn log_in(server: &Server, person: &str, place: usize) -> Clien
         signature: key.sign(LOGIN_NAMESPACE, text.as_bytes()).unwrap(),
     };
     let session: wire::NewSession = nobody.post("/v1/login/ssh", &answer).await.unwrap();
-    Client::new(server.clone(), Some(session.token.into()), timeout).unwrap()
+    session.token
 }
 
-/// One certificate: asked, approved if somebody must, and fetched. One key, one request: a fresh one each, made here as clients do.
-pub(crate) async fn issue(asker: &Client, approver: Option<&Client>, seed: [u8; 32]) {
-    let ask = wire::Ask {
-        targets: vec![if approver.is_some() { "web-1" } else { "staging-1" }.to_owned()],
+/// An ask for this host, for a fresh key.
+pub(crate) fn ask(host: &str, seed: [u8; 32]) -> wire::Ask {
+    wire::Ask {
+        targets: vec![host.to_owned()],
         account: Some("deploy".to_owned()),
         reason: "INC-1 look at the logs".to_owned(),
         key: Some(SessionKey::generate(seed).public_key().to_openssh()),
         ..wire::Ask::default()
-    };
-    let asked: wire::Request = asker.post("/v1/requests", &ask).await.unwrap();
-    if let Some(approver) = approver {
-        let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
-        let path = format!("/v1/requests/{}/approve", asked.id);
-        approver.post::<_, wire::Request>(&path, &approve).await.unwrap();
     }
+}
+
+/// One certificate: asked, approved if somebody must, and fetched. One key, one request: a fresh one each, made here as clients do.
+pub(crate) async fn issue(asker: &Client, approver: Option<&Client>, seed: [u8; 32]) {
+    let ask = ask(if approver.is_some() { "web-1" } else { "staging-1" }, seed);
+    let wire::Access { request: asked, certificate } = asker.post("/v1/certificates", &ask).await.unwrap();
+    let Some(approver) = approver else {
+        black_box(certificate.unwrap());
+        return;
+    };
+    let approve = wire::Approve { digest: asked.digest, ..wire::Approve::default() };
+    let path = format!("/v1/requests/{}/approve", asked.id);
+    approver.post::<_, wire::Request>(&path, &approve).await.unwrap();
     let path = format!("/v1/requests/{}/certificate", asked.id);
     black_box(asker.post::<_, wire::Certificate>(&path, &()).await.unwrap());
 }

@@ -1,11 +1,12 @@
 //! Issuing over HTTP with the durable log: what certificates per second the real service gives beside a micro service that only issues.
 //!
-//! *anchor*: one call, see `anchor.rs`. *issue*: the whole chain of a request that policy allows at once (ask, then fetch), over
+//! *anchor*: one call, see `anchor.rs`. *issue*: a request that policy allows at once, asked and certified in one call as clients do, over
 //! TLS 1.3 keep-alive, with session, a policy of 1,000 rules, and log entries for question, grant, certificate and outcome. *story*:
 //! ask, approval by another person, fetch. Contestants run in slices by turns; ratios are medians of the pairs of one pass.
 //! Client and servers share the machine, and the client is the same for all.
 //!
-//! Run: `cargo bench --bench issue`; a smoke run in seconds: `cargo bench --bench issue -- --short`.
+//! Run: `cargo bench --bench issue`; a smoke run in seconds: `cargo bench --bench issue -- --short`. For a profile of one contestant:
+//! `perf record -g cargo bench --bench issue -- --only=issue --connections=16`; it says the processor time for each, too.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -33,11 +34,29 @@ use hallpass::store::sqlite::{Settings, SqliteStore};
 struct Plan {
     slice: Duration,
     passes: usize,
-    connections: &'static [usize],
+    connections: Vec<usize>,
+    /// One contestant alone, for a profile.
+    only: Option<Contestant>,
 }
 
-const FULL: Plan = Plan { slice: Duration::from_millis(600), passes: 7, connections: &[1, 16, 64] };
-const SHORT: Plan = Plan { slice: Duration::from_millis(150), passes: 1, connections: &[1, 4] };
+impl Plan {
+    fn read() -> Self {
+        let mut plan = Self { slice: Duration::from_millis(600), passes: 7, connections: vec![1, 16, 64], only: None };
+        for argument in std::env::args().skip(1) {
+            match argument.split_once('=').unwrap_or((&argument, "")) {
+                ("--short", _) => {
+                    plan = Self { slice: Duration::from_millis(150), passes: 1, connections: vec![1, 4], ..plan };
+                }
+                ("--connections", count) => plan.connections = vec![count.parse().unwrap()],
+                ("--only", name) => {
+                    plan.only = Some(CONTESTANTS.iter().find(|(known, _)| *known == name).unwrap().1);
+                }
+                _ => {}
+            }
+        }
+        plan
+    }
+}
 
 /// One connection's clients, and where they stand.
 struct Hand {
@@ -135,6 +154,33 @@ fn raw(length: Duration) -> f64 {
     f64::from(count) / began.elapsed().as_secs_f64()
 }
 
+/// What the process has used of its processors.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<u64> =
+        stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2).map(|f| f.parse().unwrap()).collect();
+    Duration::from_millis(10 * (fields[0] + fields[1]))
+}
+
+/// One contestant by itself.
+async fn measure_one(plan: &Plan, contestant: Contestant, connections: usize, hands: &mut Vec<Hand>) {
+    let idle = hands.split_off(connections);
+    let (began, used) = (Instant::now(), cpu());
+    let (back, mut one) =
+        slice(std::mem::take(hands), contestant, plan.slice * u32::try_from(plan.passes).unwrap()).await;
+    let (used, took) = (cpu() - used, began.elapsed());
+    println!(
+        "{connections} connections: {:.0} certificates/s, p50 {:.2?}, p99 {:.2?}, {:.0?} of processor each, {:.2} processors busy",
+        one.rate,
+        percentile(&mut one.latencies, 50),
+        percentile(&mut one.latencies, 99),
+        used / u32::try_from(one.latencies.len()).unwrap(),
+        used.as_secs_f64() / took.as_secs_f64(),
+    );
+    *hands = back;
+    hands.extend(idle);
+}
+
 async fn measure(plan: &Plan, connections: usize, hands: &mut Vec<Hand>) {
     let mut slices: [Vec<Slice>; 3] = Default::default();
     let mut raws = Vec::new();
@@ -170,7 +216,7 @@ async fn measure(plan: &Plan, connections: usize, hands: &mut Vec<Hand>) {
 
 #[tokio::main]
 async fn main() {
-    let plan = if std::env::args().any(|arg| arg == "--short") { SHORT } else { FULL };
+    let plan = Plan::read();
     let people = plan.connections.iter().copied().max().unwrap();
     // Beside the build, so that the disk is a disk.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -182,7 +228,10 @@ async fn main() {
     for place in 0..people {
         hands.push(Hand::new(place, people, &server, &anchor).await);
     }
-    for connections in plan.connections {
-        measure(&plan, *connections, &mut hands).await;
+    for connections in plan.connections.clone() {
+        match plan.only {
+            Some(contestant) => measure_one(&plan, contestant, connections, &mut hands).await,
+            None => measure(&plan, connections, &mut hands).await,
+        }
     }
 }

@@ -87,6 +87,8 @@
 //! - **Absent means no.** No rule, no quorum, no clock that agrees with the log and with itself, no writable store: nothing is issued.
 //! - **Text from outside** is parsed or quoted; what reaches a terminal is escaped in `cli/output.rs`, once.
 //! - **Limits** on every body, list, name, queue, wait and retry are constants with a reason beside them.
+//! - **More than can be done** is turned away before anything is done, soon, and in turns by caller; asks never take the places of approvals
+//!   (`http/admission/`, `tests/it/overload`).
 //! - **Order** never depends on a seed: ordered collections everywhere.
 //!
 //! # Decisions, as questions
@@ -146,7 +148,7 @@
 //! may have its guard set up by hand; an extension does not reach a session that is open there. Of a session whose watcher root has killed
 //! *and* whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id
 //! alone, not by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
-//! Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
+//! What policy grants at once is asked and fetched in one call (`POST /v1/certificates`), which the design does not name. Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]
 //! and [`ssh`] as they are; the whole policy text lives in the store, its hash in the log.
 

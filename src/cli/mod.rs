@@ -282,7 +282,8 @@ impl Context {
         let Some(session) = profile::session(places, profile)? else {
             return Err(Failure::not_logged_in(&profile.name));
         };
-        Ok(Client::new(profile.server.clone(), Some(session.token), timeout)?.noting(&self.offset))
+        let client = Client::new(profile.server.clone(), Some(session.token), timeout)?.noting(&self.offset);
+        Ok(client.telling(self.out.pausing()))
     }
 
     /// A client for a server where nobody is logged in yet.
@@ -290,7 +291,8 @@ impl Context {
     /// # Errors
     /// When the server's URL, pin or proxy can't be used.
     pub(crate) fn anonymous(&self, server: Server) -> Result<Client, ClientError> {
-        Ok(Client::new(server, None, self.call_timeout())?.noting(&self.offset))
+        let client = Client::new(server, None, self.call_timeout())?.noting(&self.offset);
+        Ok(client.telling(self.out.pausing()))
     }
 
     /// Keeps what was learnt about this machine's clock.

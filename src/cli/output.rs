@@ -154,6 +154,14 @@ impl Output {
         }
     }
 
+    /// Says that the server has too much to do, and when it is asked again.
+    pub(crate) fn pausing(self) -> impl Fn(std::time::Duration) + Send + Sync + 'static {
+        move |pause| {
+            let seconds = pause.as_secs();
+            self.note(&format!("the access server has too much to do now; trying again in {seconds} s"));
+        }
+    }
+
     /// Says something on standard error only with `--verbose`.
     pub(crate) fn detail(self, text: &str) {
         if self.loudness >= Loudness::Verbose {

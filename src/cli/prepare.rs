@@ -16,7 +16,7 @@ use super::caller::Caller;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local, Lock};
 use super::output::Terminal;
-use super::request::Wish;
+use super::request::{Asked, Wish};
 use super::{Context, ended, output, profile, render, request, ssh, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
@@ -224,7 +224,7 @@ impl<'a> Wanted<'a> {
         match verdict.verdict.as_str() {
             "allow" => self.at_once(client, &wish).await,
             "ask" if self.on_missing == OnMissing::Request => {
-                Err(wait::undecided(&request::ask(client, &self.local, &wish).await?))
+                Err(wait::undecided(&request::ask(client, &self.local, &wish).await?.request))
             }
             "ask" => Err(self.over_or_missing(client, &needs(&verdict)).await?),
             _ if is_about_words(&verdict) => {
@@ -238,7 +238,7 @@ impl<'a> Wanted<'a> {
     /// Asks for the reason where one is needed, and waits.
     async fn with_person(&self, client: &Client, lock: &Lock, person: &Terminal) -> Result<Held, Failure> {
         if let Some(open) = self.open_request(client).await? {
-            return self.wait(client, lock, open).await;
+            return self.wait(client, lock, open.into()).await;
         }
         let mut wish = self.wish(profile::env("HALLPASS_REASON").unwrap_or_default());
         for _ in 0..TRIES {
@@ -260,22 +260,25 @@ impl<'a> Wanted<'a> {
     }
 
     /// Waits for the decision, then fetches.
-    async fn wait(&self, client: &Client, lock: &Lock, request: wire::Request) -> Result<Held, Failure> {
+    async fn wait(&self, client: &Client, lock: &Lock, asked: Asked) -> Result<Held, Failure> {
         lock.takes_long(true);
-        if request.state == "pending" {
-            request::announce(self.context, &request, true);
+        if asked.request.state == "pending" {
+            request::announce(self.context, &asked.request, true);
         }
-        let (request, held) = request::obtain(self.context, client, &self.local, request, Some(None)).await?;
+        let (request, held) = request::obtain(self.context, client, &self.local, asked, Some(None)).await?;
         held.ok_or_else(|| Failure::failed(format!("no certificate for {}", request.id)))
     }
 
     /// Asks for what policy allows without asking anybody.
     async fn at_once(&self, client: &Client, wish: &Wish) -> Result<Held, Failure> {
-        let asked = request::ask(client, &self.local, wish).await?;
-        if asked.state == "pending" {
-            return Err(wait::undecided(&asked));
+        let Asked { request, held } = request::ask(client, &self.local, wish).await?;
+        if request.state == "pending" {
+            return Err(wait::undecided(&request));
         }
-        wait::fetch(client, &self.local, &asked.id).await
+        match held {
+            Some(held) => Ok(held),
+            None => wait::fetch(client, &self.local, &request.id).await,
+        }
     }
 
     async fn open_request(&self, client: &Client) -> Result<Option<wire::Request>, Failure> {

@@ -153,14 +153,14 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
             None => None,
         };
         let wish = args.wish(context, local.now(), like)?;
-        let request = ask(&client, &local, &wish).await?;
+        let asked = ask(&client, &local, &wish).await?;
         if let Some(cache) = context.cache() {
-            cache.keep_requests(&profile, std::slice::from_ref(&request));
+            cache.keep_requests(&profile, std::slice::from_ref(&asked.request));
         }
-        if request.state == "pending" {
-            announce(context, &request, limit.is_some());
+        if asked.request.state == "pending" {
+            announce(context, &asked.request, limit.is_some());
         }
-        obtain(context, &client, &local, request, limit).await
+        obtain(context, &client, &local, asked, limit).await
     })?;
     let next = args.next(&request, profile.ssh.is_some());
     wait::print_and_next(context, &request, held.as_ref(), next.as_deref())
@@ -230,18 +230,35 @@ pub(crate) fn words(targets: &[Target]) -> String {
     targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// Asks with a new key that is on disk before the server hears of it.
+/// What came of asking.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The request.
+    pub(crate) request: wire::Request,
+    /// Its certificate, kept, where policy gave it at once.
+    pub(crate) held: Option<Held>,
+}
+
+impl From<wire::Request> for Asked {
+    fn from(request: wire::Request) -> Self {
+        Self { request, held: None }
+    }
+}
+
+/// Asks with a new key that is on disk before the server hears of it; keeps the certificate if there is one at once.
 ///
 /// # Errors
 /// HP-201 and HP-202 when policy refuses, and whatever keeps us from asking.
-pub(crate) async fn ask(client: &Client, local: &Local, wish: &Wish) -> Result<wire::Request, Failure> {
+pub(crate) async fn ask(client: &Client, local: &Local, wish: &Wish) -> Result<Asked, Failure> {
     let (folder, key) = local.new_key()?;
     let body = wire::Ask { key: Some(key.to_openssh()), ..wish.to_wire() };
-    match client.post::<_, wire::Request>("/v1/requests", &body).await {
-        Ok(request) => {
+    match client.post::<_, wire::Access>("/v1/certificates", &body).await {
+        Ok(wire::Access { request, certificate }) => {
             wish.is_answered_by(&request, &key)?;
             local.adopt(&folder, &request)?;
-            Ok(request)
+            let keep = |given: wire::Certificate| wait::keep(client, local, &request, &given);
+            let held = certificate.map(keep).transpose()?;
+            Ok(Asked { request, held })
         }
         Err(error) => {
             // After a refusal the key is of no use. After a lost connection the request may exist: keep the key, it is found by its
@@ -268,9 +285,13 @@ pub(crate) async fn obtain(
     context: &Context,
     client: &Client,
     local: &Local,
-    request: wire::Request,
+    asked: Asked,
     limit: Option<Option<Lifetime>>,
 ) -> Result<(wire::Request, Option<Held>), Failure> {
+    let Asked { request, held } = asked;
+    if held.is_some() {
+        return Ok((request, held));
+    }
     let decided = match (request.state.as_str(), limit) {
         ("pending", Some(limit)) => wait::until(context, client, &request.id, limit, |r| r.state != "pending").await?,
         ("pending", None) => {

@@ -11,7 +11,7 @@ use clap::Args;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local, has_time_left};
 use super::openssh::{no_ssh, ssh_program};
-use super::request::{self, Wish};
+use super::request::{self, Asked, Wish};
 use super::{Context, clock, output, profile};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
@@ -91,14 +91,14 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     }
     let (_, client) = context.connect()?;
     context.block_on(async {
-        let request = match open_request(&client, &ours).await? {
-            Some(request) => request,
+        let asked = match open_request(&client, &ours).await? {
+            Some(request) => request.into(),
             None => ask(context, &client, &local, args, account).await?,
         };
-        if request.state == "pending" {
-            request::announce(context, &request, true);
+        if asked.request.state == "pending" {
+            request::announce(context, &asked.request, true);
         }
-        let (request, held) = request::obtain(context, &client, &local, request, Some(args.wait)).await?;
+        let (request, held) = request::obtain(context, &client, &local, asked, Some(args.wait)).await?;
         held.ok_or_else(|| Failure::failed(format!("no certificate for {}", request.id)))
     })
 }
@@ -134,7 +134,7 @@ async fn ask(
     local: &Local,
     args: &SshArgs,
     account: Option<&Account>,
-) -> Result<wire::Request, Failure> {
+) -> Result<Asked, Failure> {
     let wish = Wish {
         targets: vec![Target::Host(args.host.1.clone())],
         account: account.cloned(),

@@ -325,9 +325,22 @@ pub(crate) fn not_begun(request: &wire::Request) -> Failure {
 pub(crate) async fn fetch(client: &Client, local: &Local, id: &str) -> Result<Held, Failure> {
     let answer: wire::Certificate = client.post(&format!("/v1/requests/{id}/certificate"), &json!({})).await?;
     let request: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
+    keep(client, local, &request, &answer)
+}
+
+/// Keeps a certificate that the server gave for this request of ours.
+///
+/// # Errors
+/// What can't be kept.
+pub(crate) fn keep(
+    client: &Client,
+    local: &Local,
+    request: &wire::Request,
+    given: &wire::Certificate,
+) -> Result<Held, Failure> {
     // What is live is told by the server's clock; ours may be off and this the first answer to say so.
     clock::keep(local.root(), client.offset());
-    local.save_certificate(&request, &answer.certificate)
+    local.save_certificate(request, &given.certificate)
 }
 
 /// HP-204, HP-205, HP-206: a request that is closed.

@@ -1,7 +1,8 @@
 //! HTTP client of our API: TLS with a pinned certificate or the system's roots, deadlines, size limits, typed refusals.
 //!
 //! What for: everything on the client side that talks to the service. One call is one HTTP exchange; nothing is retried here
-//! (the caller knows whether asking again is right), nothing is kept but the connection.
+//! (the caller knows whether asking again is right) but what the server turned away before it had begun ([`again`]); nothing is kept but
+//! the connection.
 //!
 //! What not: no environment (proxy and token are arguments), no files, no redirects, no cookies, no trust in the text of an
 //! answer: whoever prints it escapes it. Of the headers only type and `Date` are read: the latter tells how far this machine's clock is
@@ -13,6 +14,7 @@
 //! *Why is a pinned certificate not checked for its name or dates?* The pin is the SHA-256 of that one certificate: whoever
 //! holds its key is the server, whatever it says about itself. The handshake signature is verified in every case.
 
+mod again;
 mod sse;
 mod tls;
 
@@ -23,6 +25,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Instant;
 
 use crate::time::{Clock as _, SystemClock, Timestamp};
 use crate::wire;
@@ -124,6 +127,7 @@ pub struct Client {
     http: reqwest::Client,
     seen: Arc<tls::Seen>,
     offset: ClockOffset,
+    pausing: Option<again::Pausing>,
 }
 
 impl Client {
@@ -169,13 +173,20 @@ impl Client {
         }
         let http = builder.build().map_err(|e| setup(e.to_string()))?;
         server.url = server.url.trim_end_matches('/').to_owned();
-        Ok(Self { server, token, timeout, http, seen, offset: ClockOffset::default() })
+        Ok(Self { server, token, timeout, http, seen, offset: ClockOffset::default(), pausing: None })
     }
 
     /// The same, noting the clock's offset at each answer in `offset`.
     #[must_use]
     pub fn noting(mut self, offset: &ClockOffset) -> Self {
         self.offset = offset.clone();
+        self
+    }
+
+    /// The same, telling `pausing` of each pause before a call is sent again that the server turned away.
+    #[must_use]
+    pub fn telling(mut self, pausing: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        self.pausing = Some(again::Pausing::new(pausing));
         self
     }
 
@@ -253,15 +264,10 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn stream(&self, path: &str) -> Result<EventStream, ClientError> {
-        let request = self.request(Method::GET, path, None).header(ACCEPT, "text/event-stream");
-        let answer = tokio::time::timeout(self.timeout, request.send())
+        let request = || self.request(Method::GET, path, None).header(ACCEPT, "text/event-stream");
+        let answer = tokio::time::timeout(self.timeout, self.answer(request, self.timeout))
             .await
-            .map_err(|_elapsed| self.no_answer())?
-            .map_err(|e| self.failure(&e))?;
-        self.note_date(&answer);
-        if !answer.status().is_success() {
-            return Err(self.refusal(answer).await);
-        }
+            .map_err(|_elapsed| self.no_answer())??;
         if !content_type(&answer).starts_with("text/event-stream") {
             return Err(ClientError::Protocol(format!("an event stream of type {:?}", content_type(&answer))));
         }
@@ -296,14 +302,10 @@ impl Client {
         patience: Duration,
     ) -> Result<Option<A>, ClientError> {
         let whole = async {
-            let request = self.request(Method::GET, path, None).header(IF_NONE_MATCH, format!("\"{etag}\""));
-            let answer = request.send().await.map_err(|e| self.failure(&e))?;
-            self.note_date(&answer);
+            let request = || self.request(Method::GET, path, None).header(IF_NONE_MATCH, format!("\"{etag}\""));
+            let answer = self.answer(request, patience).await?;
             if answer.status() == StatusCode::NOT_MODIFIED {
                 return Ok(None);
-            }
-            if !answer.status().is_success() {
-                return Err(self.refusal(answer).await);
             }
             parse_json(&self.body(answer).await?).map(Some)
         };
@@ -312,15 +314,37 @@ impl Client {
 
     /// One exchange: the body of a successful answer.
     async fn exchange(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>, ClientError> {
-        let whole = async {
-            let answer = self.request(method, path, body).send().await.map_err(|e| self.failure(&e))?;
-            self.note_date(&answer);
-            if !answer.status().is_success() {
-                return Err(self.refusal(answer).await);
-            }
-            self.body(answer).await
-        };
+        let request = || self.request(method.clone(), path, body.clone());
+        let whole = async { self.body(self.answer(request, self.timeout).await?).await };
         tokio::time::timeout(self.timeout, whole).await.map_err(|_elapsed| self.no_answer())?
+    }
+
+    /// The answer to a call, if it is a success (or says that nothing has changed). One that the server turned away is sent again when it
+    /// says, as long as there is time for it.
+    async fn answer(
+        &self,
+        request: impl Fn() -> reqwest::RequestBuilder,
+        patience: Duration,
+    ) -> Result<reqwest::Response, ClientError> {
+        let until = Instant::now() + patience;
+        loop {
+            let answer = request().send().await.map_err(|e| self.failure(&e))?;
+            self.note_date(&answer);
+            if answer.status().is_success() || answer.status() == StatusCode::NOT_MODIFIED {
+                return Ok(answer);
+            }
+            let named = again::named(answer.headers());
+            let refusal = self.refusal(answer).await;
+            let pause = match &refusal {
+                ClientError::Problem(problem) => again::pause(problem, named, rand::random(), (Instant::now(), until)),
+                _ => None,
+            };
+            let Some(pause) = pause else { return Err(refusal) };
+            if let Some(pausing) = &self.pausing {
+                pausing.tell(pause);
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     fn note_date(&self, answer: &reqwest::Response) {

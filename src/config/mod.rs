@@ -171,6 +171,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
             rate_per_s: limits.rate_per_s,
             rate_burst: limits.rate_burst,
             sandbox: crate::sandbox::Standing::default(),
+            calls_at_once: limits.calls_at_once,
         },
         self_signed,
         tls_names: names,
@@ -280,6 +281,7 @@ struct Limits {
     connections_max: usize,
     rate_per_s: u32,
     rate_burst: u32,
+    calls_at_once: usize,
     open_requests_max: u64,
     session: Lifetime,
     sign_timeout: Duration,
@@ -307,6 +309,7 @@ impl Limits {
             connections_max: count("connections_max", 1..=100_000, 4_096),
             rate_per_s: rate("requests_per_second", 1..=100_000, 20),
             rate_burst: rate("burst", 1..=100_000, 60),
+            calls_at_once: count("calls_at_once", 4..=1_024, 48),
             open_requests_max: number("open_requests_max", 1..=1_000, 20),
             session: lifetime("session", 60, 43_200, 43_200),
             sign_timeout: time("sign_timeout", 60, 4),
@@ -580,8 +583,8 @@ mod tests {
                 "config.toml:37:8: store.path: 7 is a whole number, but it takes a string \"…\"",
                 "config.toml:144:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
                 "config.toml:170:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
-                "config.toml:176:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:188:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:181:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
+                "config.toml:193:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
             ]
         );
     }

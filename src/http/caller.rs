@@ -9,7 +9,9 @@ use axum::http::request::Parts;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::App;
+use super::admission::{Held, Who};
 use super::error::Problem;
+use super::limit::network;
 use crate::identity::Proven;
 use crate::identity::host::HostProven;
 use crate::service::Failure;
@@ -49,6 +51,7 @@ impl FromRequestParts<App> for HostCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Held::of(&parts.extensions).look(app)?;
         let found = match bearer(parts) {
             Ok(token) => match app.service.host_caller(token.expose_secret()).await {
                 Ok(proven) => Ok((proven, token)),
@@ -61,6 +64,7 @@ impl FromRequestParts<App> for HostCaller {
             Ok((proven, token)) => {
                 tracing::Span::current().record("person", format!("host:{}", proven.host()));
                 app.limits.host(proven.host())?;
+                Held::of(&parts.extensions).known(app, Who::Host(proven.host().clone())).await?;
                 Ok(Self { proven, token })
             }
             Err(problem) => Err(app.limits.address(address(parts)).err().unwrap_or(problem)),
@@ -95,6 +99,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Held::of(&parts.extensions).look(app)?;
         let found = match bearer(parts) {
             Ok(token) => {
                 app.service.caller(token.expose_secret()).await.map(|found| (found, token)).map_err(Problem::from)
@@ -105,6 +110,7 @@ impl FromRequestParts<App> for Caller {
             Ok(((proven, expires), token)) => {
                 tracing::Span::current().record("person", proven.person().as_str());
                 app.limits.person(proven.person())?;
+                Held::of(&parts.extensions).known(app, Who::Person(proven.person().clone())).await?;
                 Ok(Self { proven, expires, token })
             }
             // Guessing tokens is work for us and nothing for the guesser: it counts against their address.
@@ -129,6 +135,8 @@ impl FromRequestParts<App> for Anyone {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let address = address(parts);
         app.limits.address(address)?;
+        // What anybody may look at is answered out of memory, whatever else goes on; a body that comes waits its turn.
+        Held::of(&parts.extensions).name(Who::Address(network(address)));
         Ok(Self { address })
     }
 }

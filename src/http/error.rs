@@ -26,6 +26,7 @@ pub const CODES: &[&str] = &[
     "bad_json",
     "bad_policy",
     "bad_query",
+    "busy",
     "clock_leapt",
     "conflict",
     "content_type",
@@ -123,6 +124,14 @@ impl Problem {
     pub(super) fn after(mut self, seconds: u64) -> Self {
         self.header = Some(Header::RetryAfter(seconds));
         self.retryable()
+    }
+
+    /// More comes than can be done. The call has not begun, so it may be repeated, whatever it is.
+    pub(super) fn busy(seconds: u64) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "more calls come than the service can answer now")
+            .why(["nothing was done".to_owned()])
+            .next(&format!("try again in {seconds} s"))
+            .after(seconds)
     }
 
     /// Nobody is logged in.

@@ -7,8 +7,6 @@
 use axum::extract::State;
 use axum::response::Response;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::App;
 use super::caller::Caller;
@@ -18,6 +16,7 @@ use super::openapi::Problems;
 use super::show;
 use super::stream::{self, Look, Subject};
 use crate::name::{RequestId, RequestPrefix};
+use crate::service::waiting::Listener;
 
 /// Waits on a request: its state now, and after each change. Each event's data is a `Request`.
 #[utoipa::path(get, path = "/v1/requests/{id}/events", tag = "requests",
@@ -30,11 +29,10 @@ pub(super) async fn events(
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let place = app.limits.stream(caller.proven.person())?;
-    // Listening before looking: a change between the two is then seen twice rather than never.
-    let changes = app.service.changes();
+    // The stream looks once more before it first waits, so that a change before the listening is seen.
     let view = app.service.view(&caller.proven, &id).await?;
+    let changes = app.service.changes_of(view.request.id());
     let watch = Watch {
-        id: view.request.id(),
         prefix: RequestPrefix::parse(view.request.id().digits()).map_err(|e| Problem::invalid("id", &e))?,
         token: caller.into_token(),
         changes,
@@ -47,23 +45,17 @@ pub(super) async fn events(
 /// Whoever watches a request.
 struct Watch {
     app: App,
-    id: RequestId,
     prefix: RequestPrefix,
     token: SecretString,
-    changes: broadcast::Receiver<RequestId>,
+    changes: Listener<RequestId>,
     /// What was sent last; the same again is no event.
     sent: String,
 }
 
 impl Subject for Watch {
     async fn changed(&mut self) -> bool {
-        loop {
-            match self.changes.recv().await {
-                Ok(id) if id != self.id => {}
-                Ok(_) | Err(RecvError::Lagged(_)) => return true,
-                Err(RecvError::Closed) => return false,
-            }
-        }
+        self.changes.changed().await;
+        true
     }
 
     async fn look(&mut self) -> Option<Look> {

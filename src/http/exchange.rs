@@ -16,6 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
 use super::App;
+use super::admission::Held;
 use super::caller::Anyone;
 use super::error::Problem;
 use super::web;
@@ -40,11 +41,13 @@ fn panicked(_payload: Box<dyn Any + Send>) -> Response {
     Problem::internal().into_response()
 }
 
-async fn exchange(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn exchange(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let trace = new_trace();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
+    let held = Held::new(&method, &route, request.extensions().get().cloned());
+    request.extensions_mut().insert(held.clone());
     let page = web::wants_page(&request).then(|| web::linked(&request));
     let span = tracing::info_span!("exchange", %trace, %method, %route, person = tracing::field::Empty);
     let mut response = async {
@@ -52,7 +55,8 @@ async fn exchange(State(app): State<App>, request: Request, next: Next) -> Respo
             Ok(response) => response,
             Err(_) => too_slow(app.request_timeout).into_response(),
         };
-        note(&method, response.status(), began.elapsed());
+        held.release();
+        note(&method, &response, began.elapsed());
         response
     }
     .instrument(span)
@@ -87,10 +91,14 @@ fn too_slow(limit: Duration) -> Problem {
         .after(5)
 }
 
-/// The one log line of an exchange; reading is not worth a line unless one debugs.
-fn note(method: &Method, status: StatusCode, took: Duration) {
-    let (status, ms) = (status.as_u16(), took.as_millis());
-    if status >= 500 {
+/// The one log line of an exchange; reading is not worth a line unless one debugs, nor is each call that was turned away: the queue says
+/// now and then how many.
+fn note(method: &Method, response: &Response, took: Duration) {
+    let (status, ms) = (response.status().as_u16(), took.as_millis());
+    let is_busy = response.extensions().get::<Problem>().is_some_and(|problem| problem.body.code == "busy");
+    if is_busy {
+        tracing::debug!(status, ms, "turned away");
+    } else if status >= 500 {
         tracing::error!(status, ms, "answered");
     } else if *method == Method::GET && status < 400 {
         tracing::debug!(status, ms, "answered");

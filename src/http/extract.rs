@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
 use super::App;
+use super::admission::Held;
 use super::error::Problem;
 use crate::name::RequestPrefix;
 
@@ -19,6 +20,7 @@ pub(super) struct BodyLimit(pub(super) usize);
 /// A JSON body of our own types, all of which refuse unknown keys.
 ///
 /// Limits: the router's body limit, or the route's own [`BodyLimit`]; half the exchange's deadline for its arrival; nesting of 128 (`serde_json`'s own).
+/// Once it is there, the call waits its turn ([`admission`](super::admission)).
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
@@ -31,7 +33,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 .next("send the header Content-Type: application/json"));
         }
         let most = request.extensions().get::<BodyLimit>().map_or(app.body_bytes_max, |limit| limit.0);
-        let deadline = app.request_timeout.checked_div(2).unwrap_or(Duration::ZERO);
+        let (deadline, held) = (half(app), Held::of(request.extensions()));
         let bytes = tokio::time::timeout(deadline, Bytes::from_request(request, app))
             .await
             .map_err(|_elapsed| late())?
@@ -41,12 +43,18 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 }
                 _ => Problem::new(StatusCode::BAD_REQUEST, "bad_json", "the body could not be read"),
             })?;
+        held.arrived(app).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             Problem::new(StatusCode::BAD_REQUEST, "bad_json", "the body is not the JSON that belongs here")
                 .why([error.to_string()])
                 .next("see /v1/openapi.json")
         })
     }
+}
+
+/// How long a body may take to arrive.
+fn half(app: &App) -> Duration {
+    app.request_timeout.checked_div(2).unwrap_or(Duration::ZERO)
 }
 
 fn late() -> Problem {
@@ -112,7 +120,7 @@ impl FromRequestParts<App> for Query {
 impl Query {
     /// The fields of a form. Limits: those of [`Json`].
     pub(super) async fn of_form(request: Request, app: &App) -> Result<Self, Problem> {
-        let deadline = app.request_timeout.checked_div(2).unwrap_or(Duration::ZERO);
+        let (deadline, held) = (half(app), Held::of(request.extensions()));
         let read = axum::Form::<Vec<(String, String)>>::from_request(request, app);
         let read = tokio::time::timeout(deadline, read).await.map_err(|_elapsed| late())?;
         let axum::Form(pairs) = read.map_err(|rejection| {
@@ -123,6 +131,7 @@ impl Query {
                 _ => Problem::new(StatusCode::BAD_REQUEST, "invalid", "the form could not be read"),
             }
         })?;
+        held.arrived(app).await?;
         Ok(Self { pairs, known: Vec::new(), is_form: true })
     }
 

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use super::App;
+use super::admission::Held;
 use super::caller::{Anyone, HostCaller};
 use super::error::Problem;
 use super::extract::{Json, NoQuery, Query};
@@ -22,7 +23,6 @@ use crate::name::{Digest, HostName, ReportId, Tag};
 use crate::service::enrol::Enrolment;
 use crate::service::host_report::{Report, ReportKind};
 use crate::service::host_state::{HostGrant, HostState};
-use crate::service::inventory::HostChange;
 use crate::ssh::host::HostPurpose;
 use crate::ssh::sig::SshSignature;
 use crate::ssh::{Fingerprint, PublicKey};
@@ -121,6 +121,7 @@ pub(super) async fn state(
     caller: HostCaller,
     headers: HeaderMap,
     mut query: Query,
+    held: Held,
     State(app): State<App>,
 ) -> Result<Response, Problem> {
     let wait = query.number("wait")?.unwrap_or(0);
@@ -131,7 +132,7 @@ pub(super) async fn state(
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let most = app.request_timeout.saturating_sub(Duration::from_secs(5));
     let until = Instant::now() + Duration::from_secs(wait).min(most);
-    let state = changed_state(&app, &caller.proven, known, until).await?;
+    let state = changed_state(&app, (&caller.proven, &held), known, until).await?;
     let etag = format!("\"{}\"", state.etag);
     if known == Some(etag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
@@ -139,37 +140,26 @@ pub(super) async fn state(
     Ok(([(header::ETAG, etag)], Answer(shown(&state))).into_response())
 }
 
-/// The state when it is another than `known`, or at `until` as it is then.
+/// The state when it is another than `known`, or at `until` as it is then. Whoever waits needs no place for it.
 async fn changed_state(
     app: &App,
-    host: &HostProven,
+    (host, held): (&HostProven, &Held),
     known: Option<&str>,
     until: Instant,
 ) -> Result<std::sync::Arc<HostState>, Problem> {
     // Listening before looking: a change between the two is then seen twice rather than never.
-    let mut changes = app.service.host_changes();
+    let mut changes = app.service.host_changes(host.host());
     let mut stop = app.stop.subscribe();
     loop {
         let state = app.service.host_state(host).await?;
         if known != Some(format!("\"{}\"", state.etag).as_str()) || Instant::now() >= until {
             return Ok(state);
         }
+        held.release();
         tokio::select! {
-            () = concerned(&mut changes, host.host()) => {}
+            () = changes.changed() => {}
             _ = stop.wait_for(|stop| *stop) => return Ok(state),
             () = tokio::time::sleep_until(until) => {}
-        }
-    }
-}
-
-/// Waits for a change that concerns this host, or for not knowing whether there was one.
-pub(super) async fn concerned(changes: &mut tokio::sync::broadcast::Receiver<HostChange>, host: &HostName) {
-    loop {
-        match changes.recv().await {
-            Ok(HostChange::One(other)) if other != *host => {}
-            Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return,
-            // The service is gone; whoever waits is woken by the server's own stop.
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -5,17 +5,17 @@
 use axum::extract::State;
 use axum::response::Response;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::broadcast;
 
 use super::App;
 use super::caller::HostCaller;
 use super::error::Problem;
 use super::extract::NoQuery;
-use super::host::{concerned, shown};
+use super::host::shown;
 use super::openapi::Problems;
 use super::stream::{self, Look, Subject};
 use crate::identity::host::HostProven;
-use crate::service::inventory::HostChange;
+use crate::name::HostName;
+use crate::service::waiting::Listener;
 
 /// What the host must know, now and after each change. Each event's data is a `State`.
 #[utoipa::path(get, path = "/v1/hosts/self/events", tag = "host", security(("host" = [])),
@@ -23,7 +23,7 @@ use crate::service::inventory::HostChange;
 pub(super) async fn events(caller: HostCaller, _: NoQuery, State(app): State<App>) -> Result<Response, Problem> {
     let place = app.limits.host_stream(caller.proven.host())?;
     let host = caller.proven.clone();
-    let changes = app.service.host_changes();
+    let changes = app.service.host_changes(host.host());
     let watch = Watch { changes, token: caller.into_token(), host, sent: String::new(), app: app.clone() };
     Ok(stream::answer(watch, place, &app))
 }
@@ -33,14 +33,14 @@ struct Watch {
     app: App,
     host: HostProven,
     token: SecretString,
-    changes: broadcast::Receiver<HostChange>,
+    changes: Listener<HostName>,
     /// The etag of what was sent last; the same again is no event.
     sent: String,
 }
 
 impl Subject for Watch {
     async fn changed(&mut self) -> bool {
-        concerned(&mut self.changes, self.host.host()).await;
+        self.changes.changed().await;
         true
     }
 

@@ -223,7 +223,7 @@ fn too_often(wait: std::time::Duration) -> Problem {
 }
 
 /// What an address is counted as.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => {

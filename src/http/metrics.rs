@@ -14,8 +14,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::figures;
 use super::process::Process;
+use super::{admission, figures};
 use crate::keyring::Ca;
 use crate::sandbox::Standing;
 use crate::service::Service;
@@ -35,6 +35,8 @@ pub(super) struct Metrics {
     pub(super) connections: Gauge,
     /// Event streams open now.
     pub(super) streams: Gauge,
+    /// The queues'.
+    pub(super) admission: admission::Figures,
 }
 
 /// Durations by route.
@@ -157,9 +159,10 @@ impl Metrics {
         registry.register("http_exchange_seconds", "Time to the head of the answer", seconds.clone());
         registry.register("http_connections", "Connections open now", connections.clone());
         registry.register("http_event_streams", "Event streams open now", streams.clone());
+        let admission = admission::Figures::registered(&mut registry);
         let mut process = Registry::default();
         process.register_collector(Box::new(Process));
-        Self { registry, process, exchanges, seconds, connections, streams }
+        Self { registry, process, exchanges, seconds, connections, streams, admission }
     }
 
     /// One exchange is over (its head at least). `route` is a pattern of the router, never a path as sent.

@@ -11,7 +11,9 @@
 //! Each exchange passes, from outside in: TLS with deadlines and a cap on connections ([`server`], [`tls`]); a trace id,
 //! deadline, panic barrier, problem bodies and headers ([`exchange`]); the body limit; then the handler, whose first argument says
 //! who may call it: [`caller::Caller`] (a person with a live session, rate-limited by person), [`caller::HostCaller`] (an enrolled host,
-//! rate-limited by host) or [`caller::Anyone`] (rate-limited by address); for pages `web::visitor`'s (a browser with a live session).
+//! rate-limited by host) or [`caller::Anyone`] (rate-limited by address); for pages `web::visitor`'s (a browser with a live session). With its
+//! caller known and its body read, a call waits its turn ([`admission`]): so many of each kind are done at once, and what comes in too large
+//! numbers is turned away soon.
 //!
 //! Invariants:
 //! - Every answer that is not a success is RFC 9457 `application/problem+json` with a stable code ([`error`]), made in one place; for
@@ -19,12 +21,13 @@
 //!   The exceptions are below us: what is no HTTP, or has too large a head, is answered by the HTTP library with a bare status.
 //! - Nothing that came from outside is given back unescaped, nor becomes a metric label.
 //! - The caller's address is the socket's; `Forwarded` and its like are not read.
-//! - Nothing waits without limit, and nothing grows without limit: bodies, heads, streams, connections, rates.
+//! - Nothing waits without limit, and nothing grows without limit: bodies, heads, streams, connections, rates, calls under way and waiting.
 //!
 //! *Why no TLS-less mode for a proxy in front?* Bearer tokens would cross a network segment in the clear by one wrong setting.
 //!
 //! *Why are `/metrics`, `/readyz` and `/healthz` open?* They name nobody and nothing; a scraper should hold no session.
 
+mod admission;
 mod ca;
 mod caller;
 mod decide;
@@ -44,6 +47,7 @@ pub mod openapi;
 mod policy;
 mod probes;
 mod process;
+mod repeated;
 mod requests;
 mod server;
 mod show;
@@ -56,7 +60,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::sandbox::Standing;
 use crate::service::Service;
@@ -84,6 +88,10 @@ pub struct Settings {
     pub rate_burst: u32,
     /// What the process denies itself, for the figures.
     pub sandbox: Standing,
+    /// How many calls of a kind (logins, asks, certificates, decisions, reads, hosts') are done at once; the others wait their turn. 48 by
+    /// default: five kinds write, and what they have under way then fits into one group of the store's (256), so that whoever has a place
+    /// waits for the commit that is being made and is in the next.
+    pub calls_at_once: usize,
 }
 
 /// The server's certificate files.
@@ -103,11 +111,14 @@ struct App(Arc<Parts>);
 struct Parts {
     service: Arc<Service>,
     limits: limit::Limits,
+    lanes: admission::Lanes,
     metrics: metrics::Metrics,
     request_timeout: Duration,
     body_bytes_max: usize,
     document: String,
     ready: probes::LastReady,
+    /// Turns of event streams at looking.
+    looks: Arc<Semaphore>,
     /// Becomes true when the server stops; event streams then end.
     stop: watch::Sender<bool>,
 }
@@ -127,14 +138,17 @@ pub fn router(service: Arc<Service>, settings: &Settings) -> axum::Router {
 
 impl App {
     fn new(service: Arc<Service>, settings: &Settings) -> Self {
+        let metrics = metrics::Metrics::new(Arc::clone(&service), settings.sandbox);
         Self(Arc::new(Parts {
-            metrics: metrics::Metrics::new(Arc::clone(&service), settings.sandbox),
+            lanes: admission::Lanes::new(settings.calls_at_once, &metrics.admission),
+            metrics,
             service,
             limits: limit::Limits::new(settings.rate_per_s, settings.rate_burst, settings.connections_max),
             request_timeout: settings.request_timeout,
             body_bytes_max: settings.body_bytes_max,
             document: openapi::document(),
             ready: probes::LastReady::default(),
+            looks: Arc::new(Semaphore::new(stream::LOOKS_AT_ONCE)),
             stop: watch::Sender::new(false),
         }))
     }

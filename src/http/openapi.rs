@@ -67,6 +67,7 @@ pub(super) fn api() -> OpenApiRouter<App> {
         .routes(routes!(login::who_am_i, login::logout))
         .routes(routes!(login::browser))
         .routes(routes!(requests::ask, requests::list))
+        .routes(routes!(requests::ask_and_fetch))
         .routes(routes!(requests::one))
         .routes(routes!(events::events))
         .routes(routes!(requests::history))

@@ -35,14 +35,33 @@ pub(super) async fn ask(
     State(app): State<App>,
     Json(body): Json<wire::Ask>,
 ) -> Result<Answer<wire::Request>, Problem> {
+    Ok(Answer(show::request(&app.service.ask(&caller.proven, asked(body)?).await?)))
+}
+
+/// Asks for access; where policy grants it at once, the answer holds the certificate. Asked before, or decided by people: without one, and
+/// it is fetched as any other.
+#[utoipa::path(post, path = "/v1/certificates", tag = "requests", request_body = wire::Ask,
+    responses((status = 200, body = wire::Access), Problems))]
+pub(super) async fn ask_and_fetch(
+    caller: Caller,
+    _: NoQuery,
+    State(app): State<App>,
+    Json(body): Json<wire::Ask>,
+) -> Result<Answer<wire::Access>, Problem> {
+    let (view, certificate) = app.service.ask_and_fetch(&caller.proven, asked(body)?).await?;
+    let certificate = certificate.as_ref().map(show::certificate);
+    Ok(Answer(wire::Access { request: show::request(&view), certificate }))
+}
+
+/// What is asked for in a body.
+fn asked(body: wire::Ask) -> Result<Ask, Problem> {
     if body.person.is_some() || body.at.is_some() {
         return Err(Problem::invalid("body", &"\"person\" and \"at\" belong to /v1/explain only"));
     }
     let key = body.key.as_deref().ok_or_else(|| Problem::invalid("key", &"a public key is needed"))?;
     let key = PublicKey::parse_openssh(key).map_err(|e| Problem::invalid("key", &e))?;
     let Explain { targets, account, lifetime, start, reason, ticket, at: _ } = question(body)?;
-    let ask = Ask { targets, account, lifetime, start, reason, ticket, key };
-    Ok(Answer(show::request(&app.service.ask(&caller.proven, ask).await?)))
+    Ok(Ask { targets, account, lifetime, start, reason, ticket, key })
 }
 
 /// What policy would say, rule by rule. Changes nothing.

@@ -20,8 +20,10 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::admission::LastCaller;
 use super::caller::Peer;
 use super::metrics::Counted;
+use super::repeated::Repeated;
 use super::tls::Certificates;
 use super::{App, Settings};
 use crate::service::Service;
@@ -58,9 +60,6 @@ const RESETS_MAX: usize = 32;
 
 /// How long to wait after a failed accept (no file descriptors left), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// A failure that repeats gets one line in so much time.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves on `listener` until `stop` resolves, then drains for at most 10 seconds.
 ///
@@ -130,25 +129,6 @@ async fn accept(
     (place, listener.accept().await)
 }
 
-/// Counts what happens again and again, for one line in the log now and then.
-#[derive(Default)]
-struct Repeated {
-    since: Option<Instant>,
-    times: u64,
-}
-
-impl Repeated {
-    /// Counts one; how many there were since the last line, if a line is due.
-    fn count(&mut self, now: Instant) -> Option<u64> {
-        self.times = self.times.saturating_add(1);
-        if self.since.is_some_and(|since| now.saturating_duration_since(since) < LINE_EVERY) {
-            return None;
-        }
-        self.since = Some(now);
-        Some(std::mem::take(&mut self.times))
-    }
-}
-
 /// What a connection needs.
 #[derive(Clone)]
 struct Door {
@@ -179,9 +159,10 @@ impl Door {
         drop(handshake);
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let (router, work) = (self.router, Work::default());
-        let under_way = work.clone();
+        let (under_way, last_caller) = (work.clone(), LastCaller::default());
         let exchange = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(last_caller.clone());
             let (router, busy) = (router.clone(), under_way.begin());
             async move { router.oneshot(request).await.map(|answer| answer.map(|body| Tracked { body, busy })) }
         });
@@ -343,19 +324,4 @@ fn builder(is_http2: bool, head_timeout: Duration) -> auto::Builder<TokioExecuto
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     if is_http2 { builder.http2_only() } else { builder.http1_only() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_repeats_gets_one_line_in_ten_seconds_with_its_count() {
-        let (mut repeated, start) = (Repeated::default(), Instant::now());
-        let mut count = |ms| repeated.count(start + Duration::from_millis(ms));
-        assert_eq!(count(0), Some(1));
-        assert_eq!((1..100).filter_map(|n| count(n * 100)).count(), 0);
-        assert_eq!(count(10_000), Some(100));
-        assert_eq!(count(10_001), None);
-    }
 }

@@ -4,9 +4,10 @@
 //! when the caller goes away. What the stream is about is a [`Subject`].
 //!
 //! Invariants: nothing is remembered between streams. Before each event, and at each heartbeat, the subject looks anew, also at whether the
-//! caller may still look; when not, the stream ends.
+//! caller may still look; when not, the stream ends. However many wait for one thing, only so many look at once.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Frame;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::App;
@@ -22,6 +23,10 @@ use super::metrics::Counted;
 
 /// A comment is sent after so much silence, so that both ends and everything between know that the stream lives.
 const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// How many streams look at once. Our own choice: a change that thousands wait for leaves room for everybody else's reads, which are
+/// turned away when a thousand are waiting.
+pub(super) const LOOKS_AT_ONCE: usize = 32;
 
 /// What a stream is about.
 pub(super) trait Subject: Send + 'static {
@@ -47,6 +52,7 @@ pub(super) fn answer<S: Subject, P: Send + 'static>(subject: S, place: P, app: &
     let stream = Stream {
         subject,
         stop: app.stop.subscribe(),
+        looks: Arc::clone(&app.looks),
         beat: Instant::now() + HEARTBEAT,
         is_first: true,
         is_last: false,
@@ -61,6 +67,7 @@ pub(super) fn answer<S: Subject, P: Send + 'static>(subject: S, place: P, app: &
 struct Stream<S, P> {
     subject: S,
     stop: watch::Receiver<bool>,
+    looks: Arc<Semaphore>,
     beat: Instant,
     is_first: bool,
     is_last: bool,
@@ -83,7 +90,9 @@ impl<S: Subject, P: Send + 'static> Stream<S, P> {
             if woken == Woken::Stopped {
                 return None;
             }
+            let turn = self.looks.acquire().await.ok()?;
             let look = self.subject.look().await?;
+            drop(turn);
             self.is_last = matches!(look, Look::Last(_));
             let piece = match (look, woken) {
                 (Look::News(data) | Look::Last(data), _) => Bytes::from(format!("data: {data}\n\n")),

@@ -68,6 +68,13 @@ impl<'p> Asked<'p> {
         let moment = question.start.unwrap_or(question.at).max(question.at);
         Self { policy, question, person, candidates, moment }
     }
+
+    /// Numbers of those candidates whose hosts may include this one, in file order.
+    pub(super) fn about(&self, host: &Host) -> Vec<usize> {
+        let mut about = self.policy.index.for_host(host);
+        about.retain(|number| self.candidates.binary_search(number).is_ok());
+        about
+    }
 }
 
 pub(super) fn evaluate(policy: &Policy, question: &Question, detail: Detail) -> Verdict {
@@ -134,7 +141,7 @@ fn unmet_beside(asked: &Asked<'_>, found: &Granted<'_>) -> Vec<Refused> {
 /// The rule that decides for one host.
 pub(super) fn decide<'p>(asked: &Asked<'p>, host: &'p Host) -> Result<Granted<'p>, Refused> {
     let mut first = None;
-    for number in asked.candidates.iter().copied() {
+    for number in asked.about(host) {
         let Some(rule) = asked.policy.rules.get(number) else { continue };
         // Behind the first match only refusals can still matter.
         if first.is_some() && rule.grant().is_some() || !rule.has_host(host) || !rule.is_time(asked.moment) {

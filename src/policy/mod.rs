@@ -6,14 +6,14 @@
 //! What not: no state of requests (`access`), no versions (`service::policy`), no files.
 //!
 //! Invariants: only [`Policy::parse`] makes one, and it takes only texts without a problem; nothing matches → refused;
-//! what a person is shown of a refusal names only rules about that person; cost is that of the rules about a person
-//! and account, not of the file ([`index`]).
+//! what a person is shown of a refusal names only rules about that person; cost is that of the rules about a person,
+//! account and host, not of the file ([`index`]).
 //!
 //! | File | What |
 //! |---|---|
 //! | `spec/` | from text to `Policy`, with every problem at once |
 //! | `rule.rs`, `when.rs` | one rule's conditions, and how they match |
-//! | `index.rs` | which rules can concern a person and account |
+//! | `index.rs` | which rules can concern a person, an account and a host |
 //! | `evaluate.rs`, `trace.rs` | the verdict, and why |
 //! | `ways.rs` | what a person may ask for, host by host |
 //! | `cas.rs` | which user CA a host is of |

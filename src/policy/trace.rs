@@ -29,9 +29,11 @@ fn host_trace(asked: &Asked<'_>, name: &HostName, detail: Detail) -> HostTrace {
     let rules = asked.policy.hosts.get(name).map(|host| match detail {
         Detail::Full => asked.policy.rules.iter().map(|rule| rule_trace(asked, host, rule)).collect(),
         Detail::Short => {
-            let rules = asked.candidates.iter().filter_map(|number| asked.policy.rules.get(*number));
-            let near: Vec<&Rule> = rules.clone().filter(|rule| rule.has_host(host)).take(RULES_MAX).collect();
-            let shown = if near.is_empty() { rules.take(RULES_MAX).collect() } else { near };
+            let rule = |number: &usize| asked.policy.rules.get(*number);
+            let about = asked.about(host);
+            let near: Vec<&Rule> = about.iter().filter_map(rule).filter(|r| r.has_host(host)).take(RULES_MAX).collect();
+            let all = asked.candidates.iter().filter_map(rule);
+            let shown = if near.is_empty() { all.take(RULES_MAX).collect() } else { near };
             shown.into_iter().map(|rule| rule_trace(asked, host, rule)).collect()
         }
     });

@@ -4,16 +4,25 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::access::{Ask, Explain, View};
+use super::issue::Intended;
 use super::text::{self, REASON_CHARS_MAX, TICKET_CHARS_MAX};
 use super::{ATTEMPTS, Failure, Outcome, Service, whole};
-use crate::access::{AccessRequest, Refusal, open};
+use crate::access::{AccessRequest, Check, Command, Permit, Refusal, open, step};
 use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::name::{Account, HostName, PersonName, PolicyVersion, RequestId, Target};
 use crate::policy::{Outcome as Answer, Policy, Question, RefusedKind, Verdict};
 use crate::ssh::PublicKey;
-use crate::store::{Change, Save, StoreError, Stored};
+use crate::ssh::cert::Certificate;
+use crate::store::{Change, RowVersion, Save, StoreError, Stored};
 use crate::time::{Lifetime, Timestamp};
+
+/// What came of an ask.
+struct Asked {
+    view: View,
+    /// What is to be signed, if it may be fetched at once.
+    intended: Option<Intended>,
+}
 
 /// Most hosts in one request (invariant I-4's usual limit: one principal each).
 const HOSTS_MAX: usize = 16;
@@ -28,16 +37,37 @@ impl Service {
     /// `Policy` when refused (logged), `Invalid`, `TooMany`.
     pub async fn ask(self: &Arc<Self>, by: &Proven, ask: Ask) -> Outcome<View> {
         let (this, by) = (Arc::clone(self), by.clone());
+        whole(async move { Ok(this.ask_in_turn(&by, &ask, false).await?.view) }).await
+    }
+
+    /// Asks; and where policy grants it from now on, and there was no such request before, gives the certificate with the answer. Without
+    /// one (nobody has agreed yet, or the CA key does not sign), [`Self::certificate`] is the way to it.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_and_fetch(self: &Arc<Self>, by: &Proven, ask: Ask) -> Outcome<(View, Option<Certificate>)> {
+        let (this, by) = (Arc::clone(self), by.clone());
         whole(async move {
-            let _turn = this.turn_of(by.person()).lock().await;
-            for _ in 0..ATTEMPTS {
-                if let Some(view) = this.try_ask(&by, &ask).await? {
-                    return Ok(view);
-                }
-            }
-            Err(Failure::contended())
+            let Asked { view, intended } = this.ask_in_turn(&by, &ask, true).await?;
+            let certificate = match intended {
+                // What went wrong is traced where it did, and the fetch will say it.
+                Some(intended) => this.sign_intended(&intended).await.ok().flatten(),
+                None => None,
+            };
+            Ok((view, certificate))
         })
         .await
+    }
+
+    /// Asks when no other ask of this person runs.
+    async fn ask_in_turn(&self, by: &Proven, ask: &Ask, fetches: bool) -> Outcome<Asked> {
+        let _turn = self.turn_of(by.person()).lock().await;
+        for _ in 0..ATTEMPTS {
+            if let Some(asked) = self.try_ask(by, ask, fetches).await? {
+                return Ok(asked);
+            }
+        }
+        Err(Failure::contended())
     }
 
     /// What policy would say, and which version says it; logs nothing, changes nothing. `person`: another person, for operators and auditors only.
@@ -75,8 +105,9 @@ impl Service {
     }
 
     /// Decides from what is there now and saves it; `None` when the drawn id is taken.
-    async fn try_ask(&self, by: &Proven, ask: &Ask) -> Outcome<Option<View>> {
+    async fn try_ask(&self, by: &Proven, ask: &Ask, fetches: bool) -> Outcome<Option<Asked>> {
         let (_guard, check) = self.hold_policy().await?;
+        let basis = self.basis();
         let policy = &check.policy;
         let now = self.clock.now();
         let question = Wanted::from(ask.clone()).question(by.person(), policy, now)?;
@@ -84,7 +115,7 @@ impl Service {
         let open_before = self.store.open_of(by.person().clone(), ask.key.clone()).await?;
         let with_key = u64::try_from(open_before.with_key.len()).unwrap_or(u64::MAX);
         if let Some(request) = self.asked_before(open_before.with_key, &question, now).await? {
-            return Ok(Some(Self::view_of(request, by, policy, now)));
+            return Ok(Some(Asked { view: Self::view_of(request, by, policy, now), intended: None }));
         }
         let id = RequestId::from_random(self.random()?);
         let taken = match open(by, &question, ask.key.clone(), &check, id) {
@@ -108,11 +139,25 @@ impl Service {
         let (asker, key, count) = (by.person().clone(), ask.key.clone(), open_before.count);
         let as_read = Save::OpenAsRead { asker, key, count, with_key };
         let saves = vec![as_read, Save::NewRequest(taken.request.clone())];
-        match self.commit_decision(Change { at: now, saves, events: taken.events }).await {
-            Ok(_) => Ok(Some(Self::view_of(taken.request, by, policy, now))),
+        let change = Change { at: now, saves, events: taken.events };
+        if let Some(permit) = fetches.then(|| self.permit_now(by, &taken.request, &check, now)).flatten() {
+            let done = self.intend(permit, RowVersion::FIRST, basis, change).await?;
+            let asked =
+                |(intended, request)| Asked { view: Self::view_of(request, by, policy, now), intended: Some(intended) };
+            return Ok(done.map(asked));
+        }
+        match self.commit_decision(change).await {
+            Ok(_) => Ok(Some(Asked { view: Self::view_of(taken.request, by, policy, now), intended: None })),
             Err(StoreError::Conflict) => Ok(None),
             Err(why) => Err(why.into()),
         }
+    }
+
+    /// Whether this new request may be certified at once, and its CA key be used.
+    fn permit_now(&self, by: &Proven, request: &AccessRequest, check: &Check, now: Timestamp) -> Option<Permit> {
+        let command = Command::Certify { by: by.clone(), check: check.clone() };
+        let permit = step(request.clone(), command, now).ok()?.permit?;
+        self.ca_for(&permit).is_ok().then_some(permit)
     }
 
     /// Logs the refusal and gives it back.

@@ -8,6 +8,7 @@ use crate::document::Problem;
 use crate::inventory::enrol::EnrolRefusal;
 use crate::policy::Verdict;
 use crate::store::StoreError;
+use crate::time::Timestamp;
 
 /// The result of a service call.
 pub type Outcome<T> = Result<T, Failure>;
@@ -89,6 +90,15 @@ impl Failure {
         Self::Internal { doing, why }
     }
 
+    /// The clock is behind the log's last entry; traced here.
+    pub(super) fn behind(now: Timestamp, last: Timestamp) -> Self {
+        tracing::error!(%now, %last, "the clock is behind the log; nothing is issued");
+        let behind = last.seconds_since(now);
+        Self::Unavailable(format!(
+            "the service's clock is {behind} s behind its log ({now}, but the last entry is of {last}); set the clock"
+        ))
+    }
+
     /// Somebody else was faster, again and again.
     pub(super) fn contended() -> Self {
         Self::Conflict("others keep changing this at the same moment; try again".to_owned())
@@ -107,6 +117,7 @@ impl From<StoreError> for Failure {
                 Self::Unavailable("the store does not answer as it should; the service's own log says why".to_owned())
             }
             StoreError::Clock(seconds) => Self::ClockLeapt(seconds),
+            StoreError::Behind { now, last } => Self::behind(now, last),
             StoreError::Busy => {
                 tracing::warn!("the store's queue is full");
                 Self::Unavailable("too many changes are waiting for the disk".to_owned())

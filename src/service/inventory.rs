@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use secrecy::SecretString;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::Semaphore;
 
 use super::host_state::States;
 use super::text::{self, REASON_CHARS_MAX};
-use super::{ATTEMPTS, CHANGES_KEPT, Failure, Outcome, SIGN_SLOTS, Service, whole};
+use super::waiting::{Listener, Waiting};
+use super::{ATTEMPTS, Failure, Outcome, SIGN_SLOTS, Service, whole};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::audit::host_event::HostEvent;
@@ -56,7 +57,7 @@ pub(super) struct Hosts {
     inventory: RwLock<Arc<Inventory>>,
     pub(super) seen: RwLock<BTreeMap<HostName, Seen>>,
     pub(super) states: Mutex<States>,
-    pub(super) changed: broadcast::Sender<HostChange>,
+    waiting: Waiting<HostName>,
     pub(super) challenge_key: MacKey,
     pub(super) session_key: MacKey,
     /// How many signatures of the host CA key may be under way.
@@ -72,7 +73,7 @@ impl Hosts {
             inventory: RwLock::new(Arc::new(inventory)),
             seen: RwLock::new(store.seen().await?),
             states: Mutex::default(),
-            changed: broadcast::Sender::new(CHANGES_KEPT),
+            waiting: Waiting::default(),
             challenge_key: keys.0,
             session_key: keys.1,
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
@@ -146,10 +147,10 @@ impl Service {
         self.hosts.inventory()
     }
 
-    /// Told which hosts have something new to know.
+    /// Told when this host has something new to know.
     #[must_use]
-    pub fn host_changes(&self) -> broadcast::Receiver<HostChange> {
-        self.hosts.changed.subscribe()
+    pub fn host_changes(&self, host: &HostName) -> Listener<HostName> {
+        self.hosts.waiting.listen(host.clone())
     }
 
     /// Makes a join token; operators only. The secret is shown this once.
@@ -352,8 +353,10 @@ impl Service {
     /// Tells who waits for this host's state.
     pub(super) fn tell_hosts(&self, change: HostChange) {
         self.hosts.states.lock().unwrap_or_else(PoisonError::into_inner).forget(&change);
-        // An error means that nobody listens, which is no error.
-        drop(self.hosts.changed.send(change));
+        match change {
+            HostChange::One(host) => self.hosts.waiting.tell(&host),
+            HostChange::All => self.hosts.waiting.tell_all(),
+        }
     }
 }
 

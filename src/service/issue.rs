@@ -3,14 +3,15 @@
 //! | Step | A crash right after it leaves | Mended by |
 //! |---|---|---|
 //! | `Certify` refused or allowed by the rules | nothing | – |
-//! | intent committed: serial, bytes and log entry at once (P2) | an issued certificate that nobody has | the next fetch |
+//! | intent committed: serial, bytes and log entry at once (P2); for a question that policy allows at once, question and grant with it | an issued certificate that nobody has | the next fetch |
 //! | signed and verified | the same | the same |
 //! | outcome committed | a recorded certificate that nobody has | the next fetch |
 //! | checkpoint kept apart (`head`; beside the two before) | the same | the same |
 //!
 //! A signature that does not verify, comes too late or not at all is never handed out; the request stays issued, and
 //! a later fetch gives the certificate over the same to-be-signed bytes (P3). Nothing is signed for a request that
-//! was ended, or that policy refuses now (P6).
+//! was ended, or that policy refuses now (P6); and as signing takes a while, the outcome is committed only if the request is as it was
+//! and the same policy, inventory and CA keys are in force by the log (I-11). Else all is decided anew.
 //!
 //! Why is the outcome awaited, when the design would let it follow? It costs one more group commit, and then every
 //! certificate that anybody has is complete in the log, whatever happens next.
@@ -18,22 +19,27 @@
 use std::sync::Arc;
 
 use super::policy::sha256_hex;
-use super::{ATTEMPTS, Failure, Outcome, Service, whole};
-use crate::access::{Certified, Command, Permit, Refusal, RefusalKind, step};
+use super::{ATTEMPTS, CLOCK_TOLERANCE_S, Failure, Outcome, Service, whole};
+use crate::access::{AccessRequest, Certified, Command, Permit, Refusal, RefusalKind, step};
 use crate::audit::event::Event;
 use crate::fail;
 use crate::identity::Proven;
 use crate::keyring::{ActiveKey, Ca};
-use crate::name::{PolicyVersion, RequestId, RequestPrefix, Serial};
+use crate::name::{PolicyVersion, RequestId, RequestPrefix};
 use crate::ssh::cert::{Certificate, Purpose, TbsCert};
-use crate::store::{Change, Save, StoreError};
+use crate::store::{Basis, Change, RowVersion, Save, StoreError};
 
 /// What became of a certificate whose CA key was withdrawn before it was fetched.
 const WITHDRAWN: &str =
     "the CA key that this certificate was to be signed with is trusted no longer; end the request, and ask again";
 
-/// What is to be signed for which request: its entry is durable.
-type Intended = (RequestId, Certified);
+/// What is to be signed for which request, its entry durable; and what that rests on.
+pub(super) struct Intended {
+    pub(super) request: RequestId,
+    pub(super) certified: Certified,
+    pub(super) version: RowVersion,
+    pub(super) basis: Basis,
+}
 
 impl Service {
     /// The certificate of the caller's request. The first fetch of a grant makes it; later ones sign the same stored
@@ -44,14 +50,9 @@ impl Service {
     pub async fn certificate(self: &Arc<Self>, by: &Proven, id: &RequestPrefix) -> Outcome<Certificate> {
         let (this, by, prefix) = (Arc::clone(self), by.clone(), id.clone());
         whole(async move {
-            this.check_issuing().await?;
             for _ in 0..ATTEMPTS {
-                let Some((id, certified)) = this.certify(&by, &prefix).await? else { continue };
-                // Side by side: neither needs the other, both must be done. A store put back from an older copy must
-                // not use this serial again.
-                let kept = this.keep_head(certified.serial.number().saturating_add(1));
-                let (signed, ()) = tokio::try_join!(this.sign_and_record(&by, &prefix, id, &certified), kept)?;
-                if let Some(certificate) = signed {
+                let Some(intended) = this.certify(&by, &prefix).await? else { continue };
+                if let Some(certificate) = this.sign_intended(&intended).await? {
                     return Ok(certificate);
                 }
             }
@@ -60,38 +61,33 @@ impl Service {
         .await
     }
 
-    /// Signs, asks the rules once more, and makes the outcome durable; `None` when another certificate took its place.
-    async fn sign_and_record(
-        &self,
-        by: &Proven,
-        prefix: &RequestPrefix,
-        id: RequestId,
-        certified: &Certified,
-    ) -> Outcome<Option<Certificate>> {
-        let certificate = self.sign(id, certified).await?;
-        fail::point("issue.signed");
-        // Signing takes a while: what was ended or forbidden meanwhile, here or by another node, is not handed out (I-11).
-        self.check_issuing().await?;
-        let Some((_, still)) = self.certify(by, prefix).await? else { return Ok(None) };
-        if still.serial != certified.serial {
-            return Ok(None);
-        }
-        self.record_outcome(id, certified.serial, &certificate).await?;
-        fail::point("issue.outcome.durable");
-        Ok(Some(certificate))
+    /// Signs what is intended, and makes the outcome durable; `None` when what it rests on is not so any more.
+    pub(super) async fn sign_intended(&self, intended: &Intended) -> Outcome<Option<Certificate>> {
+        // Side by side: neither needs the other, both must be done. A store put back from an older copy must not use this serial again.
+        let kept = self.keep_head(intended.certified.serial.number().saturating_add(1));
+        let signed = async {
+            let certificate = self.sign(intended.request, &intended.certified).await?;
+            fail::point("issue.signed");
+            let is_good = self.record_outcome(intended, &certificate).await?;
+            fail::point("issue.outcome.durable");
+            Ok(is_good.then_some(certificate))
+        };
+        tokio::try_join!(signed, kept).map(|(signed, ())| signed)
     }
 
     /// Asks the rules, and makes the intent durable if this is the grant's first fetch; `None` when somebody else was
     /// faster.
     async fn certify(&self, by: &Proven, id: &RequestPrefix) -> Outcome<Option<Intended>> {
+        self.check_issuing().await?;
         let (_guard, check) = self.hold_policy().await?;
-        let (version, policy) = (check.version, Arc::clone(&check.policy));
+        let basis = self.basis();
+        let (policy_version, policy) = (check.version, Arc::clone(&check.policy));
         let stored = self.find_logged(by, id, &policy).await?;
-        let (id, now) = (stored.request.id(), self.clock.now());
+        let (request, version, now) = (stored.request.id(), stored.version, self.clock.now());
         let taken = match step(stored.request, Command::Certify { by: by.clone(), check }, now) {
             Ok(taken) => taken,
             Err(why) => {
-                return match self.record_refusal(by, id, &why, version).await {
+                return match self.record_refusal(by, request, &why, policy_version).await {
                     Ok(()) => Err(why.into()),
                     Err(StoreError::Conflict) => Ok(None),
                     Err(failed) => Err(failed.into()),
@@ -101,22 +97,41 @@ impl Service {
         let Some(permit) = taken.permit else {
             let certified = taken.request.grant().and_then(|grant| grant.certificate.clone());
             let nothing = || Failure::internal("fetching a certificate", "neither a permit nor a certificate");
-            return Ok(Some((id, certified.ok_or_else(nothing)?)));
+            return Ok(Some(Intended { request, certified: certified.ok_or_else(nothing)?, version, basis }));
         };
+        let change = Change { at: now, saves: Vec::new(), events: taken.events };
+        self.intend(permit, version, basis, change).await.map(|done| done.map(|(intended, _)| intended))
+    }
+
+    /// Commits `change`, and with it the intent to certify what `permit` allows of the row at `version`; `None` when somebody else was
+    /// faster. Gives the request as it is then. Called with the policy held since before `basis` was read.
+    pub(super) async fn intend(
+        &self,
+        permit: Permit,
+        version: RowVersion,
+        basis: Basis,
+        mut change: Change,
+    ) -> Outcome<Option<(Intended, AccessRequest)>> {
+        self.check_clock()?;
         let ca = self.ca_for(&permit)?;
-        let save = Save::Certify { permit: Box::new(permit), ca, nonce: self.random()?, expected: stored.version };
-        let tbs = match self.commit_decision(Change { at: now, saves: vec![save], events: taken.events }).await {
-            Ok(committed) => committed.tbs,
+        change.saves.splice(0..0, [Save::OnBasis(basis), Save::OnTime { tolerance: CLOCK_TOLERANCE_S }]);
+        change.saves.push(Save::Certify { permit: Box::new(permit), ca, nonce: self.random()?, expected: version });
+        let mut committed = match self.commit(change).await {
+            Ok(committed) => committed,
             Err(StoreError::Conflict) => return Ok(None),
             Err(why) => return Err(why.into()),
         };
         fail::point("issue.intent.durable");
-        let tbs = tbs.ok_or_else(|| Failure::internal("fetching a certificate", "the store made none"))?;
-        Ok(Some((id, Certified { serial: tbs.fields().serial, tbs })))
+        let (Some(tbs), Some(stored)) = (committed.tbs, committed.requests.pop()) else {
+            return Err(Failure::internal("fetching a certificate", "the store made none"));
+        };
+        let certified = Certified { serial: tbs.fields().serial, tbs };
+        let intended = Intended { request: stored.request.id(), certified, version: stored.version, basis };
+        Ok(Some((intended, stored.request)))
     }
 
     /// The key that signs what this permit allows, if its backend is there, and the hosts are where the permit takes them to be.
-    fn ca_for(&self, permit: &Permit) -> Outcome<ActiveKey> {
+    pub(super) fn ca_for(&self, permit: &Permit) -> Outcome<ActiveKey> {
         let terms = &permit.request().parts().terms;
         let inventory = self.inventory();
         for host in terms.hosts.keys().filter_map(|name| inventory.host(name)).filter(|host| host.is_active) {
@@ -157,8 +172,8 @@ impl Service {
         self.sign_tbs(&certified.tbs).await.inspect_err(|_traced| tracing::error!(request = %id, "it stays issued"))
     }
 
-    /// Has the CA key for its purpose sign what is durably in the log, off the async threads and with a deadline, and believes
-    /// nothing of it.
+    /// Has the CA key for its purpose sign what is durably in the log, with a deadline and (unless it is quick) off the async threads, and
+    /// believes nothing of it.
     pub(super) async fn sign_tbs(&self, tbs: &TbsCert) -> Outcome<Certificate> {
         let unavailable = |why: &str| {
             let (serial, key_id) = (tbs.fields().serial, tbs.fields().key_id.as_str());
@@ -174,7 +189,7 @@ impl Service {
         };
         let signer = self.keys.signer(tbs.ca()).filter(|signer| signer.purpose() == tbs.purpose());
         let signer = Arc::clone(signer.ok_or_else(|| unavailable("there is no CA key for it"))?);
-        let (slots, to_sign) = (Arc::clone(slots), tbs.clone());
+        let (slots, to_sign, is_quick) = (Arc::clone(slots), tbs.clone(), signer.is_quick());
         let work = async move {
             let slot = slots.acquire_owned().await.map_err(|closed| closed.to_string())?;
             let sign = move || {
@@ -183,6 +198,9 @@ impl Service {
                 let blob = signer.sign(&to_sign).map_err(|why| why.to_string())?;
                 Certificate::assemble(to_sign, &blob).map_err(|why| why.to_string())
             };
+            if is_quick {
+                return sign();
+            }
             tokio::task::spawn_blocking(sign).await.map_err(|error| error.to_string())?
         };
         let signed = tokio::time::timeout(self.settings.sign_timeout, work).await;
@@ -196,16 +214,21 @@ impl Service {
         }
     }
 
-    /// Writes the outcome entry; the store takes one per certificate, so that a repeated fetch adds nothing.
-    pub(super) async fn record_outcome(
-        &self,
-        request: RequestId,
-        serial: Serial,
-        certificate: &Certificate,
-    ) -> Outcome<()> {
+    /// Writes the outcome entry; the store takes one per certificate, so that a repeated fetch adds nothing. False: what it rests on is not
+    /// so any more.
+    async fn record_outcome(&self, intended: &Intended, certificate: &Certificate) -> Outcome<bool> {
+        let Intended { request, certified, version, basis } = intended;
+        let (request, serial) = (*request, certified.serial);
+        let saves = vec![Save::OnBasis(*basis), Save::AsRead { request, version: *version }];
         let event = Event::CertificateSigned { request, serial, sha256: sha256_hex(certificate.blob()) };
-        match self.commit(Change { at: self.clock.now(), saves: Vec::new(), events: vec![event] }).await {
-            Ok(_) | Err(StoreError::Conflict) => Ok(()),
+        match self.try_commit(Change { at: self.clock.now(), saves, events: vec![event] }).await {
+            Ok(_) | Err(StoreError::Conflict) => Ok(true),
+            Err(StoreError::Overtaken) => {
+                if self.store.is_shared() {
+                    self.doubt();
+                }
+                Ok(false)
+            }
             Err(why) => Err(why.into()),
         }
     }

@@ -103,10 +103,16 @@ impl Service {
 
     /// The same, to be moved on: as it stands now, and only if the log bears it out.
     pub(super) async fn find_logged(&self, by: &Proven, id: &RequestPrefix, policy: &Policy) -> Outcome<Stored> {
-        let id = self.find(by, id, policy).await?.request.id();
+        let id = match RequestId::parse(id.as_str()) {
+            Ok(id) => id,
+            Err(_) => self.find(by, id, policy).await?.request.id(),
+        };
         let Some((stored, entries)) = self.store.logged(id).await? else {
             return self.absent(Failure::NotFound("request")).await;
         };
+        if !may_see(&stored.request, by, policy, self.clock.now()) {
+            return Err(Failure::NotFound("request"));
+        }
         let events: Vec<Event> = entries.into_iter().map(|entry| entry.event).collect();
         match stored.request.check_logged(&events) {
             Ok(()) => Ok(stored),

@@ -49,6 +49,7 @@ pub mod schedule;
 mod start;
 pub mod text;
 mod tick;
+pub mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -225,6 +226,7 @@ pub struct Service {
     /// Keys that sign for the service and so may neither log in nor be certified (I-20).
     service_keys: Arc<BTreeSet<Fingerprint>>,
     changed: broadcast::Sender<RequestId>,
+    waiting: waiting::Waiting<RequestId>,
     sign_slots: Arc<Semaphore>,
     /// One person's asks run one after the other: the limit and "one key, one request" look before they leap.
     asking: Vec<tokio::sync::Mutex<()>>,
@@ -288,10 +290,16 @@ impl Service {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Told the id of every request that changes; for waiting clients.
+    /// Told the id of every request that changes; for who looks at all of them.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<RequestId> {
         self.changed.subscribe()
+    }
+
+    /// Told when this request changes; for who waits for one.
+    #[must_use]
+    pub fn changes_of(&self, id: RequestId) -> waiting::Listener<RequestId> {
+        self.waiting.listen(id)
     }
 
     /// The settings it was started with.
@@ -338,15 +346,7 @@ impl Service {
         self.check_clock()?;
         let (head, now) = (self.store.head().await?, self.clock.now());
         self.notice(&head);
-        let behind = head.at.seconds_since(now);
-        if behind > CLOCK_TOLERANCE_S {
-            tracing::error!(%now, last = %head.at, "the clock is behind the log; nothing is issued");
-            return Err(Failure::Unavailable(format!(
-                "the service's clock is {behind} s behind its log ({now}, but the last entry is of {}); set the clock",
-                head.at
-            )));
-        }
-        Ok(())
+        if head.at.seconds_since(now) > CLOCK_TOLERANCE_S { Err(Failure::behind(now, head.at)) } else { Ok(()) }
     }
 
     /// `N` random bytes.
@@ -371,19 +371,24 @@ impl Service {
         self.commit(change).await
     }
 
-    /// Commits, and tells who waits for the requests that changed. Not while the clock has leapt.
+    /// As [`Self::try_commit`]; what was overtaken is read anew before the next decision.
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        match self.try_commit(change).await {
+            Err(StoreError::Overtaken) => {
+                self.doubt();
+                Err(StoreError::Conflict)
+            }
+            done => done,
+        }
+    }
+
+    /// Commits, and tells who waits for the requests that changed. Not while the clock has leapt.
+    async fn try_commit(&self, change: Change) -> Result<Committed, StoreError> {
         if let Some(seconds) = self.clock_leap() {
             return Err(StoreError::Clock(seconds));
         }
         let counted = figures::Counted::of(&change);
-        let committed = match self.store.commit(change).await {
-            Err(StoreError::Overtaken) => {
-                self.doubt();
-                return Err(StoreError::Conflict);
-            }
-            done => done?,
-        };
+        let committed = self.store.commit(change).await?;
         self.wrote(&committed.entries);
         self.figures.count(&counted, &committed);
         for stored in &committed.requests {
@@ -405,6 +410,7 @@ impl Service {
     fn tell(&self, id: RequestId) {
         // An error means that nobody listens, which is no error.
         drop(self.changed.send(id));
+        self.waiting.tell(&id);
     }
 
     /// Whether this person reads everything.

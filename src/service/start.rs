@@ -91,6 +91,7 @@ impl Service {
             browser_keys,
             service_keys: Arc::new(service_keys),
             changed: broadcast::Sender::new(CHANGES_KEPT),
+            waiting: super::waiting::Waiting::default(),
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),
             asking: (0..ASK_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
             swept: AtomicU64::new(0),

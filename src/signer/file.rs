@@ -94,6 +94,10 @@ impl Signer for FileSigner {
         super::check(self, tbs)?;
         Ok(self.key.sign(tbs.bytes()))
     }
+
+    fn is_quick(&self) -> bool {
+        true
+    }
 }
 
 impl std::fmt::Debug for FileSigner {

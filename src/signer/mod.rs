@@ -97,7 +97,7 @@ fn refuse(path: &Path, why: String) -> SignError {
     SignError::Open { path: path.display().to_string(), why }
 }
 
-/// A CA key in some backend. Blocking: the service runs it off the async threads, with a deadline.
+/// A CA key in some backend. Blocking, unless it is quick: the service runs it off the async threads, with a deadline.
 pub trait Signer: Send + Sync + std::fmt::Debug {
     /// The CA's public key.
     fn public_key(&self) -> &PublicKey;
@@ -110,6 +110,11 @@ pub trait Signer: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`SignError`]; nothing was handed out.
     fn sign(&self, tbs: &TbsCert) -> Result<Vec<u8>, SignError>;
+
+    /// Whether it signs where it is called, as a key in memory does: in less time than it takes to have another thread do it.
+    fn is_quick(&self) -> bool {
+        false
+    }
 
     /// Whether it can be used now, without asking it. A key in memory always can.
     fn health(&self) -> Health {

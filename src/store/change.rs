@@ -13,7 +13,7 @@ use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
 use crate::keyring::ActiveKey;
-use crate::name::{HostName, PersonName, ReportId, Serial};
+use crate::name::{HostName, PersonName, ReportId, RequestId, Serial};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::time::Timestamp;
@@ -27,6 +27,9 @@ pub(super) trait Rows {
 
     /// The next state of a request whose row is still at `expected`.
     fn update_request(&mut self, request: AccessRequest, expected: RowVersion) -> Result<Stored, StoreError>;
+
+    /// The version of a request's row, if there is one.
+    fn version_of(&mut self, id: RequestId) -> Result<Option<RowVersion>, StoreError>;
 
     /// How many requests this person has open, and how many of them hold this key.
     fn count_open(&mut self, asker: &PersonName, key: &PublicKey) -> Result<(u64, u64), StoreError>;
@@ -96,8 +99,14 @@ pub(super) fn apply(rows: &mut impl Rows, head: &mut Head, change: Change) -> Re
     if events.iter().any(is_of_inventory) && !saves.iter().any(|save| matches!(save, Save::Inventory { .. })) {
         return Err(wrong("a change of the inventory rests on an inventory"));
     }
+    let (certifying, saves): (Vec<Save>, Vec<Save>) =
+        saves.into_iter().partition(|save| matches!(save, Save::Certify { .. }));
+    let is_new = certifying.iter().any(|certify| saves.iter().any(|save| is_of_new(certify, save)));
     for save in saves {
-        apply_save(rows, head, at, save, &mut done)?;
+        // A new request that is certified at once is written as it is then.
+        if !certifying.iter().any(|certify| is_of_new(certify, &save)) {
+            apply_save(rows, head, at, save, &mut done)?;
+        }
     }
     for event in events {
         if makes_a_serial(&event) {
@@ -105,10 +114,21 @@ pub(super) fn apply(rows: &mut impl Rows, head: &mut Head, change: Change) -> Re
         }
         done.entries.push(log::append(rows, head, at, event)?);
     }
+    for save in certifying {
+        let Save::Certify { permit, ca, nonce, expected } = save else { continue };
+        let stored = certify(rows, head, at, &permit, (&ca, nonce, Some(expected).filter(|_| !is_new)), &mut done)?;
+        done.requests.push(stored);
+    }
     if done.entries.is_empty() {
         return Err(wrong("nothing may change without a log entry"));
     }
     Ok(done)
+}
+
+/// Whether the one certifies what the other makes, as it makes it.
+fn is_of_new(certify: &Save, save: &Save) -> bool {
+    matches!((certify, save), (Save::Certify { permit, expected, .. }, Save::NewRequest(new))
+        if permit.request() == new && *expected == RowVersion::FIRST)
 }
 
 /// Writes something on which no decision rests.
@@ -141,13 +161,6 @@ fn apply_save(
     match save {
         Save::NewRequest(new) => done.requests.push(rows.insert_request(new)?),
         Save::Request { request, expected } => done.requests.push(rows.update_request(request, expected)?),
-        Save::Certify { permit, ca, nonce, expected } => {
-            if done.tbs.is_some() {
-                return Err(wrong("one change certifies one request"));
-            }
-            let stored = certify(rows, head, at, &permit, (&ca, nonce, expected), done)?;
-            done.requests.push(stored);
-        }
         Save::NewSession(session) => rows.insert_session(session)?,
         Save::EndSession(token) => rows.end_session(token)?,
         Save::EndSessionsOf(person) => rows.end_sessions_of(&person)?,
@@ -159,9 +172,16 @@ fn apply_save(
         Save::Inventory { expected } => check(head.inventory == expected, StoreError::Conflict)?,
         Save::AtSize(size) => check(head.frontier.size() == size, StoreError::Conflict)?,
         Save::OnBasis(basis) => check(Basis::of(head) == basis, StoreError::Overtaken)?,
+        Save::AsRead { request, version } => {
+            check(rows.version_of(request)? == Some(version), StoreError::Overtaken)?;
+        }
+        Save::OnTime { tolerance } => {
+            check(head.at.seconds_since(at) <= tolerance, StoreError::Behind { now: at, last: head.at })?;
+        }
         Save::OpenAsRead { asker, key, count, with_key } => {
             check(rows.count_open(&asker, &key)? == (count, with_key), StoreError::Conflict)?;
         }
+        Save::Certify { .. } => return Err(wrong("a certificate comes after all else of its change")),
         Save::CertifyHost { permit, ca, nonce } => {
             if done.tbs.is_some() {
                 return Err(wrong("one change certifies one key"));
@@ -197,16 +217,19 @@ fn certify_host(
     Ok(())
 }
 
-/// The serial is the index of the entry that holds the bytes to be signed: assigned here, where no other entry can come
+/// `expected`: at which version the row is; none for a new one. The serial is the index of the entry that holds the bytes to be signed: assigned here, where no other entry can come
 /// between, and written before anybody can sign (P2). A crash leaves both or neither.
 fn certify(
     rows: &mut impl Rows,
     head: &mut Head,
     at: Timestamp,
     permit: &Permit,
-    (ca, nonce, expected): (&ActiveKey, [u8; 32], RowVersion),
+    (ca, nonce, expected): (&ActiveKey, [u8; 32], Option<RowVersion>),
     done: &mut Committed,
 ) -> Result<Stored, StoreError> {
+    if done.tbs.is_some() {
+        return Err(wrong("one change certifies one key"));
+    }
     let index = head.frontier.size();
     let serial = Serial::new(index).map_err(|error| wrong(error.to_string()))?;
     let (request, event, to_be_signed) = permit.to_be_signed(serial, ca, nonce)?;
@@ -215,7 +238,10 @@ fn certify(
     if !is_same || to_be_signed.fields().serial != serial {
         return Err(wrong("the log entry doesn't hold the bytes to be signed"));
     }
-    let stored = rows.update_request(request, expected)?;
+    let stored = match expected {
+        Some(expected) => rows.update_request(request, expected)?,
+        None => rows.insert_request(request)?,
+    };
     done.entries.push(log::append(rows, head, at, event)?);
     done.tbs = Some(to_be_signed);
     Ok(stored)

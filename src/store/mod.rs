@@ -92,6 +92,11 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + S
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowVersion(pub u64);
 
+impl RowVersion {
+    /// Of a row that has just been made.
+    pub const FIRST: Self = Self(1);
+}
+
 /// A stored request with its row version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -108,7 +113,7 @@ pub struct Change {
     pub at: Timestamp,
     /// State changes, in order.
     pub saves: Vec<Save>,
-    /// Log entries, in order, after those that saves of kind `Certify` make. Never empty unless a save makes one.
+    /// Log entries, in order; before that of a `Certify`, after those of the other saves. Never empty unless a save makes one.
     pub events: Vec<Event>,
 }
 
@@ -124,7 +129,8 @@ pub enum Save {
         /// The version that was read.
         expected: RowVersion,
     },
-    /// Certify: assigns the serial (the index of the log entry it makes), saves request and to-be-signed bytes with it.
+    /// Certify: assigns the serial (the index of the log entry it makes), saves request and to-be-signed bytes with it. Comes after all else of
+    /// its change, so that what is asked and granted can be certified with it.
     Certify {
         /// From `access::step`.
         permit: Box<Permit>,
@@ -161,6 +167,18 @@ pub enum Save {
     /// What is saved rests on what the log said was in force; if it says something else by now, the change is
     /// [`StoreError::Overtaken`]. What makes P6 and P7 hold when several nodes write one log.
     OnBasis(Basis),
+    /// What is saved rests on this request as it was read; another row version is [`StoreError::Overtaken`].
+    AsRead {
+        /// Which.
+        request: RequestId,
+        /// The version that was read.
+        version: RowVersion,
+    },
+    /// What is saved must not be dated long before the log's last entry; else [`StoreError::Behind`].
+    OnTime {
+        /// So many seconds are let pass.
+        tolerance: u64,
+    },
     /// What is saved rests on so many open requests of this person; other numbers are a [`StoreError::Conflict`].
     OpenAsRead {
         /// Whose.
@@ -326,9 +344,17 @@ pub enum StoreError {
     /// A compare-and-swap lost: read again and decide again.
     #[error("changed in the meantime")]
     Conflict,
-    /// Another node has put something else in force than the change rests on: read what is, and decide again.
-    #[error("another policy, inventory or CA key is in force by now")]
+    /// Something else is in force, or the request is another, than the change rests on: read what is, and decide again.
+    #[error("another policy, inventory, CA key or state of the request is in force by now")]
     Overtaken,
+    /// The change is dated before the log's last entry by more than a clock may be off.
+    #[error("the clock is behind the log: it is {now}, but the last entry is of {last}")]
+    Behind {
+        /// When the change was to be.
+        now: Timestamp,
+        /// The last entry's time.
+        last: Timestamp,
+    },
     /// The challenge was used before.
     #[error("the challenge has been used already")]
     Replayed,

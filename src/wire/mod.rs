@@ -289,6 +289,15 @@ pub struct Certificate {
     pub window: Window,
 }
 
+/// `POST /v1/certificates` answers.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Access {
+    /// The request.
+    pub request: Request,
+    /// Its certificate, where nobody had to be asked and it begins now. Without one: `POST /v1/requests/ID/certificate`, in its time.
+    pub certificate: Option<Certificate>,
+}
+
 /// `POST /v1/explain` answers.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {

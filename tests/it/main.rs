@@ -30,6 +30,7 @@ mod guard;
 mod hosts;
 mod lifecycle;
 mod openssh;
+mod overload;
 mod policy;
 mod rotation;
 mod store;

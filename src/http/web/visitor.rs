@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::App;
+use super::super::admission::{Held, Who};
 use super::super::caller::Anyone;
 use super::super::error::Problem;
 use super::super::extract::Query;
@@ -50,6 +51,7 @@ impl FromRequestParts<App> for Visitor {
             Ok((browser, token)) => {
                 tracing::Span::current().record("person", browser.proven.person().as_str());
                 app.limits.person(browser.proven.person())?;
+                Held::of(&parts.extensions).known(app, Who::Person(browser.proven.person().clone())).await?;
                 Ok(Self { browser, token })
             }
             // Guessing tokens counts against the guesser's address.

@@ -93,6 +93,7 @@ impl Wanted {
         match save {
             Save::NewRequest(request) | Save::Request { request, .. } => self.request(request),
             Save::Certify { permit, .. } => self.request(permit.request()),
+            Save::AsRead { request, .. } => drop(self.requests.insert(request.digits().to_owned())),
             Save::NewSession(session) => drop(self.sessions.insert(session.token.0.to_vec())),
             Save::NewBrowserSession(session) => {
                 self.browser_sessions.insert(session.token.0.to_vec());
@@ -115,6 +116,7 @@ impl Wanted {
             | Save::EndBrowserSession(_)
             | Save::Inventory { .. }
             | Save::OnBasis(_)
+            | Save::OnTime { .. }
             | Save::CertifyHost { .. }
             | Save::HostCertificate { .. } => {}
         }

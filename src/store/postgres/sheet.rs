@@ -14,7 +14,7 @@ use crate::identity::challenge::Redemption;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
-use crate::name::{HostName, PersonName, ReportId, Serial};
+use crate::name::{HostName, PersonName, ReportId, RequestId, Serial};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::store::change::Rows;
@@ -185,12 +185,17 @@ impl Rows for Page<'_> {
         let id = request.id().digits().to_owned();
         free(self.version(&id).is_none())?;
         self.trial.asked.push(id);
-        self.write(request, RowVersion(1))
+        self.write(request, RowVersion::FIRST)
     }
 
     fn update_request(&mut self, request: AccessRequest, expected: RowVersion) -> Result<Stored, StoreError> {
         free(self.version(request.id().digits()) == Some(to_sql(expected.0)?))?;
         self.write(request, RowVersion(expected.0.saturating_add(1)))
+    }
+
+    fn version_of(&mut self, id: RequestId) -> Result<Option<RowVersion>, StoreError> {
+        let version = self.version(id.digits());
+        version.map(|version| from_sql("a request", version).map(RowVersion)).transpose()
     }
 
     fn count_open(&mut self, asker: &PersonName, key: &PublicKey) -> Result<(u64, u64), StoreError> {

@@ -10,7 +10,7 @@ use crate::identity::challenge::Redemption;
 use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
-use crate::name::{HostName, PersonName, ReportId, Serial};
+use crate::name::{HostName, PersonName, ReportId, RequestId, Serial};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::store::change::Rows;
@@ -25,6 +25,10 @@ impl Rows for &Connection {
 
     fn update_request(&mut self, request: AccessRequest, expected: RowVersion) -> Result<Stored, StoreError> {
         request::update(self, request, expected)
+    }
+
+    fn version_of(&mut self, id: RequestId) -> Result<Option<RowVersion>, StoreError> {
+        request::version_of(self, id)
     }
 
     fn count_open(&mut self, asker: &PersonName, key: &PublicKey) -> Result<(u64, u64), StoreError> {

@@ -30,7 +30,7 @@ macro_rules! select {
 
 /// A new request; its id must be free.
 pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored, StoreError> {
-    let row = Columns::of(&request, RowVersion(1))?;
+    let row = Columns::of(&request, RowVersion::FIRST)?;
     let rows = conn
         .prepare_cached(
             "INSERT INTO request (id, version, asker, state, asked, next_tick, body, waits, key)
@@ -42,7 +42,7 @@ pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored
         return Err(StoreError::Conflict);
     }
     save_hosts(conn, &request)?;
-    Ok(Stored { request, version: RowVersion(1) })
+    Ok(Stored { request, version: RowVersion::FIRST })
 }
 
 /// The next state of a request whose row is still at `expected`.
@@ -92,6 +92,15 @@ pub(super) fn one(conn: &Connection, id: RequestId) -> Result<Option<Stored>, St
         .map_err(failed(READING))?
         .map(|row| row.stored())
         .transpose()
+}
+
+/// The version of one request's row.
+pub(super) fn version_of(conn: &Connection, id: RequestId) -> Result<Option<RowVersion>, StoreError> {
+    let version: Option<i64> = conn
+        .prepare_cached("SELECT version FROM request WHERE id = ?1")
+        .and_then(|mut s| s.query_row([id.digits()], |row| row.get(0)).optional())
+        .map_err(failed(READING))?;
+    version.map(|version| from_sql("a request", version).map(RowVersion)).transpose()
 }
 
 /// One request and the log's entries about it: one transaction, so that no change comes between.

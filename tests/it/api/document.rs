@@ -35,6 +35,7 @@ GET /v1/requests/{id}/events
 GET /v1/requests/{id}/history
 GET /v1/session
 POST /v1/ca/rotate
+POST /v1/certificates
 POST /v1/explain
 POST /v1/hosts/certificates
 POST /v1/hosts/challenge

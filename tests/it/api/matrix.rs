@@ -51,7 +51,9 @@ async fn input(site: &Site, route: &str, request: &wire::Request) -> (String, Op
     let body = |body: Value| (String::new(), Some(body));
     match route {
         "POST /v1/login/ssh" => body(serde_json::to_value(site.answer("bob").await).unwrap()),
-        "POST /v1/requests" => body(serde_json::to_value(site.ask("web-1", "deploy")).unwrap()),
+        "POST /v1/requests" | "POST /v1/certificates" => {
+            body(serde_json::to_value(site.ask("web-1", "deploy")).unwrap())
+        }
         "POST /v1/explain" => body(json!({ "targets": ["web-1"], "account": "deploy", "reason": "INC-1 look" })),
         "POST /v1/requests/{id}/approve" => body(json!({ "digest": request.digest })),
         "POST /v1/requests/{id}/deny" | "POST /v1/requests/{id}/end" => body(json!({ "reason": "no need any more" })),

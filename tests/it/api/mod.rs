@@ -27,7 +27,7 @@ async fn pending(site: &Site, alice: &Client) -> wire::Request {
     alice.post("/v1/requests", &site.ask("web-1", "deploy")).await.unwrap()
 }
 
-async fn approve(by: &Client, id: &str) -> Result<wire::Request, ClientError> {
+pub(crate) async fn approve(by: &Client, id: &str) -> Result<wire::Request, ClientError> {
     let shown: wire::Request = by.get(&format!("/v1/requests/{id}")).await?;
     let body = wire::Approve { digest: shown.digest, ..wire::Approve::default() };
     by.post(&format!("/v1/requests/{id}/approve"), &body).await
@@ -50,7 +50,7 @@ async fn signed_approval(site: &Site, by: &Client, id: &str, holder: &str) -> wi
     }
 }
 
-async fn certificate(by: &Client, id: &str) -> Result<wire::Certificate, ClientError> {
+pub(crate) async fn certificate(by: &Client, id: &str) -> Result<wire::Certificate, ClientError> {
     by.post(&format!("/v1/requests/{id}/certificate"), &()).await
 }
 

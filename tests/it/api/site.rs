@@ -58,6 +58,7 @@ impl Site {
             rate_per_s: 100_000,
             rate_burst: 100_000,
             sandbox: hallpass::sandbox::Standing::default(),
+            calls_at_once: 48,
         };
         change(&mut settings);
         let mut site = Self { world, pin, settings, running: None };
@@ -99,8 +100,13 @@ impl Site {
 
     /// A client with this token.
     pub(crate) fn client(&self, token: Option<&str>) -> Client {
+        self.client_for(token, Duration::from_secs(20))
+    }
+
+    /// The same with so much time for each call.
+    pub(crate) fn client_for(&self, token: Option<&str>, timeout: Duration) -> Client {
         let server = Server { url: self.url(), pin: Some(self.pin.clone()), proxy: None };
-        Client::new(server, token.map(Into::into), Duration::from_secs(20)).unwrap()
+        Client::new(server, token.map(Into::into), timeout).unwrap()
     }
 
     /// The body of a login by this person, for a fresh challenge.

@@ -61,6 +61,9 @@ fn evil_answers(path: &str) -> (u16, Value) {
     let body = match path {
         "/v1/session" => json!({ "person": EVIL, "groups": [EVIL], "roles": [EVIL], "expires": EVIL, "now": EVIL }),
         "/v1/requests" => json!({ "requests": [evil_request()] }),
+        "/v1/certificates" => json!({ "request": evil_request(), "certificate": {
+            "certificate": EVIL, "serial": 1, "key_id": EVIL, "principals": [EVIL], "window": { "not_before": EVIL, "not_after": EVIL },
+        } }),
         "/v1/explain" => json!({
             "verdict": EVIL, "for": EVIL, "max": EVIL, "needs": [{ "need": 1, "from": [EVIL] }], "refused": [EVIL], "code": EVIL,
             "hosts": [{ "host": EVIL, "rules": [{ "rule": EVIL, "matched": true, "clauses": [EVIL] }] }], "policy": 1,
@@ -177,7 +180,7 @@ fn another_account(_: &str) -> (u16, Value) {
         request[field] = json!(value);
     }
     request["hosts"] = json!(["web-1"]);
-    (200, request)
+    (200, json!({ "request": request, "certificate": null }))
 }
 
 #[test]

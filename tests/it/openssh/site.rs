@@ -11,6 +11,9 @@ use hallpass::cli::demo::sshd;
 use hallpass::ssh::cert::Certificate;
 use hallpass::ssh::private::SessionKey;
 
+/// Killed with its program, `faketime` leaves a semaphore of its process id behind, and one that gets this id later is refused by it.
+const FAKETIME: &str = r#"rm -f /dev/shm/sem.faketime_sem_$$ /dev/shm/faketime_shm_$$; exec faketime "$@""#;
+
 /// A machine that can be one or several hosts.
 pub(crate) struct Site {
     folder: tempfile::TempDir,
@@ -93,7 +96,7 @@ impl Site {
             prefix.extend(["unshare", "-m", "--", "sh", "-c", &script, "sh"].map(str::to_owned));
         }
         if let Some(clock) = clock {
-            prefix.extend(["env", "TZ=UTC", "faketime", "-f", clock].map(str::to_owned));
+            prefix.extend(["env", "TZ=UTC", "sh", "-c", FAKETIME, "faketime", "-f", clock].map(str::to_owned));
         }
         sshd::Host::listen(sshd::Sshd { program, config, prefix }).await.unwrap()
     }

@@ -26,8 +26,14 @@ use super::hosts::{
     a_host_is_certified_by_a_permit_on_the_inventory_that_it_is_of, grants_are_found_by_host_while_their_window_lasts,
     the_inventory_is_the_logs_and_changes_rest_on_what_was_read, what_hosts_leave_is_kept_and_swept,
 };
-use super::{Database, Desk, change, event, outcome};
-use crate::support::fixtures::{at, ca, id, key, person, signs_for, states};
+use super::issuing::{
+    a_certificate_has_one_outcome, a_certificates_entry_comes_from_a_permit_alone,
+    a_certificates_serial_is_the_index_of_the_entry_with_its_bytes, a_hundred_parallel_fetches_make_one_certificate,
+    an_outcome_rests_on_the_request_and_the_clock_as_they_were,
+    what_is_asked_granted_and_certified_in_one_change_is_in_the_log_in_this_order,
+};
+use super::{Database, Desk, change, event};
+use crate::support::fixtures::{at, id, key, person, signs_for, states};
 
 /// Runs each function as one test per database.
 macro_rules! contract {
@@ -60,6 +66,8 @@ contract! {
     a_certificates_entry_comes_from_a_permit_alone
     a_certificate_has_one_outcome
     a_hundred_parallel_fetches_make_one_certificate
+    what_is_asked_granted_and_certified_in_one_change_is_in_the_log_in_this_order
+    an_outcome_rests_on_the_request_and_the_clock_as_they_were
     a_challenge_is_redeemed_once_also_in_parallel
     a_member_of_a_group_is_refused_alone
     log_time_never_runs_backwards
@@ -260,73 +268,6 @@ async fn nothing_changes_without_a_log_entry(database: &dyn Database) {
     assert_eq!(desk.store.session(TokenHash([1; 32])).await.unwrap(), None);
     desk.store.commit(change(at(0), vec![], vec![])).await.unwrap_err();
     assert_eq!(size(&*desk.store).await, 1);
-}
-
-async fn a_certificates_serial_is_the_index_of_the_entry_with_its_bytes(database: &dyn Database) {
-    let desk = Desk::new(database).await;
-    let approved = desk.approved(id(1), at(0)).await;
-    let index = size(&*desk.store).await;
-    let step = desk.house.certify(approved.request, at(5));
-    let save = Save::Certify {
-        permit: Box::new(step.permit.unwrap()),
-        ca: signs_for(&Ca::USER),
-        nonce: [3; 32],
-        expected: approved.version,
-    };
-    let committed = desk.store.commit(change(at(5), vec![save], vec![event()])).await.unwrap();
-    assert_eq!(committed.entries, vec![index, index + 1]);
-    let signed = committed.tbs.unwrap();
-    assert_eq!(signed.fields().serial.number(), index);
-    assert_eq!(signed.ca(), &ca());
-    let log = entries(&*desk.store).await;
-    let Event::CertificateToBeSigned { tbs, serial, request, .. } = &log[usize::try_from(index).unwrap()].event else {
-        panic!("not a certificate's entry");
-    };
-    assert_eq!((tbs.as_slice(), serial.number(), *request), (signed.bytes(), index, id(1)));
-    let stored = desk.request(id(1)).await;
-    assert_eq!(stored, committed.requests[0]);
-    assert_eq!(stored.request.grant().unwrap().certificate.as_ref().unwrap().tbs, signed);
-}
-
-async fn a_certificates_entry_comes_from_a_permit_alone(database: &dyn Database) {
-    let desk = Desk::new(database).await;
-    desk.issued(id(1), at(0)).await;
-    let Some(Entry { event, .. }) = entries(&*desk.store).await.pop() else { panic!("no entry") };
-    assert!(matches!(event, Event::CertificateToBeSigned { .. }));
-    let before = size(&*desk.store).await;
-    desk.store.commit(change(at(0), vec![], vec![event])).await.unwrap_err();
-    assert_eq!(size(&*desk.store).await, before);
-}
-
-async fn a_certificate_has_one_outcome(database: &dyn Database) {
-    let desk = Desk::new(database).await;
-    let stored = desk.issued(id(1), at(0)).await;
-    desk.issued(id(2), at(0)).await;
-    let signed = outcome(&stored.request);
-    desk.store.commit(change(at(0), vec![], vec![signed.clone()])).await.unwrap();
-    let error = desk.store.commit(change(at(0), vec![], vec![signed])).await.unwrap_err();
-    assert!(matches!(error, StoreError::Conflict), "{error}");
-}
-
-async fn a_hundred_parallel_fetches_make_one_certificate(database: &dyn Database) {
-    let desk = Desk::new(database).await;
-    let stored = desk.approved(id(1), at(0)).await;
-    let mut fetches = JoinSet::new();
-    for n in 0..100 {
-        let step = desk.house.certify(stored.request.clone(), at(1));
-        let permit = Box::new(step.permit.unwrap());
-        let save = Save::Certify { permit, ca: signs_for(&Ca::USER), nonce: [n; 32], expected: stored.version };
-        let store = Arc::clone(&desk.store);
-        fetches.spawn(async move { store.commit(change(at(1), vec![save], vec![])).await });
-    }
-    let (made, refused): (Vec<_>, Vec<_>) = fetches.join_all().await.into_iter().partition(Result::is_ok);
-    assert_eq!((made.len(), refused.len()), (1, 99));
-    assert!(refused.iter().all(|result| matches!(result, Err(StoreError::Conflict))));
-    let log = entries(&*desk.store).await;
-    let certificates = log.iter().filter(|entry| matches!(entry.event, Event::CertificateToBeSigned { .. }));
-    assert_eq!(certificates.count(), 1);
-    let kept = desk.request(id(1)).await.request.grant().unwrap().certificate.clone().unwrap();
-    assert_eq!(Some(kept.tbs), made.into_iter().next().unwrap().unwrap().tbs);
 }
 
 async fn a_challenge_is_redeemed_once_also_in_parallel(database: &dyn Database) {

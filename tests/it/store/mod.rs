@@ -4,6 +4,7 @@ mod contract;
 mod ending;
 mod finding;
 mod hosts;
+mod issuing;
 mod model;
 mod postgres;
 mod sqlite;

@@ -19,7 +19,7 @@ use hallpass::ssh::cert::Extension;
 use hallpass::ssh::private::SessionKey;
 use hallpass::time::{Lifetime, Timestamp};
 
-use crate::support::{World, login_key, person, prefix};
+use crate::support::{Fault, World, login_key, person, prefix};
 
 fn minutes(minutes: u32) -> Lifetime {
     Lifetime::minutes(minutes)
@@ -55,6 +55,51 @@ async fn what_policy_allows_is_issued_at_once_for_exactly_its_window() {
     assert_eq!(world.state(id).await, "expired");
     let late = world.fetch(&alice, id).await;
     assert!(matches!(late, Err(Failure::Refused(Refusal::Over { state: "expired", .. }))), "{late:?}");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn what_policy_allows_is_asked_and_fetched_in_one_call() {
+    let world = World::new().await;
+    let alice = world.proven("alice").await;
+    let ask = world.ask(&["staging-1"], "deploy");
+    let (view, certificate) = world.service().ask_and_fetch(&alice, ask.clone()).await.unwrap();
+    let (id, certificate) = (view.request.id(), certificate.unwrap());
+    assert_eq!(view.request.parts().state.word(), "issued");
+    assert_eq!(view.request.grant().unwrap().certificate.as_ref().unwrap().tbs, *certificate.tbs());
+    let kinds: Vec<&str> =
+        world.service().history(&alice, &prefix(id)).await.unwrap().iter().map(|entry| entry.event.kind()).collect();
+    assert_eq!(kinds, ["asked", "granted", "certificate_to_be_signed", "certificate_signed"]);
+    assert_eq!(world.fetch(&alice, id).await.unwrap(), certificate);
+    // The same again is the same request; what was lost on the way is fetched.
+    let (again, none) = world.service().ask_and_fetch(&alice, ask).await.unwrap();
+    assert_eq!((again.request.id(), none), (id, None));
+
+    // Nothing to be had at once: people decide, or it begins later.
+    let (asked, none) = world.service().ask_and_fetch(&alice, world.ask(&["web-1"], "deploy")).await.unwrap();
+    assert_eq!((asked.request.parts().state.word(), none), ("pending", None));
+    let later = Ask { start: Some(world.now().plus(minutes(60)).unwrap()), ..world.ask(&["staging-1"], "deploy") };
+    let (later, none) = world.service().ask_and_fetch(&alice, later).await.unwrap();
+    assert_eq!((later.request.parts().state.word(), none), ("approved", None));
+    let refused = world.service().ask_and_fetch(&alice, world.ask(&["staging-1"], "root")).await;
+    assert!(matches!(refused, Err(Failure::Policy(_))), "{refused:?}");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_ca_key_that_does_not_sign_costs_the_certificate_and_not_the_request() {
+    let world = World::new().await;
+    let alice = world.proven("alice").await;
+    for fault in [Fault::Fails, Fault::OtherBytes, Fault::Panics, Fault::Down] {
+        world.signer.set(fault);
+        let (view, none) = world.service().ask_and_fetch(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap();
+        assert!(none.is_none(), "{fault:?}");
+        let id = view.request.id();
+        let failed = world.fetch(&alice, id).await;
+        assert!(matches!(failed, Err(Failure::Unavailable(_))), "{fault:?}: {failed:?}");
+        world.signer.set(Fault::None);
+        world.fetch(&alice, id).await.unwrap();
+    }
     world.check().await;
 }
 

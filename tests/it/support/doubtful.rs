@@ -1,5 +1,5 @@
 //! The real store, which can be told to say once that a commit failed although it is on the disk: what a database does whose
-//! answer is lost.
+//! answer is lost; and to hold up new requests until they are let go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,16 +15,19 @@ use hallpass::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use hallpass::ssh::PublicKey;
 use hallpass::ssh::cert::Certificate;
 use hallpass::store::{
-    Change, Committed, Figures, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError,
-    Stored, StoredPolicy,
+    Change, Committed, Figures, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Save, Store,
+    StoreError, Stored, StoredPolicy,
 };
 use hallpass::time::Timestamp;
+use tokio::sync::watch;
 
 /// See above; `lies` is taken back with the commit that it concerns.
 #[derive(Debug)]
 pub(crate) struct Doubtful {
     pub(crate) store: Box<dyn Store>,
     pub(crate) lies: Arc<AtomicBool>,
+    /// While it is true, no new request is written.
+    pub(crate) holds: watch::Receiver<bool>,
 }
 
 /// Hands a call on as it is.
@@ -51,6 +54,10 @@ impl Store for Doubtful {
 
     fn commit(&self, change: Change) -> Pending<'_, Committed> {
         Box::pin(async move {
+            if change.saves.iter().any(|save| matches!(save, Save::NewRequest(_))) {
+                // Nobody is left to let it go: then it goes.
+                self.holds.clone().wait_for(|holds| !holds).await.map(drop).unwrap_or_default();
+            }
             let committed = self.store.commit(change).await?;
             if self.lies.swap(false, Ordering::SeqCst) {
                 return Err(StoreError::Failed { doing: "committing", why: "the answer was lost".to_owned() });

@@ -9,9 +9,11 @@ pub(crate) mod check;
 pub(crate) mod cut;
 mod doubtful;
 pub(crate) mod fixtures;
+pub(crate) mod histories;
 pub(crate) mod numbers;
 pub(crate) mod postgres;
 pub(crate) mod signer;
+pub(crate) mod slate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -67,6 +69,8 @@ pub(crate) struct World {
     pub(crate) named: BTreeMap<CaName, Vec<Arc<Faulty>>>,
     /// Set: the next commit is said to have failed, and has not.
     pub(crate) store_lies: Arc<AtomicBool>,
+    /// While it is true, the store writes no new request.
+    pub(crate) store_holds: tokio::sync::watch::Sender<bool>,
     pub(crate) settings: Settings,
     /// Where its store is: a file, unless a test puts it elsewhere before the start.
     pub(crate) store: store::Settings,
@@ -166,6 +170,7 @@ impl World {
             trusted: Vec::new(),
             named: BTreeMap::new(),
             store_lies: Arc::default(),
+            store_holds: tokio::sync::watch::Sender::new(false),
             settings,
             log_seed: [0x10; 32],
             service: None,
@@ -198,7 +203,11 @@ impl World {
         let log_key = LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap();
         let store = store::open(&self.store, log_key.derive(SEAL_PURPOSE)).await?;
         let parts = Parts {
-            store: Box::new(Doubtful { store, lies: Arc::clone(&self.store_lies) }),
+            store: Box::new(Doubtful {
+                store,
+                lies: Arc::clone(&self.store_lies),
+                holds: self.store_holds.subscribe(),
+            }),
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
             next: self.next.iter().map(|signer| Arc::clone(signer) as Arc<_>).collect(),
