@@ -119,18 +119,18 @@ impl Settings {
         config.port(self.port).dbname(self.database.as_str()).user(self.user.as_str());
         config.application_name("hallpass").options(self.options());
         config.connect_timeout(self.connect_timeout).tcp_user_timeout(PEER_TIMEOUT).keepalives_idle(PEER_TIMEOUT);
-        let ca_path = match &self.server.0 {
+        let trusted = match &self.server.0 {
             Way::Socket(folder) => {
                 config.host_path(folder).ssl_mode(SslMode::Disable);
-                None
+                Trusted::Nobody
             }
             Way::Plain(host) => {
                 config.host(host.as_str()).ssl_mode(SslMode::Disable);
-                None
+                Trusted::Nobody
             }
             Way::Tls { host, ca_path } => {
                 config.host(host.as_str()).ssl_mode(SslMode::Require);
-                ca_path.as_ref()
+                ca_path.as_ref().map_or(Trusted::System, Trusted::File)
             }
         };
         if let Some(path) = &self.password_path {
@@ -142,7 +142,7 @@ impl Settings {
             }
             config.password(line);
         }
-        let tls = MakeRustlsConnect::new(trust(ca_path).map_err(refuse)?);
+        let tls = MakeRustlsConnect::new(trust(&trusted).map_err(refuse)?);
         let patience = self.statement_timeout.saturating_add(self.lock_timeout).saturating_add(self.connect_timeout);
         Ok(Connector { config, tls, patience })
     }
@@ -161,17 +161,28 @@ impl Settings {
 }
 
 /// Whom to believe that it is the server.
-fn trust(ca_path: Option<&PathBuf>) -> Result<ClientConfig, String> {
+enum Trusted<'p> {
+    /// There is no TLS, and so nobody's certificate: the system's need not be readable.
+    Nobody,
+    System,
+    File(&'p PathBuf),
+}
+
+fn trust(trusted: &Trusted<'_>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let Some(path) = ca_path else {
-        let wrong = |error| format!("the system's trusted certificates cannot be read: {error}");
-        return Ok(builder.with_platform_verifier().map_err(wrong)?.with_no_client_auth());
+    let mut roots = RootCertStore::empty();
+    let path = match trusted {
+        Trusted::Nobody => return Ok(builder.with_root_certificates(roots).with_no_client_auth()),
+        Trusted::System => {
+            let wrong = |error| format!("the system's trusted certificates cannot be read: {error}");
+            return Ok(builder.with_platform_verifier().map_err(wrong)?.with_no_client_auth());
+        }
+        Trusted::File(path) => path,
     };
     let named = |why: String| format!("the CA file {path:?}: {why}");
-    let mut roots = RootCertStore::empty();
     let found = CertificateDer::pem_file_iter(path).map_err(|error| named(error.to_string()))?;
     for certificate in found {
         let certificate = certificate.map_err(|error| named(error.to_string()))?;

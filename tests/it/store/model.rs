@@ -2,6 +2,7 @@
 //! after reopening, and state and log have no orphans (I-28).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hallpass::access::{self, Command, Step};
 use hallpass::audit::entry::Entry;
@@ -10,12 +11,14 @@ use hallpass::audit::tree::Frontier;
 use hallpass::identity::challenge::Redemption;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::name::{PersonName, PolicyVersion, RequestId};
-use hallpass::store::{LIST_MAX, RequestFilter, RowVersion, Save, StoreError, Stored, StoredPolicy};
+use hallpass::store::{LIST_MAX, RequestFilter, RowVersion, Save, Store, StoreError, Stored, StoredPolicy};
 use hallpass::time::{Lifetime, Timestamp};
 use proptest::prelude::*;
 
 use super::{Database, Desk, Postgres, Sqlite, change, event, outcome};
 use crate::support::fixtures::{at, id, key, person};
+use crate::support::histories;
+use crate::support::slate::Slate;
 
 const ASKERS: [&str; 2] = ["alice@example.com", "ann@example.com"];
 const APPROVERS: [&str; 2] = ["bob@example.com", "ben@example.com"];
@@ -140,6 +143,8 @@ struct World {
     model: Model,
     /// Seconds after the beginning.
     clock: u64,
+    /// Stands in while the database is closed.
+    none: Arc<dyn Store>,
 }
 
 impl World {
@@ -147,7 +152,7 @@ impl World {
         let desk = Desk::new(&*database).await;
         let mut model = Model::default();
         model.wrote(at(0), [Event::LogStarted { service: "test".to_owned(), log_key: "test".to_owned() }]);
-        Self { database, desk, model, clock: 1_000 }
+        Self { database, desk, model, clock: 1_000, none: Sqlite::new().open() }
     }
 
     fn now(&self) -> Timestamp {
@@ -321,7 +326,7 @@ impl World {
     async fn reopen(&mut self) {
         self.compare().await;
         // The old store must have given up the file before a new one takes it.
-        self.desk.store = Sqlite::new().open();
+        self.desk.store = Arc::clone(&self.none);
         self.desk.store = self.database.open().await;
         self.compare().await;
     }
@@ -394,31 +399,38 @@ impl World {
 }
 
 /// What the store of this database says at each step is what the model says, whatever is done.
-fn live(database: Box<dyn Database>, acts: Vec<Act>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut world = World::new(database).await;
-        for act in acts {
-            world.act(act).await;
-        }
-        world.reopen().await;
+async fn live(database: Box<dyn Database>, acts: Vec<Act>) {
+    let mut world = World::new(database).await;
+    for act in acts {
+        world.act(act).await;
+    }
+    world.reopen().await;
+}
+
+fn acts() -> BoxedStrategy<Vec<Act>> {
+    prop::collection::vec(act(), 1..60).boxed()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn the_store_holds_what_it_acknowledged_and_nothing_else() {
+    histories::live(24, acts, runtime, |runtime, acts| runtime.block_on(live(Box::new(Sqlite::new()), acts)));
+}
+
+#[test]
+fn so_does_that_of_many_nodes() {
+    let place = || {
+        let runtime = runtime();
+        let slate = runtime.block_on(Slate::new());
+        (runtime, slate)
+    };
+    histories::live(8, acts, place, |(runtime, slate), acts| {
+        runtime.block_on(async {
+            let name = slate.wiped().await.database;
+            live(Box::new(Postgres { name }), acts).await;
+        });
     });
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_store_holds_what_it_acknowledged_and_nothing_else(acts in prop::collection::vec(act(), 1..60)) {
-        live(Box::new(Sqlite::new()), acts);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
-
-    #[test]
-    fn so_does_that_of_many_nodes(acts in prop::collection::vec(act(), 1..60)) {
-        live(Box::new(Postgres::new()), acts);
-    }
 }

@@ -1,18 +1,19 @@
-//! Random histories: whatever people, clock, CA key, policy and restarts do in whatever order, the promises hold.
+//! Random histories: whatever people, clock, CA key, policy and restarts do in whatever order, the promises hold, and either database
+//! decides the same.
 
 use std::time::Duration;
 
 use hallpass::access::Narrowing;
 use hallpass::identity::Proven;
 use hallpass::name::RequestId;
-use hallpass::service::Failure;
 use hallpass::service::access::{Approval, Ask};
+use hallpass::service::{Failure, Outcome};
 use hallpass::store;
 use hallpass::time::Lifetime;
 use proptest::prelude::*;
 
-use crate::support::postgres::cluster;
-use crate::support::{Fault, PEOPLE, World, policy, prefix, signed_by};
+use crate::support::slate::Slate;
+use crate::support::{Fault, PEOPLE, World, histories, policy, prefix, signed_by};
 
 /// One thing that happens. Numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -126,9 +127,9 @@ impl Story {
     }
 
     /// In a database that several nodes could share.
-    async fn begin_on_postgres() -> Self {
+    async fn begin_on(slate: &Slate) -> Self {
         let mut world = World::unstarted(Duration::from_secs(30));
-        world.store = store::Settings::Postgres(cluster().settings(&cluster().database()));
+        world.store = store::Settings::Postgres(slate.wiped().await);
         world.try_start(Some(&policy())).await.unwrap();
         Self::of(world).await
     }
@@ -141,9 +142,17 @@ impl Story {
         Self { world, people, requests: Vec::new() }
     }
 
-    /// Does it; a rule's no is a fine answer, a failure of the machinery is not.
-    async fn take(&mut self, deed: Deed) {
-        let outcome = match deed {
+    /// Does it, and says what came of it; a rule's no is a fine answer, a failure of the machinery is not.
+    async fn take(&mut self, deed: Deed) -> String {
+        let outcome = self.outcome(deed).await;
+        if let Err(Failure::Internal { .. } | Failure::Conflict(_) | Failure::BadPolicy { .. }) = outcome {
+            panic!("{outcome:?}");
+        }
+        format!("{outcome:?}")
+    }
+
+    async fn outcome(&mut self, deed: Deed) -> Outcome<()> {
+        match deed {
             Deed::Ask { who, place, minutes } => {
                 let (targets, account) = PLACES[place];
                 let lifetime = minutes.map(Lifetime::minutes);
@@ -152,13 +161,13 @@ impl Story {
                 asked.map(|view| self.requests.push(view.request.id()))
             }
             Deed::Approve { who, request, minutes, signs } => {
-                let Some(id) = self.request(request) else { return };
-                let Ok(digest) = self.world.shown(&self.people[who], id).await else { return };
+                let Some(id) = self.request(request) else { return Ok(()) };
+                let Ok(digest) = self.world.shown(&self.people[who], id).await else { return Ok(()) };
                 let narrow = Narrowing { lifetime: minutes.map(Lifetime::minutes), ..Narrowing::default() };
                 let by = &self.people[who];
                 let mut approval = Approval { narrow, comment: "fine".to_owned(), ..Approval::of(digest) };
                 if signs {
-                    let Ok(view) = self.world.service().view(by, &prefix(id)).await else { return };
+                    let Ok(view) = self.world.service().view(by, &prefix(id)).await else { return Ok(()) };
                     let mut said = view.request.statement(by.person(), "fine");
                     said.lifetime = minutes.map_or(said.lifetime, Lifetime::minutes);
                     approval.signature = Some(signed_by(PEOPLE[who], &said, self.world.now()));
@@ -166,19 +175,19 @@ impl Story {
                 self.world.service().approve(by, &prefix(id), approval).await.map(drop)
             }
             Deed::Deny { who, request } => {
-                let Some(id) = self.request(request) else { return };
+                let Some(id) = self.request(request) else { return Ok(()) };
                 self.world.service().deny(&self.people[who], &prefix(id), "no".to_owned()).await.map(drop)
             }
             Deed::Withdraw { who, request } => {
-                let Some(id) = self.request(request) else { return };
+                let Some(id) = self.request(request) else { return Ok(()) };
                 self.world.service().withdraw(&self.people[who], &prefix(id)).await.map(drop)
             }
             Deed::Fetch { who, request } => {
-                let Some(id) = self.request(request) else { return };
+                let Some(id) = self.request(request) else { return Ok(()) };
                 self.world.fetch(&self.people[who], id).await.map(drop)
             }
             Deed::Extend { who, request, minutes } => {
-                let Some(id) = self.request(request) else { return };
+                let Some(id) = self.request(request) else { return Ok(()) };
                 let (by, lifetime) = (&self.people[who], Lifetime::minutes(minutes));
                 self.world
                     .service()
@@ -187,24 +196,31 @@ impl Story {
                     .map(drop)
             }
             Deed::End { who, request } => {
-                let Some(id) = self.request(request) else { return };
+                let Some(id) = self.request(request) else { return Ok(()) };
                 self.world.service().end(&self.people[who], &prefix(id), "done".to_owned()).await.map(drop)
             }
-            Deed::Pass { seconds } => return self.world.pass(seconds),
+            Deed::Pass { seconds } => {
+                self.world.pass(seconds);
+                Ok(())
+            }
             Deed::Back { seconds } => {
                 let back = self.world.now().minus(Lifetime::from_seconds(seconds).unwrap()).unwrap();
-                return self.world.clock.set(back);
+                self.world.clock.set(back);
+                Ok(())
             }
             Deed::Tick => self.world.service().tick().await.map(drop),
-            Deed::Fault { fault } => return self.world.signer.set(fault),
+            Deed::Fault { fault } => {
+                self.world.signer.set(fault);
+                Ok(())
+            }
             Deed::Policy { which } => {
                 let omar = self.world.proven("omar").await;
                 self.world.service().apply_policy(&omar, variant(which), None, false).await.map(drop)
             }
-            Deed::Restart => return self.world.restart().await,
-        };
-        if let Err(Failure::Internal { .. } | Failure::Conflict(_) | Failure::BadPolicy { .. }) = outcome {
-            panic!("{outcome:?}");
+            Deed::Restart => {
+                self.world.restart().await;
+                Ok(())
+            }
         }
     }
 
@@ -214,47 +230,45 @@ impl Story {
     }
 }
 
-/// Lives a history to its end and checks everything; gives the log.
-async fn live(mut story: Story, deeds: Vec<Deed>) -> Vec<Vec<u8>> {
+/// Lives a history to its end and checks everything; gives what came of each deed, and the log.
+async fn live(mut story: Story, deeds: &[Deed]) -> (Vec<String>, Vec<Vec<u8>>) {
+    let mut outcomes = Vec::new();
     for deed in deeds {
-        story.take(deed).await;
+        outcomes.push(story.take(deed.clone()).await);
     }
     story.world.signer.set(Fault::None);
     story.world.check().await;
     story.world.restart().await;
     story.world.check().await;
     let ada = story.world.proven("ada").await;
-    story.world.entries(&ada).await
-}
-
-/// How many histories: so many, or `HALLPASS_HISTORIES`.
-fn histories(usual: u32) -> ProptestConfig {
-    let cases = std::env::var("HALLPASS_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
-    ProptestConfig { cases, max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() }
+    (outcomes, story.world.entries(&ada).await)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-proptest! {
-    #![proptest_config(histories(24))]
-
-    #[test]
-    fn the_promises_hold_after_any_history(deeds in prop::collection::vec(deed(), 10..120)) {
-        runtime().block_on(async { live(Story::begin().await, deeds).await });
-    }
+#[test]
+fn the_promises_hold_after_any_history() {
+    let deeds = || prop::collection::vec(deed(), 10..120).boxed();
+    histories::live(24, deeds, runtime, |runtime, deeds| {
+        runtime.block_on(async { live(Story::begin().await, &deeds).await });
+    });
 }
 
-proptest! {
-    #![proptest_config(histories(6))]
-
-    #[test]
-    fn the_same_history_makes_the_same_log_in_either_database(deeds in prop::collection::vec(deed(), 10..80)) {
-        runtime().block_on(async {
-            let in_a_file = live(Story::begin().await, deeds.clone()).await;
-            let in_a_server = live(Story::begin_on_postgres().await, deeds).await;
+#[test]
+fn the_same_history_makes_the_same_log_in_either_database() {
+    let deeds = || prop::collection::vec(deed(), 10..80).boxed();
+    let place = || {
+        let runtime = runtime();
+        let slate = runtime.block_on(Slate::new());
+        (runtime, slate)
+    };
+    histories::live(6, deeds, place, |(runtime, slate), deeds| {
+        runtime.block_on(async {
+            let in_a_file = live(Story::begin().await, &deeds).await;
+            let in_a_server = live(Story::begin_on(slate).await, &deeds).await;
             assert_eq!(in_a_file, in_a_server);
         });
-    }
+    });
 }

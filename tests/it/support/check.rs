@@ -6,7 +6,7 @@ use hallpass::access::AccessRequest;
 use hallpass::audit::checkpoint::LogVerifier;
 use hallpass::audit::entry::Entry;
 use hallpass::audit::event::{Answer, Event};
-use hallpass::audit::export;
+use hallpass::audit::export::{self, Exporter};
 use hallpass::identity::Proven;
 use hallpass::name::{Digest, PersonName, PolicyVersion, RequestId, Serial};
 use hallpass::service::access::ListFilter;
@@ -75,19 +75,22 @@ impl World {
     async fn check_export(&self, entries: &[Vec<u8>]) {
         let (checkpoint, size) = self.service().checkpoint().await.unwrap();
         assert_eq!(size, u64::try_from(entries.len()).unwrap());
-        let log_key = self.service().log_verifier();
-        let mut file = format!("{}\n", serde_json::json!({ "hallpass_log": 1, "log_key": log_key })).into_bytes();
-        for entry in entries {
-            file.extend(entry);
-            file.push(b'\n');
-        }
-        file.extend(format!("{}\n", serde_json::json!({ "checkpoint": checkpoint })).into_bytes());
-        let key = LogVerifier::parse(&log_key).unwrap();
+        let file = self.export(entries, &checkpoint);
+        let key = LogVerifier::parse(&self.service().log_verifier()).unwrap();
         self.kept.lock().unwrap().push(checkpoint);
         for kept in self.kept.lock().unwrap().iter() {
             let verified = export::verify(file.as_slice(), Some(&key), Some(kept)).expect("the export verifies");
             assert_eq!(verified.entries, size);
         }
+    }
+
+    /// These entries as an export.
+    pub(crate) fn export(&self, entries: &[Vec<u8>], checkpoint: &str) -> Vec<u8> {
+        let key = LogVerifier::parse(&self.service().log_verifier()).unwrap();
+        let (mut exporter, mut file) = Exporter::new(key);
+        entries.iter().for_each(|entry| file.push_str(&exporter.entry(entry).unwrap()));
+        file.push_str(&exporter.finish(checkpoint).unwrap());
+        file.into_bytes()
     }
 
     /// The store says what the log says, and nothing else (I-28, P12).

@@ -9,9 +9,11 @@ pub(crate) mod check;
 pub(crate) mod cut;
 mod doubtful;
 pub(crate) mod fixtures;
+pub(crate) mod histories;
 pub(crate) mod numbers;
 pub(crate) mod postgres;
 pub(crate) mod signer;
+pub(crate) mod slate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
