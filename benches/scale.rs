@@ -19,6 +19,7 @@
     clippy::allow_attributes,
     missing_docs,
     dead_code,
+    unused_imports,
     reason = "a benchmark prints, and stops at what it did not expect; the tests' world has more than it needs"
 )]
 
