@@ -28,7 +28,7 @@ use hallpass::audit::export::{Exporter, verify};
 use hallpass::client::Client;
 use hallpass::name::PersonName;
 use hallpass::store::sqlite::{Settings, SqliteStore};
-use hallpass::store::{Change, Store};
+use hallpass::store::{Change, Store as _};
 use hallpass::time::Timestamp;
 use hallpass::wire;
 use tokio::task::JoinSet;

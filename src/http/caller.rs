@@ -51,6 +51,7 @@ impl FromRequestParts<App> for HostCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Held::of(&parts.extensions).look(app)?;
         let found = match bearer(parts) {
             Ok(token) => match app.service.host_caller(token.expose_secret()).await {
                 Ok(proven) => Ok((proven, token)),
@@ -98,6 +99,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Held::of(&parts.extensions).look(app)?;
         let found = match bearer(parts) {
             Ok(token) => {
                 app.service.caller(token.expose_secret()).await.map(|found| (found, token)).map_err(Problem::from)

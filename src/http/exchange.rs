@@ -46,7 +46,7 @@ async fn exchange(State(app): State<App>, mut request: Request, next: Next) -> R
     let trace = new_trace();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
-    let held = Held::new(&method, &route);
+    let held = Held::new(&method, &route, request.extensions().get().cloned());
     request.extensions_mut().insert(held.clone());
     let page = web::wants_page(&request).then(|| web::linked(&request));
     let span = tracing::info_span!("exchange", %trace, %method, %route, person = tracing::field::Empty);

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::admission::LastCaller;
 use super::caller::Peer;
 use super::metrics::Counted;
 use super::repeated::Repeated;
@@ -158,9 +159,10 @@ impl Door {
         drop(handshake);
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let (router, work) = (self.router, Work::default());
-        let under_way = work.clone();
+        let (under_way, last_caller) = (work.clone(), LastCaller::default());
         let exchange = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(last_caller.clone());
             let (router, busy) = (router.clone(), under_way.begin());
             async move { router.oneshot(request).await.map(|answer| answer.map(|body| Tracked { body, busy })) }
         });

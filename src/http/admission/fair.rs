@@ -86,18 +86,25 @@ impl<K: Ord + Clone> Fair<K> {
         self.waiting > 0 && self.under_way >= self.bounds.at_once
     }
 
+    /// Whether there would be no room for a call of this caller.
+    pub(super) fn is_full_for(&self, caller: &K) -> bool {
+        let (under_way, waiting) = self.own(caller);
+        let begins = self.under_way < self.bounds.at_once && under_way < self.bounds.each;
+        !begins && self.waiting >= self.bounds.waiting_max && self.longer_than_with(waiting).is_none()
+    }
+
     /// A call comes.
     pub(super) fn enter(&mut self, caller: &K) -> Entered {
         // Whoever waits while places are free has its own share under way, and so is not passed by.
-        let own = self.callers.get(caller).map_or((0, 0), |calls| (calls.under_way.len(), calls.line.len()));
-        if self.under_way < self.bounds.at_once && own.0 < self.bounds.each {
+        let (under_way, waiting) = self.own(caller);
+        if self.under_way < self.bounds.at_once && under_way < self.bounds.each {
             let ticket = self.ticket();
             self.begin(caller.clone(), ticket);
             return Entered::Begins(ticket);
         }
         let mut put_out = None;
         if self.waiting >= self.bounds.waiting_max {
-            put_out = self.shorten(own.1);
+            put_out = self.shorten(waiting);
             if put_out.is_none() {
                 return Entered::Full;
             }
@@ -127,6 +134,17 @@ impl<K: Ord + Clone> Fair<K> {
             self.left_line(caller);
         }
         None
+    }
+
+    /// How many calls of this caller are under way, and how many wait.
+    fn own(&self, caller: &K) -> (usize, usize) {
+        self.callers.get(caller).map_or((0, 0), |calls| (calls.under_way.len(), calls.line.len()))
+    }
+
+    /// Who has the longest line, if that is longer than one of `own` calls would be with one more.
+    fn longer_than_with(&self, own: usize) -> Option<&K> {
+        let longest = self.callers.iter().max_by_key(|(_, calls)| calls.line.len());
+        longest.filter(|(_, calls)| calls.line.len() > own.saturating_add(1)).map(|(caller, _)| caller)
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -161,9 +179,7 @@ impl<K: Ord + Clone> Fair<K> {
 
     /// Puts out the newest call of the longest line, if that is longer than one of `own` calls will be.
     fn shorten(&mut self, own: usize) -> Option<Ticket> {
-        let longest = self.callers.iter().max_by_key(|(_, calls)| calls.line.len());
-        let (caller, _) = longest.filter(|(_, calls)| calls.line.len() > own.saturating_add(1))?;
-        let caller = caller.clone();
+        let caller = self.longer_than_with(own)?.clone();
         let ticket = self.callers.get_mut(&caller)?.line.pop_back()?;
         self.waiting = self.waiting.saturating_sub(1);
         self.left_line(&caller);
@@ -221,9 +237,14 @@ mod tests {
 
         fn enter(&mut self, caller: u8) {
             let full = self.waiting.len() == SMALL.waiting_max;
+            let was_hopeless = self.fair.is_full_for(&caller);
             match self.fair.enter(&caller) {
-                Entered::Begins(ticket) => self.begun(ticket, caller),
+                Entered::Begins(ticket) => {
+                    assert!(!was_hopeless);
+                    self.begun(ticket, caller);
+                }
                 Entered::Waits { ticket, put_out } => {
+                    assert!(!was_hopeless);
                     assert_eq!(put_out.is_some(), full, "nobody goes without need");
                     if let Some(out) = put_out {
                         let whose = self.waiting.remove(&out).expect("who is put out did wait");
@@ -234,7 +255,7 @@ mod tests {
                     self.waiting.insert(ticket, caller);
                 }
                 Entered::Full => {
-                    assert!(full);
+                    assert!(full && was_hopeless);
                     let own = Self::count(&self.waiting, caller);
                     assert!((0..8).all(|other| Self::count(&self.waiting, other) <= own + 1), "somebody has more");
                 }

@@ -16,6 +16,10 @@ use super::super::error::Problem;
 use super::kind::{self, Kind};
 use super::{Place, Who};
 
+/// Who called last on a connection, for whom only the queue is looked at; in the extensions of each of its requests.
+#[derive(Clone, Debug, Default)]
+pub(in crate::http) struct LastCaller(Arc<Mutex<Option<Who>>>);
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Held(Arc<Mutex<Standing>>);
@@ -25,19 +29,20 @@ struct Standing {
     kind: Kind,
     awaits_body: bool,
     who: Option<Who>,
+    last: Option<LastCaller>,
     place: Option<Place>,
 }
 
 impl Held {
     /// Of an exchange that has just begun.
-    pub(in crate::http) fn new(method: &Method, route: &str) -> Self {
+    pub(in crate::http) fn new(method: &Method, route: &str, last: Option<LastCaller>) -> Self {
         let (kind, awaits_body) = (Kind::of(method, route), kind::takes_body(method, route));
-        Self(Arc::new(Mutex::new(Standing { kind, awaits_body, who: None, place: None })))
+        Self(Arc::new(Mutex::new(Standing { kind, awaits_body, who: None, last, place: None })))
     }
 
     /// Of the exchange that this request belongs to.
     pub(in crate::http) fn of(extensions: &Extensions) -> Self {
-        extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(&Method::POST, "none"))
+        extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(&Method::POST, "none", None))
     }
 
     /// Whose turn it is to be, if it comes to that.
@@ -45,10 +50,23 @@ impl Held {
         self.lock().who = Some(who);
     }
 
+    /// Before it is looked who calls: turns the call away if there would be no room for whoever called last.
+    pub(in crate::http) fn look(&self, app: &App) -> Result<(), Problem> {
+        let (kind, last) = {
+            let standing = self.lock();
+            (standing.kind, standing.last.clone())
+        };
+        let who = last.and_then(|last| last.0.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        who.map_or(Ok(()), |who| app.lanes.look(kind, &who))
+    }
+
     /// The caller is known; takes the place unless there is a body to wait for.
     pub(in crate::http) async fn known(&self, app: &App, who: Who) -> Result<(), Problem> {
         let awaits_body = {
             let mut standing = self.lock();
+            if let Some(last) = &standing.last {
+                *last.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(who.clone());
+            }
             standing.who = Some(who);
             standing.awaits_body
         };

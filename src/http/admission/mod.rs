@@ -7,6 +7,9 @@
 //! What not: rates and connections ([`limit`](super::limit)), which are counted before; what a call costs; event streams, which hold a place
 //! only while they are opened; probes, figures, public keys and assets, which are answered whatever else goes on.
 //!
+//! Finding out who calls is itself work. So where a connection's last caller is known, and there would be no room for them, the call is
+//! turned away before it is looked who it is now: it would not be let in, and nothing else is decided by that.
+//!
 //! A call takes its place when its caller is known (so that turns are by person, host, or address before a login) *and* its body is there
 //! (so that whoever sends it byte by byte holds up nobody), and gives it back when its answer is made, or its caller goes away.
 //!
@@ -38,13 +41,14 @@ use super::error::Problem;
 use super::repeated::Repeated;
 use crate::name::{HostName, PersonName};
 pub(super) use figures::Figures;
-pub(super) use held::Held;
+pub(super) use held::{Held, LastCaller};
 
 /// One caller has at most this part of the places of a kind. Our own choice: two scripts and a few people get on side by side.
 const SHARE: usize = 4;
 
-/// So many wait for each one under way. Our own choice: about as many as get a place before their patience is over.
-const WAITING_PER_PLACE: usize = 8;
+/// So many wait for each one under way. Our own choice: as many as get a place before their patience is over, where a call takes a tenth of
+/// a second; where it takes less, there are no more than come.
+const WAITING_PER_PLACE: usize = 4;
 
 /// How long a call may wait for its place. Our own choice: half of the second in which it must be known whether it goes on.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -81,6 +85,14 @@ impl Lanes {
             Bounds { at_once, each: at_once.div_ceil(SHARE), waiting_max: at_once.saturating_mul(WAITING_PER_PLACE) };
         let lane = |kind: Kind| (kind, Arc::new(Lane::new(kind, bounds, figures.of(kind))));
         Self(Kind::ALL.into_iter().map(lane).collect())
+    }
+
+    /// Turns a call of this kind away if there would be no room for it.
+    fn look(&self, kind: Kind, who: &Who) -> Result<(), Problem> {
+        match self.0.get(&kind) {
+            Some(lane) if lane.lock().fair.is_full_for(who) => Err(lane.turn_away(Instant::now())),
+            _ => Ok(()),
+        }
     }
 
     /// A place of this kind.

@@ -118,12 +118,22 @@ impl Site {
 
     /// Starts the program with more arguments or another environment.
     pub(crate) fn start_with(&self, set_up: impl FnOnce(&mut Command)) -> Server {
-        Server::start(&self.path("config.toml"), set_up)
+        Server::start(&self.path("config.toml"), |command| {
+            self.trust_nobody(command);
+            set_up(command);
+        })
     }
 
     /// Starts the second node.
     pub(crate) fn start_second(&self) -> Server {
-        Server::start(&self.path("config-2.toml"), |_command| {})
+        Server::start(&self.path("config-2.toml"), |command| self.trust_nobody(command))
+    }
+
+    /// By a socket nobody's certificate is looked at: a node starts on a machine that trusts none.
+    fn trust_nobody(&self, command: &mut Command) {
+        if self.shared.is_some() {
+            command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+        }
     }
 }
 
@@ -140,10 +150,6 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
         command.arg("--config").arg(config).arg("serve");
         command.env_remove("HALLPASS_FAILPOINT").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        if self.shared.is_some() {
-            // By a socket nobody's certificate is looked at: a node starts on a machine that trusts none.
-            command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
-        }
         set_up(&mut command);
         let mut child = command.spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();

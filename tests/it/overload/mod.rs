@@ -15,7 +15,7 @@ use crate::api::site::{Site, problem};
 use crate::api::{approve, certificate};
 use crate::support::Fault;
 
-/// One call of a kind at once, and eight that wait.
+/// One call of a kind at once, and four that wait.
 async fn narrow() -> Site {
     Site::with(|settings| settings.calls_at_once = 1).await
 }

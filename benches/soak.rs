@@ -1,0 +1,243 @@
+//! A long run below what can be done: whether calls fail, whether they become slower, and whether memory, open files or threads grow.
+//!
+//! A server in a process of its own is first driven as fast as it goes (*ceiling*), and then for half an hour at seven tenths of that, by 128
+//! people who each have certificates issued for a minute at times that do not depend on the answers; latencies count from when a call was due.
+//! Each minute it is said how it goes, and what the kernel says of the server's process. So requests expire as fast as they come, as they would in a year.
+//!
+//! Run: `cargo bench --bench soak`; a smoke run in seconds: `cargo bench --bench soak -- --short`; another length: `-- --minutes=5`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::float_arithmetic,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::allow_attributes,
+    dead_code,
+    missing_docs,
+    reason = "a benchmark prints, and stops at what it did not expect; the desk has more than it needs"
+)]
+
+mod desk;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hallpass::client::{Client, Server};
+use hallpass::store::sqlite::{Settings, SqliteStore};
+use hallpass::wire;
+use tokio::task::JoinSet;
+
+/// How much of the ceiling.
+const SHARE: f64 = 0.7;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Plan {
+    people: usize,
+    ceiling: Duration,
+    length: Duration,
+    told_every: Duration,
+}
+
+impl Plan {
+    fn read() -> Self {
+        let minute = Duration::from_secs(60);
+        let mut plan = Self { people: 128, ceiling: minute / 4, length: 30 * minute, told_every: minute };
+        for argument in std::env::args().skip(1) {
+            match argument.split_once('=').unwrap_or((&argument, "")) {
+                ("--short", _) => {
+                    let second = Duration::from_secs(1);
+                    plan = Self { people: 8, ceiling: second / 2, length: 2 * second, told_every: second };
+                }
+                ("--minutes", count) => plan.length = count.parse::<u32>().unwrap() * minute,
+                _ => {}
+            }
+        }
+        plan
+    }
+}
+
+fn main() {
+    let plan = Plan::read();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let Some(folder) = std::env::args().find_map(|argument| argument.strip_prefix("--serve=").map(str::to_owned)) {
+        return runtime.block_on(serve(Path::new(&folder), plan.people));
+    }
+    // Beside the build, so that the disk is a disk.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (server, process) = Process::start(folder.path());
+    runtime.block_on(soak(&plan, &server, &process));
+}
+
+/// The server's process: it ends when its input does.
+async fn serve(folder: &Path, people: usize) {
+    let store = SqliteStore::open(&Settings { path: folder.join("hallpass.sqlite") }, desk::seal()).unwrap();
+    let server = desk::serve(folder, 0, people, Box::new(store)).await;
+    println!("{} {}", server.url, server.pin.unwrap());
+    let end = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
+    drop(end.await.unwrap());
+}
+
+struct Process(Child);
+
+impl Process {
+    fn start(folder: &Path) -> (Server, Self) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(std::env::args().skip(1)).arg(format!("--serve={}", folder.display()));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (url, pin) = line.trim().split_once(' ').unwrap();
+        (Server { url: url.to_owned(), pin: Some(pin.to_owned()), ..Server::default() }, Self(child))
+    }
+
+    /// Resident memory in MiB, open files, threads.
+    fn look(&self) -> (f64, usize, u32) {
+        let proc = format!("/proc/{}", self.0.id());
+        let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
+        let number = |name: &str| -> u32 {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let files = std::fs::read_dir(format!("{proc}/fd")).unwrap().count();
+        (f64::from(number("VmRSS:")) / 1024.0, files, number("Threads:"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+/// What came of calls since it was last told.
+#[derive(Default)]
+struct Heard {
+    latencies: Mutex<Vec<Duration>>,
+    failed: AtomicU64,
+}
+
+/// One person's certificates; their number makes each key another one.
+struct Hand {
+    client: Client,
+    place: usize,
+    number: u64,
+}
+
+impl Hand {
+    async fn once(&mut self) -> bool {
+        let mut seed = [5; 32];
+        seed[..8].copy_from_slice(&(self.place as u64).to_be_bytes());
+        seed[8..16].copy_from_slice(&self.number.to_be_bytes());
+        self.number += 1;
+        let ask = wire::Ask { lifetime: Some("1m".to_owned()), ..desk::ask("staging-1", seed) };
+        match self.client.post::<_, wire::Access>("/v1/certificates", &ask).await {
+            Ok(access) if access.certificate.is_some() => true,
+            Ok(access) => {
+                println!("no certificate for {}", access.request.id);
+                false
+            }
+            Err(error) => {
+                println!("{error}");
+                false
+            }
+        }
+    }
+}
+
+async fn soak(plan: &Plan, server: &Server, process: &Process) {
+    let mut hands = Vec::new();
+    for place in 0..plan.people {
+        hands.push(Hand { client: desk::log_in(server, &format!("p{place}"), place).await, place, number: 0 });
+    }
+    let (hands, ceiling) = ceiling(hands, plan.ceiling).await;
+    println!(
+        "ceiling: {ceiling:.0} certificates/s on {} connections; now {SHARE} of it for {:?}",
+        plan.people, plan.length
+    );
+    let heard = Arc::new(Heard::default());
+    let pause = Duration::from_secs_f64(plan.people as f64 / (ceiling * SHARE));
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for mut hand in hands {
+        let (heard, plan) = (Arc::clone(&heard), *plan);
+        tasks.spawn(async move {
+            let mut due = began + pause.mul_f64(hand.place as f64 / plan.people as f64);
+            while due < began + plan.length {
+                tokio::time::sleep_until(due.into()).await;
+                if hand.once().await {
+                    heard.latencies.lock().unwrap().push(due.elapsed());
+                } else {
+                    heard.failed.fetch_add(1, Ordering::Relaxed);
+                }
+                due += pause;
+            }
+        });
+    }
+    let mut all = tell(plan, began, &heard, process).await;
+    tasks.join_all().await;
+    all.extend(std::mem::take(&mut *heard.latencies.lock().unwrap()));
+    all.sort();
+    let (p50, p99) = (percentile(&all, 50), percentile(&all, 99));
+    println!(
+        "in all: {} certificates, {} failed; p50 {p50:.2?}, p99 {p99:.2?}, ratio {:.2}",
+        all.len(),
+        heard.failed.load(Ordering::Relaxed),
+        p99.as_secs_f64() / p50.as_secs_f64()
+    );
+}
+
+/// How it goes, now and then until the end; all latencies.
+async fn tell(plan: &Plan, began: Instant, heard: &Heard, process: &Process) -> Vec<Duration> {
+    println!(
+        "{:>8} {:>10} {:>10} {:>10} {:>8} {:>12} {:>7} {:>8}",
+        "after", "per second", "p50", "p99", "failed", "resident MiB", "files", "threads"
+    );
+    let mut all = Vec::new();
+    let mut told = began;
+    while told + plan.told_every <= began + plan.length {
+        told += plan.told_every;
+        tokio::time::sleep_until(told.into()).await;
+        let mut latencies = std::mem::take(&mut *heard.latencies.lock().unwrap());
+        latencies.sort();
+        let (resident, files, threads) = process.look();
+        println!(
+            "{:>8.0?} {:>10.0} {:>10.2?} {:>10.2?} {:>8} {resident:>12.1} {files:>7} {threads:>8}",
+            told - began,
+            latencies.len() as f64 / plan.told_every.as_secs_f64(),
+            percentile(&latencies, 50),
+            percentile(&latencies, 99),
+            heard.failed.load(Ordering::Relaxed),
+        );
+        all.append(&mut latencies);
+    }
+    all
+}
+
+/// As fast as it goes: each hand asks again once it has its answer.
+async fn ceiling(hands: Vec<Hand>, length: Duration) -> (Vec<Hand>, f64) {
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for mut hand in hands {
+        tasks.spawn(async move {
+            let mut done = 0_u32;
+            while began.elapsed() < length {
+                done += u32::from(hand.once().await);
+            }
+            (hand, done)
+        });
+    }
+    let (mut hands, done): (Vec<Hand>, Vec<u32>) = tasks.join_all().await.into_iter().unzip();
+    hands.sort_by_key(|hand| hand.place);
+    (hands, f64::from(done.iter().sum::<u32>()) / began.elapsed().as_secs_f64())
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
