@@ -261,9 +261,13 @@ pub(crate) async fn ask(client: &Client, local: &Local, wish: &Wish) -> Result<A
             Ok(Asked { request, held })
         }
         Err(error) => {
-            // After a refusal the key is of no use. After a lost connection the request may exist: keep the key, it is found by its
-            // fingerprint, and swept after a day if it was for nothing.
-            if matches!(error, ClientError::Problem(_) | ClientError::Setup { .. }) {
+            // After a refusal the key is of no use. After a lost connection, or a call that took too long, the request may exist: keep the
+            // key, it is found by its fingerprint, and swept after a day if it was for nothing.
+            let is_refused = match &error {
+                ClientError::Problem(problem) => !problem.retryable || problem.code == "busy",
+                error => matches!(error, ClientError::Setup { .. }),
+            };
+            if is_refused {
                 local.discard(&folder);
             }
             match error {

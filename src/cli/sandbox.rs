@@ -107,10 +107,12 @@ fn add_database(files: &mut Files, settings: &store::postgres::Settings) {
         return;
     }
     files.add_roots();
-    // The same variables as everywhere.
-    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
-        profile::env(name).into_iter().for_each(|path| files.add(path, Access::Read));
-    }
+    // The same variables as everywhere; the second one is a list.
+    profile::env("SSL_CERT_FILE").into_iter().for_each(|path| files.add(path, Access::Read));
+    let folders = profile::env("SSL_CERT_DIR").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .filter(|path| !path.as_os_str().is_empty())
+        .for_each(|path| files.add(path, Access::Read));
 }
 
 /// Tests say what somebody who has taken us over would try: `FOLDER ADDRESS`, a folder that is not ours and somebody else's server. It is

@@ -46,6 +46,12 @@ pub fn all(beside: &Path, server: SocketAddr) -> Vec<Outcome> {
         told("remove a file beside", std::fs::remove_file(beside.join("file"))),
         told("start a program", started),
         told("connect elsewhere", TcpStream::connect_timeout(&server, Duration::from_secs(5))),
+        told("connect elsewhere by datagrams", std::net::UdpSocket::bind("127.0.0.1:0")),
+        told(
+            "connect elsewhere by MPTCP",
+            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, Some(MPTCP)).map_err(Into::into),
+        ),
+        told("connect elsewhere with the first bytes", fast_open(server)),
         told("listen", TcpListener::bind("127.0.0.1:0")),
         told("signal the parent", io(parent)),
         told(
@@ -59,6 +65,21 @@ pub fn all(beside: &Path, server: SocketAddr) -> Vec<Outcome> {
         told("change the root", io(rustix::process::chroot("/"))),
         told("join a namespace", join()),
     ]
+}
+
+/// As the C library numbers it.
+const MPTCP: rustix::net::Protocol = rustix::net::ipproto::MPTCP;
+
+/// A connection that is made by sending.
+fn fast_open(server: SocketAddr) -> std::io::Result<()> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::sendto(
+        &socket,
+        b"x",
+        rustix::net::SendFlags::from_bits_retain(libc::MSG_FASTOPEN.unsigned_abs()),
+        &server,
+    )?;
+    Ok(())
 }
 
 /// Our own one: what is not refused changes nothing.

@@ -29,6 +29,8 @@ pub struct Files {
     pub paths: Vec<(PathBuf, Access)>,
     /// The ports.
     pub connect: Vec<u16>,
+    /// Whether hosts are found by their names, which takes datagrams.
+    pub names: bool,
     /// Whether the service manager is told by way of an abstract socket, which is then left open.
     pub abstract_sockets: bool,
 }
@@ -79,6 +81,7 @@ impl Files {
         }
         self.add_replaced(Path::new("/etc/resolv.conf"), Access::Read);
         self.connect.push(53);
+        self.names = true;
     }
 
     /// Whom the system trusts for TLS.

@@ -11,6 +11,8 @@ use seccompiler::{
     TargetArch, apply_filter_all_threads, sock_filter,
 };
 
+use super::Bounds;
+
 /// The last system call that we have looked at: `file_setattr`, of Linux 6.17. The numbers from 424 on are the same everywhere. On x86-64
 /// those of the x32 kind, which would pass by a list, are all above.
 const LAST_KNOWN: u32 = 469;
@@ -125,20 +127,23 @@ const ELSEWHERE: &[i64] = &[
 const ELSEWHERE: &[i64] = &[];
 
 /// Restricts all threads of this process.
-pub(super) fn restrict(programs: bool) -> Result<(), String> {
-    for filter in filters(programs)? {
+pub(super) fn restrict(bounds: &Bounds) -> Result<(), String> {
+    for filter in filters(bounds)? {
         apply_filter_all_threads(&filter).map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
-fn filters(programs: bool) -> Result<[BpfProgram; 3], String> {
+fn filters(bounds: &Bounds) -> Result<[BpfProgram; 3], String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
     let filter = |rules, errno: i32| {
         let errno = SeccompAction::Errno(errno.unsigned_abs());
         SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).and_then(BpfProgram::try_from)
     };
-    let compiled = || Ok([filter(refused(programs)?, libc::EPERM)?, newer(), filter(sockets()?, libc::EAFNOSUPPORT)?]);
+    let compiled = || {
+        let sockets = sockets(bounds.files.as_ref().is_none_or(|files| files.names))?;
+        Ok([filter(refused(bounds.programs)?, libc::EPERM)?, newer(), filter(sockets, libc::EAFNOSUPPORT)?])
+    };
     compiled().map_err(|error: seccompiler::BackendError| error.to_string())
 }
 
@@ -190,23 +195,35 @@ fn looked_into(programs: bool) -> Result<Rules, seccompiler::BackendError> {
     }
     Ok([
         (libc::SYS_clone, clone),
-        // Memory that is written is not run: a library from a file is neither.
+        // Memory that is written is not run. (What is written to a file first, and mapped from there, is: landlock does not look at that.)
         (libc::SYS_mmap, vec![rule(vec![bits(2, both, both)?])?]),
         (libc::SYS_mprotect, vec![gains()?]),
         (libc::SYS_pkey_mprotect, vec![gains()?]),
         (libc::SYS_shmat, vec![rule(vec![bits(2, libc::SHM_EXEC, libc::SHM_EXEC)?])?]),
         (libc::SYS_ioctl, terminal),
+        // A connection that comes with its first bytes is one that landlock does not see.
+        (libc::SYS_sendto, vec![rule(vec![bits(3, libc::MSG_FASTOPEN, libc::MSG_FASTOPEN)?])?]),
+        (libc::SYS_sendmsg, vec![rule(vec![bits(2, libc::MSG_FASTOPEN, libc::MSG_FASTOPEN)?])?]),
+        (libc::SYS_sendmmsg, vec![rule(vec![bits(3, libc::MSG_FASTOPEN, libc::MSG_FASTOPEN)?])?]),
     ]
     .into())
 }
 
-/// No sockets but those of files and of the internet: not the kernel's own, not packets.
-fn sockets() -> Result<Rules, seccompiler::BackendError> {
-    let others = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| {
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(family.unsigned_abs()))
-    });
-    let others = others.into_iter().collect::<Result<Vec<_>, _>>()?;
-    Ok([(libc::SYS_socket, vec![SeccompRule::new(others)?])].into())
+/// No sockets but those of files and of the internet: not the kernel's own, not packets; of the internet's no protocols but TCP and UDP (landlock
+/// does not see where MPTCP connects to), and no datagrams where nothing needs them.
+fn sockets(datagrams: bool) -> Result<Rules, seccompiler::BackendError> {
+    let is_not = |argument, value: i32| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(value.unsigned_abs()))
+    };
+    let mut rules = vec![
+        SeccompRule::new(vec![is_not(0, libc::AF_UNIX)?, is_not(0, libc::AF_INET)?, is_not(0, libc::AF_INET6)?])?,
+        SeccompRule::new(vec![is_not(2, 0)?, is_not(2, libc::IPPROTO_TCP)?, is_not(2, libc::IPPROTO_UDP)?])?,
+    ];
+    if !datagrams {
+        // (the other bits of the type are flags)
+        rules.push(SeccompRule::new(vec![is_not(0, libc::AF_UNIX)?, bits(1, 0xf, libc::SOCK_DGRAM)?])?);
+    }
+    Ok([(libc::SYS_socket, rules)].into())
 }
 
 /// `ENOSYS` for what is above [`LAST_KNOWN`], and for `clone3`: its flags are in memory, where no filter looks.
@@ -229,13 +246,15 @@ fn newer() -> BpfProgram {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Files;
     use super::*;
 
     #[test]
     fn the_filters_are_ones_that_the_kernel_takes() {
-        for programs in [false, true] {
-            let filters = filters(programs).unwrap();
-            assert!(filters.iter().all(|filter| (5..=4096).contains(&filter.len())), "{programs}");
+        for (programs, names) in [(false, false), (false, true), (true, false), (true, true)] {
+            let files = Some(Files { names, ..Files::default() });
+            let filters = filters(&Bounds { files, programs }).unwrap();
+            assert!(filters.iter().all(|filter| (5..=4096).contains(&filter.len())), "{programs} {names}");
         }
     }
 

@@ -192,7 +192,7 @@ pub fn enter(mode: Mode, bounds: &Bounds) -> Result<Sandbox, SandboxError> {
     let own = open_own();
     let mut lacks = memory::lock().err().map(|why| Lack { part: Part::Memory, why }).into_iter().collect::<Vec<_>>();
     lacks.extend(files::restrict(bounds).map_err(refused(Part::Files))?);
-    lacks.extend(calls::restrict(bounds.programs).err().map(|why| Lack { part: Part::Calls, why }));
+    lacks.extend(calls::restrict(bounds).err().map(|why| Lack { part: Part::Calls, why }));
     lacks.sort_by_key(|lack| lack.part);
     let required: Vec<Lack> = lacks.iter().filter(|lack| lack.part.is_required()).cloned().collect();
     if mode == Mode::Required && !required.is_empty() {

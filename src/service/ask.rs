@@ -51,7 +51,7 @@ impl Service {
             let Asked { view, intended } = this.ask_in_turn(&by, &ask, true).await?;
             let certificate = match intended {
                 // What went wrong is traced where it did, and the fetch will say it.
-                Some(intended) => this.sign_intended(&intended).await.ok().flatten(),
+                Some(intended) => this.sign_intended(&intended, &mut None).await.ok().flatten(),
                 None => None,
             };
             Ok((view, certificate))

@@ -108,7 +108,7 @@ impl Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict | StoreError::Overtaken => Self::contended(),
+            StoreError::Conflict | StoreError::Overtaken | StoreError::Superseded => Self::contended(),
             StoreError::Replayed => Self::LoginRefused,
             StoreError::Certificate(cause) => Self::internal("making the to-be-signed certificate", cause),
             StoreError::Damaged { .. } => Self::internal("reading the store", error),

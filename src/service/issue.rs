@@ -50,9 +50,10 @@ impl Service {
     pub async fn certificate(self: &Arc<Self>, by: &Proven, id: &RequestPrefix) -> Outcome<Certificate> {
         let (this, by, prefix) = (Arc::clone(self), by.clone(), id.clone());
         whole(async move {
+            let mut signed = None;
             for _ in 0..ATTEMPTS {
                 let Some(intended) = this.certify(&by, &prefix).await? else { continue };
-                if let Some(certificate) = this.sign_intended(&intended).await? {
+                if let Some(certificate) = this.sign_intended(&intended, &mut signed).await? {
                     return Ok(certificate);
                 }
             }
@@ -61,18 +62,31 @@ impl Service {
         .await
     }
 
-    /// Signs what is intended, and makes the outcome durable; `None` when what it rests on is not so any more.
-    pub(super) async fn sign_intended(&self, intended: &Intended) -> Outcome<Option<Certificate>> {
+    /// Signs what is intended, and makes the outcome durable; `None` when what it rests on is not so any more. What was `signed` by then is
+    /// kept for the next attempt: however slow a CA key is, an attempt after the first lasts no longer than a commit.
+    pub(super) async fn sign_intended(
+        &self,
+        intended: &Intended,
+        signed: &mut Option<Certificate>,
+    ) -> Outcome<Option<Certificate>> {
         // Side by side: neither needs the other, both must be done. A store put back from an older copy must not use this serial again.
         let kept = self.keep_head(intended.certified.serial.number().saturating_add(1));
-        let signed = async {
-            let certificate = self.sign(intended.request, &intended.certified).await?;
+        let signing = async {
+            let tbs = &intended.certified.tbs;
+            let certificate = match signed.take().filter(|earlier| earlier.tbs() == tbs) {
+                Some(earlier) => self.check_trusted(tbs).map(|_ca| earlier)?,
+                None => self.sign(intended.request, &intended.certified).await?,
+            };
             fail::point("issue.signed");
             let is_good = self.record_outcome(intended, &certificate).await?;
             fail::point("issue.outcome.durable");
-            Ok(is_good.then_some(certificate))
+            if is_good {
+                return Ok(Some(certificate));
+            }
+            *signed = Some(certificate);
+            Ok(None)
         };
-        tokio::try_join!(signed, kept).map(|(signed, ())| signed)
+        tokio::try_join!(signing, kept).map(|(certificate, ())| certificate)
     }
 
     /// Asks the rules, and makes the intent durable if this is the grant's first fetch; `None` when somebody else was
@@ -172,6 +186,11 @@ impl Service {
         self.sign_tbs(&certified.tbs).await.inspect_err(|_traced| tracing::error!(request = %id, "it stays issued"))
     }
 
+    /// The CA of a certificate that is to be signed, if its key is trusted still.
+    fn check_trusted(&self, tbs: &TbsCert) -> Outcome<Ca> {
+        self.keys.now().trusted(tbs.purpose(), tbs.ca()).ok_or_else(|| Failure::Conflict(WITHDRAWN.to_owned()))
+    }
+
     /// Has the CA key for its purpose sign what is durably in the log, with a deadline and (unless it is quick) off the async threads, and
     /// believes nothing of it.
     pub(super) async fn sign_tbs(&self, tbs: &TbsCert) -> Outcome<Certificate> {
@@ -180,9 +199,7 @@ impl Service {
             tracing::error!(%serial, key_id, why, "signing failed; nothing was handed out");
             Failure::Unavailable("the CA key did not sign; fetch again later, the request stays as it is".to_owned())
         };
-        let Some(ca) = self.keys.now().trusted(tbs.purpose(), tbs.ca()) else {
-            return Err(Failure::Conflict(WITHDRAWN.to_owned()));
-        };
+        let ca = self.check_trusted(tbs)?;
         let slots = match tbs.purpose() {
             Purpose::User => &self.sign_slots,
             Purpose::Host => &self.hosts.sign_slots,
@@ -223,6 +240,7 @@ impl Service {
         let event = Event::CertificateSigned { request, serial, sha256: sha256_hex(certificate.blob()) };
         match self.try_commit(Change { at: self.clock.now(), saves, events: vec![event] }).await {
             Ok(_) | Err(StoreError::Conflict) => Ok(true),
+            Err(StoreError::Superseded) => Ok(false),
             Err(StoreError::Overtaken) => {
                 if self.store.is_shared() {
                     self.doubt();

@@ -44,7 +44,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long after a failed attempt callers get its answer instead of another attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long letting go of a key waits for a call that is under way. A library that hangs must not keep a service from ending.
+/// How long letting go of a key waits for a call that is under way. A library that hangs in one must not keep a service from ending.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What holds the key, connected.
@@ -172,17 +172,19 @@ impl Remote {
             .name("ca-key".to_owned())
             .spawn(run)
             .map_err(|error| refuse(format!("cannot start a thread: {error}")))?;
+        // Made before it is known whether it opens: its end waits for the thread either way.
+        let remote = Self {
+            name: name.clone(),
+            key,
+            purpose,
+            patience,
+            queue: Some(queue),
+            ended: Mutex::new(ended),
+            thread: Some(thread),
+            state,
+        };
         match first.recv_timeout(patience) {
-            Ok(Ok(())) => Ok(Self {
-                name,
-                key,
-                purpose,
-                patience,
-                queue: Some(queue),
-                ended: Mutex::new(ended),
-                thread: Some(thread),
-                state,
-            }),
+            Ok(Ok(())) => Ok(remote),
             Ok(Err(trouble)) if trouble.is_final => Err(SignError::Pin { name, why: trouble.why }),
             Ok(Err(trouble)) => Err(refuse(trouble.why)),
             Err(_) => Err(refuse("it does not answer".to_owned())),

@@ -173,7 +173,7 @@ fn apply_save(
         Save::AtSize(size) => check(head.frontier.size() == size, StoreError::Conflict)?,
         Save::OnBasis(basis) => check(Basis::of(head) == basis, StoreError::Overtaken)?,
         Save::AsRead { request, version } => {
-            check(rows.version_of(request)? == Some(version), StoreError::Overtaken)?;
+            check(rows.version_of(request)? == Some(version), StoreError::Superseded)?;
         }
         Save::OnTime { tolerance } => {
             check(head.at.seconds_since(at) <= tolerance, StoreError::Behind { now: at, last: head.at })?;

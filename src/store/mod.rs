@@ -167,7 +167,7 @@ pub enum Save {
     /// What is saved rests on what the log said was in force; if it says something else by now, the change is
     /// [`StoreError::Overtaken`]. What makes P6 and P7 hold when several nodes write one log.
     OnBasis(Basis),
-    /// What is saved rests on this request as it was read; another row version is [`StoreError::Overtaken`].
+    /// What is saved rests on this request as it was read; another row version is [`StoreError::Superseded`].
     AsRead {
         /// Which.
         request: RequestId,
@@ -344,9 +344,12 @@ pub enum StoreError {
     /// A compare-and-swap lost: read again and decide again.
     #[error("changed in the meantime")]
     Conflict,
-    /// Something else is in force, or the request is another, than the change rests on: read what is, and decide again.
-    #[error("another policy, inventory, CA key or state of the request is in force by now")]
+    /// Something else is in force than the change rests on: read what is, and decide again.
+    #[error("another policy, inventory or CA key is in force by now")]
     Overtaken,
+    /// The request is not as the change rests on it any more: decide again.
+    #[error("the request has changed in the meantime")]
+    Superseded,
     /// The change is dated before the log's last entry by more than a clock may be off.
     #[error("the clock is behind the log: it is {now}, but the last entry is of {last}")]
     Behind {

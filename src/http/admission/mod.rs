@@ -11,7 +11,8 @@
 //! turned away before it is looked who it is now: it would not be let in, and nothing else is decided by that.
 //!
 //! A call takes its place when its caller is known (so that turns are by person, host, or address before a login) *and* its body is there
-//! (so that whoever sends it byte by byte holds up nobody), and gives it back when its answer is made, or its caller goes away.
+//! (so that whoever sends it byte by byte holds up nobody), and gives it back when its answer is made, or its caller goes away. What such a
+//! caller has begun to change runs to its end all the same: that is bounded by their rate and by the store's queue, not here.
 //!
 //! Invariants:
 //! - Nobody waits here for longer than [`PATIENCE`].

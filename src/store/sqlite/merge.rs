@@ -112,6 +112,10 @@ impl Merge {
         // As much as can be done without waiting for anybody: pages in the write-ahead log, and those of them that are merged.
         let pages = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
         let (all, done) = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], pages).map_err(unmergeable)?;
+        if all < 0 {
+            // Somebody else merges just now (a program of the administrator's), and nothing is known of the pages.
+            return Ok(());
+        }
         let unmerged = u64::try_from(all.saturating_sub(done)).unwrap_or(0);
         self.merged.unmerged.store(unmerged, Ordering::Relaxed);
         if unmerged > UNMERGED_MAX {

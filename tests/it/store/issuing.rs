@@ -131,7 +131,7 @@ pub(super) async fn an_outcome_rests_on_the_request_and_the_clock_as_they_were(d
         [(id(1), RowVersion(stored.version.0 + 1)), (id(1), RowVersion::FIRST), (id(2), RowVersion::FIRST)]
     {
         let refused = commit(at(100), as_read(request, version)).await;
-        assert!(matches!(refused, Err(StoreError::Overtaken)), "{request} {version:?}: {refused:?}");
+        assert!(matches!(refused, Err(StoreError::Superseded)), "{request} {version:?}: {refused:?}");
     }
     let refused = commit(at(69), Save::OnTime { tolerance: 30 }).await;
     assert!(
@@ -151,5 +151,5 @@ pub(super) async fn an_outcome_rests_on_the_request_and_the_clock_as_they_were(d
     let late = desk.store.commit(change(at(101), vec![as_read(id(1), stored.version)], vec![outcome(&stored.request)]));
     let (ended, late) = tokio::join!(ending, late);
     ended.unwrap();
-    assert!(matches!(late, Err(StoreError::Overtaken)), "{late:?}");
+    assert!(matches!(late, Err(StoreError::Superseded)), "{late:?}");
 }

@@ -80,6 +80,39 @@ async fn what_is_ended_while_the_ca_key_is_slow_is_not_handed_out() {
 }
 
 #[tokio::test]
+async fn a_policy_that_comes_while_the_ca_key_is_slow_is_asked_too_and_nothing_is_signed_twice() {
+    let world = std::sync::Arc::new(World::new().await);
+    let (alice, omar) = (world.proven("alice").await, world.proven("omar").await);
+    for (text, is_allowed) in [
+        (format!("{}\n# the same in other words", policy()), true),
+        (policy().replace("staging-1", "staging-2"), false),
+    ] {
+        let id = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap().request.id();
+        let before = world.signer.asked().len();
+        world.signer.set(Fault::Hangs);
+        let fetching = tokio::spawn({
+            let (world, alice) = (world.clone(), alice.clone());
+            async move { world.fetch(&alice, id).await }
+        });
+        while world.signer.asked().len() == before {
+            tokio::task::yield_now().await;
+        }
+        world.service().apply_policy(&omar, text, None, false).await.unwrap();
+        world.signer.set(Fault::None);
+        let fetched = fetching.await.unwrap();
+        assert_eq!(world.signer.asked().len(), before + 1);
+        match fetched {
+            Ok(certificate) => {
+                assert!(is_allowed);
+                assert_eq!(world.signer.asked().last().unwrap(), certificate.tbs().bytes());
+            }
+            Err(why) => assert!(!is_allowed && matches!(why, Failure::Policy(_) | Failure::Refused(_)), "{why:?}"),
+        }
+    }
+    world.check().await;
+}
+
+#[tokio::test]
 async fn what_was_logged_but_not_signed_is_completed_by_its_next_fetch_and_never_by_a_start_alone() {
     let mut world = World::new().await;
     let alice = world.proven("alice").await;
