@@ -258,7 +258,9 @@ async fn main() {
         both.push(hands(&server, SystemClock.now().unix()).await);
     }
     for _ in 0..=plan.passes {
-        for (place, hands) in both.iter_mut().enumerate().filter(|(place, _)| plan.only.is_none_or(|only| only == *place)) {
+        for (place, hands) in
+            both.iter_mut().enumerate().filter(|(place, _)| plan.only.is_none_or(|only| only == *place))
+        {
             let (back, rate) = slice(std::mem::take(hands), plan.slice).await;
             *hands = back;
             rates[place].push(rate);

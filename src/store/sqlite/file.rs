@@ -155,8 +155,10 @@ pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     }
     // FULL: the log is synced at each commit. The WAL file is cut back to 64 MiB after a burst.
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;").map_err(failed(OPENING))?;
-    conn.execute_batch(&format!("PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA wal_autocheckpoint = {MERGED_AT_PAGES};"))
-        .map_err(failed(OPENING))?;
+    conn.execute_batch(&format!(
+        "PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA wal_autocheckpoint = {MERGED_AT_PAGES};"
+    ))
+    .map_err(failed(OPENING))?;
     Ok(conn)
 }
 

@@ -134,7 +134,8 @@ async fn what_an_older_schema_found_by_id_is_found_by_number() {
     assert_eq!((desk.request(id(1)).await, after), before);
     for (host, found) in [("dev-1", vec![id(1)]), ("web-1", vec![id(2)]), ("web-2", vec![])] {
         let host = Some(hallpass::name::HostName::parse(host).unwrap());
-        let requests = desk.store.requests(RequestFilter { host, limit: 10, ..RequestFilter::default() }).await.unwrap();
+        let requests =
+            desk.store.requests(RequestFilter { host, limit: 10, ..RequestFilter::default() }).await.unwrap();
         assert_eq!(requests.iter().map(|stored| stored.request.id()).collect::<Vec<_>>(), found);
     }
 }
