@@ -40,17 +40,9 @@ use hallpass::store::{Change, Store as _};
 use hallpass::time::{Clock, Lifetime, SystemClock, Timestamp};
 use tokio::task::JoinSet;
 
-/// Connections.
-const CONNECTIONS: usize = 64;
-
-/// People.
-const PEOPLE: usize = desk::people_on(CONNECTIONS);
-
-/// How many certificates are issued while the clock stands still.
-const IN_A_SECOND: u64 = PEOPLE as u64;
-
 /// How much is measured.
 struct Plan {
+    connections: usize,
     requests: u64,
     entries: u64,
     slice: Duration,
@@ -63,6 +55,7 @@ struct Plan {
 impl Plan {
     fn read() -> Self {
         let mut plan = Self {
+            connections: 64,
             requests: 1_000_000,
             entries: 10_000_000,
             slice: Duration::from_secs(2),
@@ -74,8 +67,9 @@ impl Plan {
             match argument.split_once('=').unwrap_or((&argument, "")) {
                 ("--short", _) => {
                     plan = Self {
-                        requests: IN_A_SECOND,
-                        entries: 10_000,
+                        connections: 4,
+                        requests: 128,
+                        entries: 2_000,
                         slice: Duration::from_millis(150),
                         passes: 1,
                         ..plan
@@ -90,6 +84,11 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Each has one certificate issued before the clock of a store that is filled goes on by a second.
+    const fn people(&self) -> usize {
+        desk::people_on(self.connections)
     }
 }
 
@@ -119,26 +118,27 @@ fn store(folder: &Path) -> SqliteStore {
 
 /// Fills the store in this folder.
 async fn fill(folder: &Path, plan: &Plan) {
-    let seconds = plan.requests.div_ceil(IN_A_SECOND);
+    let in_a_second = plan.people() as u64;
+    let seconds = plan.requests.div_ceil(in_a_second);
     let clock = Arc::new(Set(AtomicU64::new(SystemClock.now().unix() - seconds - 600)));
     let began = Instant::now();
-    let service = desk::service(folder, 0, PEOPLE, Box::new(store(folder)), Arc::<Set>::clone(&clock)).await;
+    let service = desk::service(folder, 0, plan.people(), Box::new(store(folder)), Arc::<Set>::clone(&clock)).await;
     let mut everybody = Vec::new();
     for second in 0..seconds {
         // A session is good for an hour.
         if second % 3_000 == 0 {
-            everybody = people(&service).await;
+            everybody = people(&service, plan.people()).await;
         }
         let mut tasks = JoinSet::new();
-        for (connection, some) in everybody.chunks(PEOPLE / CONNECTIONS).enumerate() {
+        for (connection, some) in everybody.chunks(desk::people_on(1)).enumerate() {
             let (service, some) = (Arc::clone(&service), some.to_vec());
-            tasks.spawn(async move { issue_to(&service, &some, connection as u64, second).await });
+            tasks.spawn(async move { issue_to(&service, &some, connection as u64, second * in_a_second).await });
         }
         tasks.join_all().await;
         clock.forward(1);
         while service.tick().await.unwrap() > 0 {}
         if (second + 1) % 50 == 0 {
-            println!("{} requests after {:.0?}", (second + 1) * IN_A_SECOND, began.elapsed());
+            println!("{} requests after {:.0?}", (second + 1) * in_a_second, began.elapsed());
         }
     }
     clock.forward(120);
@@ -152,7 +152,7 @@ async fn fill(folder: &Path, plan: &Plan) {
         store.commit(Change { at: clock.now(), saves: Vec::new(), events }).await.unwrap();
         size += some;
     }
-    println!("filled in {:.0?}: {} requests, {size} entries", began.elapsed(), seconds * IN_A_SECOND);
+    println!("filled in {:.0?}: {} requests, {size} entries", began.elapsed(), seconds * in_a_second);
 }
 
 fn login(clock: &Set) -> Event {
@@ -161,9 +161,9 @@ fn login(clock: &Set) -> Event {
     Event::LoggedIn { person: PersonName::parse("p0").unwrap(), key, address: "192.0.2.17".to_owned(), expires }
 }
 
-async fn people(service: &Arc<Service>) -> Vec<Proven> {
+async fn people(service: &Arc<Service>, count: usize) -> Vec<Proven> {
     let mut people = Vec::new();
-    for place in 0..PEOPLE {
+    for place in 0..count {
         let (challenge, _) = service.challenge().unwrap();
         let (person, key) = (PersonName::parse(&format!("p{place}")).unwrap(), desk::login_key(place));
         let text = statement(&service.settings().public_url, &person, &challenge);
@@ -175,7 +175,7 @@ async fn people(service: &Arc<Service>) -> Vec<Proven> {
 }
 
 /// A certificate for each of them.
-async fn issue_to(service: &Arc<Service>, people: &[Proven], connection: u64, second: u64) {
+async fn issue_to(service: &Arc<Service>, people: &[Proven], connection: u64, first: u64) {
     for (number, by) in (0..).zip(people) {
         let ask = Ask {
             targets: vec![Target::parse("staging-1").unwrap()],
@@ -184,7 +184,7 @@ async fn issue_to(service: &Arc<Service>, people: &[Proven], connection: u64, se
             start: None,
             reason: "INC-1 look at the logs".to_owned(),
             ticket: None,
-            key: SessionKey::generate(seed(3, connection, second * IN_A_SECOND + number)).public_key().clone(),
+            key: SessionKey::generate(seed(3, connection, first + number)).public_key().clone(),
         };
         service.ask_and_fetch(by, ask).await.unwrap().1.unwrap();
     }
@@ -207,9 +207,9 @@ struct Hand {
     number: u64,
 }
 
-async fn hands(server: &Server, run: u64) -> Vec<Hand> {
+async fn hands(server: &Server, connections: usize, run: u64) -> Vec<Hand> {
     let mut hands = Vec::new();
-    for place in 0..CONNECTIONS {
+    for place in 0..connections {
         hands.push(Hand { askers: desk::Askers::log_in(server, place).await, run, place: place as u64, number: 0 });
     }
     hands
@@ -254,8 +254,8 @@ async fn main() {
     let mut rates = vec![Vec::new(), Vec::new()];
     let mut both = Vec::new();
     for folder in [&empty, &grown] {
-        let server = desk::serve(folder, 0, PEOPLE, Box::new(store(folder))).await;
-        both.push(hands(&server, SystemClock.now().unix()).await);
+        let server = desk::serve(folder, 0, plan.people(), Box::new(store(folder))).await;
+        both.push(hands(&server, plan.connections, SystemClock.now().unix()).await);
     }
     for _ in 0..=plan.passes {
         for (place, hands) in
