@@ -11,21 +11,21 @@
 //! How each type of field is written is in `audit/field.rs`.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use thiserror::Error;
 
 use super::event::Event;
-use super::field::{Field as _, Members};
+use super::field::Field as _;
+use super::json::{self, Json, Members, Out};
+use super::kinds::{Head, VERSION};
 use super::tree::Hash;
 use crate::time::Timestamp;
 
-/// The version of the format; a change of any kind's members makes a new one.
-const VERSION: u64 = 1;
-
 /// No entry is longer: the largest thing in one is a to-be-signed certificate of 256 KiB, in base64.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Room for most entries.
+const BYTES_USUAL: usize = 1024;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +47,18 @@ impl Entry {
     /// The canonical bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut members: BTreeMap<&str, Value> = self.event.members();
-        members.insert("v", VERSION.into());
-        members.insert("index", self.index.into());
-        members.insert("at", self.at.put());
-        members.insert("kind", self.event.kind().into());
-        // A map of text to JSON values always serialises, so there is no failure to hide behind the empty default.
-        serde_json::to_vec(&members).unwrap_or_default()
+        self.write(BYTES_USUAL).into_bytes()
+    }
+
+    /// The same, with room for so many bytes to begin with.
+    fn write(&self, bytes: usize) -> Out {
+        let mut out = Out::with_capacity(bytes);
+        out.object(|out| {
+            let mut head = Head::of(self);
+            self.event.put(&mut head, out);
+            head.finish(out);
+        });
+        out
     }
 
     /// Reads them back, strictly: unknown kinds and members, other spellings of the same are refused.
@@ -64,17 +69,33 @@ impl Entry {
         if bytes.len() > ENTRY_BYTES_MAX {
             return Err(EntryError("longer than 1 MiB".to_owned()));
         }
+        // What the quick reader does not take, or takes for something else than it is, is judged by the careful one.
+        Self::parse_quickly(bytes).map_or_else(|| Self::parse_carefully(bytes), Ok)
+    }
+
+    fn parse_quickly(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut members = Members::of_line(text);
+        let event = Event::from_members(json::kind_of(text)?, &mut members).ok()?;
+        // Its version and kind are looked at by writing it.
+        let [at, index, _, _] = members.head()?;
+        let entry = Self { index: u64::take(index).ok()?, at: Timestamp::take(at).ok()?, event };
+        (entry.write(bytes.len()).as_bytes() == bytes).then_some(entry)
+    }
+
+    /// Reads with the JSON crate, and says what is wrong.
+    fn parse_carefully(bytes: &[u8]) -> Result<Self, EntryError> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| EntryError(format!("not JSON: {e}")))?;
-        let Value::Object(object) = value else { return Err(EntryError("not a JSON object".to_owned())) };
-        let entry = Self::from_members(Members::new(object)).map_err(EntryError)?;
-        if entry.to_bytes() == bytes {
+        let members = Json::from(value).members("not a JSON object").map_err(EntryError)?;
+        let entry = Self::from_members(members).map_err(EntryError)?;
+        if entry.write(bytes.len()).as_bytes() == bytes {
             Ok(entry)
         } else {
             Err(EntryError("the same content is written differently".to_owned()))
         }
     }
 
-    fn from_members(mut members: Members) -> Result<Self, String> {
+    fn from_members(mut members: Members<'_>) -> Result<Self, String> {
         let version: u64 = members.take("v")?;
         if version != VERSION {
             return Err(format!("\"v\" is {version}, this program reads {VERSION}"));

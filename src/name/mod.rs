@@ -243,9 +243,23 @@ impl RequestId {
     /// # Errors
     /// For anything that is not eight digits.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        if let Some(id) = Self::as_written(text) {
+            return Ok(id);
+        }
         let wrong = || refuse("a request id", text, "eight digits like 7K3F-9QX2");
         let prefix = RequestPrefix::parse(text).ok().ok_or_else(wrong)?;
         <[u8; 8]>::try_from(prefix.0.as_bytes()).map(Self).ok().ok_or_else(wrong)
+    }
+
+    /// The id whose digits these are, as they are shown or stored: the way in which most come.
+    fn as_written(text: &str) -> Option<Self> {
+        let digits: [u8; 8] = match *text.as_bytes() {
+            [a, b, c, d, b'-', e, f, g, h] | [a, b, c, d, e, f, g, h] => [a, b, c, d, e, f, g, h],
+            _ => return None,
+        };
+        let is_digit =
+            |byte| matches!(byte, b'0'..=b'9' | b'A'..=b'H' | b'J' | b'K' | b'M' | b'N' | b'P'..=b'T' | b'V'..=b'Z');
+        digits.into_iter().all(is_digit).then_some(Self(digits))
     }
 
     /// The eight digits without the hyphen, as stored and as in key ids.

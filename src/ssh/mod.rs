@@ -19,6 +19,7 @@ pub mod bundle;
 pub mod cert;
 mod encoding;
 pub mod host;
+pub mod known;
 pub mod private;
 pub mod sig;
 pub mod token;
@@ -280,9 +281,18 @@ fn is_certificate_name(name: &str) -> bool {
 
 /// A point on the curve, in its one spelling (the library also takes some of RFC 8032's out-of-range numbers), not of small
 /// order (for those, anybody can make signatures).
+///
+/// A point has a second spelling in two ways alone: its y beyond the field, or a sign where x is zero, and a point whose x is zero is of
+/// small order. So nothing has to be computed to know that there is one.
 fn is_ed25519(bytes: &[u8]) -> bool {
-    let key = <[u8; 32]>::try_from(bytes).ok().and_then(|b| ed25519_dalek::VerifyingKey::from_bytes(&b).ok());
-    key.is_some_and(|key| key.to_edwards().compress().as_bytes() == bytes && !key.is_weak())
+    let Ok(bytes) = <[u8; 32]>::try_from(bytes) else { return false };
+    is_in_field(bytes) && ed25519_dalek::VerifyingKey::from_bytes(&bytes).is_ok_and(|key| !key.is_weak())
+}
+
+/// Whether the y of a point, which is all but its highest bit, is below 2^255 - 19.
+fn is_in_field(bytes: [u8; 32]) -> bool {
+    let [lowest, middle @ .., highest] = &bytes;
+    *highest & 0x7f != 0x7f || *lowest < 0xed || middle.iter().any(|byte| *byte != 0xff)
 }
 
 /// SEC 1 uncompressed points only, as RFC 5656 and OpenSSH have it.
