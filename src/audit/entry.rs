@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::event::Event;
 use super::field::Field as _;
-use super::json::{self, Json, Members, Out};
+use super::json::{self, Json, Members, Out, name};
 use super::kinds::{Head, VERSION};
 use super::tree::Hash;
 use crate::time::Timestamp;
@@ -96,13 +96,13 @@ impl Entry {
     }
 
     fn from_members(mut members: Members<'_>) -> Result<Self, String> {
-        let version: u64 = members.take("v")?;
+        let version: u64 = members.take(name!(v))?;
         if version != VERSION {
             return Err(format!("\"v\" is {version}, this program reads {VERSION}"));
         }
-        let index = members.take("index")?;
-        let at = members.take("at")?;
-        let kind: String = members.take("kind")?;
+        let index = members.take(name!(index))?;
+        let at = members.take(name!(at))?;
+        let kind: String = members.take(name!(kind))?;
         let event = Event::from_members(&kind, &mut members)?;
         members.finish()?;
         Ok(Self { index, at, event })
@@ -149,6 +149,67 @@ mod tests {
         ] {
             let error = Entry::parse(EXPIRED.replacen(from, to, 1).as_bytes()).unwrap_err();
             assert!(error.0.contains(why), "{from} to {to}: {error}");
+        }
+    }
+
+    /// Entries of every kind, as they are written for good.
+    const GOLDEN: &str = include_str!("../../tests/golden/events.jsonl");
+
+    /// What a byte is changed to: pieces of the syntax, digits, letters, controls, and what is no character.
+    const OTHERS: &[u8] = b"\"\\,:{}[] 0aA-\0\x1f\x7f\x80\xff";
+
+    /// What the quick reader takes, the careful one takes for the same, and another writer writes so.
+    fn check_quick(bytes: &[u8]) -> bool {
+        let Some(entry) = Entry::parse_quickly(bytes) else { return false };
+        assert_eq!(Entry::parse_carefully(bytes), Ok(entry), "{}", String::from_utf8_lossy(bytes));
+        let value: Value = serde_json::from_slice(bytes).unwrap();
+        assert_eq!(serde_json::to_vec(&value).unwrap(), bytes, "{}", String::from_utf8_lossy(bytes));
+        true
+    }
+
+    #[test]
+    fn the_quick_reader_takes_every_kind_of_entry() {
+        for line in GOLDEN.lines() {
+            assert!(check_quick(line.as_bytes()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_quick_reader_takes_no_changed_byte_that_the_careful_one_does_not() {
+        let (mut kinds, mut taken) = (std::collections::BTreeSet::new(), 0_usize);
+        for line in GOLDEN.lines().filter(|line| kinds.insert(json::kind_of(line))) {
+            for at in 0..line.len() {
+                let mut bytes = line.as_bytes().to_vec();
+                let byte = bytes[at];
+                for other in OTHERS.iter().copied().chain([byte ^ 1, byte ^ 0x20]).filter(|other| *other != byte) {
+                    bytes[at] = other;
+                    taken += usize::from(check_quick(&bytes));
+                }
+                bytes[at] = byte;
+                bytes.insert(at, byte);
+                taken += usize::from(check_quick(&bytes));
+                bytes.drain(at..at + 2);
+                taken += usize::from(check_quick(&bytes));
+            }
+        }
+        // Another digit or letter is often another entry.
+        assert!(taken > 1_000, "{taken}");
+    }
+
+    #[test]
+    fn what_stands_in_another_order_or_twice_is_not_taken_quickly() {
+        for (from, to) in [
+            ("\"at\":1767607200,\"index\":9,", "\"index\":9,\"at\":1767607200,"),
+            ("\"index\":9,", "\"index\":9,\"index\":9,"),
+            ("\"kind\":\"expired\",", ""),
+            ("\"v\":1", "\"v\":2"),
+            ("\"v\":1", "\"v\":01"),
+            ("\"v\":1}", "\"v\":1}}"),
+            ("\"v\":1}", "\"v\":1"),
+            ("9QX2\"", "9QX2\",\"kind\":\"expired\""),
+        ] {
+            assert!(EXPIRED.contains(from));
+            assert_eq!(Entry::parse_quickly(EXPIRED.replacen(from, to, 1).as_bytes()), None, "{to}");
         }
     }
 }

@@ -25,7 +25,7 @@ use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER};
 
 use super::event::{Answer, Kept, Mover, Stand};
 use super::host_event::Flag;
-use super::json::{Json, Members, Out};
+use super::json::{Json, Members, Out, name};
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
 use crate::keyring::step::{Proposal, Step};
@@ -217,14 +217,14 @@ impl Field for bool {
 impl Field for Window {
     fn put(&self, out: &mut Out) {
         out.object(|out| {
-            out.member("end", &self.end());
-            out.member("start", &self.start());
+            out.member(name!(end), &self.end());
+            out.member(name!(start), &self.start());
         });
     }
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         let mut members = json.members("not a window")?;
-        let (end, start) = (members.take("end")?, members.take("start")?);
+        let (end, start) = (members.take(name!(end))?, members.take(name!(start))?);
         members.finish()?;
         Self::new(start, end).map_err(|e| e.to_string())
     }
@@ -253,17 +253,17 @@ impl Text for SshSignature {
 impl Field for Signature {
     fn put(&self, out: &mut Out) {
         out.object(|out| {
-            out.member("key", self.key());
-            out.text_member("server", self.server());
-            out.member("signed", &self.signed());
-            out.member("sshsig", self.sshsig());
+            out.member(name!(key), self.key());
+            out.text_member(name!(server), self.server());
+            out.member(name!(signed), &self.signed());
+            out.member(name!(sshsig), self.sshsig());
         });
     }
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         let mut members = json.members("not a signature")?;
-        let (key, server) = (members.take("key")?, members.take("server")?);
-        let (signed, sshsig) = (members.take("signed")?, members.take("sshsig")?);
+        let (key, server) = (members.take(name!(key))?, members.take(name!(server))?);
+        let (signed, sshsig) = (members.take(name!(signed))?, members.take(name!(sshsig))?);
         members.finish()?;
         Self::new(server, key, signed, sshsig).map_err(|e| e.to_string())
     }
@@ -273,19 +273,19 @@ impl Field for Proposal {
     fn put(&self, out: &mut Out) {
         let Self { step, ca, key, accepted, is_early } = self;
         out.object(|out| {
-            out.member("accepted", accepted);
+            out.member(name!(accepted), accepted);
             put_ca_name(ca, out);
-            out.member("early", is_early);
-            out.member("key", key);
-            out.member("purpose", &ca.purpose());
-            out.member("step", step);
+            out.member(name!(early), is_early);
+            out.member(name!(key), key);
+            out.member(name!(purpose), &ca.purpose());
+            out.member(name!(step), step);
         });
     }
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         let mut members = json.members("not a proposal")?;
-        let (step, ca, key) = (members.take("step")?, take_ca(&mut members)?, members.take("key")?);
-        let (accepted, is_early) = (members.take("accepted")?, members.take("early")?);
+        let (step, ca, key) = (members.take(name!(step))?, take_ca(&mut members)?, members.take(name!(key))?);
+        let (accepted, is_early) = (members.take(name!(accepted))?, members.take(name!(early))?);
         members.finish()?;
         Ok(Self { step, ca, key, accepted, is_early })
     }
@@ -294,27 +294,27 @@ impl Field for Proposal {
 /// The member of the CA's name: there is none for the default one.
 fn put_ca_name(ca: &Ca, out: &mut Out) {
     if let Some(name) = ca.named() {
-        out.member("ca", &name);
+        out.member(name!(ca), &name);
     }
 }
 
 /// The CA that `purpose` and `ca` say together.
 fn take_ca(members: &mut Members<'_>) -> Result<Ca, String> {
-    let (purpose, name) = (members.take("purpose")?, members.take_later("ca")?);
+    let (purpose, name) = (members.take(name!(purpose))?, members.take_later(name!(ca))?);
     Ca::of(purpose, name).map_err(str::to_owned)
 }
 
 impl Field for Stand {
     fn put(&self, out: &mut Out) {
         out.object(|out| {
-            out.member("since", &self.since);
-            out.member("version", &self.version);
+            out.member(name!(since), &self.since);
+            out.member(name!(version), &self.version);
         });
     }
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         let mut members = json.members("not the stand of a trust bundle")?;
-        let (since, version) = (members.take("since")?, members.take("version")?);
+        let (since, version) = (members.take(name!(since))?, members.take(name!(version))?);
         members.finish()?;
         Ok(Self { version, since })
     }
@@ -325,7 +325,7 @@ impl Field for Kept {
         // By text, as everything else.
         let mut stands: Vec<(&str, &Stand)> = self.iter().map(|(ca, stand)| (ca.as_str(), stand)).collect();
         stands.sort_by_key(|(ca, _)| *ca);
-        out.object(|out| stands.into_iter().for_each(|(ca, stand)| out.member(ca, stand)));
+        out.object(|out| stands.into_iter().for_each(|(ca, stand)| out.foreign_member(ca, stand)));
     }
 
     fn take(json: Json<'_>) -> Result<Self, String> {
@@ -340,17 +340,17 @@ impl Field for RingKey {
     fn put(&self, out: &mut Out) {
         out.object(|out| {
             put_ca_name(&self.ca, out);
-            out.member("key", &self.key);
-            out.member("purpose", &self.purpose());
-            out.member("since", &self.since);
-            out.member("state", &self.state);
+            out.member(name!(key), &self.key);
+            out.member(name!(purpose), &self.purpose());
+            out.member(name!(since), &self.since);
+            out.member(name!(state), &self.state);
         });
     }
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         let mut members = json.members("not a CA key")?;
-        let (key, ca) = (members.take("key")?, take_ca(&mut members)?);
-        let (since, state) = (members.take("since")?, members.take("state")?);
+        let (key, ca) = (members.take(name!(key))?, take_ca(&mut members)?);
+        let (since, state) = (members.take(name!(since))?, members.take(name!(state))?);
         members.finish()?;
         Ok(Self { ca, key, state, since })
     }

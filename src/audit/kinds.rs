@@ -8,7 +8,7 @@
 use super::entry::Entry;
 use super::event::Event;
 use super::host_event::HostEvent;
-use super::json::{HEAD, Members, Out};
+use super::json::{HEAD, Members, Name, Out, name};
 use crate::time::Timestamp;
 
 /// The version of the format; a change of any kind's members makes a new one.
@@ -32,10 +32,10 @@ impl Head {
     fn put(&mut self, count: usize, out: &mut Out) {
         while self.written < count {
             match self.written {
-                0 => out.member("at", &self.at),
-                1 => out.member("index", &self.index),
-                2 => out.text_member("kind", self.kind),
-                _ => out.member("v", &VERSION),
+                0 => out.member(name!(at), &self.at),
+                1 => out.member(name!(index), &self.index),
+                2 => out.text_member(name!(kind), self.kind),
+                _ => out.member(name!(v), &VERSION),
             }
             self.written = self.written.saturating_add(1);
         }
@@ -58,9 +58,9 @@ const fn is_before(one: &[u8], other: &[u8]) -> bool {
 
 /// How many members of every entry come before this one.
 const fn head_before(name: &str) -> usize {
-    let mut heads: &[&str] = &HEAD;
+    let mut heads: &[Name] = &HEAD;
     while let [rest @ .., last] = heads {
-        if is_before(last.as_bytes(), name.as_bytes()) {
+        if is_before(last.plain.as_bytes(), name.as_bytes()) {
             break;
         }
         heads = rest;
@@ -83,12 +83,12 @@ const fn are_in_order(names: &[&str]) -> bool {
 macro_rules! put {
     ($head:ident $out:ident $field:ident) => {
         $head.put(const { head_before(stringify!($field)) }, $out);
-        $out.member(stringify!($field), $field);
+        $out.member(name!($field), $field);
     };
     ($head:ident $out:ident $field:ident later) => {
         if let Some(value) = $field {
             $head.put(const { head_before(stringify!($field)) }, $out);
-            $out.member(stringify!($field), value);
+            $out.member(name!($field), value);
         }
     };
 }
@@ -96,10 +96,10 @@ macro_rules! put {
 /// Reads one.
 macro_rules! take {
     ($members:ident $field:ident) => {
-        $members.take(stringify!($field))?
+        $members.take(name!($field))?
     };
     ($members:ident $field:ident later) => {
-        $members.take_later(stringify!($field))?
+        $members.take_later(name!($field))?
     };
 }
 

@@ -12,6 +12,7 @@ pub mod entry;
 pub mod event;
 pub mod export;
 mod field;
+mod group;
 pub mod host_event;
 mod host_sentence;
 mod json;

@@ -17,6 +17,7 @@ use super::checkpoint::{Checkpoint, LogVerifier};
 use super::entry::{ENTRY_BYTES_MAX, Entry};
 use super::event::Event;
 use super::export::{GROUP, GROUP_LEVEL, Other, other_line, subtree_line};
+use super::group::Group;
 use super::replay::loss::Loss;
 use super::replay::{Replay, Wrong};
 use super::tree::{Frontier, Hash, leaf_hash};
@@ -216,36 +217,6 @@ struct Verification<'a> {
     is_foreign: bool,
 }
 
-/// The entries since the last subtree line.
-#[derive(Default)]
-struct Group {
-    size: u64,
-    /// The hash over them, once they are [`GROUP`] and stand where the whole tree has a node for them.
-    node: Option<Hash>,
-    /// A tree of their own, where it has none: after a line that was missing or out of its place.
-    own: Option<Frontier>,
-}
-
-impl Group {
-    /// One that begins behind so many entries.
-    fn behind(entries: u64) -> Self {
-        Self { own: (!entries.is_multiple_of(GROUP)).then(Frontier::default), ..Self::default() }
-    }
-
-    /// Takes the next entry, and the node of a group that is complete with it.
-    fn push(&mut self, leaf: Hash, node: Option<Hash>) {
-        self.size = self.size.saturating_add(1);
-        match &mut self.own {
-            Some(own) => own.push_with(leaf, |_, _| {}),
-            None => self.node = node,
-        }
-    }
-
-    fn root(&self) -> Option<Hash> {
-        self.own.as_ref().map(Frontier::root).or(self.node)
-    }
-}
-
 impl Verification<'_> {
     fn find(&mut self, entry: Option<u64>, kind: FindingKind, what: String) {
         if self.findings.len() < FINDINGS_MAX {
@@ -293,7 +264,7 @@ impl Verification<'_> {
     }
 
     fn entry(&mut self, bytes: &[u8]) {
-        if self.group.size >= GROUP {
+        if self.group.size() >= GROUP {
             self.find(None, FindingKind::Format, format!("the subtree line after {GROUP} entries is missing"));
             self.next_group();
         }
@@ -369,7 +340,7 @@ impl Verification<'_> {
     }
 
     fn subtree(&mut self, bytes: &[u8]) {
-        let count = self.group.size;
+        let count = self.group.size();
         let is_wanted = |root| subtree_line(self.groups, &root).as_bytes() == bytes;
         if count != GROUP {
             let what = format!("a subtree line after {count} entries instead of {GROUP}");
@@ -425,7 +396,7 @@ impl Verification<'_> {
 
     fn checkpoint(&mut self, note: &str) {
         self.is_complete = true;
-        if self.group.size >= GROUP {
+        if self.group.size() >= GROUP {
             self.find(None, FindingKind::Format, format!("the subtree line after {GROUP} entries is missing"));
         }
         let Some(key) = &self.key else { return };

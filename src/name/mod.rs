@@ -364,8 +364,9 @@ impl Digest {
     /// For anything else.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let wrong = || refuse("a digest", text, "64 lower-case hex digits");
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok().ok_or_else(wrong)?;
-        <[u8; 32]>::try_from(bytes).map(Self).ok().ok_or_else(wrong)
+        let mut bytes = [0; 32];
+        let is_whole = text.len() == 64 && data_encoding::HEXLOWER.decode_mut(text.as_bytes(), &mut bytes).is_ok();
+        is_whole.then_some(Self(bytes)).ok_or_else(wrong)
     }
 
     /// The 32 bytes.

@@ -36,3 +36,47 @@ impl KnownKeys {
         Ok(key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::super::encoding::put_string;
+    use super::*;
+
+    fn blob_of(numbers: &[u8]) -> Vec<u8> {
+        let mut blob = Vec::new();
+        put_string(&mut blob, b"ssh-ed25519");
+        put_string(&mut blob, numbers);
+        blob
+    }
+
+    #[test]
+    fn a_key_is_judged_as_without_knowing_any_the_first_time_and_later() {
+        let good = blob_of(SigningKey::from_bytes(&[7; 32]).verifying_key().as_bytes());
+        let mut known = KnownKeys::default();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut other = good.clone();
+                other[at] ^= 1 << bit;
+                for blob in [&other, &good, &other] {
+                    assert_eq!(known.parse_blob(blob), PublicKey::parse_blob(blob), "byte {at}, bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_so_many_keys_are_kept() {
+        let mut known = KnownKeys::default();
+        for number in 0..2_500_u32 {
+            // Numbers that are no points are not kept at all.
+            let mut numbers = [3; 32];
+            numbers[..4].copy_from_slice(&number.to_le_bytes());
+            let is_good = known.parse_blob(&blob_of(&numbers)).is_ok();
+            assert_eq!(known.0.contains_key(&blob_of(&numbers)), is_good);
+            assert!(known.0.len() <= KEYS_MAX);
+        }
+        assert!(known.0.len() < KEYS_MAX, "it was emptied once");
+    }
+}

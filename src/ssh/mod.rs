@@ -270,8 +270,9 @@ impl Fingerprint {
     /// [`KeyError::Malformed`].
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let base64 = text.strip_prefix("SHA256:").filter(|digits| digits.len() == 43).ok_or(KeyError::Malformed)?;
-        let bytes = BASE64_NOPAD.decode(base64.as_bytes()).ok().ok_or(KeyError::Malformed)?;
-        bytes.try_into().map(Self).ok().ok_or(KeyError::Malformed)
+        let mut bytes = [0; 32];
+        BASE64_NOPAD.decode_mut(base64.as_bytes(), &mut bytes).ok().ok_or(KeyError::Malformed)?;
+        Ok(Self(bytes))
     }
 }
 
@@ -354,5 +355,61 @@ impl fmt::Debug for PublicKey {
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("SHA256:{}", BASE64_NOPAD.encode(&self.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The same by computing: what is found is written again.
+    fn is_written_so(bytes: [u8; 32]) -> bool {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes).ok();
+        key.is_some_and(|key| key.to_edwards().compress().as_bytes() == &bytes && !key.is_weak())
+    }
+
+    /// With both signs.
+    fn with_signs(y: [u8; 32]) -> [[u8; 32]; 2] {
+        let mut other = y;
+        other[31] ^= 0x80;
+        [y, other]
+    }
+
+    #[test]
+    fn a_point_beyond_the_field_or_of_small_order_is_no_key() {
+        // 2^255 - 19 and the 18 numbers behind it, of which several are points of the curve.
+        let beyond = (0xed..=0xff_u8).map(|lowest| {
+            let mut y = [0xff; 32];
+            (y[0], y[31]) = (lowest, 0x7f);
+            y
+        });
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        let mut one = [0; 32];
+        one[0] = 1;
+        let of_order_8 = data_encoding::HEXLOWER
+            .decode(b"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
+            .unwrap()
+            .try_into()
+            .unwrap();
+        let all = beyond.chain([minus_one, one, [0; 32], of_order_8]).flat_map(with_signs);
+        for bytes in all {
+            assert!(!is_ed25519(&bytes) && !is_written_so(bytes), "{bytes:?}");
+        }
+        assert!(!is_ed25519(&[9; 31]) && !is_ed25519(&[9; 33]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_point_is_taken_when_it_would_be_written_so(bytes in any::<[u8; 32]>(), edge in 0_usize..32, fill in prop_oneof![Just(0), Just(0xff)]) {
+            // Some near the edges of the field.
+            let mut near = bytes;
+            near[edge..].fill(fill);
+            for bytes in [bytes, near].into_iter().flat_map(with_signs) {
+                prop_assert_eq!(is_ed25519(&bytes), is_written_so(bytes));
+            }
+        }
     }
 }

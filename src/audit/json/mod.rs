@@ -23,8 +23,23 @@ pub(super) use self::read::kind_of;
 pub(super) use self::write::Out;
 use super::field::Field;
 
+/// The name of a member, as it is and as it is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    pub(super) plain: &'static str,
+    pub(super) quoted: &'static str,
+}
+
+/// The [`Name`] that this word is.
+macro_rules! name {
+    ($name:ident) => {
+        crate::audit::json::Name { plain: stringify!($name), quoted: concat!("\"", stringify!($name), "\":") }
+    };
+}
+pub(super) use name;
+
 /// The members of every entry, in the order of their names.
-pub(super) const HEAD: [&str; 4] = ["at", "index", "kind", "v"];
+pub(super) const HEAD: [Name; 4] = [name!(at), name!(index), name!(kind), name!(v)];
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,23 +138,23 @@ impl<'a> Members<'a> {
         }
     }
 
-    fn find(&mut self, name: &str) -> Option<Json<'a>> {
+    fn find(&mut self, name: Name) -> Option<Json<'a>> {
         match &mut self.0 {
             Source::Line(line) => line.find(name),
-            Source::Tree(all) => all.iter_mut().find(|(known, value)| value.is_some() && known == name)?.1.take(),
+            Source::Tree(all) => all.iter_mut().find(|(known, value)| value.is_some() && known == name.plain)?.1.take(),
         }
     }
 
     /// Reads one member.
-    pub(super) fn take<F: Field>(&mut self, name: &str) -> Result<F, String> {
-        let value = self.find(name).ok_or_else(|| format!("\"{name}\" is missing"))?;
-        F::take(value).map_err(|why| format!("\"{name}\": {why}"))
+    pub(super) fn take<F: Field>(&mut self, name: Name) -> Result<F, String> {
+        let value = self.find(name).ok_or_else(|| format!("\"{}\" is missing", name.plain))?;
+        F::take(value).map_err(|why| format!("\"{}\": {why}", name.plain))
     }
 
     /// Reads one member that was added to its kind later.
-    pub(super) fn take_later<F: Field>(&mut self, name: &str) -> Result<Option<F>, String> {
+    pub(super) fn take_later<F: Field>(&mut self, name: Name) -> Result<Option<F>, String> {
         let taken = self.find(name).map(F::take).transpose();
-        taken.map_err(|why| format!("\"{name}\": {why}"))
+        taken.map_err(|why| format!("\"{}\": {why}", name.plain))
     }
 
     /// Refuses members that nobody read.

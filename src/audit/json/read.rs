@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{HEAD, Json};
+use super::{HEAD, Json, Name};
 
 /// How deep objects and arrays may lie in each other. Those of a member are two deep; nothing here may use up the stack.
 const DEPTH_MAX: u8 = 8;
@@ -22,22 +22,22 @@ pub(in crate::audit) fn kind_of(text: &str) -> Option<&str> {
 pub(super) struct Line<'a> {
     reader: Reader<'a>,
     is_begun: bool,
-    /// The name of the next member, where that has been read.
-    name: Option<Cow<'a, str>>,
+    /// Whether the name of the next member comes next.
+    is_open: bool,
     /// The members of every entry, which come between the others.
     head: [Option<Json<'a>>; HEAD.len()],
 }
 
 impl<'a> Line<'a> {
     pub(super) const fn new(text: &'a str) -> Self {
-        Self { reader: Reader { rest: text }, is_begun: false, name: None, head: [const { None }; HEAD.len()] }
+        Self { reader: Reader { rest: text }, is_begun: false, is_open: false, head: [const { None }; HEAD.len()] }
     }
 
     /// The next member, if it has this name; those of every entry before it are laid aside.
-    pub(super) fn find(&mut self, name: &str) -> Option<Json<'a>> {
+    pub(super) fn find(&mut self, name: Name) -> Option<Json<'a>> {
         loop {
-            if self.next_name()? == name {
-                self.name = None;
+            if self.is_next(name)? {
+                self.is_open = false;
                 return self.reader.value(DEPTH_MAX);
             }
             self.lay_aside()?;
@@ -46,29 +46,39 @@ impl<'a> Line<'a> {
 
     /// The members of every entry, where nothing else is left.
     pub(super) fn finish(mut self) -> Option<[Json<'a>; HEAD.len()]> {
-        while self.next_name().is_some() {
+        while !self.reader.is_next(b'}') {
+            self.open()?;
             self.lay_aside()?;
         }
-        self.reader.skip(b'}')?;
         let [Some(at), Some(index), Some(kind), Some(v)] = self.head else { return None };
         self.reader.rest.is_empty().then_some([at, index, kind, v])
     }
 
-    fn next_name(&mut self) -> Option<&str> {
-        if self.name.is_none() {
+    /// Goes to the name of the next member.
+    fn open(&mut self) -> Option<()> {
+        if !self.is_open {
             self.reader.skip(if self.is_begun { b',' } else { b'{' })?;
-            self.is_begun = true;
-            self.name = Some(self.reader.text()?);
-            self.reader.skip(b':')?;
+            (self.is_begun, self.is_open) = (true, true);
         }
-        self.name.as_deref()
+        Some(())
+    }
+
+    /// Goes on behind this name, if it is that of the next member.
+    fn is_next(&mut self, name: Name) -> Option<bool> {
+        self.open()?;
+        let behind = self.reader.rest.strip_prefix(name.quoted);
+        Some(behind.map(|rest| self.reader.rest = rest).is_some())
     }
 
     fn lay_aside(&mut self) -> Option<()> {
-        let name = self.name.take_if(|name| HEAD.contains(&&**name))?;
-        let place = HEAD.into_iter().zip(&mut self.head).find(|(known, _)| *known == name)?.1;
-        *place = Some(self.reader.value(DEPTH_MAX)?);
-        Some(())
+        for (place, name) in HEAD.into_iter().enumerate() {
+            if self.is_next(name)? {
+                self.is_open = false;
+                *self.head.get_mut(place)? = Some(self.reader.value(DEPTH_MAX)?);
+                return Some(());
+            }
+        }
+        None
     }
 }
 
@@ -199,5 +209,66 @@ impl<'a> Reader<'a> {
             }
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn read(text: &str) -> Option<Json<'_>> {
+        let mut reader = Reader { rest: text };
+        let value = reader.value(DEPTH_MAX)?;
+        reader.rest.is_empty().then_some(value)
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let text = || prop_oneof![any::<String>(), "[\"\\\\\u{0}-\u{1f}a-c]{0,12}"];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            text().prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            let members = prop::collection::btree_map(text(), inner.clone(), 0..4);
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(Value::from),
+                members.prop_map(|members| Value::from_iter(members))
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_json_crate_writes_is_read_for_the_same(value in values()) {
+            let text = value.to_string();
+            prop_assert_eq!(read(&text), Some(Json::from(value)));
+        }
+
+        #[test]
+        fn any_text_is_tried_without_panic(text in "[{}\\[\\]\":,a-e0-9\\\\ué]{0,40}") {
+            let taken = read(&text);
+            prop_assert!(taken.is_none() || !text.contains(' '));
+            prop_assert!(Line::new(&text).finish().is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_written_otherwise_is_not_taken() {
+        for text in
+            ["", " 1", "1 ", "-1", "1.0", "1e3", "18446744073709551616", "\"a", "\"\\/\"", "\"\\u0100\"", "\"\\ud800\""]
+        {
+            assert_eq!(read(text), None, "{text}");
+        }
+        for text in ["[1,]", "[,1]", "{\"a\"}", "{\"a\":1,}", "{a:1}", "nul", "truefalse", "[1}", "{\"a\":1]"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(read(&deep(8)).is_some());
+        assert!(read(&deep(9)).is_none() && read(&deep(100_000)).is_none());
     }
 }

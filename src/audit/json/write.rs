@@ -3,6 +3,7 @@
 //! What not: it does not sort. Members are written in the order in which they are given, which is that of their names.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
+use super::Name;
 use crate::audit::field::Field;
 
 /// The text so far.
@@ -31,26 +32,32 @@ impl Out {
     }
 
     /// One member of the object that is being written.
-    pub(in crate::audit) fn member<F: Field>(&mut self, name: &str, value: &F) {
-        self.name(name);
+    pub(in crate::audit) fn member<F: Field>(&mut self, name: Name, value: &F) {
+        self.comma();
+        self.0.push_str(name.quoted);
         value.put(self);
     }
 
     /// One that is a text.
-    pub(in crate::audit) fn text_member(&mut self, name: &str, value: &str) {
-        self.name(name);
+    pub(in crate::audit) fn text_member(&mut self, name: Name, value: &str) {
+        self.comma();
+        self.0.push_str(name.quoted);
         self.text(value);
     }
 
-    fn name(&mut self, name: &str) {
-        // No value ends so, and no object that has a member.
+    /// One whose name is not one of ours.
+    pub(in crate::audit) fn foreign_member<F: Field>(&mut self, name: &str, value: &F) {
+        self.comma();
+        self.text(name);
+        self.0.push(':');
+        value.put(self);
+    }
+
+    /// Between members. No value ends as an object begins.
+    fn comma(&mut self) {
         if self.0.as_bytes().last() != Some(&b'{') {
             self.0.push(',');
         }
-        // A name of ours, or that of a CA: there is nothing to escape.
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":");
     }
 
     /// An array of these.
@@ -128,4 +135,43 @@ impl Out {
 /// Whether this byte of a text can't stand in JSON as it is. None of them is part of a longer character.
 const fn is_escaped(byte: u8) -> bool {
     matches!(byte, b'"' | b'\\' | 0..0x20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::name;
+    use super::*;
+
+    #[test]
+    fn texts_and_numbers_are_written_as_the_json_crate_writes_them() {
+        let written = |put: &dyn Fn(&mut Out)| {
+            let mut out = Out::with_capacity(0);
+            put(&mut out);
+            String::from_utf8(out.into_bytes()).unwrap()
+        };
+        for c in ('\0'..='\u{2100}').chain(['\u{feff}', '\u{fffd}', '\u{1f4be}', char::MAX]) {
+            for text in [c.to_string(), format!("a{c}"), format!("{c}{c}b")] {
+                assert_eq!(written(&|out| out.text(&text)), serde_json::to_string(&text).unwrap());
+            }
+        }
+        for shift in 0..64 {
+            for number in [0, 1 << shift, (1 << shift) - 1, u64::MAX >> shift, 10_u64.pow(shift % 20)] {
+                assert_eq!(written(&|out| out.number(number)), number.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn objects_and_arrays_have_a_comma_between_and_none_at_their_ends() {
+        let mut out = Out::with_capacity(0);
+        out.object(|out| {
+            out.text_member(name!(a), "{");
+            out.member(name!(b), &vec![1_u64, 2]);
+            out.member(name!(c), &Vec::<u64>::new());
+            out.member(name!(d), &None::<bool>);
+            out.member(name!(e), &vec![true, false]);
+        });
+        out.object(|_| {});
+        assert_eq!(out.as_bytes(), br#"{"a":"{","b":[1,2],"c":[],"d":null,"e":[true,false]}{}"#);
+    }
 }
