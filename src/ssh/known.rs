@@ -5,18 +5,22 @@
 //! What not: nothing global and nothing kept: whoever reads has one and drops it.
 //!
 //! Invariants: a key is known by all of its bytes, and only because the strict reader took just these; at most [`KEYS_MAX`] at a time.
+//!
+//! *Why a table in which one key puts out another?* Most subjects' keys are made for one certificate and never come again. Keeping one must cost
+//! next to nothing, and which ones will come again nobody can say; those that do are soon here again.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeMap;
-
-use super::{KeyAlgorithm, KeyError, PublicKey};
+use super::{KeyError, PublicKey};
 
 /// The most keys that are kept: a megabyte, if all are the longest RSA ones. Our own choice.
-const KEYS_MAX: usize = 1_000;
+const KEYS_MAX: usize = 1024;
 
 /// Keys that the strict reader has taken.
 #[derive(Debug, Default)]
-pub struct KnownKeys(BTreeMap<Vec<u8>, KeyAlgorithm>);
+pub struct KnownKeys {
+    /// None, or [`KEYS_MAX`] places, each for the keys that end in the same two bytes.
+    places: Vec<Option<PublicKey>>,
+}
 
 impl KnownKeys {
     /// As [`PublicKey::parse_blob`].
@@ -24,16 +28,23 @@ impl KnownKeys {
     /// # Errors
     /// The same.
     pub fn parse_blob(&mut self, blob: &[u8]) -> Result<PublicKey, KeyError> {
-        if let Some(algorithm) = self.0.get(blob) {
-            return Ok(PublicKey { algorithm: *algorithm, blob: blob.to_vec() });
+        let Some(place) = self.place_of(blob) else { return PublicKey::parse_blob(blob) };
+        match place {
+            Some(known) if known.blob == blob => Ok(known.clone()),
+            Some(_) | None => {
+                let key = PublicKey::parse_blob(blob)?;
+                *place = Some(key.clone());
+                Ok(key)
+            }
         }
-        let key = PublicKey::parse_blob(blob)?;
-        if self.0.len() >= KEYS_MAX {
-            // Which ones come again, nobody can say; those that do are soon here.
-            self.0.clear();
+    }
+
+    fn place_of(&mut self, blob: &[u8]) -> Option<&mut Option<PublicKey>> {
+        if self.places.is_empty() {
+            self.places.resize(KEYS_MAX, None);
         }
-        self.0.insert(blob.to_vec(), key.algorithm);
-        Ok(key)
+        let end = usize::from(u16::from_be_bytes(*blob.last_chunk()?));
+        self.places.get_mut(end.checked_rem(KEYS_MAX)?)
     }
 }
 
@@ -67,16 +78,23 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_keys_are_kept() {
+    fn only_so_many_keys_are_kept_and_one_that_was_put_out_is_judged_anew() {
         let mut known = KnownKeys::default();
-        for number in 0..2_500_u32 {
-            // Numbers that are no points are not kept at all.
+        let numbers = |number: u32| {
             let mut numbers = [3; 32];
-            numbers[..4].copy_from_slice(&number.to_le_bytes());
-            let is_good = known.parse_blob(&blob_of(&numbers)).is_ok();
-            assert_eq!(known.0.contains_key(&blob_of(&numbers)), is_good);
-            assert!(known.0.len() <= KEYS_MAX);
+            numbers[28..].copy_from_slice(&number.to_be_bytes());
+            numbers
+        };
+        for round in 0..2 {
+            // Numbers that are no points are not kept at all.
+            for blob in (0..2_500).map(|number| blob_of(&numbers(number))) {
+                let judged = known.parse_blob(&blob);
+                assert_eq!(judged, PublicKey::parse_blob(&blob), "round {round}");
+                let is_kept = known.places.iter().flatten().any(|key| key.blob == blob);
+                assert_eq!(is_kept, judged.is_ok());
+            }
         }
-        assert!(known.0.len() < KEYS_MAX, "it was emptied once");
+        assert_eq!(known.places.len(), KEYS_MAX);
+        assert!(known.parse_blob(b"").is_err() && known.parse_blob(b"x").is_err());
     }
 }

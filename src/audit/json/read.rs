@@ -235,10 +235,7 @@ mod tests {
         ];
         leaf.prop_recursive(4, 24, 4, move |inner| {
             let members = prop::collection::btree_map(text(), inner.clone(), 0..4);
-            prop_oneof![
-                prop::collection::vec(inner, 0..4).prop_map(Value::from),
-                members.prop_map(|members| Value::from_iter(members))
-            ]
+            prop_oneof![prop::collection::vec(inner, 0..4).prop_map(Value::from), members.prop_map(Value::from_iter)]
         })
     }
 

@@ -97,7 +97,11 @@ impl TbsCert {
     /// # Errors
     /// [`CertError::Lint`].
     pub fn new(fields: Fields, subject: &PublicKey, ca: &PublicKey, nonce: [u8; 32]) -> Result<Self, CertError> {
-        lint::check(&fields, subject, ca)?;
+        Self::encode(Decoded { fields, subject: subject.clone(), ca: ca.clone(), nonce })
+    }
+
+    fn encode(Decoded { fields, subject, ca, nonce }: Decoded) -> Result<Self, CertError> {
+        lint::check(&fields, &subject, &ca)?;
         let mut bytes = Vec::with_capacity(BYTES_USUAL);
         put_string(&mut bytes, certificate_name(subject.algorithm()).as_bytes());
         put_string(&mut bytes, &nonce);
@@ -119,7 +123,7 @@ impl TbsCert {
         if bytes.len() > lint::BYTES_MAX {
             return Err(CertError::Lint("it is longer than 64 KiB"));
         }
-        Ok(Self { bytes, fields, subject: subject.clone(), ca: ca.clone() })
+        Ok(Self { bytes, fields, subject, ca })
     }
 
     /// Reads stored bytes back, strictly: `parse(x.bytes()) == x`, anything else is refused.
@@ -145,8 +149,7 @@ impl TbsCert {
 
     /// Reads one from the start of `bytes`, whatever comes behind it; `key` reads its keys.
     fn parse_start(bytes: &[u8], key: impl FnMut(&[u8]) -> Result<PublicKey, KeyError>) -> Result<Self, CertError> {
-        let Decoded { fields, subject, ca, nonce } = decode(&mut Reader::new(bytes), key)?;
-        let tbs = Self::new(fields, &subject, &ca, nonce)?;
+        let tbs = Self::encode(decode(&mut Reader::new(bytes), key)?)?;
         // Writing it again catches every second spelling: order, repetition, host bits, padding.
         if bytes.starts_with(&tbs.bytes) {
             Ok(tbs)
@@ -281,7 +284,7 @@ const fn certificate_name(subject: KeyAlgorithm) -> &'static str {
     }
 }
 
-/// What was read, not yet linted.
+/// What is to be written, or was read, not yet linted.
 struct Decoded {
     fields: Fields,
     subject: PublicKey,

@@ -147,7 +147,7 @@ fn a_group_that_begins_elsewhere_is_still_a_group() {
         found.into_iter().map(|finding| (finding.line, finding.what)).collect::<Vec<_>>()
     };
     let early = (7, "a subtree line after 5 entries instead of 256".to_owned());
-    assert_eq!(findings(&lines), [early.clone()]);
+    assert_eq!(findings(&lines), std::slice::from_ref(&early));
     // The hash of the last of them is still looked at.
     lines[520] = subtree(&entries[260..516], 2);
     let other = "entries 261 to 516 are not those that the subtree line (level 8) was written for".to_owned();
