@@ -48,13 +48,16 @@ pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored
 /// The next state of a request whose row is still at `expected`.
 pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVersion) -> Result<Stored, StoreError> {
     let version = RowVersion(expected.0.saturating_add(1));
-    let row = Columns::of(&request, version)?;
+    // Who asked, when and for which key never changes; an index on a column that is not named is not touched.
+    let Columns { id, version: number, asker, state, asked, next_tick, body, waits, key } = Columns::of(&request, version)?;
     let rows = conn
         .prepare_cached(
-            "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7, waits = ?8,
-             key = ?9 WHERE id = ?1 AND version = ?2 - 1",
+            "UPDATE request SET version = ?2, state = ?3, next_tick = ?4, body = ?5, waits = ?6
+             WHERE id = ?1 AND version = ?2 - 1 AND asker = ?7 AND asked = ?8 AND key = ?9",
         )
-        .and_then(|mut s| run(&row, &mut s))
+        .and_then(|mut s| {
+            s.execute(params![id, number, state, next_tick, body, waits, asker, asked, key])
+        })
         .map_err(failed(SAVING))?;
     if rows != 1 {
         return Err(StoreError::Conflict);
