@@ -128,7 +128,7 @@ fn hosts<'s>(known: &'s Known, sheet: &'s Sheet, all: &mut Vec<Write<'s>>) {
 /// Entries, the tree nodes that they complete, and the head, of which there is one.
 fn log<'s>(sheet: &'s Sheet, head: &'s HeadRow, all: &mut Vec<Write<'s>>) -> Result<(), StoreError> {
     let (entries, nodes) = (&sheet.entries, &sheet.nodes);
-    if entries.is_empty() && !sheet.probed {
+    if entries.is_empty() && nodes.is_empty() && !sheet.probed {
         return Ok(());
     }
     let sql = "WITH entry AS (

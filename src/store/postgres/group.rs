@@ -196,12 +196,12 @@ impl State {
         let locked = log::lock_head(line, &self.key);
         if self.is_alone {
             let wanted = Wanted::of(jobs);
-            let ((), head, known) = tokio::try_join!(biased; begun, locked, known::read(line, &wanted))?;
+            let ((), head, known) = tokio::try_join!(biased; begun, locked, Box::pin(known::read(line, &wanted)))?;
             return Ok((head, known));
         }
         let ((), head) = tokio::try_join!(biased; begun, locked)?;
         queue.join(jobs);
-        Ok((head, known::read(line, &Wanted::of(jobs)).await?))
+        Ok((head, Box::pin(known::read(line, &Wanted::of(jobs))).await?))
     }
 
     /// A log that has lost entries that we have seen is another one.

@@ -195,11 +195,11 @@ impl Line {
 }
 
 /// What a statement that was sent comes to.
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+type Answer<'a, T = Result<(), Error>> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// All of them, each begun in its turn: what is begun first is sent first.
-async fn in_order(mut answers: Vec<Answer<'_>>) -> Vec<Result<(), Error>> {
-    let mut done: Vec<Option<Result<(), Error>>> = answers.iter().map(|_| None).collect();
+async fn in_order<T>(mut answers: Vec<Answer<'_, T>>) -> Vec<T> {
+    let mut done: Vec<Option<T>> = answers.iter().map(|_| None).collect();
     std::future::poll_fn(|context: &mut Context<'_>| {
         for (answer, done) in answers.iter_mut().zip(&mut done) {
             if done.is_none()
@@ -223,4 +223,26 @@ pub(super) fn get<'r, T: tokio_postgres::types::FromSql<'r>>(row: &'r Row, place
 pub(super) fn hash(row: &Row, place: usize) -> Result<[u8; 32], StoreError> {
     let bytes: &[u8] = get(row, place)?;
     bytes.try_into().map_err(|_| crate::store::numbers::damaged("a row", "a hash has not 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_begun_first_is_sent_first_and_every_answer_keeps_its_place() {
+        let sent = Mutex::new(Vec::new());
+        let answer = |n: u8, waits: bool| -> Answer<'_, u8> {
+            let sent = &sent;
+            Box::pin(async move {
+                sent.lock().unwrap().push(n);
+                if waits {
+                    tokio::task::yield_now().await;
+                }
+                n
+            })
+        };
+        assert_eq!(in_order(vec![answer(1, true), answer(2, false), answer(3, true)]).await, [1, 2, 3]);
+        assert_eq!(*sent.lock().unwrap(), [1, 2, 3]);
+    }
 }

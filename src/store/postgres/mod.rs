@@ -146,8 +146,9 @@ impl Store for PostgresStore {
     }
 
     fn requests(&self, filter: RequestFilter) -> Pending<'_, Vec<Stored>> {
-        self.reads
-            .read("reading requests", move |client| Box::pin(async move { request::matching(client, &filter).await }))
+        self.reads.snapshot("reading requests", move |moment| {
+            Box::pin(async move { request::matching(moment, &filter).await })
+        })
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> Pending<'_, Vec<Stored>> {
