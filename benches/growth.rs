@@ -5,7 +5,7 @@
 //! one, are driven by the same people over HTTP, on 64 connections, in slices by turns. Ratios are medians of the pairs of one pass.
 //!
 //! Run: `cargo bench --bench growth`; a smoke run in seconds: `-- --short`; other sizes: `-- --requests=100000 --entries=1000000`; where the filled
-//! store is to be kept for another run: `-- --in=FOLDER`.
+//! store is to be kept for another run: `-- --in=FOLDER`; one of the two alone, for a profile: `-- --only=grown` (`empty`).
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -56,6 +56,8 @@ struct Plan {
     slice: Duration,
     passes: usize,
     kept: Option<PathBuf>,
+    /// One of the two stores alone, for a profile.
+    only: Option<usize>,
 }
 
 impl Plan {
@@ -66,6 +68,7 @@ impl Plan {
             slice: Duration::from_secs(2),
             passes: 15,
             kept: None,
+            only: None,
         };
         for argument in std::env::args().skip(1) {
             match argument.split_once('=').unwrap_or((&argument, "")) {
@@ -75,12 +78,13 @@ impl Plan {
                         entries: 10_000,
                         slice: Duration::from_millis(150),
                         passes: 1,
-                        kept: None,
+                        ..plan
                     };
                 }
                 ("--requests", count) => plan.requests = count.parse().unwrap(),
                 ("--entries", count) => plan.entries = count.parse().unwrap(),
                 ("--passes", count) => plan.passes = count.parse().unwrap(),
+                ("--only", which) => plan.only = Some(usize::from(which == "grown")),
                 ("--in", folder) => plan.kept = Some(PathBuf::from(folder)),
                 _ => {}
             }
@@ -247,24 +251,29 @@ async fn main() {
         std::fs::create_dir(&grown).unwrap();
         fill(&grown, &plan).await;
     }
-    let mut rates = [Vec::new(), Vec::new()];
+    let mut rates = vec![Vec::new(), Vec::new()];
     let mut both = Vec::new();
     for folder in [&empty, &grown] {
         let server = desk::serve(folder, 0, PEOPLE, Box::new(store(folder))).await;
         both.push(hands(&server, SystemClock.now().unix()).await);
     }
     for _ in 0..=plan.passes {
-        for (place, hands) in both.iter_mut().enumerate() {
+        for (place, hands) in
+            both.iter_mut().enumerate().filter(|(place, _)| plan.only.is_none_or(|only| only == *place))
+        {
             let (back, rate) = slice(std::mem::take(hands), plan.slice).await;
             *hands = back;
             rates[place].push(rate);
         }
     }
+    if let Some(only) = plan.only {
+        return println!("certificates/s: {:.0}", median(rates.swap_remove(only)));
+    }
     // The first pass opened the connections.
     for rates in &mut rates {
         rates.remove(0);
     }
-    let [empty, grown] = rates;
+    let (grown, empty) = (rates.remove(1), rates.remove(0));
     let ratios: Vec<f64> = empty.iter().zip(&grown).map(|(empty, grown)| grown / empty).collect();
     let (least, most) = ratios.iter().fold((f64::MAX, 0.0), |(a, b): (f64, f64), r| (a.min(*r), b.max(*r)));
     println!("certificates/s: {:.0} on an empty store, {:.0} on the grown one", median(empty), median(grown));

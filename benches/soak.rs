@@ -1,6 +1,6 @@
 //! A long run below what can be done: whether calls fail, whether they become slower, and whether memory, open files or threads grow.
 //!
-//! A server in a process of its own is first driven as fast as it goes (*ceiling*), and then for half an hour at seven tenths of that, on 128
+//! A server in a process of its own is first driven as fast as it goes, until as many certificates expire as are issued, and half a minute more (*ceiling*); and then for half an hour at seven tenths of that, on 128
 //! connections, by 16 people on each who have certificates issued for a minute at times that do not depend on the answers; latencies count from when a call was due.
 //! Each minute it is said how it goes, and what the kernel says of the server's process. So requests expire as fast as they come, as they would in a year.
 //!
@@ -40,6 +40,8 @@ const SHARE: f64 = 0.7;
 #[derive(Clone, Copy)]
 struct Plan {
     connections: usize,
+    /// As fast as it goes, until as many expire as are asked for.
+    warm: Duration,
     ceiling: Duration,
     length: Duration,
     told_every: Duration,
@@ -48,12 +50,24 @@ struct Plan {
 impl Plan {
     fn read() -> Self {
         let minute = Duration::from_secs(60);
-        let mut plan = Self { connections: 128, ceiling: minute / 4, length: 30 * minute, told_every: minute };
+        let mut plan = Self {
+            connections: 128,
+            warm: minute * 3 / 2,
+            ceiling: minute / 2,
+            length: 30 * minute,
+            told_every: minute,
+        };
         for argument in std::env::args().skip(1) {
             match argument.split_once('=').unwrap_or((&argument, "")) {
                 ("--short", _) => {
                     let second = Duration::from_secs(1);
-                    plan = Self { connections: 8, ceiling: second / 2, length: 2 * second, told_every: second };
+                    plan = Self {
+                        connections: 8,
+                        warm: second / 4,
+                        ceiling: second / 2,
+                        length: 2 * second,
+                        told_every: second,
+                    };
                 }
                 ("--minutes", count) => plan.length = count.parse::<u32>().unwrap() * minute,
                 _ => {}
@@ -156,6 +170,7 @@ async fn soak(plan: &Plan, server: &Server, process: &Process) {
     for place in 0..plan.connections {
         hands.push(Hand { askers: desk::Askers::log_in(server, place).await, place, number: 0 });
     }
+    let (hands, _) = ceiling(hands, plan.warm).await;
     let (hands, ceiling) = ceiling(hands, plan.ceiling).await;
     println!(
         "ceiling: {ceiling:.0} certificates/s on {} connections; now {SHARE} of it for {:?}",

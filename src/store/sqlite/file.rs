@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0006_hosts.sql"),
     include_str!("../migrations/sqlite/0007_browser_sessions.sql"),
     include_str!("../migrations/sqlite/0008_moved_hosts.sql"),
+    include_str!("../migrations/sqlite/0009_by_number.sql"),
 ];
 
 /// How long a statement waits for a lock. Only a reader during a checkpoint or an operator's backup ever holds one.
@@ -154,8 +155,10 @@ pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     }
     // FULL: the log is synced at each commit. The WAL file is cut back to 64 MiB after a burst.
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;").map_err(failed(OPENING))?;
-    conn.execute_batch(&format!("PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA wal_autocheckpoint = {MERGED_AT_PAGES};"))
-        .map_err(failed(OPENING))?;
+    conn.execute_batch(&format!(
+        "PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA wal_autocheckpoint = {MERGED_AT_PAGES};"
+    ))
+    .map_err(failed(OPENING))?;
     Ok(conn)
 }
 
@@ -209,6 +212,10 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
     }
     for (step, sql) in (1_u32..).zip(MIGRATIONS).skip(done) {
         let migrating = "migrating the database";
+        if done > 0 {
+            // Some steps read all that there is, and then a start takes longer than usual.
+            tracing::info!(from = step.saturating_sub(1), to = step, "migrating the database");
+        }
         let transaction =
             conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed(migrating))?;
         transaction.execute_batch(sql).map_err(failed(migrating))?;
