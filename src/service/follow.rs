@@ -22,6 +22,10 @@ use crate::store::{Basis, Head, LIST_MAX};
 /// How often it is looked without a hint: as often as requests lapse and expire.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long it is not looked again after a look, however often there are hints: others may commit hundreds of times a second, and one look
+/// takes in what all of them wrote. Nobody sees such a delay.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
 /// How far the log has been followed.
 #[derive(Debug, Default)]
 pub(super) struct Followed {
@@ -87,6 +91,11 @@ impl Service {
     /// # Errors
     /// `Unavailable`, and store failures.
     pub(super) async fn check_whole(&self) -> Outcome<()> {
+        self.whole_head().await.map(drop)
+    }
+
+    /// The head of a log that has all that it was seen to have.
+    async fn whole_head(&self) -> Outcome<Head> {
         // Taken first: what is written while we look only makes it longer.
         let seen = self.followed.seen.load(Ordering::Relaxed);
         let head = self.store.head().await?;
@@ -96,7 +105,7 @@ impl Service {
             return Err(too_short(size, seen));
         }
         self.notice(&head);
-        Ok(())
+        Ok(head)
     }
 
     /// The same as it was when it was last looked, for what is asked all the time.
@@ -122,6 +131,7 @@ impl Service {
                 tracing::error!(%error, "cannot follow what other nodes write; trying again");
                 tokio::time::sleep(LOOK_EVERY).await;
             }
+            tokio::time::sleep(LOOK_AGAIN).await;
             // Whatever comes of the hint, it is looked.
             drop(tokio::time::timeout(LOOK_EVERY, self.store.woken()).await);
         }
@@ -133,9 +143,7 @@ impl Service {
     /// Store failures; then it is taken in the next time.
     pub async fn catch_up(&self) -> Outcome<()> {
         let mut place = self.followed.place.lock().await;
-        self.check_whole().await?;
-        let head = self.store.head().await?;
-        self.notice(&head);
+        let head = self.whole_head().await?;
         self.settle_policy().await?;
         let size = head.frontier.size();
         let mut from = place.size.unwrap_or(size);
@@ -168,12 +176,10 @@ impl Service {
                 hosts.extend(event.host().cloned());
             }
         }
-        for id in requests {
-            if let Some(stored) = self.store.request(id).await? {
-                hosts.extend(stored.request.parts().terms.hosts.keys().cloned());
-            }
-            self.tell(id);
+        if !requests.is_empty() {
+            hosts.extend(self.store.hosts_of(requests.iter().copied().collect()).await?);
         }
+        requests.into_iter().for_each(|id| self.tell(id));
         hosts.into_iter().for_each(|host| self.tell_hosts(HostChange::One(host)));
         Ok(())
     }

@@ -439,6 +439,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Box::pin(std::future::ready(Ok((mark, BTreeMap::new()))))
     }
 
+    /// The hosts that these requests are for now, as far as they are known: a hint whom to tell that something has changed. A store of one
+    /// process tells by itself.
+    fn hosts_of(&self, _requests: Vec<RequestId>) -> Pending<'_, BTreeSet<HostName>> {
+        Box::pin(std::future::ready(Ok(BTreeSet::new())))
+    }
+
     /// Writes one change with its log entries, durably. Dropping the future does not take it back.
     ///
     /// The second outcome entry (`CertificateSigned`) of one certificate is a [`StoreError::Conflict`].

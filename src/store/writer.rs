@@ -1,7 +1,7 @@
 //! The writer thread of every store: takes what waits, up to [`GROUP_MAX`], into one transaction, and answers after its commit.
 //!
 //! A group is a sequence, whose database part is [`Groups`]:
-//! 1. the transaction begins;
+//! 1. the transaction begins; a database that is waited for then takes what has come meanwhile;
 //! 2. each member is tried: one that is refused (conflict, replay, linter) is undone alone;
 //! 3. the log's head; 4. the commit, which makes it durable; 5. the answers.
 //!
@@ -45,11 +45,26 @@ pub(super) enum Job {
 /// Tells a member how it went, once the fate of its group is known.
 pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
 
+/// What waits for the next group.
+pub(super) struct Queue<'q>(&'q Receiver<Job>);
+
+impl Queue<'_> {
+    /// Takes what waits into this group, as far as it has room.
+    pub(super) fn join(&self, jobs: &mut Vec<Job>) {
+        while jobs.len() < GROUP_MAX
+            && let Ok(job) = self.0.try_recv()
+        {
+            jobs.push(job);
+        }
+    }
+}
+
 /// One database's part of it. Used on the writer thread alone.
 pub(super) trait Groups: Send + 'static {
-    /// Writes a group durably. Each job becomes one of the answers, which are called with the result: on an error nothing of the
-    /// group is claimed, and what the memory believed of the database is read anew before the next group.
-    fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError>;
+    /// Writes a group durably; what waits in the queue may go along. Each job becomes one of the answers, which are called with the
+    /// result: on an error nothing of the group is claimed, and what the memory believed of the database is read anew before the next
+    /// group.
+    fn write(&mut self, jobs: Vec<Job>, queue: &Queue<'_>, answers: &mut Vec<Answer>) -> Result<(), StoreError>;
 }
 
 /// What it did since it was started.
@@ -151,18 +166,15 @@ pub(super) fn stopped(doing: &'static str) -> StoreError {
 fn serve(mut groups: impl Groups, queue: &Receiver<Job>, counts: &Counts) {
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
-        while jobs.len() < GROUP_MAX
-            && let Ok(job) = queue.try_recv()
-        {
-            jobs.push(job);
-        }
+        let waiting = Queue(queue);
+        waiting.join(&mut jobs);
         let mut answers = Vec::with_capacity(jobs.len());
-        let (members, began) = (jobs.len(), Instant::now());
-        let fate = groups.write(jobs, &mut answers);
+        let began = Instant::now();
+        let fate = groups.write(jobs, &waiting, &mut answers);
         add(&counts.groups, 1);
         add(&counts.failed, usize::from(fate.is_err()));
         counts.micros.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        add(&counts.answered, members);
+        add(&counts.answered, answers.len());
         if let Err(error) = &fate {
             tracing::error!(%error, members = answers.len(), "a group of changes was not written");
         }

@@ -44,7 +44,8 @@ impl Target {
 
     /// Writes rows; the head with the entries among them.
     pub(in crate::store) async fn write(&self, sheet: &Sheet, head: &Head, key: &MacKey) -> Result<(), StoreError> {
-        Box::pin(flush::write(&self.0, &Known::default(), sheet, &HeadRow::of(head, key)?)).await
+        let (known, row) = (Known::default(), HeadRow::of(head, key)?);
+        self.0.write(COPYING, &flush::writes(&known, sheet, &row)?).await
     }
 
     /// How many rows a table has.

@@ -2,7 +2,9 @@
 //!
 //! A group: `BEGIN`; lock the log's one head row; read what its members rest on; decide all of them in memory (`sheet.rs`); write what
 //! they did in a few statements; `COMMIT`. Every node locks the head before anything else, so that one log grows in one order and nothing
-//! that was read under the lock changes until the commit.
+//! that was read under the lock changes until the commit. A group is two exchanges with the server: begin, lock and read; write and commit. Where
+//! another node has written since our last group there are three, and its members are taken up in between: whoever came while we waited for
+//! the lock goes along, and what is read is only what they name.
 //!
 //! Decision: *why READ COMMITTED and a lock, and not SERIALIZABLE?* All groups append to the same row anyway: SERIALIZABLE would let them run
 //! and then undo all but one. With the lock they wait, and each statement after it sees all that was committed before (a statement's
@@ -22,7 +24,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 use super::known::{self, Known, Wanted};
-use super::line::{Line, get};
+use super::line::{Line, Uncommitted, Write, get};
 use super::settings::Connector;
 use super::sheet::{Page, Sheet};
 use super::{flush, log, schema};
@@ -31,7 +33,7 @@ use crate::fail;
 use crate::identity::mac::MacKey;
 use crate::store::log::HeadRow;
 use crate::store::numbers::{damaged, to_sql};
-use crate::store::writer::{self, Answer, Job};
+use crate::store::writer::{self, Answer, Job, Queue};
 use crate::store::{Head, StoreError};
 
 const COMMITTING: &str = "committing a group of changes";
@@ -57,6 +59,8 @@ struct State {
     number: u64,
     /// The newest head that this process has seen.
     seen: Frontier,
+    /// Whether nobody else had written when we last looked: then nobody is waited for.
+    is_alone: bool,
     line: Option<Line>,
 }
 
@@ -78,19 +82,24 @@ impl Groups {
             .enable_all()
             .build()
             .map_err(|error| StoreError::Failed { doing: "starting the writer", why: error.to_string() })?;
-        Ok(Self { runtime, state: State { connector, key, node, number: 0, seen, line: None } })
+        Ok(Self { runtime, state: State { connector, key, node, number: 0, seen, is_alone: true, line: None } })
     }
 }
 
 impl writer::Groups for Groups {
-    fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
-        self.runtime.block_on(self.state.write(jobs, answers))
+    fn write(&mut self, jobs: Vec<Job>, queue: &Queue<'_>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        self.runtime.block_on(self.state.write(jobs, queue, answers))
     }
 }
 
 impl State {
-    async fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
-        let Begun { line, mut head, known } = match self.begin(&Wanted::of(&jobs)).await {
+    async fn write(
+        &mut self,
+        mut jobs: Vec<Job>,
+        queue: &Queue<'_>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), StoreError> {
+        let Begun { line, mut head, known } = match Box::pin(self.begin(&mut jobs, queue)).await {
             Ok(begun) => begun,
             Err(error) => {
                 answers.extend(jobs.into_iter().map(Job::refusal));
@@ -116,37 +125,37 @@ impl State {
             self.line = Some(line);
             return Ok(());
         }
-        self.number = self.number.saturating_add(1);
-        let row = HeadRow::of(&head, &self.key)?;
-        let written = async { tokio::try_join!(biased; flush::write(&line, &known, &sheet, &row), self.sign(&line)) };
-        Box::pin(written).await?;
-        fail::point("store.commit.before");
-        match line.run(COMMITTING, "COMMIT").await {
-            Ok(()) => self.line = Some(line),
-            Err(lost) => {
-                drop(line);
-                self.resolve(lost).await?;
-            }
-        }
+        Box::pin(self.commit(line, &known, &sheet, &head)).await?;
         fail::point("store.commit.after");
         self.seen = head.frontier;
         Ok(())
     }
 
-    /// Says that this group is this node's last, and wakes the other nodes when it is committed.
-    async fn sign(&self, line: &Line) -> Result<(), StoreError> {
-        let number = to_sql(self.number)?;
-        let sql = "WITH woken AS (SELECT pg_notify('hallpass', $1))
-                   INSERT INTO writer (node, number, at) SELECT $1, $2, now() FROM woken
-                   ON CONFLICT (node) DO UPDATE SET number = excluded.number, at = excluded.at";
-        line.execute(COMMITTING, sql, &[&self.node, &number]).await.map(drop)
+    /// Writes the group and makes it durable.
+    async fn commit(&mut self, line: Line, known: &Known, sheet: &Sheet, head: &Head) -> Result<(), StoreError> {
+        self.number = self.number.saturating_add(1);
+        let row = HeadRow::of(head, &self.key)?;
+        let mut writes = flush::writes(known, sheet, &row)?;
+        writes.push(sign(&self.node, self.number)?);
+        fail::point("store.commit.before");
+        match line.commit(COMMITTING, &writes).await {
+            Ok(()) => {
+                self.line = Some(line);
+                Ok(())
+            }
+            Err(Uncommitted::Refused(why)) => Err(why),
+            Err(Uncommitted::Unknown(lost)) => {
+                drop(line);
+                self.resolve(lost).await
+            }
+        }
     }
 
     /// Begins, on a new connection if there is none. One that was lost while nobody looked is replaced: nothing that was sent on it
     /// counts yet.
-    async fn begin(&mut self, wanted: &Wanted) -> Result<Begun, StoreError> {
+    async fn begin(&mut self, jobs: &mut Vec<Job>, queue: &Queue<'_>) -> Result<Begun, StoreError> {
         if let Some(line) = self.line.take() {
-            match self.begin_on(line, wanted, false).await {
+            match self.begin_on(line, jobs, queue, false).await {
                 Err(error) if is_lost(&error) => {
                     tracing::info!(%error, "the connection to the database was lost; connecting anew");
                 }
@@ -155,32 +164,44 @@ impl State {
         }
         let line = Line::connect(&self.connector).await?;
         schema::check_server(&line).await?;
-        self.begin_on(line, wanted, true).await
+        self.begin_on(line, jobs, queue, true).await
     }
 
-    async fn begin_on(&self, line: Line, wanted: &Wanted, is_new: bool) -> Result<Begun, StoreError> {
-        let (head, known) = Box::pin(self.lock_and_read(&line, wanted, is_new)).await?;
+    async fn begin_on(
+        &mut self,
+        line: Line,
+        jobs: &mut Vec<Job>,
+        queue: &Queue<'_>,
+        is_new: bool,
+    ) -> Result<Begun, StoreError> {
+        let (head, known) = self.lock_and_read(&line, jobs, queue).await?;
+        self.check_grown(&head)?;
+        if is_new {
+            log::check(&line, &head).await?;
+            self.check_same(&line, &head).await?;
+        }
+        self.is_alone = head.frontier == self.seen;
         Ok(Begun { line, head, known })
     }
 
-    async fn lock_and_read(&self, line: &Line, wanted: &Wanted, is_new: bool) -> Result<(Head, Known), StoreError> {
-        let ((), head) = tokio::try_join!(
-            biased;
-            line.run(COMMITTING, "BEGIN ISOLATION LEVEL READ COMMITTED"),
-            log::lock_head(line, &self.key),
-        )?;
-        // Only now: what these statements see is as of their own beginning.
-        let (known, row) = tokio::try_join!(
-            known::read(line, wanted),
-            line.one(COMMITTING, "SELECT version, serves FROM schema_version", &[]),
-        )?;
-        schema::check(get(&row, 0)?, get(&row, 1)?)?;
-        self.check_grown(&head)?;
-        if is_new {
-            log::check(line, &head).await?;
-            self.check_same(line, &head).await?;
+    async fn lock_and_read(
+        &self,
+        line: &Line,
+        jobs: &mut Vec<Job>,
+        queue: &Queue<'_>,
+    ) -> Result<(Head, Known), StoreError> {
+        // Nothing that is sent after the lock may overtake it: a statement sees what was committed before its own beginning.
+        line.prepare(COMMITTING, log::LOCK).await?;
+        let begun = line.run(COMMITTING, "BEGIN ISOLATION LEVEL READ COMMITTED");
+        let locked = log::lock_head(line, &self.key);
+        if self.is_alone {
+            let wanted = Wanted::of(jobs);
+            let ((), head, known) = tokio::try_join!(biased; begun, locked, Box::pin(known::read(line, &wanted)))?;
+            return Ok((head, known));
         }
-        Ok((head, known))
+        let ((), head) = tokio::try_join!(biased; begun, locked)?;
+        queue.join(jobs);
+        Ok((head, Box::pin(known::read(line, &Wanted::of(jobs))).await?))
     }
 
     /// A log that has lost entries that we have seen is another one.
@@ -236,6 +257,14 @@ impl State {
         let rows = line.query(COMMITTING, "SELECT number FROM writer WHERE node = $1", &[&self.node]).await?;
         rows.first().map_or(Ok(0), |row| get(row, 0))
     }
+}
+
+/// Says that this group is its node's last, and wakes the other nodes when it is committed.
+fn sign(node: &str, number: u64) -> Result<Write<'_>, StoreError> {
+    let sql = "WITH woken AS (SELECT pg_notify('hallpass', $1))
+               INSERT INTO writer (node, number, at) SELECT $1, $2, now() FROM woken
+               ON CONFLICT (node) DO UPDATE SET number = excluded.number, at = excluded.at";
+    Ok(Write { sql, values: vec![Box::new(node), Box::new(to_sql(number)?)] })
 }
 
 /// Whether a new connection could do better: not when another node has the lock, or the database is damaged.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::line::{Line, Value, get};
+use super::schema;
 use crate::access::AccessRequest;
 use crate::audit::event::Event;
 use crate::audit::host_event::HostEvent;
@@ -141,12 +142,12 @@ impl Wanted {
     }
 }
 
-/// Reads it, all questions at once.
+/// Reads it, all questions at once; and looks whether the schema is still one that we know.
 pub(super) async fn read(line: &Line, wanted: &Wanted) -> Result<Known, StoreError> {
     const BROWSERS: &str = "SELECT token FROM browser_session WHERE token = ANY($1::bytea[])";
     const HOST_SESSIONS: &str = "SELECT token FROM host_session WHERE token = ANY($1::bytea[])";
     const REDEMPTIONS: &str = "SELECT nonce FROM redemption WHERE nonce = ANY($1::bytea[])";
-    let (requests, certificates, sessions, browser_sessions, host_sessions, redemptions, reports, open, policy) = tokio::try_join!(
+    let (requests, certificates, sessions, browser_sessions, host_sessions, redemptions, reports, open, policy, ()) = tokio::try_join!(
         requests(line, &wanted.requests),
         certificates(line, &wanted.certificates),
         sessions(line, &wanted.sessions),
@@ -156,6 +157,7 @@ pub(super) async fn read(line: &Line, wanted: &Wanted) -> Result<Known, StoreErr
         reports(line, &wanted.reports),
         open(line, &wanted.open),
         policy(line, wanted.policy),
+        served(line),
     )?;
     Ok(Known { requests, certificates, sessions, browser_sessions, host_sessions, redemptions, reports, open, policy })
 }
@@ -232,9 +234,9 @@ async fn open(
     let (askers, keys): (Vec<&str>, Vec<&str>) = wanted.iter().map(|(a, k)| (a.as_str(), k.as_str())).unzip();
     let found = rows(
         line,
-        "SELECT a, k, count(request.id), count(request.id) FILTER (WHERE request.key = k)
-         FROM unnest($1::text[], $2::text[]) AS wanted (a, k)
-         LEFT JOIN request ON asker = a AND state IN ('pending', 'approved', 'issued') GROUP BY a, k",
+        "SELECT a, k, (SELECT count(*) FROM request WHERE asker = a AND state IN ('pending', 'approved', 'issued')),
+                (SELECT count(*) FROM request WHERE asker = a AND key = k AND state IN ('pending', 'approved', 'issued'))
+         FROM unnest($1::text[], $2::text[]) AS wanted (a, k)",
         wanted,
         &[&askers, &keys],
     )
@@ -247,4 +249,10 @@ async fn policy(line: &Line, is_wanted: bool) -> Result<i64, StoreError> {
         return Ok(0);
     }
     get(&line.one(READING, "SELECT coalesce(max(version), 0)::int8 FROM policy", &[]).await?, 0)
+}
+
+/// Refuses a schema that this program is too old or too new for.
+async fn served(line: &Line) -> Result<(), StoreError> {
+    let row = line.one(READING, "SELECT version, serves FROM schema_version WHERE one = 1", &[]).await?;
+    schema::check(get(&row, 0)?, get(&row, 1)?)
 }

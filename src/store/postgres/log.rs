@@ -42,9 +42,12 @@ fn head_row(row: &Row) -> Result<HeadRow, StoreError> {
     })
 }
 
+/// What [`lock_head`] sends.
+pub(super) const LOCK: &str = head!(" FOR UPDATE");
+
 /// Locks the head until the transaction ends, and reads it.
 pub(super) async fn lock_head(line: &Line, key: &MacKey) -> Result<Head, StoreError> {
-    let found = line.query("locking the log's head", head!(" FOR UPDATE"), &[]).await?;
+    let found = line.query("locking the log's head", LOCK, &[]).await?;
     head_row(found.first().ok_or_else(log::no_head)?)?.head(key)
 }
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `settings.rs` | where the server is; TLS, password, time-outs |
 //! | `schema.rs` | the schema, and which programs may work on it; what the server must be set to |
-//! | `line.rs` `pool.rs` | the writer's connection; the readers' |
+//! | `line.rs` `pool.rs` `gather.rs` | the writer's connection; the readers'; what many ask at once |
 //! | `group.rs` | one group of changes in one transaction, for the writer thread (`store/writer.rs`) |
 //! | `known.rs` `sheet.rs` `flush.rs` | what a group reads, decides in memory, and writes |
 //! | `log.rs` `request.rs` `rows.rs` | how rows are read |
@@ -17,6 +17,7 @@
 
 pub(super) mod copy;
 mod flush;
+mod gather;
 mod group;
 mod known;
 mod line;
@@ -50,6 +51,7 @@ use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::time::Timestamp;
+use gather::Gather;
 use line::{Line, get};
 use listen::Ear;
 use pool::Reads;
@@ -58,6 +60,10 @@ use pool::Reads;
 #[derive(Debug)]
 pub struct PostgresStore {
     reads: Reads,
+    /// Who a token proves: asked with every call.
+    sessions: Gather<TokenHash, Option<Session>>,
+    /// What somebody has open: asked with every ask.
+    open: Gather<(PersonName, PublicKey), OpenRequests>,
     writer: Writer,
     ear: Ear,
     key: Arc<MacKey>,
@@ -83,8 +89,11 @@ impl PostgresStore {
         let head = checked?;
         let node: String = get(&line.one("opening the database", "SELECT gen_random_uuid()::text", &[]).await?, 0)?;
         let groups = group::Groups::new(connector.clone(), Arc::clone(&key), node.clone(), head.frontier)?;
+        let reads = Reads::new(settings, connector.clone())?;
         Ok(Self {
-            reads: Reads::new(settings, connector.clone())?,
+            sessions: Gather::new("reading a session", reads.clone(), rows::sessions),
+            open: Gather::new("reading requests", reads.clone(), request::open_of),
+            reads,
             writer: Writer::start(groups)?,
             ear: Ear::open(connector, node),
             key,
@@ -116,6 +125,11 @@ impl Store for PostgresStore {
         self.reads.read("reading about hosts", move |client| Box::pin(rows::seen_since(client, mark)))
     }
 
+    fn hosts_of(&self, requests: Vec<RequestId>) -> Pending<'_, BTreeSet<HostName>> {
+        self.reads
+            .read("reading requests", move |client| Box::pin(async move { request::hosts_of(client, &requests).await }))
+    }
+
     fn commit(&self, change: Change) -> Pending<'_, Committed> {
         Box::pin(self.writer.run(move |reply| Job::Commit(Box::new(change), reply)))
     }
@@ -132,8 +146,9 @@ impl Store for PostgresStore {
     }
 
     fn requests(&self, filter: RequestFilter) -> Pending<'_, Vec<Stored>> {
-        self.reads
-            .read("reading requests", move |client| Box::pin(async move { request::matching(client, &filter).await }))
+        self.reads.snapshot("reading requests", move |moment| {
+            Box::pin(async move { request::matching(moment, &filter).await })
+        })
     }
 
     fn due(&self, now: Timestamp, limit: usize) -> Pending<'_, Vec<Stored>> {
@@ -141,9 +156,7 @@ impl Store for PostgresStore {
     }
 
     fn open_of(&self, asker: PersonName, key: PublicKey) -> Pending<'_, OpenRequests> {
-        self.reads.snapshot("reading requests", move |moment| {
-            Box::pin(async move { request::open_of(moment, &asker, &key).await })
-        })
+        self.open.get((asker, key))
     }
 
     fn live_certificates(&self, now: Timestamp) -> Pending<'_, Vec<LiveCertificate>> {
@@ -151,7 +164,7 @@ impl Store for PostgresStore {
     }
 
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>> {
-        self.reads.read("reading a session", move |client| Box::pin(rows::session(client, token)))
+        self.sessions.get(token)
     }
 
     fn browser_session(&self, token: TokenHash) -> Pending<'_, Option<(BrowserSession, Session)>> {

@@ -10,7 +10,7 @@ use super::settings::{Connector, Settings};
 use crate::store::{Pending, StoreError};
 
 /// Up to so many connections, made when they are needed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reads {
     pool: Pool,
     connector: Connector,

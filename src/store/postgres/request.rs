@@ -1,19 +1,21 @@
 //! Requests: one row each, found by columns, read from `body` (`store/columns.rs`).
 
-use deadpool_postgres::GenericClient;
+use std::collections::BTreeSet;
+
+use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::line::{Value, get};
+use super::line::{Value, failed, get};
 use super::pool::{maybe, rows};
 use super::sheet::until;
 use crate::audit::entry::Entry;
 use crate::identity::mac::MacKey;
-use crate::name::{PersonName, RequestId};
+use crate::name::{HostName, PersonName, RequestId};
 use crate::ssh::PublicKey;
 use crate::store::columns::{Columns, live};
 use crate::store::numbers::{damaged, from_sql, limit_to_sql, time_to_sql};
-use crate::store::{LIST_MAX, LiveCertificate, OpenRequests, RequestFilter, StoreError, Stored};
+use crate::store::{LIST_MAX, LiveCertificate, OpenRequests, Pending, RequestFilter, StoreError, Stored};
 use crate::time::Timestamp;
 
 const READING: &str = "reading requests";
@@ -116,10 +118,13 @@ impl Conditions {
     }
 }
 
-/// Requests that match, newest first.
+/// Requests that match, newest first; on a client that shows one moment. How to find them best depends on what is asked.
 pub(super) async fn matching(client: &impl GenericClient, filter: &RequestFilter) -> Result<Vec<Stored>, StoreError> {
     let conditions = Conditions::of(filter)?;
-    let found = rows(client, READING, &conditions.sql, &conditions.values()).await?;
+    let values = conditions.values();
+    let planned = async { client.batch_execute("SET LOCAL plan_cache_mode = auto").await.map_err(failed(READING)) };
+    // In this order: what is sent first is done first.
+    let ((), found) = tokio::try_join!(biased; planned, rows(client, READING, &conditions.sql, &values))?;
     if filter.prefix.is_some() { found.iter().map(stored).collect() } else { Ok(readable(&found)) }
 }
 
@@ -151,21 +156,49 @@ pub(super) async fn live_certificates(
     Ok(readable(&found).iter().flat_map(|stored| live(stored, now)).collect())
 }
 
-/// What this person has open: how many, and which of them hold this key; on a client that shows one moment.
-pub(super) async fn open_of(
-    client: &impl GenericClient,
-    asker: &PersonName,
-    key: &PublicKey,
-) -> Result<OpenRequests, StoreError> {
+/// What these people have open: how many, and which of them hold this key.
+pub(super) fn open_of(
+    client: &Object,
+    wanted: Vec<(PersonName, PublicKey)>,
+) -> Pending<'_, Vec<Result<OpenRequests, StoreError>>> {
     // The states are constants, so that the index of open requests can be used.
-    let count = "SELECT count(*) FROM request WHERE asker = $1 AND state IN ('pending', 'approved', 'issued')";
-    let held = select!("WHERE asker = $1 AND key = $2 AND state IN ('pending', 'approved', 'issued')");
-    let (asker, key) = (asker.as_str(), key.to_openssh());
-    let (count, held) = tokio::try_join!(async { maybe(client, READING, count, &[&asker]).await }, async {
-        rows(client, READING, held, &[&asker, &key]).await
-    })?;
-    let count = count.as_ref().map_or(Ok(0), |row| get(row, 0))?;
-    // A damaged one may be this very ask: no guess.
-    let with_key = held.iter().map(stored).collect::<Result<_, _>>()?;
-    Ok(OpenRequests { count: from_sql("a count", count)?, with_key })
+    const SQL: &str = "SELECT id, version, asker, state, asked, next_tick, body, waits, key, until, place - 1,
+            (SELECT count(*) FROM request WHERE asker = a AND state IN ('pending', 'approved', 'issued'))
+        FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (a, k, place)
+             LEFT JOIN request ON asker = a AND key = k AND state IN ('pending', 'approved', 'issued')";
+    Box::pin(async move {
+        let askers: Vec<&str> = wanted.iter().map(|(asker, _)| asker.as_str()).collect();
+        let keys: Vec<String> = wanted.iter().map(|(_, key)| key.to_openssh()).collect();
+        let mut open: Vec<Result<OpenRequests, StoreError>> =
+            wanted.iter().map(|_| Err(damaged("a count", "there is none"))).collect();
+        for row in rows(client, READING, SQL, &[&askers, &keys]).await? {
+            let place = usize::try_from(get::<i64>(&row, 10)?).unwrap_or(usize::MAX);
+            if let Some(open) = open.get_mut(place) {
+                *open = with(open.as_ref().ok(), &row);
+            }
+        }
+        Ok(open)
+    })
+}
+
+/// What is open, with one row more. A damaged one may be this very ask: no guess.
+fn with(before: Option<&OpenRequests>, row: &Row) -> Result<OpenRequests, StoreError> {
+    let count = from_sql("a count", get(row, 11)?)?;
+    let mut with_key = before.map(|open| open.with_key.clone()).unwrap_or_default();
+    if get::<Option<&str>>(row, 0)?.is_some() {
+        with_key.push(stored(row)?);
+    }
+    Ok(OpenRequests { count, with_key })
+}
+
+/// The hosts of these requests.
+pub(super) async fn hosts_of(
+    client: &impl GenericClient,
+    requests: &[RequestId],
+) -> Result<BTreeSet<HostName>, StoreError> {
+    let ids: Vec<&str> = requests.iter().map(RequestId::digits).collect();
+    let sql = "SELECT DISTINCT host FROM request_host WHERE request = ANY($1::text[])";
+    let host =
+        |row: &Row| HostName::parse(get(row, 0)?).map_err(|error| damaged("a request's host", error.to_string()));
+    rows(client, READING, sql, &[&ids]).await?.iter().map(host).collect()
 }

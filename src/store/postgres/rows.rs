@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
 use super::line::{get, hash};
@@ -14,17 +14,35 @@ use crate::inventory::check_in::Seen;
 use crate::name::{HostName, PolicyVersion, ReportId};
 use crate::ssh::cert::Certificate;
 use crate::store::numbers::{damaged, from_sql, to_sql};
-use crate::store::{LIST_MAX, StoreError, StoredPolicy, columns};
+use crate::store::{LIST_MAX, Pending, StoreError, StoredPolicy, columns};
 
 const SESSIONS: &str = "reading a session";
 const POLICIES: &str = "reading policies";
 const HOSTS: &str = "reading about hosts";
 
-pub(super) async fn session(client: &impl GenericClient, token: TokenHash) -> Result<Option<Session>, StoreError> {
-    let sql = "SELECT person, key, opened, expires, seal FROM session WHERE token = $1";
-    let Some(row) = maybe(client, SESSIONS, sql, &[&token.0.as_slice()]).await? else { return Ok(None) };
-    let read = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?, get(&row, 3)?, hash(&row, 4)?);
-    columns::session(token, read).map(Some)
+/// The sessions with these token hashes.
+pub(super) fn sessions(
+    client: &Object,
+    tokens: Vec<TokenHash>,
+) -> Pending<'_, Vec<Result<Option<Session>, StoreError>>> {
+    Box::pin(async move {
+        let wanted: Vec<&[u8]> = tokens.iter().map(|token| token.0.as_slice()).collect();
+        let sql = "SELECT token, person, key, opened, expires, seal FROM session WHERE token = ANY($1::bytea[])";
+        let mut found = BTreeMap::new();
+        for row in rows(client, SESSIONS, sql, &[&wanted]).await? {
+            found.insert(TokenHash(hash(&row, 0)?), row);
+        }
+        Ok(tokens.iter().map(|token| found.get(token).map(|row| session_of(*token, row)).transpose()).collect())
+    })
+}
+
+fn session_of(token: TokenHash, row: &Row) -> Result<Session, StoreError> {
+    columns::session(token, (get(row, 1)?, get(row, 2)?, get(row, 3)?, get(row, 4)?, hash(row, 5)?))
+}
+
+async fn session(client: &impl GenericClient, token: TokenHash) -> Result<Option<Session>, StoreError> {
+    let sql = "SELECT token, person, key, opened, expires, seal FROM session WHERE token = $1";
+    maybe(client, SESSIONS, sql, &[&token.0.as_slice()]).await?.map(|row| session_of(token, &row)).transpose()
 }
 
 /// A browser's session, and the one that let it in; on a client that shows one moment.

@@ -168,13 +168,12 @@ impl<'s> Page<'s> {
 
     /// How this group changes the number of open requests that `counts`.
     fn opened(&self, counts: impl Fn(&str, &str) -> bool) -> i64 {
-        let mut rows: BTreeMap<&str, &Columns> = BTreeMap::new();
-        for (id, row) in self.done.requests.iter().chain(&self.trial.requests) {
-            rows.insert(id, &row.columns);
-        }
-        let now = rows.values().filter(|row| is_open(&row.state) && counts(&row.asker, &row.key)).count();
-        let before = rows.keys().filter_map(|id| self.known.requests.get(*id));
+        let done = self.done.requests.iter().filter(|(id, _)| !self.trial.requests.contains_key(*id));
+        let rows = || done.clone().chain(&self.trial.requests);
+        let now = rows().filter(|(_, row)| is_open(&row.columns.state) && counts(&row.columns.asker, &row.columns.key));
+        let before = rows().filter_map(|(id, _)| self.known.requests.get(id));
         let before = before.filter(|known| known.is_open && counts(&known.asker, &known.key)).count();
+        let now = now.count();
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         number(now).saturating_sub(number(before))
     }

@@ -12,7 +12,7 @@ use super::merge::Merge;
 use super::{failed, file, log};
 use crate::fail;
 use crate::identity::mac::MacKey;
-use crate::store::writer::{self, Answer, Job};
+use crate::store::writer::{self, Answer, Job, Queue};
 use crate::store::{Head, StoreError};
 
 /// The writer's state: `open` is `None` after a failure, until the file could be opened again.
@@ -40,7 +40,7 @@ impl Groups {
 }
 
 impl writer::Groups for Groups {
-    fn write(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+    fn write(&mut self, jobs: Vec<Job>, _queue: &Queue<'_>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
         let (conn, head) = match self.reopen() {
             Ok(open) => open,
             Err(error) => {

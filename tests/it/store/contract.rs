@@ -94,7 +94,7 @@ contract! {
     grants_are_found_by_host_while_their_window_lasts
 }
 
-fn session(n: u8, who: &str, expires: Timestamp) -> Session {
+pub(super) fn session(n: u8, who: &str, expires: Timestamp) -> Session {
     let fingerprint = key(1).fingerprint();
     Session { token: TokenHash([n; 32]), person: person(who), key: fingerprint, opened: at(0), expires, seal: [n; 32] }
 }

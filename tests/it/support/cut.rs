@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What becomes of the next `COMMIT`.
+/// What becomes of the next `COMMIT`; what was sent before it reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// It is answered.
@@ -30,6 +30,9 @@ pub(crate) struct Proxy {
 
 /// A simple query of these six letters: type, length, text, zero.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+
+/// The server's last word about it: it is ready, and not within a transaction.
+const DONE: &[u8] = b"Z\0\0\0\x05I";
 
 impl Proxy {
     /// In front of this port of the loopback address.
@@ -70,10 +73,11 @@ impl Proxy {
                     let next = self.next.load(Ordering::SeqCst);
                     let cuts = [Cut::Before, Cut::After, Cut::ForGood].map(|cut| cut as u8);
                     if cuts.contains(&next) && asked[..count].ends_with(COMMIT) {
-                        if next != Cut::Before as u8 {
-                            server.write_all(&asked[..count]).await.unwrap();
-                            // The answer is here, and goes no further.
-                            assert!(server.read(&mut answered).await.unwrap() > 0);
+                        let reaches = if next == Cut::Before as u8 { count - COMMIT.len() } else { count };
+                        server.write_all(&asked[..reaches]).await.unwrap();
+                        if reaches == count {
+                            // The answers are here, and go no further.
+                            until_done(&mut server, &mut answered).await;
                         }
                         self.cut(if next == Cut::ForGood as u8 { Cut::Closed } else { Cut::Never });
                         return;
@@ -90,5 +94,14 @@ impl Proxy {
                 }
             }
         }
+    }
+}
+
+async fn until_done(server: &mut TcpStream, answered: &mut [u8]) {
+    let mut last = Vec::new();
+    while !last.ends_with(DONE) {
+        let count = server.read(answered).await.unwrap();
+        assert!(count > 0);
+        last.extend_from_slice(&answered[..count]);
     }
 }

@@ -69,6 +69,7 @@ impl Store for Doubtful {
     same! {
         woken() -> ();
         seen_since(mark: u64) -> (u64, BTreeMap<HostName, Seen>);
+        hosts_of(requests: Vec<RequestId>) -> BTreeSet<HostName>;
         request(id: RequestId) -> Option<Stored>;
         logged(id: RequestId) -> Option<(Stored, Vec<Entry>)>;
         requests(filter: RequestFilter) -> Vec<Stored>;
