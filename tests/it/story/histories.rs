@@ -120,6 +120,9 @@ fn variant(which: usize) -> String {
     }
 }
 
+/// How long the CA key may take: as long as the machine does, however busy it is.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// How many histories a world sees, a week apart.
 const TOGETHER: u64 = 25;
 
@@ -140,12 +143,12 @@ struct Story {
 
 impl Story {
     async fn begin() -> Self {
-        Self::of(World::with(&policy(), Duration::from_secs(30)).await).await
+        Self::of(World::with(&policy(), SIGN_TIMEOUT).await).await
     }
 
     /// In a database that several nodes could share.
     async fn begin_on(slate: &Slate) -> Self {
-        let mut world = World::unstarted(Duration::from_secs(30));
+        let mut world = World::unstarted(SIGN_TIMEOUT);
         world.store = store::Settings::Postgres(slate.wiped().await);
         world.try_start(Some(&policy())).await.unwrap();
         Self::of(world).await
