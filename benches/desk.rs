@@ -20,7 +20,7 @@ use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::LOGIN_NAMESPACE;
 use hallpass::store::head_file::HeadFile;
 use hallpass::store::{SEAL_PURPOSE, Store};
-use hallpass::time::{Lifetime, SystemClock};
+use hallpass::time::{Clock, Lifetime, SystemClock};
 use hallpass::wire;
 
 /// Rules in the policy.
@@ -70,11 +70,22 @@ pub(crate) fn log_key() -> LogKey {
     LogKey::new("bench.example/log", &[1; 32]).unwrap()
 }
 
-/// Starts the real service on this store; its URL and pin. Nodes that share a store share the folder, but for `node`'s own files.
+/// Starts the real service on this store, by the machine's clock; its URL and pin. Nodes that share a store share the folder, but for `node`'s own
+/// files.
 pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<dyn Store>) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let url = format!("https://{address}");
+    let service = service(folder, node, people, store, Arc::new(SystemClock)).await;
+    tokio::spawn(Arc::clone(&service).follow());
+    listen(folder, service)
+}
+
+/// The real service, nowhere to be reached.
+pub(crate) async fn service(
+    folder: &Path,
+    node: usize,
+    people: usize,
+    store: Box<dyn Store>,
+    clock: Arc<dyn Clock>,
+) -> Arc<Service> {
     let ca = file::Settings { path: folder.join("ca"), passphrase_path: None };
     if !ca.path.exists() {
         FileSigner::create(&ca.path, "bench", None).unwrap();
@@ -90,7 +101,7 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
         named: Default::default(),
         signer: Arc::new(FileSigner::open(&ca, Purpose::User).unwrap()),
         log_key: log_key(),
-        clock: Arc::new(SystemClock),
+        clock,
         random: Box::new(SystemRandom),
         settings: Settings {
             public_url: PUBLIC_URL.to_owned(),
@@ -101,8 +112,13 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
         },
     };
     let first = FirstPolicy { text: policy(people), file: "policy.toml".to_owned() };
-    let service = Service::start(parts, Some(first)).await.unwrap();
-    tokio::spawn(Arc::clone(&service).follow());
+    Service::start(parts, Some(first)).await.unwrap()
+}
+
+/// Serves it on an address of its own.
+fn listen(folder: &Path, service: Arc<Service>) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
     let tls = TlsFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
     let pin = http::ensure_certificate(&tls, &["127.0.0.1".to_owned()]).unwrap();
     let settings = http::Settings {
@@ -120,12 +136,44 @@ pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<
         let (_reload, reloads) = tokio::sync::mpsc::channel(1);
         http::serve(service, settings, listener, reloads, std::future::pending()).await.unwrap();
     });
-    Server { url, pin: Some(pin), proxy: None }
+    Server { url: format!("https://{address}"), pin: Some(pin), proxy: None }
 }
 
 pub(crate) async fn log_in(server: &Server, person: &str, place: usize) -> Client {
     let token = token(server, person, place).await;
     Client::new(server.clone(), Some(token.into()), Duration::from_secs(30)).unwrap()
+}
+
+/// How many people share a connection.
+const SHARING: usize = 16;
+
+/// People who share a connection and take turns, so that none has many requests open.
+pub(crate) struct Askers {
+    sessions: Vec<Client>,
+    turn: usize,
+}
+
+/// How many people there are on so many connections.
+pub(crate) const fn people_on(connections: usize) -> usize {
+    connections * SHARING
+}
+
+impl Askers {
+    /// Those of one connection, all logged in.
+    pub(crate) async fn log_in(server: &Server, connection: usize) -> Self {
+        let first = connection * SHARING;
+        let mut sessions = vec![log_in(server, &format!("p{first}"), first).await];
+        for place in first + 1..first + SHARING {
+            let token = token(server, &format!("p{place}"), place).await;
+            sessions.push(sessions[0].for_session(token.into()));
+        }
+        Self { sessions, turn: 0 }
+    }
+
+    pub(crate) fn next(&mut self) -> &Client {
+        self.turn = (self.turn + 1) % self.sessions.len();
+        &self.sessions[self.turn]
+    }
 }
 
 /// The token of a new session.

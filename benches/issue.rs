@@ -1,7 +1,7 @@
 //! Issuing over HTTP with the durable log: what certificates per second the real service gives beside a micro service that only issues.
 //!
 //! *anchor*: one call, see `anchor.rs`. *issue*: a request that policy allows at once, asked and certified in one call as clients do, over
-//! TLS 1.3 keep-alive, with session, a policy of 1,000 rules, and log entries for question, grant, certificate and outcome. *story*:
+//! TLS 1.3 keep-alive, with session (16 people share a connection and take turns, so that nobody has many requests open), a policy of 1,000 rules, and log entries for question, grant, certificate and outcome. *story*:
 //! ask, approval by another person, fetch. Contestants run in slices by turns; ratios are medians of the pairs of one pass.
 //! Client and servers share the machine, and the client is the same for all.
 //!
@@ -61,7 +61,7 @@ impl Plan {
 /// One connection's clients, and where they stand.
 struct Hand {
     anchor: Client,
-    asker: Client,
+    askers: desk::Askers,
     approver: Client,
     seed: [u8; 32],
     question: anchor::Issue,
@@ -79,14 +79,14 @@ const CONTESTANTS: [(&str, Contestant); 3] =
     [("anchor", Contestant::Anchor), ("issue", Contestant::Issue), ("story", Contestant::Story)];
 
 impl Hand {
-    async fn new(place: usize, people: usize, server: &Server, anchor: &Server) -> Self {
+    async fn new(place: usize, connections: usize, server: &Server, anchor: &Server) -> Self {
         let person = format!("p{place}");
         let mut seed = [9; 32];
         seed[..8].copy_from_slice(&(place as u64).to_be_bytes());
         Self {
             anchor: Client::new(anchor.clone(), None, Duration::from_secs(30)).unwrap(),
-            asker: log_in(server, &person, place).await,
-            approver: log_in(server, "omar", people).await,
+            askers: desk::Askers::log_in(server, place).await,
+            approver: log_in(server, "omar", desk::people_on(connections)).await,
             seed,
             question: anchor::Issue::by(&person, seed),
             asked: 0,
@@ -103,7 +103,7 @@ impl Hand {
         self.asked += 1;
         self.seed[8..16].copy_from_slice(&self.asked.to_be_bytes());
         let approver = (contestant == Contestant::Story).then_some(&self.approver);
-        desk::issue(&self.asker, approver, self.seed).await;
+        desk::issue(self.askers.next(), approver, self.seed).await;
     }
 }
 
@@ -217,16 +217,16 @@ async fn measure(plan: &Plan, connections: usize, hands: &mut Vec<Hand>) {
 #[tokio::main]
 async fn main() {
     let plan = Plan::read();
-    let people = plan.connections.iter().copied().max().unwrap();
+    let connections = plan.connections.iter().copied().max().unwrap();
     // Beside the build, so that the disk is a disk.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = SqliteStore::open(&Settings { path: folder.path().join("hallpass.sqlite") }, desk::seal()).unwrap();
-    let server = desk::serve(folder.path(), 0, people, Box::new(store)).await;
+    let server = desk::serve(folder.path(), 0, desk::people_on(connections), Box::new(store)).await;
     let address = anchor::serve(&folder.path().join("anchor.sqlite")).await;
     let anchor = Server { url: format!("http://{address}"), ..Server::default() };
     let mut hands = Vec::new();
-    for place in 0..people {
-        hands.push(Hand::new(place, people, &server, &anchor).await);
+    for place in 0..connections {
+        hands.push(Hand::new(place, connections, &server, &anchor).await);
     }
     for connections in plan.connections.clone() {
         match plan.only {

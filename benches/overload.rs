@@ -18,8 +18,9 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::allow_attributes,
+    dead_code,
     missing_docs,
-    reason = "a benchmark prints, and stops at what it did not expect"
+    reason = "a benchmark prints, and stops at what it did not expect; the desk has more than it needs"
 )]
 
 mod desk;
@@ -42,13 +43,13 @@ pub(crate) struct Plan {
     /// For how long each part runs.
     pub(crate) length: Duration,
     /// People who ask, each on one connection.
-    pub(crate) people: usize,
+    pub(crate) connections: usize,
     /// Connections that are slow on purpose.
     pub(crate) slow: usize,
 }
 
-const FULL: Plan = Plan { length: Duration::from_secs(8), people: 64, slow: 2_000 };
-const SHORT: Plan = Plan { length: Duration::from_millis(500), people: 8, slow: 60 };
+const FULL: Plan = Plan { length: Duration::from_secs(8), connections: 64, slow: 2_000 };
+const SHORT: Plan = Plan { length: Duration::from_millis(500), connections: 8, slow: 60 };
 
 /// How many times the ceiling.
 const TIMES: f64 = 5.0;
@@ -95,7 +96,7 @@ impl Probes {
         for number in 0..count {
             waiting.push(asker.post("/v1/requests", &desk::ask("web-1", seed(3, number))).await.unwrap());
         }
-        let approver = desk::log_in(server, "omar", plan.people).await;
+        let approver = desk::log_in(server, "omar", desk::people_on(plan.connections)).await;
         Self { approver: Arc::new(approver), asker: Arc::new(asker), waiting }
     }
 
@@ -170,12 +171,12 @@ async fn alone_once(asker: &Client, number: usize) -> Duration {
 
 async fn overload(server: &Server, folder: &std::path::Path, plan: &Plan) {
     let asker = desk::log_in(server, "p0", 0).await;
-    let mut before = alone(&asker, if plan.people == FULL.people { 400 } else { 40 }, 5).await;
+    let mut before = alone(&asker, if plan.connections == FULL.connections { 400 } else { 40 }, 5).await;
     // Twice the slowest of a hundred: what is no slower than that is as before.
     let usual = percentile(&mut before, 99) * 2;
     let flood = Flood::new(server, folder, plan).await;
     let ceiling = flood.ceiling(plan.length / 2).await;
-    println!("ceiling: {ceiling:.0} asks/s on {} connections, each with one under way", plan.people);
+    println!("ceiling: {ceiling:.0} asks/s on {} connections, each with one under way", plan.connections);
     show("one hand alone, before", before);
     let offered = ceiling * TIMES;
     let (probes, bodies) = (Probes::new(server, plan).await, flood.prepare(offered, plan.length));
@@ -208,7 +209,7 @@ fn main() {
     let store = SqliteStore::open(&Settings { path: folder.path().join("hallpass.sqlite") }, desk::seal()).unwrap();
     // The server on threads of its own: the sender's work is not in its queues.
     let its_own = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let server = its_own.block_on(desk::serve(folder.path(), 0, plan.people, Box::new(store)));
+    let server = its_own.block_on(desk::serve(folder.path(), 0, desk::people_on(plan.connections), Box::new(store)));
     let ours = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     ours.block_on(async {
         overload(&server, folder.path(), &plan).await;

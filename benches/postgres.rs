@@ -27,7 +27,6 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use hallpass::client::Client;
 use hallpass::store::postgres::PostgresStore;
 use server::Cluster;
 
@@ -43,7 +42,7 @@ const SHORT: Plan = Plan { seconds: 1, passes: 1, connections: &[4] };
 
 /// A client of one node.
 struct Hand {
-    asker: Client,
+    askers: desk::Askers,
     seed: [u8; 32],
     asked: u64,
 }
@@ -58,7 +57,7 @@ async fn issue(hands: Vec<Hand>, length: Duration) -> (Vec<Hand>, f64) {
             while began.elapsed() < length {
                 hand.asked += 1;
                 hand.seed[8..16].copy_from_slice(&hand.asked.to_be_bytes());
-                desk::issue(&hand.asker, None, hand.seed).await;
+                desk::issue(hand.askers.next(), None, hand.seed).await;
                 count += 1;
             }
             (hand, count)
@@ -86,7 +85,7 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 #[tokio::main]
 async fn main() {
     let plan = if std::env::args().any(|arg| arg == "--short") { SHORT } else { FULL };
-    let people = plan.connections.iter().copied().max().unwrap();
+    let most = plan.connections.iter().copied().max().unwrap();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cluster = Cluster::start(&["wal_level=replica", "max_wal_size=2GB"]);
     let (ours, theirs) = (cluster.database(), cluster.database());
@@ -96,14 +95,14 @@ async fn main() {
     let mut nodes = Vec::new();
     for node in 0..2 {
         let store = PostgresStore::open(&cluster.settings(&ours), desk::seal()).await.unwrap();
-        nodes.push(desk::serve(folder.path(), node, people, Box::new(store)).await);
+        nodes.push(desk::serve(folder.path(), node, desk::people_on(most), Box::new(store)).await);
     }
     let mut hands = Vec::new();
-    for place in 0..people {
+    for place in 0..most {
         let mut seed = [9; 32];
         seed[..8].copy_from_slice(&(place as u64).to_be_bytes());
-        let asker = desk::log_in(&nodes[place % 2], &format!("p{place}"), place).await;
-        hands.push(Hand { asker, seed, asked: 0 });
+        let askers = desk::Askers::log_in(&nodes[place % 2], place).await;
+        hands.push(Hand { askers, seed, asked: 0 });
     }
     println!("{:>11} {:>12} {:>12} {:>24}", "connections", "pgbench", "certs/s", "ratio (range)");
     for connections in plan.connections.iter().copied() {

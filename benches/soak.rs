@@ -1,7 +1,7 @@
 //! A long run below what can be done: whether calls fail, whether they become slower, and whether memory, open files or threads grow.
 //!
-//! A server in a process of its own is first driven as fast as it goes (*ceiling*), and then for half an hour at seven tenths of that, by 128
-//! people who each have certificates issued for a minute at times that do not depend on the answers; latencies count from when a call was due.
+//! A server in a process of its own is first driven as fast as it goes, until as many certificates expire as are issued, and half a minute more (*ceiling*); and then for half an hour at seven tenths of that, on 128
+//! connections, by 16 people on each who have certificates issued for a minute at times that do not depend on the answers; latencies count from when a call was due.
 //! Each minute it is said how it goes, and what the kernel says of the server's process. So requests expire as fast as they come, as they would in a year.
 //!
 //! Run: `cargo bench --bench soak`; a smoke run in seconds: `cargo bench --bench soak -- --short`; another length: `-- --minutes=5`.
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hallpass::client::{Client, Server};
+use hallpass::client::Server;
 use hallpass::store::sqlite::{Settings, SqliteStore};
 use hallpass::wire;
 use tokio::task::JoinSet;
@@ -39,7 +39,9 @@ const SHARE: f64 = 0.7;
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Plan {
-    people: usize,
+    connections: usize,
+    /// As fast as it goes, until as many expire as are asked for.
+    warm: Duration,
     ceiling: Duration,
     length: Duration,
     told_every: Duration,
@@ -48,12 +50,24 @@ struct Plan {
 impl Plan {
     fn read() -> Self {
         let minute = Duration::from_secs(60);
-        let mut plan = Self { people: 128, ceiling: minute / 4, length: 30 * minute, told_every: minute };
+        let mut plan = Self {
+            connections: 128,
+            warm: minute * 3 / 2,
+            ceiling: minute / 2,
+            length: 30 * minute,
+            told_every: minute,
+        };
         for argument in std::env::args().skip(1) {
             match argument.split_once('=').unwrap_or((&argument, "")) {
                 ("--short", _) => {
                     let second = Duration::from_secs(1);
-                    plan = Self { people: 8, ceiling: second / 2, length: 2 * second, told_every: second };
+                    plan = Self {
+                        connections: 8,
+                        warm: second / 4,
+                        ceiling: second / 2,
+                        length: 2 * second,
+                        told_every: second,
+                    };
                 }
                 ("--minutes", count) => plan.length = count.parse::<u32>().unwrap() * minute,
                 _ => {}
@@ -67,7 +81,7 @@ fn main() {
     let plan = Plan::read();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let Some(folder) = std::env::args().find_map(|argument| argument.strip_prefix("--serve=").map(str::to_owned)) {
-        return runtime.block_on(serve(Path::new(&folder), plan.people));
+        return runtime.block_on(serve(Path::new(&folder), desk::people_on(plan.connections)));
     }
     // Beside the build, so that the disk is a disk.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -125,7 +139,7 @@ struct Heard {
 
 /// One person's certificates; their number makes each key another one.
 struct Hand {
-    client: Client,
+    askers: desk::Askers,
     place: usize,
     number: u64,
 }
@@ -137,7 +151,7 @@ impl Hand {
         seed[8..16].copy_from_slice(&self.number.to_be_bytes());
         self.number += 1;
         let ask = wire::Ask { lifetime: Some("1m".to_owned()), ..desk::ask("staging-1", seed) };
-        match self.client.post::<_, wire::Access>("/v1/certificates", &ask).await {
+        match self.askers.next().post::<_, wire::Access>("/v1/certificates", &ask).await {
             Ok(access) if access.certificate.is_some() => true,
             Ok(access) => {
                 println!("no certificate for {}", access.request.id);
@@ -153,22 +167,23 @@ impl Hand {
 
 async fn soak(plan: &Plan, server: &Server, process: &Process) {
     let mut hands = Vec::new();
-    for place in 0..plan.people {
-        hands.push(Hand { client: desk::log_in(server, &format!("p{place}"), place).await, place, number: 0 });
+    for place in 0..plan.connections {
+        hands.push(Hand { askers: desk::Askers::log_in(server, place).await, place, number: 0 });
     }
+    let (hands, _) = ceiling(hands, plan.warm).await;
     let (hands, ceiling) = ceiling(hands, plan.ceiling).await;
     println!(
         "ceiling: {ceiling:.0} certificates/s on {} connections; now {SHARE} of it for {:?}",
-        plan.people, plan.length
+        plan.connections, plan.length
     );
     let heard = Arc::new(Heard::default());
-    let pause = Duration::from_secs_f64(plan.people as f64 / (ceiling * SHARE));
+    let pause = Duration::from_secs_f64(plan.connections as f64 / (ceiling * SHARE));
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for mut hand in hands {
         let (heard, plan) = (Arc::clone(&heard), *plan);
         tasks.spawn(async move {
-            let mut due = began + pause.mul_f64(hand.place as f64 / plan.people as f64);
+            let mut due = began + pause.mul_f64(hand.place as f64 / plan.connections as f64);
             while due < began + plan.length {
                 tokio::time::sleep_until(due.into()).await;
                 if hand.once().await {

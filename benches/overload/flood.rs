@@ -65,10 +65,12 @@ pub(crate) fn trust(folder: &Path, alpn: &[u8]) -> rustls::ClientConfig {
 impl Flood {
     pub(crate) async fn new(server: &Server, folder: &Path, plan: &Plan) -> Self {
         let mut people = Vec::new();
-        for place in 0..plan.people {
+        for place in 0..plan.connections {
             let builder = reqwest::Client::builder().tls_backend_preconfigured(trust(folder, b"h2")).no_proxy();
             let client = builder.timeout(TIMEOUT).build().unwrap();
-            people.push((client, desk::token(server, &format!("p{place}"), place).await));
+            for place in desk::people_on(place)..desk::people_on(place + 1) {
+                people.push((client.clone(), desk::token(server, &format!("p{place}"), place).await));
+            }
         }
         Self { url: format!("{}/v1/requests", server.url), people, bodies: Bodies(AtomicUsize::new(0)) }
     }
@@ -88,12 +90,12 @@ impl Flood {
         }
     }
 
-    /// Asks per second when everybody has one under way.
+    /// Asks per second when each connection has one under way.
     pub(crate) async fn ceiling(&self, length: Duration) -> f64 {
         let began = Instant::now();
         let mut all = tokio::task::JoinSet::new();
         let mut done = 0_usize;
-        for person in 0..self.people.len() {
+        for person in (0..self.people.len()).step_by(desk::people_on(1)) {
             let one = self.ask(person, self.bodies.next());
             all.spawn(async move { (person, one.await) });
         }
@@ -101,6 +103,9 @@ impl Flood {
             let (person, outcome) = answered.unwrap();
             done += usize::from(outcome == Outcome::Done);
             if began.elapsed() < length {
+                // The next of those who share the connection.
+                let first = person - person % desk::people_on(1);
+                let person = first + (person + 1) % desk::people_on(1);
                 let one = self.ask(person, self.bodies.next());
                 all.spawn(async move { (person, one.await) });
             }

@@ -11,21 +11,21 @@
 //! How each type of field is written is in `audit/field.rs`.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use thiserror::Error;
 
 use super::event::Event;
-use super::field::{Field as _, Members};
+use super::field::Field as _;
+use super::json::{self, Json, Members, Out, name};
+use super::kinds::{Head, VERSION};
 use super::tree::Hash;
 use crate::time::Timestamp;
 
-/// The version of the format; a change of any kind's members makes a new one.
-const VERSION: u64 = 1;
-
 /// No entry is longer: the largest thing in one is a to-be-signed certificate of 256 KiB, in base64.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Room for most entries.
+const BYTES_USUAL: usize = 1024;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +47,18 @@ impl Entry {
     /// The canonical bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut members: BTreeMap<&str, Value> = self.event.members();
-        members.insert("v", VERSION.into());
-        members.insert("index", self.index.into());
-        members.insert("at", self.at.put());
-        members.insert("kind", self.event.kind().into());
-        // A map of text to JSON values always serialises, so there is no failure to hide behind the empty default.
-        serde_json::to_vec(&members).unwrap_or_default()
+        self.write(BYTES_USUAL).into_bytes()
+    }
+
+    /// The same, with room for so many bytes to begin with.
+    fn write(&self, bytes: usize) -> Out {
+        let mut out = Out::with_capacity(bytes);
+        out.object(|out| {
+            let mut head = Head::of(self);
+            self.event.put(&mut head, out);
+            head.finish(out);
+        });
+        out
     }
 
     /// Reads them back, strictly: unknown kinds and members, other spellings of the same are refused.
@@ -64,24 +69,40 @@ impl Entry {
         if bytes.len() > ENTRY_BYTES_MAX {
             return Err(EntryError("longer than 1 MiB".to_owned()));
         }
+        // What the quick reader does not take, or takes for something else than it is, is judged by the careful one.
+        Self::parse_quickly(bytes).map_or_else(|| Self::parse_carefully(bytes), Ok)
+    }
+
+    fn parse_quickly(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut members = Members::of_line(text);
+        let event = Event::from_members(json::kind_of(text)?, &mut members).ok()?;
+        // Its version and kind are looked at by writing it.
+        let [at, index, _, _] = members.head()?;
+        let entry = Self { index: u64::take(index).ok()?, at: Timestamp::take(at).ok()?, event };
+        (entry.write(bytes.len()).as_bytes() == bytes).then_some(entry)
+    }
+
+    /// Reads with the JSON crate, and says what is wrong.
+    fn parse_carefully(bytes: &[u8]) -> Result<Self, EntryError> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| EntryError(format!("not JSON: {e}")))?;
-        let Value::Object(object) = value else { return Err(EntryError("not a JSON object".to_owned())) };
-        let entry = Self::from_members(Members::new(object)).map_err(EntryError)?;
-        if entry.to_bytes() == bytes {
+        let members = Json::from(value).members("not a JSON object").map_err(EntryError)?;
+        let entry = Self::from_members(members).map_err(EntryError)?;
+        if entry.write(bytes.len()).as_bytes() == bytes {
             Ok(entry)
         } else {
             Err(EntryError("the same content is written differently".to_owned()))
         }
     }
 
-    fn from_members(mut members: Members) -> Result<Self, String> {
-        let version: u64 = members.take("v")?;
+    fn from_members(mut members: Members<'_>) -> Result<Self, String> {
+        let version: u64 = members.take(name!(v))?;
         if version != VERSION {
             return Err(format!("\"v\" is {version}, this program reads {VERSION}"));
         }
-        let index = members.take("index")?;
-        let at = members.take("at")?;
-        let kind: String = members.take("kind")?;
+        let index = members.take(name!(index))?;
+        let at = members.take(name!(at))?;
+        let kind: String = members.take(name!(kind))?;
         let event = Event::from_members(&kind, &mut members)?;
         members.finish()?;
         Ok(Self { index, at, event })
@@ -128,6 +149,67 @@ mod tests {
         ] {
             let error = Entry::parse(EXPIRED.replacen(from, to, 1).as_bytes()).unwrap_err();
             assert!(error.0.contains(why), "{from} to {to}: {error}");
+        }
+    }
+
+    /// Entries of every kind, as they are written for good.
+    const GOLDEN: &str = include_str!("../../tests/golden/events.jsonl");
+
+    /// What a byte is changed to: pieces of the syntax, digits, letters, controls, and what is no character.
+    const OTHERS: &[u8] = b"\"\\,:{}[] 0aA-\0\x1f\x7f\x80\xff";
+
+    /// What the quick reader takes, the careful one takes for the same, and another writer writes so.
+    fn check_quick(bytes: &[u8]) -> bool {
+        let Some(entry) = Entry::parse_quickly(bytes) else { return false };
+        assert_eq!(Entry::parse_carefully(bytes), Ok(entry), "{}", String::from_utf8_lossy(bytes));
+        let value: Value = serde_json::from_slice(bytes).unwrap();
+        assert_eq!(serde_json::to_vec(&value).unwrap(), bytes, "{}", String::from_utf8_lossy(bytes));
+        true
+    }
+
+    #[test]
+    fn the_quick_reader_takes_every_kind_of_entry() {
+        for line in GOLDEN.lines() {
+            assert!(check_quick(line.as_bytes()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_quick_reader_takes_no_changed_byte_that_the_careful_one_does_not() {
+        let (mut kinds, mut taken) = (std::collections::BTreeSet::new(), 0_usize);
+        for line in GOLDEN.lines().filter(|line| kinds.insert(json::kind_of(line))) {
+            for at in 0..line.len() {
+                let mut bytes = line.as_bytes().to_vec();
+                let byte = bytes[at];
+                for other in OTHERS.iter().copied().chain([byte ^ 1, byte ^ 0x20]).filter(|other| *other != byte) {
+                    bytes[at] = other;
+                    taken += usize::from(check_quick(&bytes));
+                }
+                bytes[at] = byte;
+                bytes.insert(at, byte);
+                taken += usize::from(check_quick(&bytes));
+                bytes.drain(at..at + 2);
+                taken += usize::from(check_quick(&bytes));
+            }
+        }
+        // Another digit or letter is often another entry.
+        assert!(taken > 1_000, "{taken}");
+    }
+
+    #[test]
+    fn what_stands_in_another_order_or_twice_is_not_taken_quickly() {
+        for (from, to) in [
+            ("\"at\":1767607200,\"index\":9,", "\"index\":9,\"at\":1767607200,"),
+            ("\"index\":9,", "\"index\":9,\"index\":9,"),
+            ("\"kind\":\"expired\",", ""),
+            ("\"v\":1", "\"v\":2"),
+            ("\"v\":1", "\"v\":01"),
+            ("\"v\":1}", "\"v\":1}}"),
+            ("\"v\":1}", "\"v\":1"),
+            ("9QX2\"", "9QX2\",\"kind\":\"expired\""),
+        ] {
+            assert!(EXPIRED.contains(from));
+            assert_eq!(Entry::parse_quickly(EXPIRED.replacen(from, to, 1).as_bytes()), None, "{to}");
         }
     }
 }

@@ -147,8 +147,12 @@ pub(super) enum Other {
 }
 
 /// Reads a line that is no entry; `None` if it may be one.
-pub(super) fn other_line(line: &str) -> Option<Other> {
+pub(super) fn other_line(line: &[u8]) -> Option<Other> {
     // Each of these begins with its own name, since members are sorted; entries begin with `{"a…`.
+    if line.starts_with(b"{\"a") {
+        return None;
+    }
+    let line = std::str::from_utf8(line).ok()?;
     let name = ["hallpass_log", "subtree", "checkpoint"].into_iter().find(|name| {
         line.strip_prefix("{\"").and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with('"'))
     })?;

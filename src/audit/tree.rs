@@ -29,7 +29,10 @@ pub fn leaf_hash(entry: &[u8]) -> Hash {
 /// SHA-256(0x01 ‖ left ‖ right).
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new_with_prefix([1_u8]).chain_update(left).chain_update(right).finalize().into()
+    let mut bytes = [1; 65];
+    let (_, hashes) = bytes.split_at_mut(1);
+    hashes.iter_mut().zip(left.iter().chain(right)).for_each(|(to, from)| *to = *from);
+    Sha256::digest(bytes).into()
 }
 
 /// The root of the tree without leaves: SHA-256 of nothing.
@@ -82,19 +85,25 @@ impl Frontier {
 
     /// Appends a leaf; returns the nodes that are complete now (the leaf itself first), to be stored.
     pub fn push(&mut self, leaf: Hash) -> Vec<(Node, Hash)> {
+        let mut complete = Vec::new();
+        self.push_with(leaf, |node, hash| complete.push((node, *hash)));
+        complete
+    }
+
+    /// The same; `complete` is told each node that is complete now.
+    pub fn push_with(&mut self, leaf: Hash, mut complete: impl FnMut(Node, &Hash)) {
         let mut node = Node { level: 0, position: self.size };
         let mut hash = leaf;
-        let mut complete = vec![(node, hash)];
+        complete(node, &hash);
         // An odd position is a right child: its left sibling is the last root.
         while node.position & 1 == 1 {
             let Some(left) = self.roots.pop() else { break };
             hash = node_hash(&left, &hash);
             node = Node { level: node.level.saturating_add(1), position: node.position >> 1 };
-            complete.push((node, hash));
+            complete(node, &hash);
         }
         self.roots.push(hash);
         self.size = self.size.saturating_add(1);
-        complete
     }
 
     /// The tree's root; of the empty tree SHA-256 of nothing.

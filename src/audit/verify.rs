@@ -17,9 +17,10 @@ use super::checkpoint::{Checkpoint, LogVerifier};
 use super::entry::{ENTRY_BYTES_MAX, Entry};
 use super::event::Event;
 use super::export::{GROUP, GROUP_LEVEL, Other, other_line, subtree_line};
+use super::group::Group;
 use super::replay::loss::Loss;
 use super::replay::{Replay, Wrong};
-use super::tree::{Frontier, leaf_hash};
+use super::tree::{Frontier, Hash, leaf_hash};
 use crate::name::Serial;
 use crate::time::Timestamp;
 
@@ -206,8 +207,8 @@ struct Verification<'a> {
     next: u64,
     span: Option<(Timestamp, Timestamp)>,
     tree: Frontier,
-    /// The tree over the entries since the last subtree line, and that line's position.
-    group: Frontier,
+    group: Group,
+    /// How many subtree lines there were: the position of the next.
     groups: u64,
     replay: Replay,
     approvals: Approvals,
@@ -227,7 +228,7 @@ impl Verification<'_> {
         if self.is_complete {
             return self.find(None, FindingKind::Format, "there are lines after the checkpoint".to_owned());
         }
-        match std::str::from_utf8(bytes).ok().and_then(other_line) {
+        match other_line(bytes) {
             Some(Other::Header(key)) if self.line == 1 => self.header(&key),
             Some(Other::Header(_)) => self.find(None, FindingKind::Format, "a second first line".to_owned()),
             _ if self.line == 1 => {
@@ -267,12 +268,10 @@ impl Verification<'_> {
             self.find(None, FindingKind::Format, format!("the subtree line after {GROUP} entries is missing"));
             self.next_group();
         }
-        let leaf = leaf_hash(bytes);
-        self.tree.push(leaf);
-        self.group.push(leaf);
+        self.grow(leaf_hash(bytes));
         let expected = self.next;
         match Entry::parse(bytes) {
-            Ok(entry) => self.parsed(&entry, expected),
+            Ok(entry) => self.parsed(entry, expected),
             Err(why) => {
                 self.next = expected.saturating_add(1);
                 self.find(Some(expected), FindingKind::Format, why.to_string());
@@ -281,7 +280,17 @@ impl Verification<'_> {
         self.compare_earlier();
     }
 
-    fn parsed(&mut self, entry: &Entry, expected: u64) {
+    fn grow(&mut self, leaf: Hash) {
+        let mut group = None;
+        self.tree.push_with(leaf, |node, hash| {
+            if node.level == GROUP_LEVEL {
+                group = Some(*hash);
+            }
+        });
+        self.group.push(leaf, group);
+    }
+
+    fn parsed(&mut self, entry: Entry, expected: u64) {
         let index = entry.index;
         if index != expected {
             let what = if index < expected {
@@ -306,12 +315,13 @@ impl Verification<'_> {
         }
         self.span = Some((first, entry.at));
         if expected == 0 {
-            self.first(entry);
+            self.first(&entry);
         }
         self.approvals.count(&entry.event, self.line, index);
-        self.lost_heads(entry);
+        self.lost_heads(&entry);
+        let word = entry.event.kind();
         if let Err(Wrong { kind, what }) = self.replay.take(entry) {
-            self.find(Some(index), kind, format!("{}: {what}", entry.event.kind()));
+            self.find(Some(index), kind, format!("{word}: {what}"));
         }
     }
 
@@ -330,12 +340,12 @@ impl Verification<'_> {
     }
 
     fn subtree(&mut self, bytes: &[u8]) {
-        let wanted = subtree_line(self.groups, &self.group.root());
         let count = self.group.size();
+        let is_wanted = |root| subtree_line(self.groups, &root).as_bytes() == bytes;
         if count != GROUP {
             let what = format!("a subtree line after {count} entries instead of {GROUP}");
             self.find(None, FindingKind::Group, what);
-        } else if bytes != wanted.as_bytes() {
+        } else if !self.group.root().is_some_and(is_wanted) {
             let last = self.tree.size().saturating_sub(1);
             let first = self.tree.size().saturating_sub(GROUP);
             let what = format!(
@@ -347,7 +357,7 @@ impl Verification<'_> {
     }
 
     fn next_group(&mut self) {
-        self.group = Frontier::default();
+        self.group = Group::behind(self.tree.size());
         self.groups = self.groups.saturating_add(1);
     }
 

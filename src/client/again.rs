@@ -6,6 +6,7 @@
 //! A fraction of a second at random goes on top of what the server says, which are whole seconds: who was turned away in the same moment
 //! should not come back in one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -17,11 +18,12 @@ use crate::wire;
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Whoever is told of pauses.
-pub(super) struct Pausing(Box<dyn Fn(Duration) + Send + Sync>);
+#[derive(Clone)]
+pub(super) struct Pausing(Arc<dyn Fn(Duration) + Send + Sync>);
 
 impl Pausing {
     pub(super) fn new(tell: impl Fn(Duration) + Send + Sync + 'static) -> Self {
-        Self(Box::new(tell))
+        Self(Arc::new(tell))
     }
 
     /// There is a pause of so long.

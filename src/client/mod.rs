@@ -176,6 +176,21 @@ impl Client {
         Ok(Self { server, token, timeout, http, seen, offset: ClockOffset::default(), pausing: None })
     }
 
+    /// The same for another session, over the same connections.
+    #[must_use]
+    pub fn for_session(&self, token: SecretString) -> Self {
+        let Self { server, token: _, timeout, http, seen, offset, pausing } = self;
+        Self {
+            server: server.clone(),
+            token: Some(token),
+            timeout: *timeout,
+            http: http.clone(),
+            seen: Arc::clone(seen),
+            offset: offset.clone(),
+            pausing: pausing.clone(),
+        }
+    }
+
     /// The same, noting the clock's offset at each answer in `offset`.
     #[must_use]
     pub fn noting(mut self, offset: &ClockOffset) -> Self {

@@ -38,13 +38,18 @@ pub struct Person {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     people: BTreeMap<PersonName, Person>,
+    /// Whose login key it is: no two people have the same (the policy parser refuses that).
+    holders: BTreeMap<PublicKey, PersonName>,
 }
 
 impl Directory {
     /// A directory of these people; a later one of the same name replaces the earlier (the policy parser refuses that).
     #[must_use]
     pub fn new(people: impl IntoIterator<Item = Person>) -> Self {
-        Self { people: people.into_iter().map(|p| (p.name.clone(), p)).collect() }
+        let people: BTreeMap<PersonName, Person> = people.into_iter().map(|p| (p.name.clone(), p)).collect();
+        let keys = people.values().flat_map(|person| person.keys.iter().map(|key| (key.clone(), person.name.clone())));
+        let holders = keys.collect();
+        Self { people, holders }
     }
 
     /// The person of this name.
@@ -57,6 +62,12 @@ impl Directory {
     #[must_use]
     pub fn lists(&self, name: &PersonName, key: Fingerprint) -> bool {
         self.person(name).is_some_and(|person| person.keys.iter().any(|listed| listed.fingerprint() == key))
+    }
+
+    /// Whose login key this is.
+    #[must_use]
+    pub fn holder(&self, key: &PublicKey) -> Option<&PersonName> {
+        self.holders.get(key)
     }
 
     /// Everybody, by name.

@@ -17,6 +17,7 @@
 mod ca;
 mod host;
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use thiserror::Error;
@@ -221,8 +222,21 @@ impl fmt::Display for Target {
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// The id of an access request: 40 random bits, eight Crockford digits, shown as `7K3F-9QX2`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId([u8; 8]);
+
+// In the order of their digits. As one number each, since most of looking for a request is this.
+impl Ord for RequestId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        u64::from_be_bytes(self.0).cmp(&u64::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for RequestId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl RequestId {
     /// The id made of five random bytes.
@@ -243,9 +257,23 @@ impl RequestId {
     /// # Errors
     /// For anything that is not eight digits.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        if let Some(id) = Self::as_written(text) {
+            return Ok(id);
+        }
         let wrong = || refuse("a request id", text, "eight digits like 7K3F-9QX2");
         let prefix = RequestPrefix::parse(text).ok().ok_or_else(wrong)?;
         <[u8; 8]>::try_from(prefix.0.as_bytes()).map(Self).ok().ok_or_else(wrong)
+    }
+
+    /// The id whose digits these are, as they are shown or stored: the way in which most come.
+    fn as_written(text: &str) -> Option<Self> {
+        let digits: [u8; 8] = match *text.as_bytes() {
+            [a, b, c, d, b'-', e, f, g, h] | [a, b, c, d, e, f, g, h] => [a, b, c, d, e, f, g, h],
+            _ => return None,
+        };
+        let is_digit =
+            |byte| matches!(byte, b'0'..=b'9' | b'A'..=b'H' | b'J' | b'K' | b'M' | b'N' | b'P'..=b'T' | b'V'..=b'Z');
+        digits.into_iter().all(is_digit).then_some(Self(digits))
     }
 
     /// The eight digits without the hyphen, as stored and as in key ids.
@@ -350,8 +378,9 @@ impl Digest {
     /// For anything else.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let wrong = || refuse("a digest", text, "64 lower-case hex digits");
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok().ok_or_else(wrong)?;
-        <[u8; 32]>::try_from(bytes).map(Self).ok().ok_or_else(wrong)
+        let mut bytes = [0; 32];
+        let is_whole = text.len() == 64 && data_encoding::HEXLOWER.decode_mut(text.as_bytes(), &mut bytes).is_ok();
+        is_whole.then_some(Self(bytes)).ok_or_else(wrong)
     }
 
     /// The 32 bytes.
@@ -524,6 +553,12 @@ mod tests {
             let value = |digit: u8| CROCKFORD.iter().position(|d| *d == digit).unwrap();
             let bits = id.digits().bytes().fold(0, |bits, digit| (bits << 5) | value(digit));
             prop_assert_eq!(&bits.to_be_bytes()[3..], &random);
+        }
+
+        #[test]
+        fn ids_are_in_the_order_of_their_digits(one in any::<[u8; 5]>(), other in any::<[u8; 5]>()) {
+            let (one, other) = (RequestId::from_random(one), RequestId::from_random(other));
+            prop_assert_eq!(one.cmp(&other), one.digits().cmp(other.digits()));
         }
 
         #[test]

@@ -186,8 +186,7 @@ impl Service {
                 "{fingerprint} is a signing key of this service; make a key of your own"
             )));
         }
-        let others = policy.directory().people().filter(|person| person.name != *by.person());
-        if others.flat_map(|person| &person.keys).any(|theirs| theirs == key) {
+        if policy.directory().holder(key).is_some_and(|holder| holder != by.person()) {
             return Err(Failure::Invalid(format!("{fingerprint} is somebody else's login key; use a key of your own")));
         }
         Ok(())

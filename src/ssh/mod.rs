@@ -19,6 +19,7 @@ pub mod bundle;
 pub mod cert;
 mod encoding;
 pub mod host;
+pub mod known;
 pub mod private;
 pub mod sig;
 pub mod token;
@@ -269,8 +270,9 @@ impl Fingerprint {
     /// [`KeyError::Malformed`].
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let base64 = text.strip_prefix("SHA256:").filter(|digits| digits.len() == 43).ok_or(KeyError::Malformed)?;
-        let bytes = BASE64_NOPAD.decode(base64.as_bytes()).ok().ok_or(KeyError::Malformed)?;
-        bytes.try_into().map(Self).ok().ok_or(KeyError::Malformed)
+        let mut bytes = [0; 32];
+        BASE64_NOPAD.decode_mut(base64.as_bytes(), &mut bytes).ok().ok_or(KeyError::Malformed)?;
+        Ok(Self(bytes))
     }
 }
 
@@ -280,9 +282,18 @@ fn is_certificate_name(name: &str) -> bool {
 
 /// A point on the curve, in its one spelling (the library also takes some of RFC 8032's out-of-range numbers), not of small
 /// order (for those, anybody can make signatures).
+///
+/// A point has a second spelling in two ways alone: its y beyond the field, or a sign where x is zero, and a point whose x is zero is of
+/// small order. So nothing has to be computed to know that there is one.
 fn is_ed25519(bytes: &[u8]) -> bool {
-    let key = <[u8; 32]>::try_from(bytes).ok().and_then(|b| ed25519_dalek::VerifyingKey::from_bytes(&b).ok());
-    key.is_some_and(|key| key.to_edwards().compress().as_bytes() == bytes && !key.is_weak())
+    let Ok(bytes) = <[u8; 32]>::try_from(bytes) else { return false };
+    is_in_field(bytes) && ed25519_dalek::VerifyingKey::from_bytes(&bytes).is_ok_and(|key| !key.is_weak())
+}
+
+/// Whether the y of a point, which is all but its highest bit, is below 2^255 - 19.
+fn is_in_field(bytes: [u8; 32]) -> bool {
+    let [lowest, middle @ .., highest] = &bytes;
+    *highest & 0x7f != 0x7f || *lowest < 0xed || middle.iter().any(|byte| *byte != 0xff)
 }
 
 /// SEC 1 uncompressed points only, as RFC 5656 and OpenSSH have it.
@@ -344,5 +355,61 @@ impl fmt::Debug for PublicKey {
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("SHA256:{}", BASE64_NOPAD.encode(&self.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The same by computing: what is found is written again.
+    fn is_written_so(bytes: [u8; 32]) -> bool {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes).ok();
+        key.is_some_and(|key| key.to_edwards().compress().as_bytes() == &bytes && !key.is_weak())
+    }
+
+    /// With both signs.
+    fn with_signs(y: [u8; 32]) -> [[u8; 32]; 2] {
+        let mut other = y;
+        other[31] ^= 0x80;
+        [y, other]
+    }
+
+    #[test]
+    fn a_point_beyond_the_field_or_of_small_order_is_no_key() {
+        // 2^255 - 19 and the 18 numbers behind it, of which several are points of the curve.
+        let beyond = (0xed..=0xff_u8).map(|lowest| {
+            let mut y = [0xff; 32];
+            (y[0], y[31]) = (lowest, 0x7f);
+            y
+        });
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        let mut one = [0; 32];
+        one[0] = 1;
+        let of_order_8 = data_encoding::HEXLOWER
+            .decode(b"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
+            .unwrap()
+            .try_into()
+            .unwrap();
+        let all = beyond.chain([minus_one, one, [0; 32], of_order_8]).flat_map(with_signs);
+        for bytes in all {
+            assert!(!is_ed25519(&bytes) && !is_written_so(bytes), "{bytes:?}");
+        }
+        assert!(!is_ed25519(&[9; 31]) && !is_ed25519(&[9; 33]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_point_is_taken_when_it_would_be_written_so(bytes in any::<[u8; 32]>(), edge in 0_usize..32, fill in prop_oneof![Just(0), Just(0xff)]) {
+            // Some near the edges of the field.
+            let mut near = bytes;
+            near[edge..].fill(fill);
+            for bytes in [bytes, near].into_iter().flat_map(with_signs) {
+                prop_assert_eq!(is_ed25519(&bytes), is_written_so(bytes));
+            }
+        }
     }
 }

@@ -108,16 +108,24 @@ pub(super) fn apply(rows: &mut impl Rows, head: &mut Head, change: Change) -> Re
             apply_save(rows, head, at, save, &mut done)?;
         }
     }
-    for event in events {
-        if makes_a_serial(&event) {
-            return Err(wrong("a certificate's entry comes from its permit alone"));
-        }
-        done.entries.push(log::append(rows, head, at, event)?);
+    if events.iter().any(makes_a_serial) {
+        return Err(wrong("a certificate's entry comes from its permit alone"));
     }
+    // A request's row is there before the entries about it: they are found by its number.
+    let serial = head.frontier.size().saturating_add(u64::try_from(events.len()).unwrap_or(u64::MAX));
+    let mut intents = Vec::new();
     for save in certifying {
         let Save::Certify { permit, ca, nonce, expected } = save else { continue };
-        let stored = certify(rows, head, at, &permit, (&ca, nonce, Some(expected).filter(|_| !is_new)), &mut done)?;
-        done.requests.push(stored);
+        let expected = Some(expected).filter(|_| !is_new);
+        intents.push(certify(rows, serial, &permit, (&ca, nonce, expected), &mut done)?);
+    }
+    for event in events {
+        done.entries.push(log::append(rows, head, at, event)?);
+    }
+    for intent in intents {
+        let index = log::append(rows, head, at, intent)?;
+        check(index == serial, wrong("a certificate's serial is not the number of its entry"))?;
+        done.entries.push(index);
     }
     if done.entries.is_empty() {
         return Err(wrong("nothing may change without a log entry"));
@@ -217,32 +225,30 @@ fn certify_host(
     Ok(())
 }
 
-/// `expected`: at which version the row is; none for a new one. The serial is the index of the entry that holds the bytes to be signed: assigned here, where no other entry can come
-/// between, and written before anybody can sign (P2). A crash leaves both or neither.
+/// The row of what is certified, and the entry that holds the bytes to be signed, to be appended as number `serial`. `expected`: at which version the
+/// row is; none for a new one. The serial is assigned where no other entry can come between, and both are written before anybody can sign (P2): a crash
+/// leaves both or neither.
 fn certify(
     rows: &mut impl Rows,
-    head: &mut Head,
-    at: Timestamp,
+    serial: u64,
     permit: &Permit,
     (ca, nonce, expected): (&ActiveKey, [u8; 32], Option<RowVersion>),
     done: &mut Committed,
-) -> Result<Stored, StoreError> {
+) -> Result<Event, StoreError> {
     if done.tbs.is_some() {
         return Err(wrong("one change certifies one key"));
     }
-    let index = head.frontier.size();
-    let serial = Serial::new(index).map_err(|error| wrong(error.to_string()))?;
+    let serial = Serial::new(serial).map_err(|error| wrong(error.to_string()))?;
     let (request, event, to_be_signed) = permit.to_be_signed(serial, ca, nonce)?;
     let is_same = matches!(&event, Event::CertificateToBeSigned { request: id, serial: number, tbs, .. }
         if *id == request.id() && *number == serial && tbs == to_be_signed.bytes());
     if !is_same || to_be_signed.fields().serial != serial {
         return Err(wrong("the log entry doesn't hold the bytes to be signed"));
     }
-    let stored = match expected {
+    done.requests.push(match expected {
         Some(expected) => rows.update_request(request, expected)?,
         None => rows.insert_request(request)?,
-    };
-    done.entries.push(log::append(rows, head, at, event)?);
+    });
     done.tbs = Some(to_be_signed);
-    Ok(stored)
+    Ok(event)
 }

@@ -658,10 +658,12 @@ fn migrations_are_numbered_without_a_gap_and_all_of_them_run() {
             assert!(name.starts_with(&format!("{number:04}_")), "{database}: {name} is not number {number}");
         }
     }
-    // PostgreSQL's first makes what SQLite's first seven make; what comes later comes to both, under one name.
+    // PostgreSQL's first makes what SQLite's first seven make; what comes later comes to both, under one name, but for how a file finds what it
+    // has: a server writes rows of an index, not pages, and its nodes can't all change at once.
+    let is_of_the_file_alone = |name: &String| name == "by_number.sql";
     let later = |database: &str, first: usize| {
-        let names = of_database[database].iter().skip(first);
-        names.map(|name| name.split_once('_').unwrap().1.to_owned()).collect::<Vec<String>>()
+        let names = of_database[database].iter().skip(first).map(|name| name.split_once('_').unwrap().1.to_owned());
+        names.filter(|name| !is_of_the_file_alone(name)).collect::<Vec<String>>()
     };
     let (file, server) = (later("sqlite", 7), later("postgres", 1));
     assert_eq!(file, server, "a migration is there for one database only");

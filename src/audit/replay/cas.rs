@@ -41,7 +41,7 @@ impl SignsFor<'_> {
     pub(super) fn check_move(
         &self,
         event: &HostEvent,
-        open: &BTreeMap<RequestId, Request>,
+        open: &BTreeMap<RequestId, Box<Request>>,
         entry: &Entry,
     ) -> Result<(), Wrong> {
         let HostEvent::HostMoved { host, ca, keeps, waits } = event else { return Ok(()) };

@@ -10,6 +10,7 @@ use crate::audit::entry::Entry;
 use crate::audit::host_event::HostEvent;
 use crate::name::{CaName, HostName, JoinId, NamePattern, Principal, Serial, Tag, TagKey};
 use crate::ssh::cert::{TbsCert, Whose};
+use crate::ssh::known::KnownKeys;
 use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::{Timestamp, Window};
 
@@ -59,7 +60,7 @@ pub(super) struct HostCa<'h> {
 
 impl Hosts {
     /// Takes an event about hosts; an error says what it contradicts.
-    pub(super) fn take(&mut self, event: &HostEvent, entry: &Entry) -> Result<(), Wrong> {
+    pub(super) fn take(&mut self, event: &HostEvent, entry: &Entry, judged: &mut KnownKeys) -> Result<(), Wrong> {
         match event {
             HostEvent::JoinCreated { join, uses, expires, names, tags, may_tag, .. } => {
                 let new = Join {
@@ -104,7 +105,7 @@ impl Hosts {
                 self.unsigned.insert(*serial, host.clone());
                 ensure(serial.number() == entry.index, || "its serial is not its own index".to_owned())?;
                 let is_check = matches!(event, HostEvent::CheckCertificateToBeSigned { .. });
-                self.certify(host, (*serial, *ca, *window, tbs), is_check)
+                self.certify(host, (*serial, *ca, *window, tbs), is_check, judged)
             }
             HostEvent::HostCertificateSigned { host, serial, .. }
             | HostEvent::CheckCertificateSigned { host, serial, .. } => {
@@ -215,9 +216,10 @@ impl Hosts {
         host: &HostName,
         (serial, ca, window, tbs): (Serial, Fingerprint, Window, &[u8]),
         is_check: bool,
+        judged: &mut KnownKeys,
     ) -> Result<(), Wrong> {
         let known = self.active(host)?;
-        let tbs = TbsCert::parse(tbs).map_err(|why| format!("the bytes to be signed: {why}"))?;
+        let tbs = TbsCert::parse_knowing(tbs, judged).map_err(|why| format!("the bytes to be signed: {why}"))?;
         let fields = tbs.fields();
         let whose = match (fields.key_id.whose(), is_check) {
             (Whose::Check(of), true) | (Whose::Host(of), false) => Some(of),

@@ -3,6 +3,7 @@
 //! The rules of `keyring` stated a second time, over entries: one key signs at a time; a key signs for people only while it is active; none
 //! is dropped by a rotation while a certificate of it lasts; what was compromised never comes back.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::host::HostCa;
@@ -29,7 +30,7 @@ pub(super) struct Keys {
     /// What is proposed, by whom, and until when.
     proposal: Option<(PersonName, Proposal, Timestamp)>,
     /// For each request that is not over, when the last of its certificates by each key ends.
-    lasting: BTreeMap<RequestId, BTreeMap<Fingerprint, Timestamp>>,
+    lasting: BTreeMap<RequestId, Vec<(Fingerprint, Timestamp)>>,
 }
 
 impl Keys {
@@ -95,8 +96,11 @@ impl Keys {
 
     /// A certificate for people is about to be signed.
     pub(super) fn signing(&mut self, request: RequestId, ca: Fingerprint, window: Window) {
-        let end = self.lasting.entry(request).or_default().entry(ca).or_insert(window.end());
-        *end = window.end().max(*end);
+        let ends = self.lasting.entry(request).or_default();
+        ends.push((ca, window.end()));
+        // By key, and of each key the latest.
+        ends.sort_unstable_by_key(|(key, end)| (*key, Reverse(*end)));
+        ends.dedup_by_key(|(key, _)| *key);
     }
 
     /// A request is over, by its time or before it.
@@ -128,7 +132,7 @@ impl Keys {
     /// The keys by which certificates of a request last.
     pub(super) fn lasting_of(&self, request: RequestId, at: Timestamp) -> impl Iterator<Item = Fingerprint> {
         let ends = self.lasting.get(&request).into_iter().flatten();
-        ends.filter(move |(_, end)| at < **end).map(|(key, _)| *key)
+        ends.filter(move |(_, end)| at < *end).map(|(key, _)| *key)
     }
 
     /// A host logs in to itself with any key that it must trust.
@@ -157,7 +161,7 @@ impl Keys {
     }
 
     fn lasts(&self, ca: Fingerprint, at: Timestamp) -> bool {
-        self.lasting.values().any(|ends| ends.get(&ca).is_some_and(|end| at < *end))
+        self.lasting.values().flatten().any(|(key, end)| *key == ca && at < *end)
     }
 
     /// A start drops no key while a certificate by it lasts.

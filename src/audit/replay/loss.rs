@@ -34,15 +34,19 @@ pub(in crate::audit) struct Losses {
 }
 
 impl Losses {
-    /// Takes the next entry; `open` is a request that is.
-    pub(super) fn take(&mut self, entry: &Entry, open: Option<&RequestId>) -> Result<(), Wrong> {
+    /// Takes the next entry; `open` says a request that is.
+    pub(super) fn take<'r>(
+        &mut self,
+        entry: &Entry,
+        open: impl FnOnce() -> Option<&'r RequestId>,
+    ) -> Result<(), Wrong> {
         if let Event::EntryLost { .. } = &entry.event {
             let first = self.lost.map_or(entry.index, |(first, _)| first);
             self.lost = Some((first, entry.index));
             return Ok(());
         }
         if let Event::LogRecovered { kept, heads, .. } = &entry.event {
-            return self.give_up(entry, *kept, heads, open);
+            return self.give_up(entry, *kept, heads, open());
         }
         // What was open ends in between.
         if let Event::Lapsed { .. } | Event::Ended { .. } | Event::Expired { .. } = &entry.event {

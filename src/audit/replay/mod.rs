@@ -19,6 +19,7 @@ mod keys;
 pub(super) mod loss;
 mod request;
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::cas::SignsFor;
@@ -31,17 +32,20 @@ use super::event::Event;
 use super::export::FindingKind;
 use super::host_event::HostEvent;
 use crate::name::{PolicyVersion, RequestId, Serial};
+use crate::ssh::known::KnownKeys;
 
 /// What is known after the entries so far.
 #[derive(Debug, Default)]
 pub(in crate::audit) struct Replay {
-    open: BTreeMap<RequestId, Request>,
+    open: BTreeMap<RequestId, Box<Request>>,
     over: BTreeSet<RequestId>,
     /// To be signed, without outcome.
     unsigned: BTreeMap<Serial, RequestId>,
     keys: Keys,
     policy: u32,
     hosts: Hosts,
+    /// Keys of certificates, so that each is judged once.
+    known: KnownKeys,
     pub(super) losses: Losses,
     pub(super) to_be_signed: u64,
 }
@@ -66,17 +70,24 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Wrong> 
 impl Replay {
     /// Takes the next entry; an error says what it contradicts. What can be taken up of a wrong entry is, so that one wrong
     /// entry does not make all later ones look wrong.
-    pub(super) fn take(&mut self, entry: &Entry) -> Result<(), Wrong> {
+    pub(super) fn take(&mut self, entry: Entry) -> Result<(), Wrong> {
         let last = self.policy;
         let in_force = policy_of(&entry.event).is_none_or(|policy| policy.0 == last && last > 0);
-        let taken = match (&entry.event, entry.event.request()) {
-            (Event::Host(event), _) => self.take_host(event, entry),
-            (_, Some(id)) => self.take_about(id, entry),
-            (_, None) => self.take_general(entry),
-        };
+        // What is lost says nothing of its own entry, and the other way round.
+        let given_up = if in_force { self.losses.take(&entry, || self.open.keys().next()) } else { Ok(()) };
+        let taken = self.take_event(entry);
         ensure(in_force, || format!("it rests on a policy that was not in force (the last applied was {last})"))?;
-        self.losses.take(entry, self.open.keys().next())?;
+        given_up?;
         taken
+    }
+
+    fn take_event(&mut self, entry: Entry) -> Result<(), Wrong> {
+        match (&entry.event, entry.event.request()) {
+            (Event::Asked { .. }, Some(id)) => self.take_asked(id, entry.event),
+            (Event::Host(event), _) => self.take_host(event, &entry),
+            (_, Some(id)) => self.take_about(id, &entry),
+            (_, None) => self.take_general(&entry),
+        }
     }
 
     /// Certificates that were about to be signed and have no outcome: perhaps handed out, perhaps not.
@@ -89,7 +100,7 @@ impl Replay {
         // A move is judged by what was so before it.
         let now = SignsFor { keys: &self.keys, hosts: &self.hosts };
         let moved = now.check_move(event, &self.open, entry);
-        let taken = self.hosts.take(event, entry).and(moved).and_then(|()| {
+        let taken = self.hosts.take(event, entry, &mut self.known).and(moved).and_then(|()| {
             if let HostEvent::HostCertificateToBeSigned { ca, .. } = event {
                 return self.keys.check_vouches(*ca);
             }
@@ -135,6 +146,17 @@ impl Replay {
         }
     }
 
+    fn take_asked(&mut self, id: RequestId, event: Event) -> Result<(), Wrong> {
+        let Some(request) = Request::ask(event) else { return Ok(()) };
+        let is_something = request.is_something();
+        let is_known = self.over.contains(&id);
+        match self.open.entry(id) {
+            Slot::Vacant(slot) if !is_known => slot.insert(Box::new(request)),
+            Slot::Vacant(_) | Slot::Occupied(_) => return Err(format!("{id} was asked for before").into()),
+        };
+        ensure(is_something, || "nothing was asked for".to_owned())
+    }
+
     fn take_about(&mut self, id: RequestId, entry: &Entry) -> Result<(), Wrong> {
         if let Event::CertificateToBeSigned { serial, ca, window, .. } = &entry.event {
             self.keys.signing(id, *ca, *window);
@@ -148,16 +170,8 @@ impl Replay {
                 format!("certificate {serial} of {id} was not about to be signed, or was signed before")
             });
         }
-        if let Event::Asked { .. } = &entry.event {
-            ensure(!self.open.contains_key(&id) && !self.over.contains(&id), || format!("{id} was asked for before"))?;
-            return Request::ask(&entry.event).map_or(Ok(()), |request| {
-                let is_something = request.is_something();
-                self.open.insert(id, request);
-                ensure(is_something, || "nothing was asked for".to_owned())
-            });
-        }
-        let is_over = self.over.contains(&id);
         let Some(request) = self.open.get_mut(&id) else {
+            let is_over = self.over.contains(&id);
             let refused = matches!(entry.event, Event::CertificateRefused { .. });
             // A refusal changes nothing, so it may be written after what ended the request.
             return ensure(
@@ -165,7 +179,8 @@ impl Replay {
                 || if is_over { format!("{id} was over before") } else { never_asked(id) },
             );
         };
-        let result = request.take(id, entry, &SignsFor { keys: &self.keys, hosts: &self.hosts });
+        let cas = SignsFor { keys: &self.keys, hosts: &self.hosts };
+        let result = request.take(id, entry, cas, &mut self.known);
         if ends(&entry.event) {
             self.open.remove(&id);
             self.keys.over(id);

@@ -13,6 +13,7 @@ use crate::identity::approval::{Signature, Statement};
 use crate::name::{Account, CaName, Digest, HostName, PersonName, Principal, RequestId, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::{Extension, ForceCommand, TbsCert};
+use crate::ssh::known::KnownKeys;
 use crate::time::{Lifetime, Timestamp, Window};
 
 /// A request that is not over.
@@ -65,32 +66,49 @@ struct Grant {
 
 impl Request {
     /// The request that an `Asked` event makes.
-    pub(super) fn ask(event: &Event) -> Option<Self> {
-        let Event::Asked { person, key, hosts, account, lifetime, start, digest, verdict, .. } = event else {
+    pub(super) fn ask(event: Event) -> Option<Self> {
+        let Event::Asked {
+            person,
+            key,
+            hosts,
+            account,
+            lifetime,
+            start,
+            backdate,
+            account_scope,
+            permits,
+            command,
+            sources,
+            verify_required,
+            reason,
+            ticket,
+            digest,
+            verdict,
+            ca,
+            ..
+        } = event
+        else {
             return None;
         };
-        let Event::Asked { backdate, account_scope, permits, command, sources, verify_required, ca, .. } = event else {
-            return None;
-        };
-        let Event::Asked { reason, ticket, .. } = event else { return None };
-        let waiting = Waiting::new(*lifetime, *digest, None, *verdict);
+        let waiting = Some(Waiting::new(lifetime, digest, None, verdict));
+        let ca = ca.unwrap_or_default();
         Some(Self {
-            person: person.clone(),
-            key: *key,
-            account: account.clone(),
-            hosts: hosts.clone(),
-            account_scope: account_scope.clone(),
-            permits: permits.clone(),
-            command: command.clone(),
-            sources: sources.clone(),
-            verify_required: *verify_required,
-            ca: ca.clone().unwrap_or_default(),
-            start: *start,
-            backdate: *backdate,
-            reason: reason.clone(),
-            ticket: ticket.clone(),
+            person,
+            key,
+            account,
+            hosts,
+            account_scope,
+            permits,
+            command,
+            sources,
+            verify_required,
+            ca,
+            start,
+            backdate,
+            reason,
+            ticket,
             last: None,
-            waiting: Some(waiting),
+            waiting,
         })
     }
 
@@ -103,7 +121,13 @@ impl Request {
     }
 
     /// Takes an event about this request, which is open.
-    pub(super) fn take(&mut self, id: RequestId, entry: &Entry, cas: &SignsFor<'_>) -> Result<(), Wrong> {
+    pub(super) fn take(
+        &mut self,
+        id: RequestId,
+        entry: &Entry,
+        cas: SignsFor<'_>,
+        known: &mut KnownKeys,
+    ) -> Result<(), Wrong> {
         let was_granted = self.last.is_some();
         match &entry.event {
             Event::Narrowed { by, lifetime, hosts, permits, digest, .. } => {
@@ -127,7 +151,7 @@ impl Request {
                     ensure(unfetched, || "its certificate was out".to_owned())
                 }
             }
-            Event::CertificateToBeSigned { .. } => self.certify(id, &entry.event, entry.index, cas),
+            Event::CertificateToBeSigned { .. } => self.certify(id, entry, cas, known),
             Event::CertificateRefused { person, .. } => self.by_asker(person),
             Event::ExtensionAsked { person, lifetime, digest, reason, verdict, .. } => {
                 self.extend(person, Waiting::new(*lifetime, *digest, Some(reason.clone()), *verdict))
@@ -303,16 +327,16 @@ impl Request {
         })
     }
 
-    fn certify(&mut self, id: RequestId, event: &Event, index: u64, cas: &SignsFor<'_>) -> Result<(), Wrong> {
-        let Event::CertificateToBeSigned { person, serial, ca, window, tbs, .. } = event else { return Ok(()) };
-        ensure(serial.number() == index, || format!("the serial {serial} is not the number of its entry"))?;
+    fn certify(&mut self, id: RequestId, entry: &Entry, cas: SignsFor<'_>, known: &mut KnownKeys) -> Result<(), Wrong> {
+        let Event::CertificateToBeSigned { person, serial, ca, window, tbs, .. } = &entry.event else { return Ok(()) };
+        ensure(serial.number() == entry.index, || format!("the serial {serial} is not the number of its entry"))?;
         let Some(grant) = &mut self.last else { return Err("a certificate without a grant".to_owned().into()) };
         let first = !std::mem::replace(&mut grant.certified, true);
         ensure(first, || "a second certificate for one grant".to_owned())?;
         ensure(grant.window == *window, || "the certificate's window is not the granted one".to_owned())?;
         self.by_asker(person)?;
         cas.check(*ca, &self.ca, &self.hosts)?;
-        let tbs = TbsCert::parse(tbs).map_err(|why| format!("the bytes to be signed: {why}"))?;
+        let tbs = TbsCert::parse_knowing(tbs, known).map_err(|why| format!("the bytes to be signed: {why}"))?;
         self.compare(id, &tbs, *serial, *ca)
     }
 

@@ -33,12 +33,17 @@ pub use self::lint::{CHECK_SECONDS_MAX, HOST_SECONDS_MAX, is_ca_algorithm};
 use self::options::put_section;
 pub use self::options::{Extension, ForceCommand, Options};
 use super::encoding::{Reader, put_string, put_u32, put_u64};
-use super::{Fingerprint, KeyAlgorithm, PublicKey, sig};
+use super::known::KnownKeys;
+use super::{Fingerprint, KeyAlgorithm, KeyError, PublicKey, sig};
 use crate::name::{Principal, Serial};
 use crate::time::{Timestamp, Window};
 
 /// The longest line of a certificate that is looked at.
 const LINE_BYTES_MAX: usize = 256 * 1024;
+
+/// Room for most certificates without their signature, and for most keys.
+const BYTES_USUAL: usize = 512;
+const KEY_BYTES_USUAL: usize = 128;
 
 /// What a certificate says, apart from keys and nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +97,12 @@ impl TbsCert {
     /// # Errors
     /// [`CertError::Lint`].
     pub fn new(fields: Fields, subject: &PublicKey, ca: &PublicKey, nonce: [u8; 32]) -> Result<Self, CertError> {
-        lint::check(&fields, subject, ca)?;
-        let mut bytes = Vec::new();
+        Self::encode(Decoded { fields, subject: subject.clone(), ca: ca.clone(), nonce })
+    }
+
+    fn encode(Decoded { fields, subject, ca, nonce }: Decoded) -> Result<Self, CertError> {
+        lint::check(&fields, &subject, &ca)?;
+        let mut bytes = Vec::with_capacity(BYTES_USUAL);
         put_string(&mut bytes, certificate_name(subject.algorithm()).as_bytes());
         put_string(&mut bytes, &nonce);
         bytes.extend_from_slice(subject.numbers());
@@ -114,7 +123,7 @@ impl TbsCert {
         if bytes.len() > lint::BYTES_MAX {
             return Err(CertError::Lint("it is longer than 64 KiB"));
         }
-        Ok(Self { bytes, fields, subject: subject.clone(), ca: ca.clone() })
+        Ok(Self { bytes, fields, subject, ca })
     }
 
     /// Reads stored bytes back, strictly: `parse(x.bytes()) == x`, anything else is refused.
@@ -122,14 +131,25 @@ impl TbsCert {
     /// # Errors
     /// [`CertError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, CertError> {
-        let tbs = Self::parse_start(bytes)?;
+        Self::parse_whole(bytes, PublicKey::parse_blob)
+    }
+
+    /// The same; keys that are known are not judged anew.
+    ///
+    /// # Errors
+    /// [`CertError`].
+    pub fn parse_knowing(bytes: &[u8], known: &mut KnownKeys) -> Result<Self, CertError> {
+        Self::parse_whole(bytes, |blob| known.parse_blob(blob))
+    }
+
+    fn parse_whole(bytes: &[u8], key: impl FnMut(&[u8]) -> Result<PublicKey, KeyError>) -> Result<Self, CertError> {
+        let tbs = Self::parse_start(bytes, key)?;
         if tbs.bytes.len() == bytes.len() { Ok(tbs) } else { Err(CertError::Malformed("bytes behind its end")) }
     }
 
-    /// Reads one from the start of `bytes`, whatever comes behind it.
-    fn parse_start(bytes: &[u8]) -> Result<Self, CertError> {
-        let Decoded { fields, subject, ca, nonce } = decode(&mut Reader::new(bytes))?;
-        let tbs = Self::new(fields, &subject, &ca, nonce)?;
+    /// Reads one from the start of `bytes`, whatever comes behind it; `key` reads its keys.
+    fn parse_start(bytes: &[u8], key: impl FnMut(&[u8]) -> Result<PublicKey, KeyError>) -> Result<Self, CertError> {
+        let tbs = Self::encode(decode(&mut Reader::new(bytes), key)?)?;
         // Writing it again catches every second spelling: order, repetition, host bits, padding.
         if bytes.starts_with(&tbs.bytes) {
             Ok(tbs)
@@ -188,7 +208,7 @@ impl Certificate {
     /// # Errors
     /// [`CertError`].
     pub fn parse_blob(blob: &[u8]) -> Result<Self, CertError> {
-        let tbs = TbsCert::parse_start(blob)?;
+        let tbs = TbsCert::parse_start(blob, PublicKey::parse_blob)?;
         let mut reader = Reader::new(blob.strip_prefix(tbs.bytes()).unwrap_or_default());
         let signature = reader.string().filter(|_| reader.is_at_end());
         Self::assemble(tbs, signature.ok_or(CertError::Malformed("no signature, or bytes behind it"))?)
@@ -264,7 +284,7 @@ const fn certificate_name(subject: KeyAlgorithm) -> &'static str {
     }
 }
 
-/// What was read, not yet linted.
+/// What is to be written, or was read, not yet linted.
 struct Decoded {
     fields: Fields,
     subject: PublicKey,
@@ -273,18 +293,21 @@ struct Decoded {
 }
 
 /// Reads the fields in the order of PROTOCOL.certkeys. What is only a second spelling is left to the caller.
-fn decode(reader: &mut Reader<'_>) -> Result<Decoded, CertError> {
+fn decode(
+    reader: &mut Reader<'_>,
+    mut key: impl FnMut(&[u8]) -> Result<PublicKey, KeyError>,
+) -> Result<Decoded, CertError> {
     let wrong = CertError::Malformed;
     let name = reader.text().ok_or(wrong("its type"))?;
     let algorithm = KeyAlgorithm::ALL.into_iter().find(|algorithm| certificate_name(*algorithm) == name);
     let algorithm = algorithm.ok_or(wrong("its type"))?;
     let nonce = reader.string().and_then(|nonce| nonce.try_into().ok()).ok_or(wrong("its nonce"))?;
-    let mut subject = Vec::new();
+    let mut subject = Vec::with_capacity(KEY_BYTES_USUAL);
     put_string(&mut subject, algorithm.name().as_bytes());
     for _ in 0..algorithm.field_count() {
         put_string(&mut subject, reader.string().ok_or(wrong("its subject key"))?);
     }
-    let subject = PublicKey::parse_blob(&subject).ok().ok_or(wrong("its subject key"))?;
+    let subject = key(&subject).ok().ok_or(wrong("its subject key"))?;
     let serial = reader.u64().and_then(|serial| Serial::new(serial).ok()).ok_or(wrong("its serial"))?;
     let kind = reader.u32();
     let key_id = reader.text().and_then(|text| KeyId::parse(text).ok()).ok_or(wrong("its key id"))?;
@@ -299,7 +322,7 @@ fn decode(reader: &mut Reader<'_>) -> Result<Decoded, CertError> {
     if reader.string() != Some(b"") {
         return Err(wrong("its reserved field"));
     }
-    let ca = reader.string().and_then(|blob| PublicKey::parse_blob(blob).ok()).ok_or(wrong("its CA key"))?;
+    let ca = reader.string().and_then(|blob| key(blob).ok()).ok_or(wrong("its CA key"))?;
     Ok(Decoded { fields: Fields { serial, key_id, principals, window, options }, subject, ca, nonce })
 }
 

@@ -19,7 +19,7 @@ use crate::store::{Head, StoreError};
 const APPENDING: &str = "appending to the log";
 const READING: &str = "reading the log";
 
-/// Writes an entry and its nodes.
+/// Writes an entry and its nodes; one about a request, after the request's row.
 pub(super) fn insert(conn: &Connection, row: &EntryRow, nodes: Vec<(Node, Hash)>) -> Result<(), StoreError> {
     let EntryRow { number, at, kind, request, bytes } = row;
     conn.prepare_cached("INSERT INTO log_entry (number, at, kind, request, bytes) VALUES (?1, ?2, ?3, ?4, ?5)")
@@ -27,6 +27,11 @@ pub(super) fn insert(conn: &Connection, row: &EntryRow, nodes: Vec<(Node, Hash)>
             insert.execute(params![number, at, kind, request.as_ref().map(RequestId::digits), bytes])
         })
         .map_err(failed(APPENDING))?;
+    if let Some(request) = request {
+        conn.prepare_cached("INSERT INTO request_entry (request, entry) SELECT number, ?2 FROM request WHERE id = ?1")
+            .and_then(|mut insert| insert.execute(params![request.digits(), number]))
+            .map_err(failed(APPENDING))?;
+    }
     for (node, hash) in nodes {
         conn.prepare_cached("INSERT INTO log_node (level, position, hash) VALUES (?1, ?2, ?3)")
             .and_then(|mut insert| insert.execute(params![node.level, node.position.cast_signed(), hash]))
@@ -133,7 +138,10 @@ fn found(row: &Row<'_>) -> rusqlite::Result<Found> {
 /// Entries about one request.
 pub(super) fn entries_of(conn: &Connection, key: &MacKey, request: RequestId) -> Result<Vec<Entry>, StoreError> {
     let mut select = conn
-        .prepare_cached("SELECT number, bytes FROM log_entry WHERE request = ?1 ORDER BY number")
+        .prepare_cached(
+            "SELECT log_entry.number, log_entry.bytes FROM request JOIN request_entry ON request_entry.request = request.number
+             JOIN log_entry ON log_entry.number = request_entry.entry WHERE request.id = ?1 ORDER BY request_entry.entry",
+        )
         .map_err(failed(READING))?;
     let rows = select.query_map([request.digits()], found).map_err(failed(READING))?;
     let rows: Vec<Found> = rows.collect::<Result<_, _>>().map_err(failed(READING))?;

@@ -48,13 +48,15 @@ pub(super) fn insert(conn: &Connection, request: AccessRequest) -> Result<Stored
 /// The next state of a request whose row is still at `expected`.
 pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVersion) -> Result<Stored, StoreError> {
     let version = RowVersion(expected.0.saturating_add(1));
-    let row = Columns::of(&request, version)?;
+    // Who asked, when and for which key never changes; an index on a column that is not named is not touched.
+    let Columns { id, version: number, asker, state, asked, next_tick, body, waits, key } =
+        Columns::of(&request, version)?;
     let rows = conn
         .prepare_cached(
-            "UPDATE request SET version = ?2, asker = ?3, state = ?4, asked = ?5, next_tick = ?6, body = ?7, waits = ?8,
-             key = ?9 WHERE id = ?1 AND version = ?2 - 1",
+            "UPDATE request SET version = ?2, state = ?3, next_tick = ?4, body = ?5, waits = ?6
+             WHERE id = ?1 AND version = ?2 - 1 AND asker = ?7 AND asked = ?8 AND key = ?9",
         )
-        .and_then(|mut s| run(&row, &mut s))
+        .and_then(|mut s| s.execute(params![id, number, state, next_tick, body, waits, asker, asked, key]))
         .map_err(failed(SAVING))?;
     if rows != 1 {
         return Err(StoreError::Conflict);
@@ -66,19 +68,24 @@ pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVer
 /// Keeps the list that finds requests by host; narrowing takes hosts away.
 fn save_hosts(conn: &Connection, request: &AccessRequest) -> Result<(), StoreError> {
     let id = request.id();
+    let id = id.digits();
     let hosts: BTreeSet<&str> = request.parts().terms.hosts.keys().map(crate::name::HostName::as_str).collect();
     let run = || -> rusqlite::Result<()> {
         let listed: BTreeSet<String> = conn
-            .prepare_cached("SELECT host FROM request_host WHERE request = ?1")?
-            .query_map([id.digits()], |row| row.get(0))?
+            .prepare_cached("SELECT host FROM host_request WHERE request = (SELECT number FROM request WHERE id = ?1)")?
+            .query_map([id], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for host in listed.iter().filter(|host| !hosts.contains(host.as_str())) {
-            conn.prepare_cached("DELETE FROM request_host WHERE host = ?1 AND request = ?2")?
-                .execute([host.as_str(), id.digits()])?;
+            conn.prepare_cached(
+                "DELETE FROM host_request WHERE host = ?1 AND request = (SELECT number FROM request WHERE id = ?2)",
+            )?
+            .execute([host.as_str(), id])?;
         }
         for host in hosts.iter().filter(|host| !listed.contains(**host)) {
-            conn.prepare_cached("INSERT INTO request_host (host, request) VALUES (?1, ?2)")?
-                .execute([host, id.digits()])?;
+            conn.prepare_cached(
+                "INSERT INTO host_request (host, request) SELECT ?1, number FROM request WHERE id = ?2",
+            )?
+            .execute([*host, id])?;
         }
         Ok(())
     };
@@ -135,7 +142,7 @@ pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<
         and("state IN (SELECT value FROM json_each(?))", list.into());
     }
     if let Some(host) = host {
-        and("id IN (SELECT request FROM request_host WHERE host = ?)", host.as_str().to_owned().into());
+        and("number IN (SELECT request FROM host_request WHERE host = ?)", host.as_str().to_owned().into());
     }
     if let Some(until) = until_after {
         and("json_extract(body, '$.grants[#-1].end') > ?", time_to_sql(*until)?.into());

@@ -17,7 +17,7 @@ use hallpass::audit::entry::Entry;
 use hallpass::audit::event::Event;
 use hallpass::audit::export::{Exporter, FindingKind, verify};
 use hallpass::audit::report::{self, Demands};
-use hallpass::audit::tree::leaf_hash;
+use hallpass::audit::tree::{Frontier, leaf_hash};
 use hallpass::keyring::step::Step;
 use hallpass::ssh::bundle::KeyState;
 use proptest::prelude::*;
@@ -120,6 +120,38 @@ fn a_change_that_keeps_the_form_is_located_within_its_group() {
     let findings = check(text.replace(&line(&original), &line(&forged)).as_bytes()).unwrap_err();
     assert_eq!(kinds(&findings), [FindingKind::Root]);
     assert!(findings[0].what.contains("entries 0 to 511 agree"), "{findings:?}");
+}
+
+#[test]
+fn a_group_that_begins_elsewhere_is_still_a_group() {
+    let text = export(long_story(600));
+    let subtree = |entries: &[&str], position: usize| {
+        let mut tree = Frontier::default();
+        entries.iter().for_each(|entry| drop(tree.push(leaf_hash(entry.as_bytes()))));
+        let hash = data_encoding::HEXLOWER.encode(&tree.root());
+        format!("{{\"subtree\":{{\"hash\":\"{hash}\",\"level\":8,\"position\":{position}}}}}")
+    };
+    let (header, rest) = text.split_once('\n').unwrap();
+    let (entries, checkpoint): (Vec<&str>, _) =
+        (rest.lines().filter(|line| line.starts_with("{\"a")).collect(), rest.lines().last().unwrap());
+    // A line that comes too early, and then one after each 256 entries from there.
+    let mut lines = vec![header.to_owned()];
+    for (position, group) in [&entries[..5], &entries[5..261], &entries[261..517]].into_iter().enumerate() {
+        lines.extend(group.iter().map(|entry| (*entry).to_owned()));
+        lines.push(subtree(group, position));
+    }
+    lines.extend(entries[517..].iter().map(|entry| (*entry).to_owned()));
+    lines.push(checkpoint.to_owned());
+    let findings = |lines: &[String]| {
+        let found = check(format!("{}\n", lines.join("\n")).as_bytes()).unwrap_err();
+        found.into_iter().map(|finding| (finding.line, finding.what)).collect::<Vec<_>>()
+    };
+    let early = (7, "a subtree line after 5 entries instead of 256".to_owned());
+    assert_eq!(findings(&lines), std::slice::from_ref(&early));
+    // The hash of the last of them is still looked at.
+    lines[520] = subtree(&entries[260..516], 2);
+    let other = "entries 261 to 516 are not those that the subtree line (level 8) was written for".to_owned();
+    assert_eq!(findings(&lines), [early, (521, other)]);
 }
 
 #[test]

@@ -107,6 +107,39 @@ fn a_newer_schema_is_refused_and_left_alone() {
     assert_eq!(version, 99);
 }
 
+/// Puts the file back to how schema 8 found what belongs to a request: by its id.
+const BY_ID: &str = "
+    CREATE TABLE request_host (host TEXT NOT NULL, request TEXT NOT NULL REFERENCES request (id), PRIMARY KEY (host, request))
+        STRICT, WITHOUT ROWID;
+    INSERT INTO request_host SELECT host, id FROM host_request JOIN request ON number = host_request.request;
+    CREATE INDEX request_host_of_request ON request_host (request);
+    CREATE INDEX log_entry_of_request ON log_entry (request, number) WHERE request IS NOT NULL;
+    DROP TABLE host_request; DROP TABLE request_entry; PRAGMA user_version = 8;";
+
+#[tokio::test]
+async fn what_an_older_schema_found_by_id_is_found_by_number() {
+    let database = Sqlite::new();
+    let before = {
+        let desk = Desk::new(&database).await;
+        let issued = desk.issued(id(1), at(0)).await;
+        desk.ask(id(2), "alice@example.com", &["web-1"], at(1)).await;
+        let entries = [desk.store.entries_of(id(1)).await.unwrap(), desk.store.entries_of(id(2)).await.unwrap()];
+        assert!(entries[0].len() >= 3 && entries[1].len() == 1);
+        (issued, entries)
+    };
+    raw(&database).execute_batch(BY_ID).unwrap();
+
+    let desk = Desk::new(&database).await;
+    let after = [desk.store.entries_of(id(1)).await.unwrap(), desk.store.entries_of(id(2)).await.unwrap()];
+    assert_eq!((desk.request(id(1)).await, after), before);
+    for (host, found) in [("dev-1", vec![id(1)]), ("web-1", vec![id(2)]), ("web-2", vec![])] {
+        let host = Some(hallpass::name::HostName::parse(host).unwrap());
+        let requests =
+            desk.store.requests(RequestFilter { host, limit: 10, ..RequestFilter::default() }).await.unwrap();
+        assert_eq!(requests.iter().map(|stored| stored.request.id()).collect::<Vec<_>>(), found);
+    }
+}
+
 #[test]
 fn a_database_of_another_program_is_refused_and_left_alone() {
     let database = Sqlite::new();
@@ -251,7 +284,7 @@ async fn a_damaged_request_is_named_and_hides_no_other() {
         assert!(matches!(error, StoreError::Damaged { .. }), "{sql}: {error}");
 
         raw.execute_batch(
-            "DELETE FROM request_host; DELETE FROM request; INSERT INTO request SELECT * FROM kept; DROP TABLE kept;",
+            "DELETE FROM host_request; DELETE FROM request; INSERT INTO request SELECT * FROM kept; DROP TABLE kept;",
         )
         .unwrap();
     }
