@@ -19,7 +19,7 @@
 //! | `HALLPASS_KILLS` | 6 | `crash::kills`: how often the service is killed at a random moment under load |
 //! | `HALLPASS_PG_KILLS` | 3 | `crash::nodes`: how often the database server is |
 //! | `HALLPASS_PAUSE_S` | 0 | `crash::nodes`: how long a node stands still while the other works |
-//! | `HALLPASS_HISTORIES` | 24 and 6 | `story::histories`: how many random histories, or `FROM..TO` |
+//! | `HALLPASS_HISTORIES` | 24 and 12 | `story::histories`: how many random histories, or `FROM..TO` |
 //!
 //! Without the `failpoints` feature the program can't die at a point, and only the list of points is checked.
 

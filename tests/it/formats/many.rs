@@ -1,5 +1,5 @@
 //! Certificates by the thousand, of every kind and at every edge, as our encoder writes them and as `ssh-keygen -L` reads them: field by
-//! field, character by character. `HALLPASS_CERTIFICATES=1000000` makes a million.
+//! field, character by character. `HALLPASS_CERTIFICATES=1000000` makes a million, `HALLPASS_CERTIFICATES=1000000..2000000` the next.
 //!
 //! What is expected is written down here as `ssh-keygen` prints it, from the fields that were asked for, and with no help of ours but
 //! the fingerprints and times in words. Where it prints something else than what the certificate says, [`validity`] explains it.
@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hallpass::name::{HostName, PersonName, Principal, RequestId, Serial};
 use hallpass::ssh::cert::{
@@ -22,13 +22,16 @@ use signature::Signer as _;
 
 use super::security_keys::Authenticator;
 use super::{Bench, KINDS, run, string};
-use crate::support::numbers::Numbers;
+use crate::support::numbers::{self, Numbers};
 
 /// How many certificates, unless the environment says otherwise.
-const COUNT: usize = 3_000;
+const COUNT: u64 = 3_000;
 
 /// How many lie in one file. Each file has numbers of its own, whoever works on it.
-const IN_A_FILE: usize = 500;
+const IN_A_FILE: u64 = 500;
+
+/// After how many it is said how far it is.
+const SAID_EACH: u64 = 10_000;
 
 /// The last second that a certificate may name, and the longest window of a person's.
 const LAST: u64 = 253_402_207_200;
@@ -312,8 +315,8 @@ fn critical(options: &Options) -> Vec<String> {
 }
 
 /// Makes a file of certificates, has `ssh-keygen` read it, and compares. How many there were of each kind.
-fn compare_file(maker: &Maker, bench: &Bench, number: usize) -> BTreeMap<String, usize> {
-    let mut numbers = Numbers(u64::try_from(number).unwrap());
+fn compare_file(maker: &Maker, bench: &Bench, number: u64) -> BTreeMap<String, u64> {
+    let mut numbers = Numbers(number);
     let (certificates, wanted): (Vec<Certificate>, Vec<String>) =
         (0..IN_A_FILE).map(|_| maker.make(&mut numbers)).unzip();
     let lines: String = certificates.iter().map(|one| format!("{}\n", one.to_openssh())).collect();
@@ -342,17 +345,22 @@ fn compare_file(maker: &Maker, bench: &Bench, number: usize) -> BTreeMap<String,
 
 #[test]
 fn ssh_keygen_reads_every_field_of_thousands_of_certificates_as_it_was_asked_for() {
-    let count = std::env::var("HALLPASS_CERTIFICATES").ok().map_or(COUNT, |text| text.parse().expect("a number"));
+    let wanted = numbers::wanted("HALLPASS_CERTIFICATES", 0..COUNT);
+    let files = wanted.start / IN_A_FILE..wanted.end.div_ceil(IN_A_FILE);
     let bench = Bench::new();
     let maker = Maker::new(&bench);
-    let (next, kinds) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let (next, kinds) = (AtomicU64::new(files.start), Mutex::new(BTreeMap::new()));
     let work = || loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
-        if number * IN_A_FILE >= count {
+        if number >= files.end {
             break;
         }
-        for (kind, more) in compare_file(&maker, &bench, number) {
-            *kinds.lock().unwrap().entry(kind).or_insert(0) += more;
+        let more = compare_file(&maker, &bench, number);
+        let mut kinds = kinds.lock().unwrap();
+        more.into_iter().for_each(|(kind, more)| *kinds.entry(kind).or_insert(0) += more);
+        let compared = kinds.values().sum::<u64>();
+        if compared.is_multiple_of(SAID_EACH) {
+            println!("{compared} certificates from number {} on are as they were asked for", files.start * IN_A_FILE);
         }
     };
     std::thread::scope(|scope| {
@@ -360,7 +368,7 @@ fn ssh_keygen_reads_every_field_of_thousands_of_certificates_as_it_was_asked_for
         (0..workers).for_each(|_| drop(scope.spawn(work)));
     });
     let kinds = kinds.into_inner().unwrap();
-    assert_eq!(kinds.values().sum::<usize>(), count.next_multiple_of(IN_A_FILE));
+    assert_eq!(kinds.values().sum::<u64>(), (files.end - files.start) * IN_A_FILE);
     // Seven kinds of subject key, four kinds of CA key.
     assert_eq!(kinds.len(), 28, "{kinds:?}");
     println!("{kinds:#?}");

@@ -139,3 +139,35 @@ macro_rules! targets_hold {
 }
 
 targets_hold!(agent auth_info bodies bundle certificate config entry export host_files names policy public_key signature);
+
+/// The profile that is built with, of one kind of crates.
+fn profile<'m>(manifest: &'m str, of: &str) -> &'m str {
+    let begin = format!("\n[profile.dev.package.{of}]\n");
+    let (_, rest) = manifest.split_once(&begin).unwrap_or_else(|| panic!("no profile of {of}"));
+    rest.split("\n[").next().unwrap().split("\n#").next().unwrap().trim_end()
+}
+
+#[test]
+fn what_is_built_with_coverage_never_gets_into_the_program() {
+    let fuzz = std::fs::read_to_string(folder().join("Cargo.toml")).unwrap();
+    let ours = std::fs::read_to_string(folder().join("../Cargo.toml")).unwrap();
+    // The same for all that is not: both are built in one place, and cargo tells them apart by this alone.
+    assert_eq!(profile(&fuzz, "\"*\""), profile(&ours, "\"*\""));
+    let script = std::fs::read_to_string(folder().join("instrument")).unwrap();
+    let names: Vec<&str> = script
+        .lines()
+        .find(|line| line.ends_with(") ;;"))
+        .unwrap()
+        .trim_end_matches(") ;;")
+        .split(" | ")
+        .filter_map(|pattern| pattern.trim().strip_prefix("*:"))
+        .collect();
+    assert!(names.contains(&"ssh-key"), "{names:?}");
+    for name in &names {
+        let level = profile(&fuzz, name);
+        assert!(!profile(&ours, "\"*\"").contains(level), "{name}: {level}");
+        assert!(!ours.contains(&format!("[profile.dev.package.{name}]")), "{name}");
+    }
+    let with_level = fuzz.matches("\n[profile.dev.package.").count();
+    assert_eq!(with_level, names.len() + 1, "a crate has a level of its own and is built without coverage");
+}

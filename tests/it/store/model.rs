@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use super::{Database, Desk, Postgres, Sqlite, change, event, outcome};
 use crate::support::fixtures::{at, id, key, person};
-use crate::support::histories;
+use crate::support::histories::{self, Many};
 use crate::support::slate::Slate;
 
 const ASKERS: [&str; 2] = ["alice@example.com", "ann@example.com"];
@@ -415,9 +415,18 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// Each in a store of its own.
+const fn alone(usual: u64) -> Many {
+    Many { usual, together: 1 }
+}
+
 #[test]
 fn the_store_holds_what_it_acknowledged_and_nothing_else() {
-    histories::live(24, acts, runtime, |runtime, acts| runtime.block_on(live(Box::new(Sqlite::new()), acts)));
+    histories::live(alone(24), acts, runtime, |runtime, histories| {
+        for (_, acts) in histories {
+            runtime.block_on(live(Box::new(Sqlite::new()), acts.clone()));
+        }
+    });
 }
 
 #[test]
@@ -427,10 +436,12 @@ fn so_does_that_of_many_nodes() {
         let slate = runtime.block_on(Slate::new());
         (runtime, slate)
     };
-    histories::live(8, acts, place, |(runtime, slate), acts| {
+    histories::live(alone(8), acts, place, |(runtime, slate), histories| {
         runtime.block_on(async {
-            let name = slate.wiped().await.database;
-            live(Box::new(Postgres { name }), acts).await;
+            for (_, acts) in histories {
+                let name = slate.wiped().await.database;
+                live(Box::new(Postgres { name }), acts.clone()).await;
+            }
         });
     });
 }

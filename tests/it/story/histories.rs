@@ -9,11 +9,13 @@ use hallpass::name::RequestId;
 use hallpass::service::access::{Approval, Ask};
 use hallpass::service::{Failure, Outcome};
 use hallpass::store;
-use hallpass::time::Lifetime;
+use hallpass::time::{Lifetime, Timestamp};
 use proptest::prelude::*;
 
+use crate::support::check::Verified;
+use crate::support::histories::{self, History, Many};
 use crate::support::slate::Slate;
-use crate::support::{Fault, PEOPLE, World, histories, policy, prefix, signed_by};
+use crate::support::{Fault, PEOPLE, START, World, policy, prefix, signed_by};
 
 /// One thing that happens. Numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -65,7 +67,10 @@ enum Deed {
     Policy {
         which: usize,
     },
-    Restart,
+    Restart {
+        /// Whether the store is opened anew, too.
+        whole: bool,
+    },
 }
 
 const PLACES: [(&[&str], &str); 5] = [
@@ -99,7 +104,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::Tick),
         2 => fault.prop_map(|fault| Deed::Fault { fault }),
         1 => (0..4_usize).prop_map(|which| Deed::Policy { which }),
-        1 => Just(Deed::Restart),
+        1 => prop::bool::weighted(0.05).prop_map(|whole| Deed::Restart { whole }),
     ]
 }
 
@@ -115,20 +120,35 @@ fn variant(which: usize) -> String {
     }
 }
 
+/// How long the CA key may take: as long as the machine does, however busy it is.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How many histories a world sees, a week apart.
+const TOGETHER: u64 = 25;
+
+/// After how many of them somebody keeps a checkpoint.
+const KEPT_EACH: usize = 10;
+
+/// What came of each deed of each history.
+type Outcomes = Vec<(u64, Vec<String>)>;
+
 struct Story {
     world: World,
     people: Vec<Proven>,
     requests: Vec<RequestId>,
+    /// The variant of the policy that is in force.
+    policy: usize,
+    verified: Verified,
 }
 
 impl Story {
     async fn begin() -> Self {
-        Self::of(World::with(&policy(), Duration::from_secs(30)).await).await
+        Self::of(World::with(&policy(), SIGN_TIMEOUT).await).await
     }
 
     /// In a database that several nodes could share.
     async fn begin_on(slate: &Slate) -> Self {
-        let mut world = World::unstarted(Duration::from_secs(30));
+        let mut world = World::unstarted(SIGN_TIMEOUT);
         world.store = store::Settings::Postgres(slate.wiped().await);
         world.try_start(Some(&policy())).await.unwrap();
         Self::of(world).await
@@ -139,7 +159,28 @@ impl Story {
         for name in PEOPLE {
             people.push(world.proven(name).await);
         }
-        Self { world, people, requests: Vec::new() }
+        Self { world, people, requests: Vec::new(), policy: 0, verified: Verified::default() }
+    }
+
+    /// So many weeks after the start: nothing is open any more, the policy is as it was, and what this history makes is made of its seed.
+    async fn turn(&mut self, weeks: u32, seed: u64) {
+        self.world.reseed(seed);
+        self.requests.clear();
+        let start = Timestamp::parse(START).unwrap();
+        self.world.clock.set(start.plus(Lifetime::minutes(weeks * 7 * 24 * 60)).unwrap());
+        while self.world.service().tick().await.unwrap() > 0 {}
+        if self.policy != 0 {
+            self.take(Deed::Policy { which: 0 }).await;
+        }
+    }
+
+    /// What came of each of these deeds.
+    async fn outcomes(&mut self, deeds: &[Deed]) -> Vec<String> {
+        let mut outcomes = Vec::new();
+        for deed in deeds {
+            outcomes.push(self.take(deed.clone()).await);
+        }
+        outcomes
     }
 
     /// Does it, and says what came of it; a rule's no is a fine answer, a failure of the machinery is not.
@@ -215,10 +256,16 @@ impl Story {
             }
             Deed::Policy { which } => {
                 let omar = self.world.proven("omar").await;
-                self.world.service().apply_policy(&omar, variant(which), None, false).await.map(drop)
+                self.world.service().apply_policy(&omar, variant(which), None, false).await?;
+                self.policy = which;
+                Ok(())
             }
-            Deed::Restart => {
+            Deed::Restart { whole: true } => {
                 self.world.restart().await;
+                Ok(())
+            }
+            Deed::Restart { whole: false } => {
+                self.world.restart_on_open_store().await;
                 Ok(())
             }
         }
@@ -230,17 +277,21 @@ impl Story {
     }
 }
 
-/// Lives a history to its end and checks everything; gives what came of each deed, and the log.
-async fn live(mut story: Story, deeds: &[Deed]) -> (Vec<String>, Vec<Vec<u8>>) {
+/// Lives histories, one after the other, and checks everything; gives what came of each deed, and the log.
+async fn live(mut story: Story, histories: &[History<Deed>]) -> (Outcomes, Vec<Vec<u8>>) {
     let mut outcomes = Vec::new();
-    for deed in deeds {
-        outcomes.push(story.take(deed.clone()).await);
+    let ada = story.world.proven("ada").await;
+    for (weeks, (seed, deeds)) in (0_u32..).zip(histories) {
+        story.turn(weeks, *seed).await;
+        outcomes.push((*seed, story.outcomes(deeds).await));
+        story.world.signer.set(Fault::None);
+        story.world.check_newest(&ada, &mut story.verified).await;
+        if outcomes.len().is_multiple_of(KEPT_EACH) {
+            story.world.keep_checkpoint().await;
+        }
     }
-    story.world.signer.set(Fault::None);
-    story.world.check().await;
     story.world.restart().await;
     story.world.check().await;
-    let ada = story.world.proven("ada").await;
     (outcomes, story.world.entries(&ada).await)
 }
 
@@ -248,11 +299,23 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// The same, step by step and byte by byte.
+fn compare(one: &(Outcomes, Vec<Vec<u8>>), other: &(Outcomes, Vec<Vec<u8>>)) {
+    for ((seed, one), (_, other)) in one.0.iter().zip(&other.0) {
+        assert_eq!(one, other, "what came of each deed, seed {seed}");
+    }
+    let text = |log: &[Vec<u8>], at: usize| log.get(at).map(|entry| String::from_utf8_lossy(entry).into_owned());
+    for at in 0..one.1.len().max(other.1.len()) {
+        assert_eq!(text(&one.1, at), text(&other.1, at), "entry {at} of the log");
+    }
+    assert!(one == other);
+}
+
 #[test]
 fn the_promises_hold_after_any_history() {
     let deeds = || prop::collection::vec(deed(), 10..120).boxed();
-    histories::live(24, deeds, runtime, |runtime, deeds| {
-        runtime.block_on(async { live(Story::begin().await, &deeds).await });
+    histories::live(Many { usual: 24, together: TOGETHER }, deeds, runtime, |runtime, histories| {
+        runtime.block_on(async { live(Story::begin().await, histories).await });
     });
 }
 
@@ -264,11 +327,11 @@ fn the_same_history_makes_the_same_log_in_either_database() {
         let slate = runtime.block_on(Slate::new());
         (runtime, slate)
     };
-    histories::live(6, deeds, place, |(runtime, slate), deeds| {
+    histories::live(Many { usual: 12, together: TOGETHER }, deeds, place, |(runtime, slate), histories| {
         runtime.block_on(async {
-            let in_a_file = live(Story::begin().await, &deeds).await;
-            let in_a_server = live(Story::begin_on(slate).await, &deeds).await;
-            assert_eq!(in_a_file, in_a_server);
+            let in_a_file = live(Story::begin().await, histories).await;
+            let in_a_server = live(Story::begin_on(slate).await, histories).await;
+            compare(&in_a_file, &in_a_server);
         });
     });
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hallpass::access::AccessRequest;
 use hallpass::audit::checkpoint::LogVerifier;
 use hallpass::audit::entry::Entry;
 use hallpass::audit::event::{Answer, Event};
@@ -12,7 +11,8 @@ use hallpass::name::{Digest, PersonName, PolicyVersion, RequestId, Serial};
 use hallpass::service::access::ListFilter;
 use hallpass::ssh::Fingerprint;
 use hallpass::ssh::cert::{Certificate, TbsCert};
-use hallpass::time::Window;
+use hallpass::store::LIST_MAX;
+use hallpass::time::{Timestamp, Window};
 use sha2::Digest as _;
 
 use super::World;
@@ -38,37 +38,72 @@ struct Replay {
     requests: BTreeMap<RequestId, Told>,
 }
 
+/// How far a world has been verified.
+#[derive(Debug, Default)]
+pub(crate) struct Verified {
+    replay: Replay,
+    /// The first entry after it.
+    next: usize,
+    last: Option<Timestamp>,
+    /// How many certificates had been handed out.
+    handed: usize,
+}
+
 impl World {
     /// Verifies everything. Time that has passed is saved first; nothing else changes but two logins.
     pub(crate) async fn check(&self) {
         while self.service().tick().await.unwrap() > 0 {}
         let ada = self.proven("ada").await;
-        let entries = self.entries(&ada).await;
-        self.check_export(&entries).await;
+        self.check_export(&self.entries(&ada).await).await;
+        self.check_from(&ada, &mut Verified::default()).await;
+    }
 
-        let mut replay = Replay::default();
-        let mut last = None;
-        for (index, bytes) in entries.iter().enumerate() {
+    /// Verifies what has been asked and handed out since `verified`, and all entries since then; the export only as a whole.
+    pub(crate) async fn check_newest(&self, ada: &Proven, verified: &mut Verified) {
+        while self.service().tick().await.unwrap() > 0 {}
+        self.check_from(ada, verified).await;
+    }
+
+    async fn check_from(&self, ada: &Proven, verified: &mut Verified) {
+        let from = verified.next;
+        let entries = self.entries_from(ada, from).await;
+        let mut asked = BTreeSet::new();
+        for bytes in &entries {
             let entry = Entry::parse(bytes).unwrap();
-            assert_eq!(entry.index, u64::try_from(index).unwrap());
-            assert!(last <= Some(entry.at), "log time never runs backwards");
-            last = Some(entry.at);
-            replay.take(&entry);
+            assert_eq!(entry.index, u64::try_from(verified.next).unwrap());
+            assert!(verified.last <= Some(entry.at), "log time never runs backwards");
+            (verified.next, verified.last) = (verified.next + 1, Some(entry.at));
+            verified.replay.take(&entry);
+            asked.extend(entry.event.request().filter(|_| matches!(entry.event, Event::Asked { .. })));
         }
-        self.check_requests(&ada, &replay).await;
-        self.check_handed_out(&ada, &replay, &entries).await;
+        self.check_requests(ada, &verified.replay, &asked).await;
+        let handed = self.handed.lock().unwrap()[verified.handed..].to_vec();
+        verified.handed += handed.len();
+        self.check_handed_out(ada, &verified.replay, (from, &entries), handed).await;
     }
 
     /// All entries' bytes.
     pub(crate) async fn entries(&self, by: &Proven) -> Vec<Vec<u8>> {
+        self.entries_from(by, 0).await
+    }
+
+    /// The bytes of all entries from this one on.
+    async fn entries_from(&self, by: &Proven, from: usize) -> Vec<Vec<u8>> {
         let mut all: Vec<Vec<u8>> = Vec::new();
         loop {
-            let more = self.service().entries(by, u64::try_from(all.len()).unwrap(), 1000).await.unwrap();
+            let next = u64::try_from(from + all.len()).unwrap();
+            let more = self.service().entries(by, next, 1000).await.unwrap();
             if more.is_empty() {
                 return all;
             }
             all.extend(more);
         }
+    }
+
+    /// Somebody keeps the checkpoint of now.
+    pub(crate) async fn keep_checkpoint(&self) {
+        let (checkpoint, _) = self.service().checkpoint().await.unwrap();
+        self.kept.lock().unwrap().push(checkpoint);
     }
 
     /// The export verifies offline, also against every checkpoint that was kept.
@@ -93,13 +128,16 @@ impl World {
         file.into_bytes()
     }
 
-    /// The store says what the log says, and nothing else (I-28, P12).
-    async fn check_requests(&self, ada: &Proven, replay: &Replay) {
-        let filter = ListFilter { limit: 1000, ..ListFilter::default() };
+    /// The store says what the log says of the newest requests, and nothing else (I-28, P12).
+    async fn check_requests(&self, ada: &Proven, replay: &Replay, newest: &BTreeSet<RequestId>) {
+        let are_all = newest.len() == replay.requests.len();
+        if newest.is_empty() && !are_all {
+            return;
+        }
+        let filter = ListFilter { limit: if are_all { LIST_MAX } else { newest.len() }, ..ListFilter::default() };
         let stored = self.service().list(ada, filter).await.unwrap();
-        let ids = |request: &AccessRequest| request.id();
-        let in_store: BTreeSet<RequestId> = stored.iter().map(|view| ids(&view.request)).collect();
-        assert_eq!(in_store, replay.requests.keys().copied().collect(), "requests in the store and in the log");
+        let in_store: BTreeSet<RequestId> = stored.iter().map(|view| view.request.id()).collect();
+        assert_eq!(in_store, *newest, "requests in the store and in the log");
         for view in &stored {
             let (parts, told) = (view.request.parts(), &replay.requests[&view.request.id()]);
             assert_eq!(parts.state.word(), told.state, "state of {} in store and log", parts.id);
@@ -113,26 +151,33 @@ impl World {
     }
 
     /// Each certificate that anybody has is in the log, to the byte, and is what was approved (P1, P2, P3).
-    async fn check_handed_out(&self, ada: &Proven, replay: &Replay, entries: &[Vec<u8>]) {
-        let handed = self.handed.lock().unwrap().clone();
-        let mut by_serial: BTreeMap<Serial, Certificate> = BTreeMap::new();
+    async fn check_handed_out(
+        &self,
+        ada: &Proven,
+        replay: &Replay,
+        (from, entries): (usize, &[Vec<u8>]),
+        handed: Vec<(RequestId, Certificate)>,
+    ) {
+        let size = u64::try_from(from + entries.len()).unwrap();
+        let mut by_serial: BTreeMap<Serial, (RequestId, Certificate)> = BTreeMap::new();
         for (id, certificate) in handed {
+            if let Some(before) = by_serial.get(&certificate.tbs().fields().serial) {
+                assert_eq!((before.0, before.1.blob()), (id, certificate.blob()), "fetched again, it is the same");
+                continue;
+            }
             assert_eq!(Certificate::parse_openssh(&certificate.to_openssh()).unwrap(), certificate);
             let fields = certificate.tbs().fields();
             let index = usize::try_from(fields.serial.number()).unwrap();
-            let intent = Entry::parse(&entries[index]).unwrap();
+            let intent = Entry::parse(&entries[index - from]).unwrap();
             let Event::CertificateToBeSigned { request, tbs, window, .. } = intent.event else {
                 panic!("entry {index} is not about a certificate");
             };
             assert_eq!((request, tbs.as_slice(), window), (id, certificate.tbs().bytes(), fields.window));
             let told = &replay.requests[&id];
             assert_eq!(told.signed[&fields.serial], hex(&sha2::Sha256::digest(certificate.blob())));
-            if let Some(before) = by_serial.insert(fields.serial, certificate.clone()) {
-                assert_eq!(before.blob(), certificate.blob(), "fetched again, it is the same");
-            }
-            let size = u64::try_from(entries.len()).unwrap();
             let proof = self.service().inclusion(fields.serial.number(), size).await.unwrap();
             assert!(!proof.is_empty() && !self.service().history(ada, &super::prefix(id)).await.unwrap().is_empty());
+            by_serial.insert(certificate.tbs().fields().serial, (id, certificate));
         }
     }
 }

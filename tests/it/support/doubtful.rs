@@ -24,7 +24,7 @@ use tokio::sync::watch;
 /// See above; `lies` is taken back with the commit that it concerns.
 #[derive(Debug)]
 pub(crate) struct Doubtful {
-    pub(crate) store: Box<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) lies: Arc<AtomicBool>,
     /// While it is true, no new request is written.
     pub(crate) holds: watch::Receiver<bool>,

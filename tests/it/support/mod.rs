@@ -18,7 +18,7 @@ pub(crate) mod slate;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use doubtful::Doubtful;
@@ -36,7 +36,7 @@ use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::ssh::sig::{APPROVAL_NAMESPACE, LOGIN_NAMESPACE, SshSignature};
 use hallpass::ssh::{Fingerprint, PublicKey};
 use hallpass::store::head_file::HeadFile;
-use hallpass::store::{self, SEAL_PURPOSE};
+use hallpass::store::{self, SEAL_PURPOSE, Store};
 use hallpass::time::{Clock as _, Lifetime, ManualClock, Timestamp};
 use rand::{Rng as _, SeedableRng as _};
 pub(crate) use signer::{Fault, Faulty};
@@ -77,6 +77,8 @@ pub(crate) struct World {
     /// The log key's seed.
     pub(crate) log_seed: [u8; 32],
     service: Option<Arc<Service>>,
+    /// What it works on, for [`Self::restart_on_open_store`].
+    open: Option<Arc<dyn Store>>,
     random: Seeded,
     keys_made: AtomicU64,
     /// Each certificate that was handed out.
@@ -113,8 +115,20 @@ pub(crate) fn login_key(name: &str) -> LoginKey {
     LoginKey::parse(pem.as_bytes(), None).unwrap()
 }
 
+/// The same, made once: it takes as long as to sign with it.
+fn kept_login_key(name: &str) -> Arc<LoginKey> {
+    static KEPT: Mutex<BTreeMap<String, Arc<LoginKey>>> = Mutex::new(BTreeMap::new());
+    let mut kept = KEPT.lock().unwrap();
+    Arc::clone(kept.entry(name.to_owned()).or_insert_with(|| Arc::new(login_key(name))))
+}
+
 /// The sample policy.
 pub(crate) fn policy() -> String {
+    static TEXT: LazyLock<String> = LazyLock::new(made_policy);
+    TEXT.clone()
+}
+
+fn made_policy() -> String {
     let groups = |name: &str| match name {
         "alice" => "\"backend\"",
         "bob" | "carol" => "\"sre\"",
@@ -174,6 +188,7 @@ impl World {
             settings,
             log_seed: [0x10; 32],
             service: None,
+            open: None,
             random: Seeded(Arc::new(Mutex::new(rand::rngs::StdRng::seed_from_u64(1)))),
             keys_made: AtomicU64::new(0),
             handed: Mutex::default(),
@@ -198,13 +213,17 @@ impl World {
 
     /// Starts the service on what is in the folder, with this first policy.
     pub(crate) async fn try_start(&mut self, policy: Option<&str>) -> Outcome<()> {
-        drop(self.service.take());
+        self.stop();
+        let log_key = self.log_key();
+        let store: Arc<dyn Store> = store::open(&self.store, log_key.derive(SEAL_PURPOSE)).await?.into();
+        self.try_start_on(store, policy).await
+    }
+
+    async fn try_start_on(&mut self, store: Arc<dyn Store>, policy: Option<&str>) -> Outcome<()> {
         let first = policy.map(|text| FirstPolicy { text: text.to_owned(), file: "policy.toml".to_owned() });
-        let log_key = LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap();
-        let store = store::open(&self.store, log_key.derive(SEAL_PURPOSE)).await?;
         let parts = Parts {
             store: Box::new(Doubtful {
-                store,
+                store: Arc::clone(&store),
                 lies: Arc::clone(&self.store_lies),
                 holds: self.store_holds.subscribe(),
             }),
@@ -216,23 +235,41 @@ impl World {
             trusted: self.trusted.clone(),
             named: self.named.iter().map(|(name, keys)| (name.clone(), named_ca(keys))).collect(),
             accepted_ca: self.accepted_ca,
-            log_key,
+            log_key: self.log_key(),
             clock: Arc::clone(&self.clock) as Arc<_>,
             random: Box::new(self.random.clone()),
             settings: self.settings.clone(),
         };
         self.service = Some(Service::start(parts, first).await?);
+        self.open = Some(store);
         Ok(())
+    }
+
+    fn log_key(&self) -> LogKey {
+        LogKey::new("hallpass.example.com/log", &self.log_seed).unwrap()
     }
 
     /// Stops the service.
     pub(crate) fn stop(&mut self) {
-        drop(self.service.take());
+        drop((self.service.take(), self.open.take()));
     }
 
     /// Stops the service and starts it anew on the same folder.
     pub(crate) async fn restart(&mut self) {
         self.try_start(None).await.unwrap();
+    }
+
+    /// The same, but the store stays open: what the service remembers is gone, connections are not.
+    pub(crate) async fn restart_on_open_store(&mut self) {
+        drop(self.service.take());
+        let store = self.open.take().unwrap();
+        self.try_start_on(store, None).await.unwrap();
+    }
+
+    /// From now on, chance and keys are those of this seed.
+    pub(crate) fn reseed(&self, seed: u64) {
+        *self.random.0.lock().unwrap() = rand::rngs::StdRng::seed_from_u64(seed);
+        self.keys_made.store(seed << 16, Ordering::Relaxed);
     }
 
     /// The running service.
@@ -253,7 +290,7 @@ impl World {
     /// An answer by this person, with their own key, to a fresh challenge.
     pub(crate) fn answer(&self, name: &str) -> Answer {
         let (challenge, _) = self.service().challenge().unwrap();
-        answer_at(&self.settings.public_url, challenge, name, &login_key(name))
+        answer_at(&self.settings.public_url, challenge, name, &kept_login_key(name))
     }
 
     /// Logs in.
@@ -332,7 +369,7 @@ pub(crate) fn prefix(id: RequestId) -> RequestPrefix {
 
 /// This person's signature on an approval statement, made at `signed`.
 pub(crate) fn signed_by(name: &str, statement: &Statement, signed: Timestamp) -> (PublicKey, Timestamp, SshSignature) {
-    sign_approval(&login_key(name), SERVER, statement, signed)
+    sign_approval(&kept_login_key(name), SERVER, statement, signed)
 }
 
 /// The signature of `key` on an approval statement for this server.

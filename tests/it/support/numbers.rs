@@ -1,4 +1,6 @@
-//! Numbers that look random and are the same each time (splitmix64), for tests that try thousands of things.
+//! Numbers that look random and are the same each time (splitmix64), for tests that try thousands of things; and how many they try.
+
+use std::ops::Range;
 
 /// A row of such numbers.
 pub(crate) struct Numbers(pub(crate) u64);
@@ -30,4 +32,20 @@ impl Numbers {
     pub(crate) fn text(&mut self, first: &[u8], rest: &[u8], length: usize) -> String {
         (0..length).map(|at| char::from(*self.of(if at == 0 { first } else { rest }))).collect()
     }
+}
+
+/// Which of the many things are tried: the usual ones, or `COUNT` or `FROM..TO` as the environment says.
+pub(crate) fn wanted(variable: &str, usual: Range<u64>) -> Range<u64> {
+    match std::env::var(variable) {
+        Ok(text) => match text.split_once("..") {
+            Some((from, to)) => number(from)..number(to),
+            None => 0..number(&text),
+        },
+        Err(_) => usual,
+    }
+}
+
+/// A number that somebody wrote.
+pub(crate) fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
 }

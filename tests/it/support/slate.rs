@@ -1,10 +1,15 @@
 //! A PostgreSQL database for many stores, one after the other: wiped between them, which takes a twentieth of what a new one does.
 
+use std::time::Duration;
+
 use hallpass::identity::mac::MacKey;
 use hallpass::store::postgres::{PostgresStore, Settings};
 use tokio_postgres::{Client, NoTls};
 
 use super::postgres::cluster;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the tables hold in a database that nothing has been written to is kept beside them; the statements that bring tables and
 /// sequences back to it are the answer.
@@ -51,9 +56,15 @@ impl Slate {
         Self { name, client, wipe }
     }
 
-    /// Wipes it; nobody has it open.
+    /// Wipes it; nobody has it open. Whoever lives many stores waits for the machine, however busy it is.
     pub(crate) async fn wiped(&self) -> Settings {
         self.client.batch_execute(&self.wipe).await.unwrap();
-        cluster().settings(&self.name)
+        Settings {
+            connect_timeout: PATIENCE,
+            statement_timeout: PATIENCE,
+            lock_timeout: PATIENCE,
+            idle_timeout: PATIENCE,
+            ..cluster().settings(&self.name)
+        }
     }
 }
