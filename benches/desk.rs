@@ -75,7 +75,18 @@ pub(crate) fn log_key() -> LogKey {
 pub(crate) async fn serve(folder: &Path, node: usize, people: usize, store: Box<dyn Store>) -> Server {
     let service = service(folder, node, people, store, Arc::new(SystemClock)).await;
     tokio::spawn(Arc::clone(&service).follow());
+    tokio::spawn(tick(Arc::clone(&service)));
     listen(folder, service)
+}
+
+/// What is due each second, as `hallpass serve` has it done.
+async fn tick(service: Arc<Service>) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        seconds.tick().await;
+        service.tick().await.unwrap();
+    }
 }
 
 /// The real service, nowhere to be reached.

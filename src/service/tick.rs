@@ -5,6 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Outcome, Service, whole};
 use crate::access::{Command, Step, step};
@@ -17,6 +20,10 @@ const TICK_BATCH: usize = 25;
 
 /// How many batches one tick works off at most; the rest waits for the next tick.
 const TICK_BATCHES: usize = 80;
+
+/// For how long in a tick there is a pause after each batch, as long as the batch took. Whatever is due in a second is due at once: others must not
+/// wait for all of it. Our own choice: most of the second until the next tick; what is left then is done without a pause.
+const PAUSING: Duration = Duration::from_millis(800);
 
 /// How often dead sessions and used challenges are deleted. A sweep takes 2,000 of a kind (`store/sweep.rs`), and a host leaves 24 of two kinds a
 /// day: each minute, that keeps up with 100,000 hosts on one node. One that finds nothing costs next to nothing.
@@ -41,13 +48,17 @@ impl Service {
             }
             this.settle_policy().await?;
             let now = this.clock.now();
-            let mut changed = 0_usize;
+            let (mut changed, began) = (0_usize, Instant::now());
             for _ in 0..TICK_BATCHES {
+                let began_batch = Instant::now();
                 let due = this.store.due(now, TICK_BATCH).await?;
                 let (read, moved) = (due.len(), this.tick_all(due, now).await?);
                 changed = changed.saturating_add(moved);
                 if read < TICK_BATCH || moved == 0 {
                     break;
+                }
+                if began.elapsed() < PAUSING {
+                    tokio::time::sleep(began_batch.elapsed()).await;
                 }
             }
             this.sweep(now).await?;
