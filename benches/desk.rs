@@ -85,7 +85,10 @@ async fn tick(service: Arc<Service>) {
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;
-        service.tick().await.unwrap();
+        if service.tick().await.is_err() {
+            // At the end the store is gone before we are.
+            return;
+        }
     }
 }
 

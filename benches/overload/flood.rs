@@ -62,6 +62,15 @@ pub(crate) fn trust(folder: &Path, alpn: &[u8]) -> rustls::ClientConfig {
     config
 }
 
+/// Says why, of the first few.
+fn failed(why: &str) -> Outcome {
+    static TOLD: AtomicUsize = AtomicUsize::new(0);
+    if TOLD.fetch_add(1, Ordering::Relaxed) < 3 {
+        println!("failed: {why}");
+    }
+    Outcome::Failed
+}
+
 impl Flood {
     pub(crate) async fn new(server: &Server, folder: &Path, plan: &Plan) -> Self {
         let mut people = Vec::new();
@@ -79,13 +88,19 @@ impl Flood {
         let (client, token) = &self.people[person];
         let request = client.post(&self.url).bearer_auth(token).header("content-type", "application/json").body(body);
         async move {
-            let Ok(answer) = request.send().await else { return Outcome::Failed };
+            let answer = match request.send().await {
+                Ok(answer) => answer,
+                Err(error) => return failed(&format!("{error:?}")),
+            };
             let status = answer.status();
-            let Ok(text) = answer.text().await else { return Outcome::Failed };
+            let text = match answer.text().await {
+                Ok(text) => text,
+                Err(error) => return failed(&format!("{error:?}")),
+            };
             match status {
                 StatusCode::OK => Outcome::Done,
                 StatusCode::SERVICE_UNAVAILABLE if text.contains("\"busy\"") => Outcome::TurnedAway,
-                _ => Outcome::Failed,
+                _ => failed(&format!("{status} {text}")),
             }
         }
     }
