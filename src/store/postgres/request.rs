@@ -6,7 +6,7 @@ use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::line::{Value, failed, get};
+use super::line::{Value, get};
 use super::pool::{maybe, rows};
 use super::sheet::until;
 use crate::audit::entry::Entry;
@@ -118,13 +118,11 @@ impl Conditions {
     }
 }
 
-/// Requests that match, newest first; on a client that shows one moment. How to find them best depends on what is asked.
+/// Requests that match, newest first; on a client that shows one moment.
 pub(super) async fn matching(client: &impl GenericClient, filter: &RequestFilter) -> Result<Vec<Stored>, StoreError> {
     let conditions = Conditions::of(filter)?;
     let values = conditions.values();
-    let planned = async { client.batch_execute("SET LOCAL plan_cache_mode = auto").await.map_err(failed(READING)) };
-    // In this order: what is sent first is done first.
-    let ((), found) = tokio::try_join!(biased; planned, rows(client, READING, &conditions.sql, &values))?;
+    let found = rows(client, READING, &conditions.sql, &values).await?;
     if filter.prefix.is_some() { found.iter().map(stored).collect() } else { Ok(readable(&found)) }
 }
 

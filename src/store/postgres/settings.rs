@@ -165,15 +165,13 @@ impl Settings {
         Ok(Connector { config, tls, patience })
     }
 
-    /// What each session is told at its start. A search path of ours alone: nobody's objects elsewhere take the place of ours. What we look
-    /// for has an index: a statement is planned once, and one that was planned while a table was small must not go through all of it for
-    /// ever. Nothing is worth compiling.
+    /// What each session is told at its start. A search path of ours alone: nobody's objects elsewhere take the place of ours. Nothing is worth
+    /// compiling.
     fn options(&self) -> String {
         let Self { statement_timeout, lock_timeout, idle_timeout, .. } = self;
         format!(
             "-c search_path=hallpass,pg_temp -c statement_timeout={} -c lock_timeout={} \
-             -c idle_in_transaction_session_timeout={} -c default_transaction_isolation=read\\ committed \
-             -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan",
+             -c idle_in_transaction_session_timeout={} -c default_transaction_isolation=read\\ committed -c jit=off",
             statement_timeout.saturating_add(*lock_timeout).as_millis(),
             lock_timeout.as_millis(),
             idle_timeout.as_millis()
