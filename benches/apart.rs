@@ -3,11 +3,13 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use hallpass::client::Server;
 use hallpass::store::sqlite::{Settings, SqliteStore};
 
 use super::desk;
+use super::figures::processor_time;
 
 /// A service that listens; it ends with this.
 pub(crate) struct Apart {
@@ -15,16 +17,21 @@ pub(crate) struct Apart {
     pub(crate) server: Server,
 }
 
-/// In the service's own process: serves until its input ends, and `true`. Elsewhere nothing, and `false`.
-pub(crate) fn serve(people: usize) -> bool {
+/// The service's database, which nobody has open.
+pub(crate) fn open(folder: &Path) -> SqliteStore {
+    SqliteStore::open(&Settings { path: folder.join("hallpass.sqlite") }, desk::seal()).unwrap()
+}
+
+/// In the service's own process: serves what was prepared in its folder until its input ends, and `true`. Elsewhere nothing, and `false`.
+pub(crate) fn serve(people: usize, prepare: impl AsyncFnOnce(&Path)) -> bool {
     let Some(folder) = std::env::args().find_map(|argument| argument.strip_prefix("--serve=").map(PathBuf::from))
     else {
         return false;
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = SqliteStore::open(&Settings { path: folder.join("hallpass.sqlite") }, desk::seal()).unwrap();
-        let server = desk::serve(&folder, 0, people, Box::new(store)).await;
+        prepare(&folder).await;
+        let server = desk::serve(&folder, 0, people, Box::new(open(&folder))).await;
         println!("{} {}", server.url, server.pin.unwrap());
         let end = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
         drop(end.await.unwrap());
@@ -52,6 +59,11 @@ impl Apart {
         let (url, pin) = line.trim().split_once(' ').unwrap();
         let server = Server { url: url.to_owned(), pin: Some(pin.to_owned()), ..Server::default() };
         Self { child, server }
+    }
+
+    /// What it has had of the processors.
+    pub(crate) fn used(&self) -> Duration {
+        processor_time(&self.child.id().to_string())
     }
 
     /// Resident memory in MiB, open files, threads.

@@ -20,12 +20,14 @@
 )]
 
 mod desk;
+mod figures;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use figures::median;
 use hallpass::audit::event::Event;
 use hallpass::client::Server;
 use hallpass::identity::Proven;
@@ -232,11 +234,6 @@ async fn slice(hands: Vec<Hand>, length: Duration) -> (Vec<Hand>, f64) {
     }
     let (hands, done): (Vec<Hand>, Vec<u32>) = tasks.join_all().await.into_iter().unzip();
     (hands, f64::from(done.iter().sum::<u32>()) / began.elapsed().as_secs_f64())
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }
 
 #[tokio::main]

@@ -21,12 +21,14 @@
 
 mod anchor;
 mod desk;
+mod figures;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use desk::log_in;
 use ed25519_dalek::{Signer as _, SigningKey};
+use figures::{median, percentile, processor_time};
 use hallpass::client::{Client, Server};
 use hallpass::store::sqlite::{Settings, SqliteStore};
 
@@ -133,16 +135,6 @@ async fn slice(hands: Vec<Hand>, contestant: Contestant, length: Duration) -> (V
     (hands, Slice { rate: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies })
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
-}
-
-fn percentile(latencies: &mut [Duration], percent: usize) -> Duration {
-    latencies.sort();
-    latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)]
-}
-
 /// Raw Ed25519 signatures of a certificate's size, one thread, per second.
 fn raw(length: Duration) -> f64 {
     let (key, message) = (SigningKey::from_bytes(&[2; 32]), [7_u8; 400]);
@@ -154,21 +146,13 @@ fn raw(length: Duration) -> f64 {
     f64::from(count) / began.elapsed().as_secs_f64()
 }
 
-/// What the process has used of its processors.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<u64> =
-        stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2).map(|f| f.parse().unwrap()).collect();
-    Duration::from_millis(10 * (fields[0] + fields[1]))
-}
-
 /// One contestant by itself.
 async fn measure_one(plan: &Plan, contestant: Contestant, connections: usize, hands: &mut Vec<Hand>) {
     let idle = hands.split_off(connections);
-    let (began, used) = (Instant::now(), cpu());
+    let (began, used) = (Instant::now(), processor_time("self"));
     let (back, mut one) =
         slice(std::mem::take(hands), contestant, plan.slice * u32::try_from(plan.passes).unwrap()).await;
-    let (used, took) = (cpu() - used, began.elapsed());
+    let (used, took) = (processor_time("self") - used, began.elapsed());
     println!(
         "{connections} connections: {:.0} certificates/s, p50 {:.2?}, p99 {:.2?}, {:.0?} of processor each, {:.2} processors busy",
         one.rate,

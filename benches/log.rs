@@ -19,10 +19,12 @@
 )]
 
 mod desk;
+mod figures;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use figures::median;
 use hallpass::audit::event::Event;
 use hallpass::audit::export::{Exporter, verify};
 use hallpass::client::Client;
@@ -139,9 +141,4 @@ fn verification(plan: &Plan, export: &str) {
     }
     let bytes = export.len() as f64 / entries as f64;
     println!("verified: {entries} entries of {bytes:.0} bytes each, {:.0} entries/s on one core", median(rates));
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }

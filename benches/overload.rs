@@ -26,6 +26,7 @@
 
 mod apart;
 mod desk;
+mod figures;
 #[path = "overload/flood.rs"]
 mod flood;
 #[path = "overload/slow.rs"]
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apart::Apart;
+use figures::percentile;
 use flood::{Flood, Outcome};
 use hallpass::client::{Client, Server};
 use hallpass::wire;
@@ -64,11 +66,6 @@ const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 /// So many calls in a row that take no longer than before: it is as before.
 const CALM: usize = 20;
-
-pub(crate) fn percentile(latencies: &mut [Duration], percent: usize) -> Duration {
-    latencies.sort();
-    latencies.get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1))).copied().unwrap_or_default()
-}
 
 fn show(what: &str, mut latencies: Vec<Duration>) {
     let (p50, p99) = (percentile(&mut latencies, 50), percentile(&mut latencies, 99));
@@ -207,7 +204,7 @@ async fn overload(server: &Server, folder: &std::path::Path, plan: &Plan) {
 
 fn main() {
     let plan = if std::env::args().any(|arg| arg == "--short") { SHORT } else { FULL };
-    if apart::serve(desk::people_on(plan.connections)) {
+    if apart::serve(desk::people_on(plan.connections), async |_| ()) {
         return;
     }
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

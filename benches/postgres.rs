@@ -22,11 +22,13 @@
 )]
 
 mod desk;
+mod figures;
 #[path = "../tests/it/support/postgres.rs"]
 mod server;
 
 use std::time::{Duration, Instant};
 
+use figures::median;
 use hallpass::store::postgres::PostgresStore;
 use server::Cluster;
 
@@ -75,11 +77,6 @@ fn pgbench(cluster: &Cluster, database: &str, script: &std::path::Path, connecti
     let text = String::from_utf8(output.stdout).unwrap();
     let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     tps.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }
 
 #[tokio::main]

@@ -25,6 +25,8 @@
 
 #[path = "support/grown.rs"]
 mod grown;
+#[path = "support/hosts.rs"]
+mod hosts;
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
@@ -207,7 +209,7 @@ async fn verify(world: &World) -> f64 {
 /// How long it takes until a host has another tag.
 async fn change(world: &World) -> Took {
     let omar = world.proven("omar").await;
-    let host = HostName::parse(&grown::host_name(0)).unwrap();
+    let host = HostName::parse(&hosts::host_name(0)).unwrap();
     let mut times: Vec<Took> = Vec::new();
     for round in 0..5 {
         let tag = hallpass::name::Tag::parse(&format!("round={round}")).unwrap();

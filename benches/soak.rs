@@ -21,12 +21,14 @@
 
 mod apart;
 mod desk;
+mod figures;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use apart::Apart;
+use figures::percentile;
 use hallpass::wire;
 use tokio::task::JoinSet;
 
@@ -76,7 +78,7 @@ impl Plan {
 
 fn main() {
     let plan = Plan::read();
-    if apart::serve(desk::people_on(plan.connections)) {
+    if apart::serve(desk::people_on(plan.connections), async |_| ()) {
         return;
     }
     // Beside the build, so that the disk is a disk.
@@ -154,8 +156,7 @@ async fn soak(plan: &Plan, process: &Apart) {
     let mut all = tell(plan, began, &heard, process).await;
     tasks.join_all().await;
     all.extend(std::mem::take(&mut *heard.latencies.lock().unwrap()));
-    all.sort();
-    let (p50, p99) = (percentile(&all, 50), percentile(&all, 99));
+    let (p50, p99) = (percentile(&mut all, 50), percentile(&mut all, 99));
     println!(
         "in all: {} certificates, {} failed; p50 {p50:.2?}, p99 {p99:.2?}, ratio {:.2}",
         all.len(),
@@ -176,14 +177,13 @@ async fn tell(plan: &Plan, began: Instant, heard: &Heard, process: &Apart) -> Ve
         told += plan.told_every;
         tokio::time::sleep_until(told.into()).await;
         let mut latencies = std::mem::take(&mut *heard.latencies.lock().unwrap());
-        latencies.sort();
         let (resident, files, threads) = process.look();
         println!(
             "{:>8.0?} {:>10.0} {:>10.2?} {:>10.2?} {:>8} {resident:>12.1} {files:>7} {threads:>8}",
             told - began,
             latencies.len() as f64 / plan.told_every.as_secs_f64(),
-            percentile(&latencies, 50),
-            percentile(&latencies, 99),
+            percentile(&mut latencies, 50),
+            percentile(&mut latencies, 99),
             heard.failed.load(Ordering::Relaxed),
         );
         all.append(&mut latencies);
@@ -207,8 +207,4 @@ async fn ceiling(hands: Vec<Hand>, length: Duration) -> (Vec<Hand>, f64) {
     let (mut hands, done): (Vec<Hand>, Vec<u32>) = tasks.join_all().await.into_iter().unzip();
     hands.sort_by_key(|hand| hand.place);
     (hands, f64::from(done.iter().sum::<u32>()) / began.elapsed().as_secs_f64())
-}
-
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }

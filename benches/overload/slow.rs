@@ -11,8 +11,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
+use super::figures::percentile;
 use super::flood::trust;
-use super::{Plan, desk, percentile, seed};
+use super::{Plan, desk, seed};
 
 /// How many hands have certificates issued meanwhile.
 const HANDS: usize = 4;

@@ -8,14 +8,15 @@ use hallpass::audit::event::Event;
 use hallpass::audit::host_event::HostEvent;
 use hallpass::inventory::check_in::{CheckIn, Seen};
 use hallpass::inventory::double::Runs;
-use hallpass::name::{Digest, HostName, JoinId, NamePattern, ReportId, RequestId, Tag};
+use hallpass::name::{Digest, HostName, ReportId, RequestId};
 use hallpass::ssh::private::SessionKey;
 use hallpass::store::{self, Change, Note, Save, Store};
 use hallpass::time::Lifetime;
 
+use crate::hosts;
 use crate::support::{World, person};
 
-/// How many events or hosts go into one change.
+/// How many events go into one change.
 const AT_ONCE: u64 = 1_000;
 
 /// Accesses, one after the other, each until its window is over.
@@ -96,57 +97,19 @@ pub(crate) async fn with_entries(world: &World, count: u64) {
     }
 }
 
-pub(crate) fn host_name(number: u32) -> String {
-    format!("web-{number}.example.com")
-}
-
 /// So many enrolled hosts in a world that stands still; each has checked in.
 pub(crate) async fn with_hosts(world: &World, count: u32) {
     let store = open(world).await;
-    let join = JoinId::from_random([1; 5]);
-    let created = HostEvent::JoinCreated {
-        join: join.clone(),
-        by: person("omar"),
-        token: Digest::new([1; 32]),
-        uses: u64::from(count),
-        expires: world.now().plus(Lifetime::minutes(60)).unwrap(),
-        names: BTreeSet::from([NamePattern::parse("web-*").unwrap()]),
-        tags: BTreeSet::new(),
-        may_tag: None,
-    };
-    save(&*store, world, 0, vec![created.into()]).await;
+    hosts::enrol(&*store, world.now(), count).await;
     let numbers: Vec<u32> = (0..count).collect();
-    let mut there = 1;
-    for some in numbers.chunks(usize::try_from(AT_ONCE).unwrap()) {
-        let events: Vec<Event> = some.iter().map(|number| enrolled(*number, &join).into()).collect();
-        let more = u64::try_from(events.len()).unwrap();
-        save(&*store, world, there, events).await;
-        there += more;
+    for some in numbers.chunks(usize::try_from(hosts::AT_ONCE).unwrap()) {
         let mut notes = tokio::task::JoinSet::new();
         for number in some {
-            let (store, host) = (Arc::clone(&store), HostName::parse(&host_name(*number)).unwrap());
+            let (store, host) = (Arc::clone(&store), HostName::parse(&hosts::host_name(*number)).unwrap());
             let seen = Seen { at: world.now(), check_in: check_in() };
             notes.spawn(async move { store.note(Note::Seen { host, seen }).await.unwrap() });
         }
         notes.join_all().await;
-    }
-}
-
-async fn save(store: &dyn Store, world: &World, expected: u64, events: Vec<Event>) {
-    let change = Change { at: world.now(), saves: vec![Save::Inventory { expected }], events };
-    store.commit(change).await.unwrap();
-}
-
-fn enrolled(number: u32, join: &JoinId) -> HostEvent {
-    let mut seed = [0x66; 32];
-    seed[..4].copy_from_slice(&number.to_be_bytes());
-    let tags = ["env=prod", "role=web", "region=eu-1"].map(|tag| Tag::parse(tag).unwrap());
-    HostEvent::HostEnrolled {
-        host: HostName::parse(&host_name(number)).unwrap(),
-        join: join.clone(),
-        keys: vec![SessionKey::generate(seed).public_key().clone()],
-        names: BTreeSet::new(),
-        tags: tags.into(),
     }
 }
 
