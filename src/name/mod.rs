@@ -172,7 +172,7 @@ impl Principal {
     /// The principal of an account on one host: `account@host` (at most 32 + 1 + 90 bytes).
     #[must_use]
     pub fn on_host(account: &Account, host: &HostName) -> Self {
-        Self(format!("{account}@{host}"))
+        Self([account.as_str(), "@", host.as_str()].concat())
     }
 
     /// The text.
