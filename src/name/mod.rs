@@ -227,6 +227,7 @@ pub struct RequestId([u8; 8]);
 
 // In the order of their digits. As one number each, since most of looking for a request is this.
 impl Ord for RequestId {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         u64::from_be_bytes(self.0).cmp(&u64::from_be_bytes(other.0))
     }

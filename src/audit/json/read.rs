@@ -16,8 +16,26 @@ const DEPTH_MAX: u8 = 8;
 
 /// The word of an entry's kind: nothing else in a line can look as this member does, since a text has its quotes escaped.
 pub(in crate::audit) fn kind_of(text: &str) -> Option<&str> {
-    let (_, kind) = text.split_once(",\"kind\":\"")?;
-    kind.split_once('"').map(|(kind, _)| kind)
+    let mut rest = text.as_bytes();
+    // On from each place by as much as the last byte there allows (Horspool): most of a line is passed over.
+    while let Some(place) = rest.first_chunk::<9>() {
+        let by = match place {
+            b",\"kind\":\"" => {
+                let before = text.len().saturating_sub(rest.len());
+                return text.get(before.saturating_add(9)..)?.split_once('"').map(|(kind, _)| kind);
+            }
+            [.., b':'] => 1,
+            [.., b'"'] => 2,
+            [.., b'd'] => 3,
+            [.., b'n'] => 4,
+            [.., b'i'] => 5,
+            [.., b'k'] => 6,
+            [.., b','] => 8,
+            _ => 9,
+        };
+        rest = rest.get(by..)?;
+    }
+    None
 }
 
 /// An entry in its line, whose members are read as they are written: those of every entry in their places between the others.
@@ -187,7 +205,11 @@ impl<'a> Reader<'a> {
     pub(in crate::audit) fn number(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         let mut count = 0_usize;
-        for digit in self.rest.bytes().map_while(|byte| byte.checked_sub(b'0').filter(|digit| *digit < 10)) {
+        for byte in self.rest.bytes() {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
             if count > 0 && number == 0 {
                 return None;
             }
@@ -296,6 +318,30 @@ mod tests {
                 prop_assert_eq!(serde_json::to_string(taken).unwrap(), text.as_str());
             }
             prop_assert!(Line::new(&text, "a").finish().is_none());
+        }
+    }
+
+    #[test]
+    fn the_kind_is_found_wherever_it_stands() {
+        let searched = |text: &str| {
+            let (_, kind) = text.split_once(",\"kind\":\"")?;
+            kind.split_once('"').map(|(kind, _)| kind.to_owned())
+        };
+        let golden = include_str!("../../../tests/golden/events.jsonl");
+        for line in golden.lines() {
+            assert!(kind_of(line).is_some());
+            for (at, _) in line.char_indices() {
+                for text in [&line[at..], &line[..at]] {
+                    assert_eq!(kind_of(text), searched(text).as_deref(), "{text}");
+                }
+            }
+        }
+        // What is nearly it, in front of it.
+        for before in [",\"kind\":", "\"kind\":\"", ",\"kin", ",,\"", ",\"\"kind\":\"", "é,\"kind:\"", "k", "kind"] {
+            for count in 0..12 {
+                let text = format!("{}{},\"kind\":\"a\"", before.repeat(count), "é".repeat(count % 3));
+                assert_eq!(kind_of(&text), searched(&text).as_deref(), "{text}");
+            }
         }
     }
 
