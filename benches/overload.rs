@@ -4,8 +4,9 @@
 //! *ceiling*: asks per second, each connection with one under way. *overload*: five times as many are sent, at their times and whether or not
 //! the ones before are answered, by people who do not come again; beside them one hand approves and one looks, each ten times a second. Latencies count
 //! from when a call was due, so that a late sender hides nothing. *slow clients*: connections that send a byte now and then, say nothing, or
-//! read no answer; beside them a few hands have certificates issued. The server has a runtime of its own; all of it shares the machine,
-//! and the sender takes a good part of it: what was really sent is printed beside what was due.
+//! read no answer; beside them a few hands have certificates issued. The service has a process and a processor of its own, where there are two, as
+//! if whoever sends were another machine: what shares its processor with the sender is starved before it can say no. What was really sent is printed
+//! beside what was due.
 //!
 //! Run: `cargo bench --bench overload`; a smoke run in seconds: `cargo bench --bench overload -- --short`.
 #![allow(
@@ -23,6 +24,7 @@
     reason = "a benchmark prints, and stops at what it did not expect; the desk has more than it needs"
 )]
 
+mod apart;
 mod desk;
 #[path = "overload/flood.rs"]
 mod flood;
@@ -32,9 +34,9 @@ mod slow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use apart::Apart;
 use flood::{Flood, Outcome};
 use hallpass::client::{Client, Server};
-use hallpass::store::sqlite::{Settings, SqliteStore};
 use hallpass::wire;
 use tokio::task::JoinSet;
 
@@ -205,15 +207,14 @@ async fn overload(server: &Server, folder: &std::path::Path, plan: &Plan) {
 
 fn main() {
     let plan = if std::env::args().any(|arg| arg == "--short") { SHORT } else { FULL };
+    if apart::serve(desk::people_on(plan.connections)) {
+        return;
+    }
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let store = SqliteStore::open(&Settings { path: folder.path().join("hallpass.sqlite") }, desk::seal()).unwrap();
-    // The server on threads of its own: the sender's work is not in its queues.
-    let its_own = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let server = its_own.block_on(desk::serve(folder.path(), 0, desk::people_on(plan.connections), Box::new(store)));
-    let ours = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    ours.block_on(async {
-        overload(&server, folder.path(), &plan).await;
-        slow::measure(&server, folder.path(), &plan).await;
+    let service = Apart::start(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        overload(&service.server, folder.path(), &plan).await;
+        slow::measure(&service.server, folder.path(), &plan).await;
     });
-    its_own.shutdown_background();
 }

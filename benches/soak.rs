@@ -1,6 +1,6 @@
 //! A long run below what can be done: whether calls fail, whether they become slower, and whether memory, open files or threads grow.
 //!
-//! A server in a process of its own is first driven as fast as it goes, until as many certificates expire as are issued, and half a minute more (*ceiling*); and then for half an hour at seven tenths of that, on 128
+//! A server in a process and on a processor of its own (where there are two) is first driven as fast as it goes, until as many certificates expire as are issued, and half a minute more (*ceiling*); and then for half an hour at seven tenths of that, on 128
 //! connections, by 16 people on each who have certificates issued for a minute at times that do not depend on the answers; latencies count from when a call was due.
 //! Each minute it is said how it goes, and what the kernel says of the server's process. So requests expire as fast as they come, as they would in a year.
 //!
@@ -19,17 +19,14 @@
     reason = "a benchmark prints, and stops at what it did not expect; the desk has more than it needs"
 )]
 
+mod apart;
 mod desk;
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hallpass::client::Server;
-use hallpass::store::sqlite::{Settings, SqliteStore};
+use apart::Apart;
 use hallpass::wire;
 use tokio::task::JoinSet;
 
@@ -79,55 +76,14 @@ impl Plan {
 
 fn main() {
     let plan = Plan::read();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if let Some(folder) = std::env::args().find_map(|argument| argument.strip_prefix("--serve=").map(str::to_owned)) {
-        return runtime.block_on(serve(Path::new(&folder), desk::people_on(plan.connections)));
+    if apart::serve(desk::people_on(plan.connections)) {
+        return;
     }
     // Beside the build, so that the disk is a disk.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (server, process) = Process::start(folder.path());
-    runtime.block_on(soak(&plan, &server, &process));
-}
-
-/// The server's process: it ends when its input does.
-async fn serve(folder: &Path, people: usize) {
-    let store = SqliteStore::open(&Settings { path: folder.join("hallpass.sqlite") }, desk::seal()).unwrap();
-    let server = desk::serve(folder, 0, people, Box::new(store)).await;
-    println!("{} {}", server.url, server.pin.unwrap());
-    let end = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
-    drop(end.await.unwrap());
-}
-
-struct Process(Child);
-
-impl Process {
-    fn start(folder: &Path) -> (Server, Self) {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(std::env::args().skip(1)).arg(format!("--serve={}", folder.display()));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let (url, pin) = line.trim().split_once(' ').unwrap();
-        (Server { url: url.to_owned(), pin: Some(pin.to_owned()), ..Server::default() }, Self(child))
-    }
-
-    /// Resident memory in MiB, open files, threads.
-    fn look(&self) -> (f64, usize, u32) {
-        let proc = format!("/proc/{}", self.0.id());
-        let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
-        let number = |name: &str| -> u32 {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse().unwrap()
-        };
-        let files = std::fs::read_dir(format!("{proc}/fd")).unwrap().count();
-        (f64::from(number("VmRSS:")) / 1024.0, files, number("Threads:"))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ended = self.0.kill().and_then(|()| self.0.wait());
-    }
+    let process = Apart::start(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(soak(&plan, &process));
 }
 
 /// What came of calls since it was last told.
@@ -165,10 +121,10 @@ impl Hand {
     }
 }
 
-async fn soak(plan: &Plan, server: &Server, process: &Process) {
+async fn soak(plan: &Plan, process: &Apart) {
     let mut hands = Vec::new();
     for place in 0..plan.connections {
-        hands.push(Hand { askers: desk::Askers::log_in(server, place).await, place, number: 0 });
+        hands.push(Hand { askers: desk::Askers::log_in(&process.server, place).await, place, number: 0 });
     }
     let (hands, _) = ceiling(hands, plan.warm).await;
     let (hands, ceiling) = ceiling(hands, plan.ceiling).await;
@@ -209,7 +165,7 @@ async fn soak(plan: &Plan, server: &Server, process: &Process) {
 }
 
 /// How it goes, now and then until the end; all latencies.
-async fn tell(plan: &Plan, began: Instant, heard: &Heard, process: &Process) -> Vec<Duration> {
+async fn tell(plan: &Plan, began: Instant, heard: &Heard, process: &Apart) -> Vec<Duration> {
     println!(
         "{:>8} {:>10} {:>10} {:>10} {:>8} {:>12} {:>7} {:>8}",
         "after", "per second", "p50", "p99", "failed", "resident MiB", "files", "threads"

@@ -175,6 +175,6 @@ pub fn auth_info(data: &[u8]) -> bool {
 fn found(text: &str) -> Vec<Vec<u8>> {
     let blobs = text.split(['\n', ' ']).filter_map(|word| BASE64.decode(word.as_bytes()).ok());
     blobs
-        .filter(|blob| wire_type(blob).is_some_and(|name| name.ends_with("@openssh.com") && name.contains("-cert-v0")))
+        .filter(|blob| wire_type(blob).is_some_and(|name| name.ends_with("@openssh.com") && name.contains("-cert-v")))
         .collect()
 }

@@ -124,6 +124,21 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_of_a_version_to_come_is_not_overlooked() {
+        for of_another in
+            ["ssh-ed25519-cert-v00@openssh.com", "ssh-ed25519-cert-v02@openssh.com", "ssh-new-cert-v10@openssh.com"]
+        {
+            let mut blob = u32::try_from(of_another.len()).unwrap().to_be_bytes().to_vec();
+            blob.extend_from_slice(of_another.as_bytes());
+            let base64 = BASE64.encode(&blob);
+            let named = format!("publickey {of_another} {base64}\n");
+            assert_eq!(AuthInfo::parse(named.as_bytes()).map(|info| info.certificates), Ok(vec![blob]));
+            let hidden = format!("ublickey ssh-ed25519 {base64}");
+            assert!(AuthInfo::parse(hidden.as_bytes()).is_err(), "{of_another}");
+        }
+    }
+
+    #[test]
     fn what_sshd_would_not_write_is_unreadable() {
         let (text, _) = certificate();
         let other = text.replace("ssh-ed25519-", "ssh-rsa-");

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::merge::Merge;
+use super::merge::Merging;
+use super::place::Places;
 use super::{failed, file, log};
 use crate::fail;
 use crate::identity::mac::MacKey;
@@ -20,16 +21,23 @@ pub(super) struct Groups {
     path: PathBuf,
     key: Arc<MacKey>,
     open: Option<(Connection, Head)>,
-    merge: Merge,
+    places: Places,
+    merging: Arc<Merging>,
 }
 
 impl Groups {
-    pub(super) const fn new(path: PathBuf, key: Arc<MacKey>, open: (Connection, Head), merge: Merge) -> Self {
-        Self { path, key, open: Some(open), merge }
+    pub(super) fn new(
+        path: PathBuf,
+        key: Arc<MacKey>,
+        open: (Connection, Head),
+        merging: Arc<Merging>,
+    ) -> Result<Self, StoreError> {
+        let places = Places::of(&path)?;
+        Ok(Self { path, key, open: Some(open), places, merging })
     }
 
     fn reopen(&mut self) -> Result<(Connection, Head), StoreError> {
-        self.merge.check()?;
+        self.places.check()?;
         if let Some(open) = self.open.take() {
             return Ok(open);
         }
@@ -50,7 +58,7 @@ impl writer::Groups for Groups {
         };
         // Dropping the connection undoes what was open, before anybody is told.
         let head = write_group(&conn, &self.key, head, jobs, answers)?;
-        self.merge.after_commit(&conn);
+        self.merging.committed();
         self.open = Some((conn, head));
         Ok(())
     }
