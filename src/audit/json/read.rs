@@ -331,7 +331,8 @@ mod tests {
         for line in golden.lines() {
             assert!(kind_of(line).is_some());
             for (at, _) in line.char_indices() {
-                for text in [&line[at..], &line[..at]] {
+                let (before, behind) = line.split_at(at);
+                for text in [before, behind] {
                     assert_eq!(kind_of(text), searched(text).as_deref(), "{text}");
                 }
             }
