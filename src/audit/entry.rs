@@ -15,7 +15,6 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::event::Event;
-use super::field::Field as _;
 use super::json::{self, Json, Members, Out, name};
 use super::kinds::{Head, VERSION};
 use super::tree::Hash;
@@ -69,18 +68,20 @@ impl Entry {
         if bytes.len() > ENTRY_BYTES_MAX {
             return Err(EntryError("longer than 1 MiB".to_owned()));
         }
-        // What the quick reader does not take, or takes for something else than it is, is judged by the careful one.
+        // What the quick reader does not take is judged by the careful one.
         Self::parse_quickly(bytes).map_or_else(|| Self::parse_carefully(bytes), Ok)
     }
 
+    /// Reads what is written as it would be written here: nothing is taken in another place or spelling than the one that it has.
     fn parse_quickly(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
-        let mut members = Members::of_line(text);
-        let event = Event::from_members(json::kind_of(text)?, &mut members).ok()?;
-        // Its version and kind are looked at by writing it.
-        let [at, index, _, _] = members.head()?;
-        let entry = Self { index: u64::take(index).ok()?, at: Timestamp::take(at).ok()?, event };
-        (entry.write(bytes.len()).as_bytes() == bytes).then_some(entry)
+        let kind = json::kind_of(text)?;
+        let mut members = Members::of_line(text, kind);
+        let event = Event::from_members(kind, &mut members).ok()?;
+        let (at, index) = members.head()?;
+        let entry = Self { index, at, event };
+        debug_assert_eq!(entry.write(bytes.len()).as_bytes(), bytes, "what is taken quickly is written so");
+        Some(entry)
     }
 
     /// Reads with the JSON crate, and says what is wrong.
@@ -211,5 +212,89 @@ mod tests {
             assert!(EXPIRED.contains(from));
             assert_eq!(Entry::parse_quickly(EXPIRED.replacen(from, to, 1).as_bytes()), None, "{to}");
         }
+    }
+
+    /// Second spellings of what stands in the golden entries, of every type that has one.
+    const RESPELT: &[(&str, &str)] = &[
+        ("\"request\":\"7K3F-9QX2\"", "\"request\":\"7K3F9QX2\""),
+        ("\"request\":\"7K3F-9QX2\"", "\"request\":\"7k3f-9qx2\""),
+        ("\"request\":\"7K3F-9QX2\"", "\"request\":\"7K3-F9QX2\""),
+        ("\"request\":\"0000-0001\"", "\"request\":\"OOOO-0001\""),
+        ("\"request\":null", "\"request\":\"\""),
+        ("\"index\":9,", "\"index\":09,"),
+        ("\"v\":1}", "\"v\":1,\"v\":1}"),
+        ("\"v\":1}", "\"v\":1,\"w\":null}"),
+        ("\"policy\":1,", "\"policy\":1,\"policy\":1,"),
+        ("\"by\":\"bob\",\"comment\":\"ok\",", "\"comment\":\"ok\",\"by\":\"bob\","),
+        ("\"at\":1767607220,\"by\":\"bob\",", "\"by\":\"bob\",\"at\":1767607220,"),
+        ("[\"web-1\",\"web-2\"]", "[\"web-2\",\"web-1\"]"),
+        ("[\"web-1\"]", "[\"web-1\",\"web-1\"]"),
+        ("[\"agent_forwarding\",\"pty\"]", "[\"pty\",\"agent_forwarding\"]"),
+        ("[\"role=web\"]", "[\"role=web\",\"role=web\"]"),
+        ("[\"role=web\"]", "[\"role=web\",]"),
+        ("\"end\":1767609020,\"start\":1767607200", "\"start\":1767607200,\"end\":1767609020"),
+        ("\"end\":1767609020,", "\"end\":1767609020,\"end\":1767609020,"),
+        ("\"start\":1767607200}", "\"start\":1767607200,\"x\":1}"),
+        ("0101010101\"", "010101010A\""),
+        ("D+G4\"", "D+G5\""),
+        ("D+G4\"", "D+G4=\""),
+        ("is full", "\\u0069s full"),
+        ("full:\\n", "full:\\u000a"),
+        ("Debian \\u001b", "Debian \\u001B"),
+        ("\"key\":\"ssh-ed25519 ", "\"key\":\"ssh-ed25519  "),
+        ("ybOU\"", "ybOU comment\""),
+        ("\"purpose\":\"user\",", "\"purpose\":\"user\",\"purpose\":\"user\","),
+        ("{\"since\":1767607200,\"version\":2}", "{\"version\":2,\"since\":1767607200}"),
+        ("{\"key\":\"ssh-ed25519", "{\"ca\":\"default\",\"key\":\"ssh-ed25519"),
+        ("\"by\":\"system:start\"", "\"by\":\"system:START\""),
+        ("\"extension\":false", "\"extension\":null"),
+        ("\"tbs\":\"AAAA", "\"tbs\":\"AA==AAAA"),
+        ("\"tbs\":\"AAAA", "\"tbs\":\"AAA=AAA=AAAA"),
+        ("\"tbs\":\"AAAA", "\"tbs\":\"AAA"),
+        ("\"tbs\":\"AAAA", "\"tbs\":\"====AAAA"),
+    ];
+
+    #[test]
+    fn no_second_spelling_is_taken_by_either_reader() {
+        for (from, to) in RESPELT {
+            let mut tried = 0;
+            for line in GOLDEN.lines().filter(|line| line.contains(from)) {
+                let respelt = line.replacen(from, to, 1);
+                assert_eq!(Entry::parse_quickly(respelt.as_bytes()), None, "{respelt}");
+                assert!(Entry::parse(respelt.as_bytes()).is_err(), "{respelt}");
+                tried += 1;
+            }
+            assert!(tried > 0, "{from}");
+        }
+    }
+
+    #[test]
+    fn base64_is_taken_with_its_one_padding() {
+        // What the type relies on.
+        assert!(data_encoding::BASE64_NOPAD.is_canonical() && data_encoding::HEXLOWER.is_canonical());
+        let line = |tbs: &str| {
+            let members = [
+                "\"request\":\"7K3F-9QX2\",\"serial\":9,\"tbs\":\"",
+                tbs,
+                "\",\"v\":1,\"window\":{\"end\":2,\"start\":1}}",
+            ];
+            let head = "{\"at\":1,\"ca\":\"SHA256:4A9jyZBOhnKZvcGQ6TRFbf5Gymb41AfYvYaVmWHD+G4\",\"index\":9,";
+            format!("{head}\"kind\":\"certificate_to_be_signed\",\"person\":\"a\",\"policy\":1,{}", members.concat())
+        };
+        // Every text of up to eight of these characters, as far as they are not alike in what they mean.
+        let mut texts = vec![String::new()];
+        let mut taken = 0;
+        for _ in 0..8 {
+            let longer = |text: &String| ["A", "/", "="].map(|next| format!("{text}{next}"));
+            texts = texts.iter().flat_map(longer).collect();
+            for text in &texts {
+                let decoded = data_encoding::BASE64.decode(text.as_bytes());
+                let is_one = decoded.is_ok_and(|bytes| data_encoding::BASE64.encode(&bytes) == *text);
+                let quick = Entry::parse_quickly(line(text).as_bytes());
+                assert_eq!(quick.is_some(), is_one, "{text}");
+                taken += usize::from(is_one);
+            }
+        }
+        assert!(taken > 300, "{taken}");
     }
 }

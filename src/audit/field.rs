@@ -15,7 +15,9 @@
 //! | stands of trust bundles | `{"prod":{"since":…,"version":…}}`: for each user CA a time and the index of an entry |
 //! | an approval's signature | `{"key":…,"server":…,"signed":…,"sshsig":…}`: an OpenSSH line, the server's URL, a time, the armoured SSHSIG |
 //!
-//! One trait both ways and one table (`kinds`), so that writing and reading can't drift apart; `Entry::parse` compares the bytes as well.
+//! One trait both ways and one table (`kinds`), so that writing and reading can't drift apart. Each type is read from any JSON, where `Entry::parse`
+//! compares the bytes as well, and where it stands in a line: that takes only what would be written so, by writing it again or because the type
+//! has no second spelling.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use std::borrow::Cow;
@@ -25,7 +27,7 @@ use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER};
 
 use super::event::{Answer, Kept, Mover, Stand};
 use super::host_event::Flag;
-use super::json::{Json, Members, Out, name};
+use super::json::{Json, Members, Out, Reader, name};
 use crate::identity::Actor;
 use crate::identity::approval::Signature;
 use crate::keyring::step::{Proposal, Step};
@@ -47,6 +49,11 @@ pub(super) trait Field: Sized {
 
     /// From JSON; the error says what was expected.
     fn take(json: Json<'_>) -> Result<Self, String>;
+
+    /// From where it stands in a line, if [`Self::put`] writes just these bytes.
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.rewritten(Self::take)
+    }
 }
 
 /// One that is a text.
@@ -59,6 +66,12 @@ trait Text: Sized {
     }
 
     fn parse_text(text: Cow<'_, str>) -> Result<Self, String>;
+
+    /// The same, if [`Self::text`] is this very text.
+    fn read_text(text: Cow<'_, str>) -> Option<Self> {
+        let value = Self::parse_text(Cow::Borrowed(&text)).ok()?;
+        (value.text() == text).then_some(value)
+    }
 }
 
 impl<T: Text> Field for T {
@@ -68,6 +81,10 @@ impl<T: Text> Field for T {
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         Self::parse_text(json.text()?)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.text().and_then(Self::read_text)
     }
 }
 
@@ -105,9 +122,9 @@ macro_rules! by_display {
 
 by_display!(Actor, Mover, Tag);
 
-/// Digits, as they are shown; most entries have some, so each writes them itself.
+/// Digits, as they are shown; most entries have some, so each writes them itself, and knows whether a text is what it writes.
 macro_rules! by_digits {
-    ($($type:ty: $put:expr;)+) => {$(
+    ($($type:ty: $put:expr, $is_written:expr;)+) => {$(
         impl Text for $type {
             fn text(&self) -> Cow<'_, str> {
                 let (put, mut text): (fn(&$type, &mut String), _) = ($put, String::new());
@@ -123,22 +140,28 @@ macro_rules! by_digits {
             fn parse_text(text: Cow<'_, str>) -> Result<Self, String> {
                 Self::parse(&text).map_err(|e| e.to_string())
             }
+
+            fn read_text(text: Cow<'_, str>) -> Option<Self> {
+                let is_written: fn(&$type, &str) -> bool = $is_written;
+                Self::parse(&text).ok().filter(|value| is_written(value, &text))
+            }
         }
     )+};
 }
 
 by_digits! {
-    Digest: |digest, text| HEXLOWER.encode_append(digest.bytes(), text);
+    // The two have one spelling each: so many digits, all of them in one alphabet, and none with bits to spare.
+    Digest: |digest, text| HEXLOWER.encode_append(digest.bytes(), text), |_, _| true;
     Fingerprint: |fingerprint, text| {
         text.push_str("SHA256:");
         BASE64_NOPAD.encode_append(fingerprint.bytes(), text);
-    };
+    }, |_, _| true;
     RequestId: |id, text| {
         let (first, last) = id.digits().split_at_checked(4).unwrap_or_default();
         text.push_str(first);
         text.push('-');
         text.push_str(last);
-    };
+    }, |id, text| text.split_once('-') == id.digits().split_at_checked(4);
 }
 
 impl Text for String {
@@ -148,6 +171,10 @@ impl Text for String {
 
     fn parse_text(text: Cow<'_, str>) -> Result<Self, String> {
         Ok(text.into_owned())
+    }
+
+    fn read_text(text: Cow<'_, str>) -> Option<Self> {
+        Some(text.into_owned())
     }
 }
 
@@ -191,6 +218,12 @@ macro_rules! by_number {
                 let number = if let Json::Number(number) = json { from(number) } else { None };
                 number.ok_or_else(|| "not a whole number in range".to_owned())
             }
+
+            fn read(reader: &mut Reader<'_>) -> Option<Self> {
+                let (from, to): (fn(u64) -> Option<$type>, fn(&$type) -> u64) = ($from, $to);
+                let number = reader.number()?;
+                from(number).filter(|value| to(value) == number)
+            }
         }
     )+};
 }
@@ -212,6 +245,11 @@ impl Field for bool {
     fn take(json: Json<'_>) -> Result<Self, String> {
         if let Json::Bool(is) = json { Ok(is) } else { Err("not true or false".to_owned()) }
     }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let is = reader.word("true").is_some();
+        if is { Some(true) } else { reader.word("false").map(|()| false) }
+    }
 }
 
 impl Field for Window {
@@ -227,6 +265,15 @@ impl Field for Window {
         let (end, start) = (members.take(name!(end))?, members.take(name!(start))?);
         members.finish()?;
         Self::new(start, end).map_err(|e| e.to_string())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        reader.skip(b'{').and_then(|()| reader.name(name!(end)))?;
+        let end = Field::read(reader)?;
+        reader.skip(b',').and_then(|()| reader.name(name!(start)))?;
+        let start = Field::read(reader)?;
+        reader.skip(b'}')?;
+        Self::new(start, end).ok()
     }
 }
 
@@ -379,6 +426,13 @@ impl Text for Vec<u8> {
     fn parse_text(text: Cow<'_, str>) -> Result<Self, String> {
         BASE64.decode(text.as_bytes()).map_err(|_| "not base64".to_owned())
     }
+
+    /// Without its padding it has one spelling; with it, the decoder takes some in the middle as well.
+    fn read_text(text: Cow<'_, str>) -> Option<Self> {
+        let text = text.as_bytes();
+        let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
+        text.len().is_multiple_of(4).then(|| BASE64_NOPAD.decode(digits).ok()).flatten()
+    }
 }
 
 impl<F: Field> Field for Vec<F> {
@@ -388,6 +442,12 @@ impl<F: Field> Field for Vec<F> {
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         json.array()?.into_iter().map(F::take).collect()
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mut items = Self::new();
+        reader.items(|reader| F::read(reader).map(|item| items.push(item)))?;
+        Some(items)
     }
 }
 
@@ -403,6 +463,19 @@ impl<T: Text + Ord> Field for BTreeSet<T> {
         // Order and doubles: `Entry::parse` compares the bytes.
         json.array()?.into_iter().map(T::take).collect()
     }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let (mut items, mut last) = (Self::new(), None);
+        reader.items(|reader| {
+            let text = reader.text()?;
+            // Each behind the one before it, so that none is there twice.
+            let is_behind = last.as_ref().is_none_or(|last| *last < text);
+            items.insert(T::read_text(text.clone()).filter(|_| is_behind)?);
+            last = Some(text);
+            Some(())
+        })?;
+        Some(items)
+    }
 }
 
 impl<F: Field> Field for Option<F> {
@@ -415,5 +488,9 @@ impl<F: Field> Field for Option<F> {
 
     fn take(json: Json<'_>) -> Result<Self, String> {
         if json == Json::Null { Ok(None) } else { F::take(json).map(Some) }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        if reader.word("null").is_some() { Some(None) } else { F::read(reader).map(Some) }
     }
 }

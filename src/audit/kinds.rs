@@ -96,10 +96,10 @@ macro_rules! put {
 /// Reads one.
 macro_rules! take {
     ($members:ident $field:ident) => {
-        $members.take(name!($field))?
+        $members.take_in(name!($field), const { head_before(stringify!($field)) })?
     };
     ($members:ident $field:ident later) => {
-        $members.take_later(name!($field))?
+        $members.take_later_in(name!($field), const { head_before(stringify!($field)) })?
     };
 }
 

@@ -31,7 +31,8 @@ pub fn leaf_hash(entry: &[u8]) -> Hash {
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     let mut bytes = [1; 65];
     let (_, hashes) = bytes.split_at_mut(1);
-    hashes.iter_mut().zip(left.iter().chain(right)).for_each(|(to, from)| *to = *from);
+    let (hashes, _) = hashes.as_chunks_mut();
+    hashes.iter_mut().zip([left, right]).for_each(|(to, from)| *to = *from);
     Sha256::digest(bytes).into()
 }
 

@@ -172,7 +172,7 @@ impl Principal {
     /// The principal of an account on one host: `account@host` (at most 32 + 1 + 90 bytes).
     #[must_use]
     pub fn on_host(account: &Account, host: &HostName) -> Self {
-        Self(format!("{account}@{host}"))
+        Self([account.as_str(), "@", host.as_str()].concat())
     }
 
     /// The text.
@@ -227,6 +227,7 @@ pub struct RequestId([u8; 8]);
 
 // In the order of their digits. As one number each, since most of looking for a request is this.
 impl Ord for RequestId {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         u64::from_be_bytes(self.0).cmp(&u64::from_be_bytes(other.0))
     }

@@ -285,10 +285,32 @@ fn is_certificate_name(name: &str) -> bool {
 /// order (for those, anybody can make signatures).
 ///
 /// A point has a second spelling in two ways alone: its y beyond the field, or a sign where x is zero, and a point whose x is zero is of
-/// small order. So nothing has to be computed to know that there is one.
+/// small order. So nothing has to be computed to know that there is one. Nor for the order: eight points are of a small one, and have five y.
 fn is_ed25519(bytes: &[u8]) -> bool {
     let Ok(bytes) = <[u8; 32]>::try_from(bytes) else { return false };
-    is_in_field(bytes) && ed25519_dalek::VerifyingKey::from_bytes(&bytes).is_ok_and(|key| !key.is_weak())
+    is_in_field(bytes) && !is_of_small_order(bytes) && ed25519_dalek::VerifyingKey::from_bytes(&bytes).is_ok()
+}
+
+/// The y of the points of small order, lowest byte first: those of order 1, 2, 4, and twice 8.
+const OF_SMALL_ORDER: [[u8; 32]; 5] = {
+    let (mut one, mut minus_one) = ([0; 32], [0xff; 32]);
+    [one[0], minus_one[0], minus_one[31]] = [1, 0xec, 0x7f];
+    let of_8 = [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ];
+    let minus_of_8 = [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ];
+    [one, minus_one, [0; 32], of_8, minus_of_8]
+};
+
+/// Whether the y of a point, all but its highest bit, is that of a point of small order.
+fn is_of_small_order(mut bytes: [u8; 32]) -> bool {
+    let [.., highest] = &mut bytes;
+    *highest &= 0x7f;
+    OF_SMALL_ORDER.contains(&bytes)
 }
 
 /// Whether the y of a point, which is all but its highest bit, is below 2^255 - 19.
@@ -400,6 +422,27 @@ mod tests {
             assert!(!is_ed25519(&bytes) && !is_written_so(bytes), "{bytes:?}");
         }
         assert!(!is_ed25519(&[9; 31]) && !is_ed25519(&[9; 33]));
+    }
+
+    #[test]
+    fn the_points_of_small_order_are_the_multiples_of_one_of_order_8() {
+        // Whatever is of small order is a multiple of a point of order 8: the curve has eight times a prime of points.
+        let of_8 = ed25519_dalek::VerifyingKey::from_bytes(&OF_SMALL_ORDER[3]).unwrap().to_edwards();
+        let mut multiples = vec![of_8];
+        while let Some(last) = multiples.last().filter(|_| multiples.len() < 8) {
+            multiples.push(last + of_8);
+        }
+        let all: std::collections::BTreeSet<[u8; 32]> =
+            multiples.iter().map(|point| point.compress().to_bytes()).collect();
+        assert_eq!(all.len(), 8, "of order 8 and no other");
+        assert_eq!(multiples[7] + of_8, of_8);
+        let ys = all.iter().map(|point| with_signs(*point).into_iter().min_by_key(|y| y[31]).unwrap());
+        let known = std::collections::BTreeSet::from(OF_SMALL_ORDER);
+        assert_eq!(ys.collect::<std::collections::BTreeSet<_>>(), known);
+        for y in OF_SMALL_ORDER.into_iter().flat_map(with_signs) {
+            assert!(is_of_small_order(y) && !is_ed25519(&y));
+            assert!(ed25519_dalek::VerifyingKey::from_bytes(&y).is_ok_and(|key| key.is_weak()));
+        }
     }
 
     proptest! {

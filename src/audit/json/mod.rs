@@ -4,9 +4,9 @@
 //! of the line that they stand in ([`Json`]), the members of an entry are read when they are asked for ([`Members`]), and an entry is
 //! written straight into its bytes ([`Out`]).
 //!
-//! There are two readers. The quick one (`read`) takes what is written here and may take more than it should; it refuses without saying
-//! why. The careful one is the JSON crate. What the quick one takes is believed only when writing it again gives the same bytes; all else, and
-//! every error, is the careful one's (`entry`).
+//! There are two readers. The quick one (`read`) takes a line from its start to its end as it is written here, each piece in the one spelling
+//! that it has, and refuses without saying why. The careful one is the JSON crate, and believed only when writing again gives the same bytes.
+//! What the quick one does not take, and every error, is the careful one's (`entry`).
 //!
 //! What not: no other JSON of ours. Answers, reports and files are the JSON crate's.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
@@ -19,9 +19,10 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use self::read::Line;
-pub(super) use self::read::kind_of;
+pub(super) use self::read::{Reader, kind_of};
 pub(super) use self::write::Out;
 use super::field::Field;
+use crate::time::Timestamp;
 
 /// The name of a member, as it is and as it is written.
 #[derive(Clone, Copy, Debug)]
@@ -119,19 +120,19 @@ pub(super) struct Members<'a>(Source<'a>);
 enum Source<'a> {
     /// All of them; those that have been read are `None`.
     Tree(Vec<(Cow<'a, str>, Option<Json<'a>>)>),
-    /// Those of an entry, in its line.
+    /// Those of an entry, where they stand in its line.
     Line(Line<'a>),
 }
 
 impl<'a> Members<'a> {
-    /// The members of the entry that this text is, by the quick reader. They must be asked for in the order of their names; those of every
-    /// entry are taken with [`Self::head`] in the end.
-    pub(super) const fn of_line(text: &'a str) -> Self {
-        Self(Source::Line(Line::new(text)))
+    /// The members of the entry of this kind that this text is, by the quick reader. They must be asked for by [`Self::take_in`] and
+    /// [`Self::take_later_in`], in the order of their names, and in the end by [`Self::head`].
+    pub(super) const fn of_line(text: &'a str, kind: &'a str) -> Self {
+        Self(Source::Line(Line::new(text, kind)))
     }
 
-    /// The members of every entry, in their order; `None` if one of them or the end of the object is not there.
-    pub(super) fn head(self) -> Option<[Json<'a>; HEAD.len()]> {
+    /// The time and the number of the entry, if its line ends here.
+    pub(super) fn head(self) -> Option<(Timestamp, u64)> {
         match self.0 {
             Source::Line(line) => line.finish(),
             Source::Tree(_) => None,
@@ -140,8 +141,26 @@ impl<'a> Members<'a> {
 
     fn find(&mut self, name: Name) -> Option<Json<'a>> {
         match &mut self.0 {
-            Source::Line(line) => line.find(name),
+            // Those are taken in their places.
+            Source::Line(_) => None,
             Source::Tree(all) => all.iter_mut().find(|(known, value)| value.is_some() && known == name.plain)?.1.take(),
+        }
+    }
+
+    /// Reads one member of an event, before which so many of those of every entry stand.
+    pub(super) fn take_in<F: Field>(&mut self, name: Name, heads: usize) -> Result<F, String> {
+        match &mut self.0 {
+            // Nobody is told why.
+            Source::Line(line) => line.member(name, heads).ok_or_else(String::new),
+            Source::Tree(_) => self.take(name),
+        }
+    }
+
+    /// The same, of one that was added to its kind later.
+    pub(super) fn take_later_in<F: Field>(&mut self, name: Name, heads: usize) -> Result<Option<F>, String> {
+        match &mut self.0 {
+            Source::Line(line) => line.later(name, heads).ok_or_else(String::new),
+            Source::Tree(_) => self.take_later(name),
         }
     }
 
@@ -163,6 +182,52 @@ impl<'a> Members<'a> {
         match all.iter().find(|(_, value)| value.is_some()) {
             Some((name, _)) => Err(format!("{name:?} is not known here")),
             None => Ok(()),
+        }
+    }
+}
+
+/// How many bytes at the start of a text can stand in JSON as they are: up to a quote, a backslash or a control character. None of those is a
+/// part of a longer character.
+///
+/// Eight at a time: which bytes of a word are below a limit shows in their highest bits once it is taken from each. A byte that is borrowed from
+/// may show as well, but never before the one that borrowed, and only the first that shows is looked at.
+fn plain_bytes(text: &str) -> usize {
+    let mut rest = text.as_bytes();
+    while let Some((chunk, behind)) = rest.split_first_chunk() {
+        let word = u64::from_le_bytes(*chunk);
+        let below = |word: u64, limit: u8| word.wrapping_sub(u64::from_le_bytes([limit; 8])) & !word;
+        let is = |byte: u8| below(word ^ u64::from_le_bytes([byte; 8]), 1);
+        let shows = (below(word, b' ') | is(b'"') | is(b'\\')) & u64::from_le_bytes([0x80; 8]);
+        if shows != 0 {
+            let before = usize::try_from(shows.trailing_zeros() / 8).unwrap_or(0);
+            return text.len().saturating_sub(rest.len()).saturating_add(before);
+        }
+        rest = behind;
+    }
+    let last = rest.iter().position(|byte| is_escaped(*byte)).unwrap_or(rest.len());
+    text.len().saturating_sub(rest.len()).saturating_add(last)
+}
+
+/// Whether this byte of a text can't stand in JSON as it is.
+const fn is_escaped(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\\' | 0..0x20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_plain_up_to_the_first_byte_that_is_escaped() {
+        let fills = ["", "a", " ", "!", "#", "[", "]", "\u{7f}", "\u{80}", "\u{2028}", "\u{1f4be}"];
+        for (before, after) in fills.iter().flat_map(|before| fills.map(|after| (before, after))) {
+            for count in 0..12 {
+                for byte in 0..0x80_u8 {
+                    let text = format!("{}{}{}", before.repeat(count), char::from(byte), after.repeat(9));
+                    let plain = text.bytes().position(is_escaped).unwrap_or(text.len());
+                    assert_eq!(plain_bytes(&text), plain, "{text:?}");
+                }
+            }
         }
     }
 }

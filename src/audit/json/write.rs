@@ -3,7 +3,7 @@
 //! What not: it does not sort. Members are written in the order in which they are given, which is that of their names.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
-use super::Name;
+use super::{Name, plain_bytes};
 use crate::audit::field::Field;
 
 /// The text so far.
@@ -107,14 +107,14 @@ impl Out {
     pub(in crate::audit) fn text(&mut self, text: &str) {
         self.0.push('"');
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(is_escaped) {
-            let (plain, behind) = rest.split_at_checked(at).unwrap_or_default();
+        loop {
+            let (plain, behind) = rest.split_at_checked(plain_bytes(rest)).unwrap_or_default();
             self.0.push_str(plain);
             let mut chars = behind.chars();
-            self.escaped(chars.next().unwrap_or_default());
+            let Some(escaped) = chars.next() else { break };
+            self.escaped(escaped);
             rest = chars.as_str();
         }
-        self.0.push_str(rest);
         self.0.push('"');
     }
 
@@ -130,11 +130,6 @@ impl Out {
             other => self.0.push_str(&format!("\\u{:04x}", u32::from(other))),
         }
     }
-}
-
-/// Whether this byte of a text can't stand in JSON as it is. None of them is part of a longer character.
-const fn is_escaped(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | 0..0x20)
 }
 
 #[cfg(test)]

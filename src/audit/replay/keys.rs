@@ -96,7 +96,8 @@ impl Keys {
 
     /// A certificate for people is about to be signed.
     pub(super) fn signing(&mut self, request: RequestId, ca: Fingerprint, window: Window) {
-        let ends = self.lasting.entry(request).or_default();
+        // Most have one.
+        let ends = self.lasting.entry(request).or_insert_with(|| Vec::with_capacity(1));
         ends.push((ca, window.end()));
         // By key, and of each key the latest.
         ends.sort_unstable_by_key(|(key, end)| (*key, Reverse(*end)));

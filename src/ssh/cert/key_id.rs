@@ -108,9 +108,9 @@ impl KeyId {
 
     fn of(whose: Whose) -> Result<Self, NameError> {
         let text = match &whose {
-            Whose::Request { request, person } => format!("hallpass/{}/{person}", request.digits()),
-            Whose::Check(host) => format!("hallpass/check/{host}"),
-            Whose::Host(host) => format!("hallpass/host/{host}"),
+            Whose::Request { request, person } => ["hallpass/", request.digits(), "/", person.as_str()].concat(),
+            Whose::Check(host) => ["hallpass/check/", host.as_str()].concat(),
+            Whose::Host(host) => ["hallpass/host/", host.as_str()].concat(),
         };
         let is_safe = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@:=/+-".contains(&b));
         if is_safe && text.len() <= Self::BYTES_MAX { Ok(Self { text, whose }) } else { Err(Self::wrong(&text)) }
@@ -123,9 +123,12 @@ impl KeyId {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let parts = text.strip_prefix("hallpass/").and_then(|rest| rest.split_once('/'));
         let id = match parts.ok_or_else(|| Self::wrong(text))? {
-            ("check", host) => Self::of_check(&HostName::parse(host)?)?,
-            ("host", host) => Self::of_host(&HostName::parse(host)?)?,
-            (request, person) => Self::new(&RequestId::parse(request)?, &PersonName::parse(person)?)?,
+            ("check", host) => Self::of(Whose::Check(HostName::parse(host)?))?,
+            ("host", host) => Self::of(Whose::Host(HostName::parse(host)?))?,
+            (request, person) => {
+                let (request, person) = (RequestId::parse(request)?, PersonName::parse(person)?);
+                Self::of(Whose::Request { request, person })?
+            }
         };
         if id.text == text { Ok(id) } else { Err(Self::wrong(text)) }
     }
