@@ -3,7 +3,7 @@
 //! 10,000 enrolled hosts each look once a minute, over a connection of its own that is closed again (and, beside that, over connections that stay); 2,000
 //! people each have an event stream open for a request that nobody approves. The kernel is asked what the service has had of a processor, and what is resident.
 //!
-//! Run: `cargo bench --bench waiting`; a smoke run in seconds: `cargo bench --bench waiting -- --short`.
+//! Run: `cargo bench --bench waiting`; a smoke run in seconds: `cargo bench --bench waiting -- --short`; with others: `-- --hosts=0 --waiting=500`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -53,6 +53,21 @@ struct Plan {
 const MINUTE: Duration = Duration::from_secs(60);
 const FULL: Plan = Plan { hosts: 10_000, waiting: 2_000, every: MINUTE, length: MINUTE };
 const SHORT: Plan = Plan { hosts: 50, waiting: 20, every: Duration::from_secs(1), length: Duration::from_secs(1) };
+
+impl Plan {
+    fn read() -> Self {
+        let mut plan = FULL;
+        for argument in std::env::args().skip(1) {
+            match argument.split_once('=').unwrap_or((&argument, "")) {
+                ("--short", _) => plan = SHORT,
+                ("--hosts", count) => plan.hosts = count.parse().unwrap(),
+                ("--waiting", count) => plan.waiting = count.parse().unwrap(),
+                _ => {}
+            }
+        }
+        plan
+    }
+}
 
 /// How many are made ready, or wait for an answer, at once.
 const AT_ONCE: usize = 32;
@@ -183,7 +198,7 @@ async fn measure(plan: &Plan, service: &Apart) {
 }
 
 fn main() {
-    let plan = if std::env::args().any(|arg| arg == "--short") { SHORT } else { FULL };
+    let plan = Plan::read();
     let prepare = async |folder: &Path| {
         // A service's first start begins the log.
         drop(desk::service(folder, 0, plan.waiting, Box::new(apart::open(folder)), Arc::new(SystemClock)).await);
