@@ -174,7 +174,5 @@ pub fn auth_info(data: &[u8]) -> bool {
 /// Every word of the text that is a certificate, by another way than the reader's.
 fn found(text: &str) -> Vec<Vec<u8>> {
     let blobs = text.split(['\n', ' ']).filter_map(|word| BASE64.decode(word.as_bytes()).ok());
-    blobs
-        .filter(|blob| wire_type(blob).is_some_and(|name| name.ends_with("@openssh.com") && name.contains("-cert-v")))
-        .collect()
+    blobs.filter(|blob| wire_type(blob).is_some_and(|name| name.contains("-cert"))).collect()
 }

@@ -125,9 +125,12 @@ mod tests {
 
     #[test]
     fn a_certificate_of_a_version_to_come_is_not_overlooked() {
-        for of_another in
-            ["ssh-ed25519-cert-v00@openssh.com", "ssh-ed25519-cert-v02@openssh.com", "ssh-new-cert-v10@openssh.com"]
-        {
+        for of_another in [
+            "ssh-ed25519-cert-v00@openssh.com",
+            "ssh-ed25519-cert-v02@openssh.com",
+            "ssh-new-cert-v10@openssh.com",
+            "ssh-ed25519-cert",
+        ] {
             let mut blob = u32::try_from(of_another.len()).unwrap().to_be_bytes().to_vec();
             blob.extend_from_slice(of_another.as_bytes());
             let base64 = BASE64.encode(&blob);

@@ -276,9 +276,9 @@ impl Fingerprint {
     }
 }
 
-/// Of every version: one to come is a certificate, too, that nobody here can read, and not a key.
+/// Of every version and by every party: one to come is a certificate, too, that nobody here can read, and not a key.
 fn is_certificate_name(name: &str) -> bool {
-    name.strip_suffix("@openssh.com").is_some_and(|name| name.contains("-cert-v"))
+    name.contains("-cert")
 }
 
 /// A point on the curve, in its one spelling (the library also takes some of RFC 8032's out-of-range numbers), not of small

@@ -3,7 +3,7 @@
 //! A group is a sequence, whose database part is [`Groups`]:
 //! 1. the transaction begins; a database that is waited for then takes what has come meanwhile;
 //! 2. each member is tried: one that is refused (conflict, replay, linter) is undone alone;
-//! 3. the log's head; 4. the commit, which makes it durable; 5. the answers.
+//! 3. the log's head; 4. the commit, which makes it durable; 5. the answers; 6. what need not be done before them.
 //!
 //! A crash before 4 leaves none of the group, a crash after 4 all of it; no member was told of success before 5. When the
 //! database fails (disk full, I/O error, connection lost), every member of the group is told so, whatever it would have been
@@ -65,6 +65,9 @@ pub(super) trait Groups: Send + 'static {
     /// result: on an error nothing of the group is claimed, and what the memory believed of the database is read anew before the next
     /// group.
     fn write(&mut self, jobs: Vec<Job>, queue: &Queue<'_>, answers: &mut Vec<Answer>) -> Result<(), StoreError>;
+
+    /// After the answers, what need not be done before them.
+    fn rest(&mut self) {}
 }
 
 /// What it did since it was started.
@@ -181,6 +184,7 @@ fn serve(mut groups: impl Groups, queue: &Receiver<Job>, counts: &Counts) {
         for answer in answers {
             answer(fate.clone());
         }
+        groups.rest();
     }
 }
 

@@ -11,7 +11,6 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, OFlags};
 
 use super::failed;
-use super::merge::WRITER_MERGES_FROM;
 use crate::store::StoreError;
 
 /// `hpas` in ASCII, in the file's header: SQLite's `application_id`. Our own choice.
@@ -152,17 +151,7 @@ pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     }
     // FULL: the log is synced at each commit. The WAL file is cut back to 64 MiB after a burst.
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;").map_err(failed(OPENING))?;
-    let ours = format!("PRAGMA cache_size = -{WRITER_CACHE_KIB}; PRAGMA wal_autocheckpoint = {WRITER_MERGES_FROM};");
-    conn.execute_batch(&ours).map_err(failed(OPENING))?;
-    Ok(conn)
-}
-
-/// The connection of the thread that merges the write-ahead log into the file: it commits nothing.
-pub(super) fn connect_merger(path: &Path) -> Result<Connection, StoreError> {
-    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // The first read opens the write-ahead log. FULL: what is merged is synced before the write-ahead log may begin anew.
-    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA query_only = ON; SELECT 1 FROM sqlite_schema;")
-        .map_err(failed(OPENING))?;
+    conn.execute_batch(&format!("PRAGMA cache_size = -{WRITER_CACHE_KIB};")).map_err(failed(OPENING))?;
     Ok(conn)
 }
 

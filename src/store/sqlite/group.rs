@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::merge::Merging;
+use super::merge::Merge;
 use super::place::Places;
 use super::{failed, file, log};
 use crate::fail;
@@ -22,18 +22,19 @@ pub(super) struct Groups {
     key: Arc<MacKey>,
     open: Option<(Connection, Head)>,
     places: Places,
-    merging: Arc<Merging>,
+    merge: Merge,
 }
 
 impl Groups {
     pub(super) fn new(
         path: PathBuf,
         key: Arc<MacKey>,
-        open: (Connection, Head),
-        merging: Arc<Merging>,
+        (mut conn, head): (Connection, Head),
+        merge: Merge,
     ) -> Result<Self, StoreError> {
         let places = Places::of(&path)?;
-        Ok(Self { path, key, open: Some(open), places, merging })
+        merge.adopt(&mut conn)?;
+        Ok(Self { path, key, open: Some((conn, head)), places, merge })
     }
 
     fn reopen(&mut self) -> Result<(Connection, Head), StoreError> {
@@ -41,7 +42,8 @@ impl Groups {
         if let Some(open) = self.open.take() {
             return Ok(open);
         }
-        let conn = file::connect_writer(&self.path)?;
+        let mut conn = file::connect_writer(&self.path)?;
+        self.merge.adopt(&mut conn)?;
         let head = log::load_checked(&conn, &self.key)?;
         Ok((conn, head))
     }
@@ -58,9 +60,14 @@ impl writer::Groups for Groups {
         };
         // Dropping the connection undoes what was open, before anybody is told.
         let head = write_group(&conn, &self.key, head, jobs, answers)?;
-        self.merging.committed();
         self.open = Some((conn, head));
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        if let Some((conn, _)) = &self.open {
+            self.merge.after_answers(conn);
+        }
     }
 }
 

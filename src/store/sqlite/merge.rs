@@ -1,88 +1,43 @@
-//! The thread that merges the write-ahead log into the database file, so that the writer need not.
+//! Merging the write-ahead log into the database file, and whether that file takes it.
 //!
-//! A commit is durable once it is in the write-ahead log; no commit waits for what merges it. As long as this thread keeps up, what is left for the
-//! writer is the last bit, once in [`WRITER_MERGES_FROM`] pages, after which the write-ahead log begins anew. Where this thread can't merge, the
-//! writer tries at each commit from there on, and what can't be merged stays where it is durable.
+//! A commit is durable once it is in the write-ahead log. From there SQLite would merge it by itself, within the commit that comes to a thousand
+//! pages, and would tell nobody when that fails. So the writer merges, when it has answered, and keeps what came of it for whoever watches.
 //!
-//! SQLite tells nobody when merging fails: all goes on, and the write-ahead log grows. So what came of it is kept for whoever watches.
+//! Invariant: the write-ahead log begins anew only when all of it is in the file, synced. A sync that fails may have lost pages that
+//! were merged before, which SQLite does not merge again; and a file that somebody has cut is filled with zeros by the next merge. After either nothing is merged
+//! any more: all stays in the write-ahead log, and the next start merges all of it again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ffi};
 
-use super::{failed, file};
+use super::failed;
 use crate::store::StoreError;
 
-/// From how many pages in the write-ahead log on a commit merges what is not merged yet: 16 MiB. Our own choice: this thread is some hundred pages
-/// behind at most, and a start after a crash has no more than this to read.
-pub(super) const WRITER_MERGES_FROM: u32 = 4_096;
+/// From how many pages in the write-ahead log on it is merged: SQLite's own choice.
+const PAGES: u64 = 1_000;
 
-/// How long after a merge the next begins at the earliest. Our own choice: a page that is changed again within it is merged once.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// The same after a merge that failed.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How often it is merged although there are fewer, and how often while it fails. Our own choice: two syncs in so much time are nothing, and whoever watches
+/// looks every minute.
+const EVERY: Duration = Duration::from_secs(10);
+const EVERY_WHILE_FAILING: Duration = Duration::from_secs(1);
 
 /// From how many pages on that can't be merged somebody is told: 64 MiB, what the write-ahead log is cut back to after a burst.
 const UNMERGED_MAX: u64 = 16_384;
 
-/// What the merging thread and those it works for tell each other.
-#[derive(Debug)]
-pub(super) struct Merging {
-    asked: Mutex<Asked>,
-    rung: Condvar,
+/// What is known of it, for everybody.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
     unmerged: AtomicU64,
     wrong: Mutex<Option<String>>,
 }
 
-/// What the thread is to do.
-#[derive(Debug)]
-struct Asked {
-    merge: bool,
-    stop: bool,
-}
-
-impl Merging {
-    /// What an earlier process left in the write-ahead log is to be merged first.
-    fn new() -> Self {
-        let asked = Mutex::new(Asked { merge: true, stop: false });
-        Self { asked, rung: Condvar::new(), unmerged: AtomicU64::new(0), wrong: Mutex::new(None) }
-    }
-
-    fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// There is something new in the write-ahead log.
-    pub(super) fn committed(&self) {
-        if !std::mem::replace(&mut self.asked().merge, true) {
-            self.rung.notify_one();
-        }
-    }
-
-    fn stop(&self) {
-        self.asked().stop = true;
-        self.rung.notify_one();
-    }
-
-    /// Waits until there is something to merge: `true`; or until the end.
-    fn wait(&self) -> bool {
-        let waiting = self.rung.wait_while(self.asked(), |asked| !asked.merge && !asked.stop);
-        let mut asked = waiting.unwrap_or_else(PoisonError::into_inner);
-        asked.merge = false;
-        !asked.stop
-    }
-
-    /// Does nothing for so long, or until the end.
-    fn pause(&self, length: Duration) {
-        drop(self.rung.wait_timeout_while(self.asked(), length, |asked| !asked.stop));
-    }
-
-    /// How many pages were in the write-ahead log alone after the last merge.
+impl Merged {
+    /// How many pages are in the write-ahead log alone.
     pub(super) fn unmerged(&self) -> u64 {
         self.unmerged.load(Ordering::Relaxed)
     }
@@ -104,186 +59,241 @@ impl Merging {
     }
 }
 
-/// The running thread; it ends with this.
+/// What a merge came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is in the file, or waits for a reader that will end.
+    Well,
+    /// Somebody else merges just now.
+    Unknown,
+    /// It goes on failing, or ends by itself: disk full, a reader that does not end.
+    Failing(String),
+    /// Nothing may be merged any more.
+    Broken(String),
+}
+
+/// The writer's part.
 #[derive(Debug)]
-pub(super) struct Merger {
-    merging: Arc<Merging>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Merger {
-    /// To be started once the schema is ours.
-    pub(super) fn start(path: &Path) -> Result<Self, StoreError> {
-        let merge = Merge::new(path)?;
-        let merging = Arc::clone(&merge.merging);
-        let thread = std::thread::Builder::new()
-            .name("store-merger".to_owned())
-            .spawn(move || merge.serve())
-            .map_err(|error| StoreError::Failed { doing: "starting the merger", why: error.to_string() })?;
-        Ok(Self { merging, thread: Some(thread) })
-    }
-
-    pub(super) const fn merging(&self) -> &Arc<Merging> {
-        &self.merging
-    }
-}
-
-impl Drop for Merger {
-    fn drop(&mut self) {
-        self.merging.stop();
-        if let Some(thread) = self.thread.take() {
-            // If it panicked, the writer has merged.
-            drop(thread.join());
-        }
-    }
-}
-
-/// The thread's own.
-struct Merge {
-    conn: Connection,
+pub(super) struct Merge {
     path: PathBuf,
-    merging: Arc<Merging>,
+    /// Pages in the write-ahead log, as of the last commit.
+    pages: Arc<AtomicU64>,
+    next: Instant,
+    /// How long the file was when all was in it.
+    whole: u64,
+    is_broken: bool,
+    merged: Arc<Merged>,
 }
 
 impl Merge {
-    fn new(path: &Path) -> Result<Self, StoreError> {
-        let conn = file::connect_merger(path)?;
-        Ok(Self { conn, path: path.to_owned(), merging: Arc::new(Merging::new()) })
+    pub(super) fn new(path: &Path, merged: Arc<Merged>) -> Self {
+        let (pages, next) = (Arc::default(), Instant::now());
+        Self { path: path.to_owned(), pages, next, whole: 0, is_broken: false, merged }
     }
 
-    fn serve(self) {
-        while self.merging.wait() {
-            let wrong = self.once().err();
-            let is_wrong = wrong.is_some();
-            self.merging.keep(wrong);
-            if is_wrong {
-                // Also when nobody commits: whoever watches is to see when it is well again.
-                self.merging.committed();
-            }
-            self.merging.pause(if is_wrong { PAUSE_AFTER_FAILURE } else { PAUSE });
-        }
-    }
-
-    fn once(&self) -> Result<(), String> {
-        let unmergeable = |error: rusqlite::Error| {
-            format!(
-                "the database file can't be written ({error}); all that is new is in its write-ahead log, which grows"
-            )
+    /// This connection commits from now on; it merges nothing by itself.
+    pub(super) fn adopt(&self, conn: &mut Connection) -> Result<(), StoreError> {
+        let pages = Arc::clone(&self.pages);
+        let count = move |_: &mut _, now: i32| {
+            pages.store(u64::try_from(now).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
         };
-        let length = self.length_said().map_err(|error| error.to_string())?;
-        // As much as can be done without waiting for anybody: pages in the write-ahead log when it began, and those of them that are merged.
-        let pages = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let (all, done) = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], pages).map_err(unmergeable)?;
-        if all < 0 {
-            // Somebody else merges just now (the writer, or a program of the administrator's), and nothing is known of the pages.
-            return Ok(());
+        // In the place of SQLite's own hook, which merges.
+        conn.wal_hook(Some(count)).map_err(failed("opening the database"))?;
+        if self.is_broken { never_merge(conn) } else { Ok(()) }
+    }
+
+    /// After the answers to a group: merges if it is time.
+    pub(super) fn after_answers(&mut self, conn: &Connection) {
+        let now = Instant::now();
+        if self.is_broken || (self.pages.load(Ordering::Relaxed) < PAGES && now < self.next) {
+            return;
         }
-        let unmerged = u64::try_from(all.saturating_sub(done)).unwrap_or(0);
-        self.merging.unmerged.store(unmerged, Ordering::Relaxed);
-        if unmerged > UNMERGED_MAX {
-            return Err(format!(
-                "{unmerged} pages of the write-ahead log wait for a reader that does not end: a backup that hangs, or a program beside us"
+        let outcome = self.merge(conn);
+        let pause = if outcome == Outcome::Well { EVERY } else { EVERY_WHILE_FAILING };
+        self.next = now.checked_add(pause).unwrap_or(now);
+        match outcome {
+            Outcome::Well => self.merged.keep(None),
+            Outcome::Unknown => {}
+            Outcome::Failing(why) => self.merged.keep(Some(why)),
+            Outcome::Broken(why) => {
+                self.is_broken = true;
+                let why = never_merge(conn).err().map_or_else(|| why.clone(), |error| format!("{why} ({error})"));
+                self.merged.keep(Some(why));
+            }
+        }
+    }
+
+    fn merge(&mut self, conn: &Connection) -> Outcome {
+        let said = match length_said(conn) {
+            Ok(said) => said,
+            Err(error) => return Outcome::Failing(error.to_string()),
+        };
+        // Merging would fill what somebody has cut off with zeros. (A shorter file is right where an administrator's program made it so.)
+        if let Err(outcome) = self.has_at_least(self.whole.min(said)) {
+            return outcome;
+        }
+        // As much as can be done without waiting for anybody: pages in the write-ahead log, and those of them that are merged.
+        let pages = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let (all, done) = match conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], pages) {
+            Ok(pages) => pages,
+            Err(error) => return unmerged(&error),
+        };
+        if all < 0 {
+            // Somebody else merges just now (a program of the administrator's), and nothing is known of the pages.
+            return Outcome::Unknown;
+        }
+        let left = u64::try_from(all.saturating_sub(done)).unwrap_or(0);
+        self.merged.unmerged.store(left, Ordering::Relaxed);
+        if left > UNMERGED_MAX {
+            return Outcome::Failing(format!(
+                "more than {UNMERGED_MAX} pages of the write-ahead log wait for a reader that does not end: a backup that hangs, or a program beside us"
             ));
         }
-        if unmerged == 0 { self.check_length(length).map_err(|error| error.to_string()) } else { Ok(()) }
+        if left > 0 {
+            return Outcome::Well;
+        }
+        self.pages.store(0, Ordering::Relaxed);
+        if let Err(outcome) = self.has_at_least(said) {
+            return outcome;
+        }
+        self.whole = said;
+        Outcome::Well
     }
 
-    /// How many bytes the file has once all that is committed is merged.
-    fn length_said(&self) -> Result<u64, StoreError> {
-        let number =
-            |pragma| self.conn.query_row(pragma, [], |row| row.get::<_, u32>(0)).map_err(failed("looking at the file"));
-        Ok(u64::from(number("PRAGMA page_count")?).saturating_mul(u64::from(number("PRAGMA page_size")?)))
-    }
-
-    /// All that was there is merged: the file has at least these bytes.
-    fn check_length(&self, wanted: u64) -> Result<(), StoreError> {
+    fn has_at_least(&self, wanted: u64) -> Result<(), Outcome> {
         // (told to anybody: without the path)
-        let wrong = |why| StoreError::Failed { doing: "looking at the database file", why };
-        let length = std::fs::metadata(&self.path).map_err(|error| wrong(error.to_string()))?.len();
+        let length = match std::fs::metadata(&self.path) {
+            Ok(found) => found.len(),
+            Err(error) => return Err(Outcome::Failing(format!("looking at the database file: {error}"))),
+        };
         if length >= wanted {
             return Ok(());
         }
-        Err(wrong(format!(
-            "it has {length} bytes of {wanted}: somebody has cut it; stop the service and put a backup back"
+        Err(Outcome::Broken(format!(
+            "the database file has {length} bytes of {wanted}: somebody has cut it; stop the service and put a backup back"
         )))
     }
 }
 
+fn never_merge(conn: &Connection) -> Result<(), StoreError> {
+    let set = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    set.map(drop).map_err(failed("keeping the write-ahead log"))
+}
+
+fn unmerged(error: &rusqlite::Error) -> Outcome {
+    if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC) {
+        return Outcome::Broken(format!(
+            "the database file can't be synced ({error}), so that some of it may not be on the disk; all that is new stays in its write-ahead log, \
+             which grows: see to the disk and restart the service, which then merges it once more"
+        ));
+    }
+    Outcome::Failing(format!(
+        "the database file can't be written ({error}); all that is new is in its write-ahead log, which grows"
+    ))
+}
+
+/// How many bytes the file has once all that is committed is in it.
+fn length_said(conn: &Connection) -> Result<u64, StoreError> {
+    let number = |pragma| conn.query_row(pragma, [], |row| row.get::<_, u32>(0)).map_err(failed("looking at the file"));
+    Ok(u64::from(number("PRAGMA page_count")?).saturating_mul(u64::from(number("PRAGMA page_size")?)))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::file;
     use super::*;
 
-    fn opened(folder: &Path) -> (Connection, Merge) {
+    fn opened(folder: &Path) -> (Connection, Merge, Arc<Merged>) {
         let path = folder.join("hallpass.db");
         let _lock = file::prepare(&path).unwrap();
         let mut conn = file::connect_writer(&path).unwrap();
         file::migrate(&mut conn).unwrap();
-        (conn, Merge::new(&path).unwrap())
+        let merged = Arc::new(Merged::default());
+        let merge = Merge::new(&path, Arc::clone(&merged));
+        merge.adopt(&mut conn).unwrap();
+        conn.execute_batch("CREATE TABLE t (x)").unwrap();
+        (conn, merge, merged)
+    }
+
+    fn now(merge: &mut Merge, conn: &Connection) {
+        merge.next = Instant::now();
+        merge.after_answers(conn);
+    }
+
+    fn add_a_megabyte(conn: &Connection) {
+        conn.execute_batch("INSERT INTO t VALUES (randomblob(1000000))").unwrap();
+    }
+
+    fn length(folder: &Path, name: &str) -> u64 {
+        std::fs::metadata(folder.join(name)).unwrap().len()
+    }
+
+    fn cut(folder: &Path, to: u64) {
+        std::fs::OpenOptions::new().write(true).open(folder.join("hallpass.db")).unwrap().set_len(to).unwrap();
     }
 
     #[test]
-    fn pages_that_a_reader_holds_back_are_counted_and_a_file_that_was_cut_is_told() {
+    fn pages_that_a_reader_holds_back_are_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let (conn, merge) = opened(folder.path());
-        conn.execute_batch("CREATE TABLE t (x)").unwrap();
+        let (conn, mut merge, merged) = opened(folder.path());
         let reader = file::connect_reader(&folder.path().join("hallpass.db")).unwrap();
         let reading = reader.unchecked_transaction().unwrap();
         reading.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
         conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
-        merge.once().unwrap();
-        assert!(merge.merging.unmerged() > 0);
+        now(&mut merge, &conn);
+        assert!(merged.unmerged() > 0 && merged.wrong().is_none());
         drop(reading);
-        merge.once().unwrap();
-        assert_eq!(merge.merging.unmerged(), 0);
-        let file = std::fs::OpenOptions::new().write(true).open(folder.path().join("hallpass.db")).unwrap();
-        file.set_len(8_192).unwrap();
-        let wrong = merge.once().unwrap_err();
-        assert!(wrong.contains("somebody has cut it"), "{wrong}");
+        now(&mut merge, &conn);
+        assert!(merged.unmerged() == 0 && merged.wrong().is_none());
     }
 
     #[test]
-    fn what_was_committed_is_merged_without_the_writer_and_the_write_ahead_log_begins_anew() {
+    fn each_thousand_pages_are_merged_and_the_write_ahead_log_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let (conn, merge) = opened(folder.path());
-        let length = || std::fs::metadata(folder.path().join("hallpass.db-wal")).unwrap().len();
-        conn.execute_batch("CREATE TABLE t (x)").unwrap();
-        let mut longest = 0;
+        let (conn, mut merge, merged) = opened(folder.path());
+        now(&mut merge, &conn);
         for _ in 0..30 {
-            // A megabyte each.
-            conn.execute_batch("INSERT INTO t VALUES (randomblob(1000000))").unwrap();
-            merge.once().unwrap();
-            longest = longest.max(length());
+            add_a_megabyte(&conn);
+            // Not yet time but for the pages.
+            merge.after_answers(&conn);
         }
-        assert_eq!(merge.merging.unmerged(), 0);
-        assert!(longest < 2 * 1_100_000, "{longest}: each commit found all merged, and began anew");
+        assert!(length(folder.path(), "hallpass.db") > 25_000_000 && merged.wrong().is_none());
+        let log = length(folder.path(), "hallpass.db-wal");
+        assert!(log < 2 * 4_096 * PAGES, "{log}");
     }
 
     #[test]
-    fn a_thread_that_does_not_merge_leaves_it_to_the_writer() {
+    fn a_file_that_was_cut_is_not_filled_with_zeros() {
         let folder = tempfile::tempdir().unwrap();
-        let (conn, _merge) = opened(folder.path());
-        conn.execute_batch("CREATE TABLE t (x)").unwrap();
-        for _ in 0..60 {
-            conn.execute_batch("INSERT INTO t VALUES (randomblob(1000000))").unwrap();
+        let (conn, mut merge, merged) = opened(folder.path());
+        add_a_megabyte(&conn);
+        now(&mut merge, &conn);
+        let whole = length(folder.path(), "hallpass.db");
+        cut(folder.path(), whole - 61_440);
+        conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        for _ in 0..3 {
+            now(&mut merge, &conn);
+            assert!(merged.wrong().unwrap().contains("somebody has cut it"), "{merged:?}");
+            assert_eq!(length(folder.path(), "hallpass.db"), whole - 61_440);
         }
-        let length = std::fs::metadata(folder.path().join("hallpass.db-wal")).unwrap().len();
-        assert!(length < 2 * 4096 * u64::from(WRITER_MERGES_FROM), "{length}");
+        drop(conn);
+        assert_eq!(length(folder.path(), "hallpass.db"), whole - 61_440, "nor at the end");
+        assert!(length(folder.path(), "hallpass.db-wal") > 0);
     }
 
     #[test]
-    fn the_thread_merges_what_it_is_told_of_and_ends_at_once() {
+    fn a_file_that_an_administrator_has_made_shorter_is_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let (conn, _) = opened(folder.path());
-        let path = folder.path().join("hallpass.db");
-        let merger = Merger::start(&path).unwrap();
-        conn.execute_batch("CREATE TABLE t (x)").unwrap();
-        merger.merging().committed();
-        let in_file = || std::fs::metadata(&path).unwrap().len();
-        let pages = || conn.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0)).unwrap();
-        let said = || u64::from(pages()) * 4096;
-        while in_file() < said() {
-            std::thread::yield_now();
+        let (conn, mut merge, merged) = opened(folder.path());
+        add_a_megabyte(&conn);
+        now(&mut merge, &conn);
+        let whole = length(folder.path(), "hallpass.db");
+        conn.execute_batch("DELETE FROM t; VACUUM").unwrap();
+        for _ in 0..2 {
+            now(&mut merge, &conn);
         }
-        drop(merger);
+        assert!(merged.wrong().is_none(), "{merged:?}");
+        assert!(length(folder.path(), "hallpass.db") < whole);
     }
 }

@@ -5,7 +5,7 @@
 //! | `file.rs` | create, lock, connect, migrate |
 //! | `group.rs` | one group of changes in one transaction, for the writer thread (`store/writer.rs`) |
 //! | `reader.rs` | the reader threads |
-//! | `merge.rs` | the thread that merges the write-ahead log into the file |
+//! | `merge.rs` | merging the write-ahead log into the file |
 //! | `place.rs` | whether the file is still ours |
 //! | `change.rs` | the rows that a change touches (`store/change.rs`), one statement each |
 //! | `export.rs` | all rows in order, for a copy |
@@ -13,7 +13,7 @@
 //! | `log.rs` | entries, tree nodes and head; what they must fulfil is in `store/log.rs` |
 //! | `request.rs` `login.rs` `policy.rs` `host.rs` | the rows of each subject |
 //!
-//! Invariants: nothing is answered before its transaction is on disk; only the writer's connection commits; one process at
+//! Invariants: nothing is answered before its transaction is on disk; only the writer's connection writes; one process at
 //! a time has the file (a lock beside it); no SQL runs on an async thread.
 //!
 //! Why not a pool of writers? SQLite has one writer at a time anyway, and a commit is one `fsync`: changes that wait while
@@ -55,7 +55,7 @@ use crate::name::{HostName, PersonName, PolicyVersion, ReportId, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::time::Timestamp;
-use merge::Merger;
+use merge::{Merge, Merged};
 use reader::Readers;
 
 /// Where the database is.
@@ -71,9 +71,9 @@ pub struct SqliteStore {
     // Dropped in this order: the writer closes last, which merges the write-ahead log into the file (readers can't), so
     // that what lies there after a clean stop is whole; then the lock is given up.
     readers: Readers,
-    merger: Merger,
     writer: Writer,
     key: Arc<MacKey>,
+    merged: Arc<Merged>,
     _lock: std::fs::File,
 }
 
@@ -92,11 +92,11 @@ impl SqliteStore {
         file::migrate(&mut conn)?;
         let head = log::load_checked(&conn, &key)?;
         let readers = Readers::start(&settings.path)?;
-        let merger = Merger::start(&settings.path)?;
-        let merging = Arc::clone(merger.merging());
-        let groups = group::Groups::new(settings.path.clone(), Arc::clone(&key), (conn, head), merging)?;
+        let merged = Arc::new(Merged::default());
+        let merge = Merge::new(&settings.path, Arc::clone(&merged));
+        let groups = group::Groups::new(settings.path.clone(), Arc::clone(&key), (conn, head), merge)?;
         let writer = Writer::start(groups)?;
-        Ok(Self { readers, merger, writer, key, _lock: lock })
+        Ok(Self { readers, writer, key, merged, _lock: lock })
     }
 
     fn read<'a, T: Send + 'static>(
@@ -120,12 +120,12 @@ impl Store for SqliteStore {
     }
 
     fn figures(&self) -> Figures {
-        let is_merging = self.merger.merging().wrong().is_none();
-        Figures { unmerged: self.merger.merging().unmerged(), is_merging, ..self.writer.figures() }
+        let is_merging = self.merged.wrong().is_none();
+        Figures { unmerged: self.merged.unmerged(), is_merging, ..self.writer.figures() }
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.merger.merging().wrong().into_iter().collect()
+        self.merged.wrong().into_iter().collect()
     }
 
     fn commit(&self, change: Change) -> Pending<'_, Committed> {

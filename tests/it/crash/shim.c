@@ -5,8 +5,9 @@
  * begin and end under load. What failed is noted in FILE.hits. A write that fails has written half of what it was given.
  *
  * A sync that fails is believed to have lost what it was to write, as a kernel that marks the pages clean: the program, and whoever
- * reads the file after it, sees the bytes until the power fails. Which bytes of the write-ahead log that are is in FILE.lost, as
- * offset and length; the test writes zeros over them when it plays a power failure. Bytes that are written and synced again are not lost. */
+ * reads the file after it, sees the bytes until the power fails. Which bytes of the write-ahead log that are is in FILE.lost, which of the
+ * database in FILE.lost-database, as offset and length; the test writes zeros over them when it plays a power failure. Bytes that are written and synced
+ * again are not lost. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -37,7 +38,11 @@ struct list { int count; struct range range[RANGES]; };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char known[4096];
 static long passed[RULES];
-static struct list unsynced, lost;
+
+/* The write-ahead log's, and the database's. */
+enum { LOG, DATABASE, FILES, OTHER = FILES };
+static struct list unsynced[FILES], lost[FILES];
+static const char *const suffix[FILES] = {".lost", ".lost-database"};
 static int is_loaded;
 
 #define REAL(name, type) static type *real; if (!real) real = (type *)dlsym(RTLD_NEXT, name)
@@ -122,18 +127,23 @@ static void take(struct list *list, off_t from, off_t to) {
     free(kept);
 }
 
-static void save_lost(void) {
+static void save_lost(int of) {
     char path[4096];
-    FILE *file = fopen(control(".lost", path, sizeof path), "w");
+    FILE *file = fopen(control(suffix[of], path, sizeof path), "w");
     if (!file) abort();
-    for (int n = 0; n < lost.count; n++)
-        fprintf(file, "%lld %lld\n", (long long)lost.range[n].from, (long long)(lost.range[n].to - lost.range[n].from));
+    for (int n = 0; n < lost[of].count; n++) {
+        struct range one = lost[of].range[n];
+        fprintf(file, "%lld %lld\n", (long long)one.from, (long long)(one.to - one.from));
+    }
     fclose(file);
 }
 
-static int is_log(const char *name) {
+/* Whose bytes are kept account of. */
+static int file_of(const char *name) {
     size_t len = strlen(name);
-    return len > 4 && !strcmp(name + len - 4, "-wal") && getenv("HALLPASS_TEST_FAULTS");
+    if (!getenv("HALLPASS_TEST_FAULTS")) return OTHER;
+    if (len > 4 && !strcmp(name + len - 4, "-wal")) return LOG;
+    return len > 3 && !strcmp(name + len - 3, ".db") ? DATABASE : OTHER;
 }
 
 /* What an earlier process has lost. Called with the lock. */
@@ -142,49 +152,55 @@ static void load_lost(void) {
     long long at, len;
     if (is_loaded) return;
     is_loaded = 1;
-    FILE *file = fopen(control(".lost", path, sizeof path), "r");
-    if (!file) return;
-    while (fscanf(file, "%lld %lld", &at, &len) == 2) add(&lost, at, at + len);
-    fclose(file);
+    for (int of = 0; of < FILES; of++) {
+        FILE *file = fopen(control(suffix[of], path, sizeof path), "r");
+        if (!file) continue;
+        while (fscanf(file, "%lld %lld", &at, &len) == 2) add(&lost[of], at, at + len);
+        fclose(file);
+    }
 }
 
 /* Bytes were written: in the page cache, and lost no more if they are synced. What is not synced yet is not durable either, but only a
  * failed sync makes that last. */
 static void wrote(const char *name, off_t at, ssize_t len) {
-    if (len <= 0 || !is_log(name)) return;
+    int of = file_of(name);
+    if (len <= 0 || of == OTHER) return;
     int before = errno;
     pthread_mutex_lock(&lock);
     load_lost();
-    add(&unsynced, at, at + len);
+    take(&unsynced[of], at, at + len);
+    add(&unsynced[of], at, at + len);
     pthread_mutex_unlock(&lock);
     errno = before;
 }
 
 static void synced(const char *name, int is_well) {
-    if (!is_log(name)) return;
+    int of = file_of(name);
+    if (of == OTHER) return;
     int before = errno;
     pthread_mutex_lock(&lock);
     load_lost();
-    int had = lost.count;
-    for (int n = 0; n < unsynced.count; n++) {
-        struct range one = unsynced.range[n];
-        if (had || !is_well) take(&lost, one.from, one.to);
-        if (!is_well) add(&lost, one.from, one.to);
+    int had = lost[of].count;
+    for (int n = 0; n < unsynced[of].count; n++) {
+        struct range one = unsynced[of].range[n];
+        if (had || !is_well) take(&lost[of], one.from, one.to);
+        if (!is_well) add(&lost[of], one.from, one.to);
     }
-    if (unsynced.count && (had || !is_well)) save_lost();
-    unsynced.count = 0;
+    if (unsynced[of].count && (had || !is_well)) save_lost(of);
+    unsynced[of].count = 0;
     pthread_mutex_unlock(&lock);
     errno = before;
 }
 
 static void cut(const char *name, off_t len) {
-    if (!is_log(name)) return;
+    int of = file_of(name);
+    if (of == OTHER) return;
     int before = errno;
     pthread_mutex_lock(&lock);
     load_lost();
-    take(&lost, len, (off_t)1 << 62);
-    take(&unsynced, len, (off_t)1 << 62);
-    save_lost();
+    take(&lost[of], len, (off_t)1 << 62);
+    take(&unsynced[of], len, (off_t)1 << 62);
+    save_lost(of);
     pthread_mutex_unlock(&lock);
     errno = before;
 }

@@ -74,12 +74,14 @@ impl Shim {
         }
     }
 
-    /// What a power failure makes of the write-ahead log, when nothing runs any more: what no sync has brought to the disk is gone. Gives
-    /// the number of bytes.
-    pub(crate) fn power_fails(&self, log: &Path) -> u64 {
+    /// What a power failure makes of the write-ahead log or the database, when nothing runs any more: what a failed sync has not brought to the disk is
+    /// gone. Gives the number of bytes.
+    pub(crate) fn power_fails(&self, file: &Path) -> u64 {
         use std::os::unix::fs::FileExt as _;
-        let ranges = std::fs::read_to_string(self.control.with_extension("lost")).unwrap_or_default();
-        let Ok(file) = std::fs::OpenOptions::new().write(true).open(log) else { return 0 };
+        let is_log = file.to_str().unwrap().ends_with("-wal");
+        let ranges = self.control.with_extension(if is_log { "lost" } else { "lost-database" });
+        let ranges = std::fs::read_to_string(ranges).unwrap_or_default();
+        let Ok(file) = std::fs::OpenOptions::new().write(true).open(file) else { return 0 };
         let mut lost = 0;
         for line in ranges.lines() {
             let (at, len) = line.split_once(' ').unwrap();
