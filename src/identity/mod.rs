@@ -40,6 +40,8 @@ pub struct Directory {
     people: BTreeMap<PersonName, Person>,
     /// Whose login key it is: no two people have the same (the policy parser refuses that).
     holders: BTreeMap<PublicKey, PersonName>,
+    /// Who is in each group.
+    members: BTreeMap<GroupName, BTreeSet<PersonName>>,
 }
 
 impl Directory {
@@ -49,7 +51,13 @@ impl Directory {
         let people: BTreeMap<PersonName, Person> = people.into_iter().map(|p| (p.name.clone(), p)).collect();
         let keys = people.values().flat_map(|person| person.keys.iter().map(|key| (key.clone(), person.name.clone())));
         let holders = keys.collect();
-        Self { people, holders }
+        let mut members: BTreeMap<GroupName, BTreeSet<PersonName>> = BTreeMap::new();
+        for person in people.values() {
+            for group in &person.groups {
+                members.entry(group.clone()).or_default().insert(person.name.clone());
+            }
+        }
+        Self { people, holders, members }
     }
 
     /// The person of this name.
@@ -68,6 +76,11 @@ impl Directory {
     #[must_use]
     pub fn holder(&self, key: &PublicKey) -> Option<&PersonName> {
         self.holders.get(key)
+    }
+
+    /// Who is in this group, by name. Costs nothing for who is not.
+    pub fn members(&self, group: &GroupName) -> impl Iterator<Item = &PersonName> {
+        self.members.get(group).into_iter().flatten()
     }
 
     /// Everybody, by name.

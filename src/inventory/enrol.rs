@@ -176,7 +176,7 @@ fn check_keys(keys: &[PublicKey], around: Surroundings<'_>) -> Result<(), EnrolR
         if around.service_keys.contains(&key.fingerprint()) {
             return Err(EnrolRefusal::Invalid("one of the keys is a signing key of the service"));
         }
-        if directory.people().any(|person| person.keys.contains(key)) {
+        if directory.holder(key).is_some() {
             return Err(EnrolRefusal::Invalid("one of the keys is a person's login key"));
         }
     }

@@ -94,8 +94,9 @@ impl Quorum {
     /// Everybody who could still help, except `asker`, by name.
     #[must_use]
     pub fn eligible(&self, asker: &PersonName, directory: &Directory) -> BTreeSet<PersonName> {
-        let people = directory.people().map(|person| &person.name);
-        people.filter(|name| *name != asker && self.is_eligible(name, directory)).cloned().collect()
+        // Not everybody, to see who is one of them: there may be fifty thousand, and this is asked at each look at a request.
+        let people = self.0.iter().flat_map(|need| &need.from).flat_map(|who| who.people(directory));
+        people.filter(|name| *name != asker).cloned().collect()
     }
 }
 
@@ -164,6 +165,16 @@ impl Who {
                 Err(format!("{shown} is nobody: it takes \"group:NAME\" or \"person:NAME\""))
             }
         }
+    }
+
+    /// Everybody whom it means.
+    fn people<'a>(&'a self, directory: &'a Directory) -> impl Iterator<Item = &'a PersonName> {
+        let (group, person) = match self {
+            Self::Group(group) => (Some(group), None),
+            Self::Person(name) => (None, directory.person(name)),
+        };
+        let members = group.into_iter().flat_map(|group| directory.members(group));
+        members.chain(person.map(|person| &person.name))
     }
 
     /// Whether it means this person.

@@ -84,7 +84,7 @@ impl Service {
             // Any key that the host must trust: so they prove that they do, before it signs for people.
             let ca = |host: &EnrolledHost| this.trusted_ca(host, ca);
             let (_, policy) = this.policy_now();
-            let is_somebodys = policy.directory().people().any(|person| person.keys.contains(&key));
+            let is_somebodys = policy.directory().holder(&key).is_some();
             if is_somebodys || this.service_keys.contains(&key.fingerprint()) {
                 return Err(CertifyRefusal::HostKey.into());
             }
