@@ -143,7 +143,7 @@ macro_rules! kinds {
                     $($host_kind => Ok(Self::Host(HostEvent::$host_arm {
                         $($host_field: take!(members $host_field $($host_later)?)),+
                     })),)+
-                    other => Err(format!("the kind {other:?} is not known to this program")),
+                    other => Err(format!("the kind {} is not known to this program", super::json::quoted(other))),
                 }
             }
         }

@@ -180,10 +180,16 @@ impl<'a> Members<'a> {
     pub(super) fn finish(self) -> Result<(), String> {
         let Source::Tree(all) = self.0 else { return Ok(()) };
         match all.iter().find(|(_, value)| value.is_some()) {
-            Some((name, _)) => Err(format!("{name:?} is not known here")),
+            Some((name, _)) => Err(format!("{} is not known here", quoted(name))),
             None => Ok(()),
         }
     }
+}
+
+/// A name that somebody else has written, for an error: escaped, at most 64 characters of it.
+pub(super) fn quoted(text: &str) -> String {
+    let start: String = text.chars().take(64).collect();
+    format!("{start:?}{}", if start.len() < text.len() { "…" } else { "" })
 }
 
 /// How many bytes at the start of a text can stand in JSON as they are: up to a quote, a backslash or a control character. None of those is a

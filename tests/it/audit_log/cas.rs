@@ -8,10 +8,10 @@ use hallpass::identity::Actor;
 use hallpass::keyring::plan::{Move, apply};
 use hallpass::keyring::step::Step;
 use hallpass::keyring::{Ca, Configured, Ring, UserKeys};
-use hallpass::name::{CaName, HostName, Serial};
+use hallpass::name::{CaName, HostName, ReportId, Serial};
 use hallpass::ssh::Fingerprint;
 use hallpass::ssh::bundle::KeyState;
-use hallpass::ssh::cert::{Extension, TbsCert};
+use hallpass::ssh::cert::{Extension, Purpose, TbsCert};
 use hallpass::time::Timestamp;
 
 use super::hosts::{created, enrolled};
@@ -171,4 +171,43 @@ pub(crate) fn later_members() -> Vec<Event> {
     let ca = public_key(CA).fingerprint();
     let question = issued(Some(prod()), 8, PROD).remove(0);
     vec![Event::ServiceStarted { ca, version: "0.1.0".to_owned(), keys: Some(both()), kept }, question]
+}
+
+/// Of those kinds that can lack something one each that lacks nothing; for the golden file.
+pub(crate) fn with_everything() -> Vec<Event> {
+    let stand = Stand { version: 2, since: at(0) };
+    let kept = || Some(BTreeMap::from([(prod(), stand)]));
+    let mut question = issued(Some(prod()), 8, PROD).remove(0);
+    if let Event::Asked { account_scope, command, sources, start: from, .. } = &mut question {
+        *account_scope = hosts(&["web-1", "web-2"]);
+        *command = Some("journalctl -u \"api\"".to_owned());
+        *sources = BTreeSet::from(["10.0.0.0/8".to_owned(), "2001:db8::/32".to_owned()]);
+        *from = Some(at(60));
+    }
+    let (mut rotated, _) = rotated(Step::Start, (9, None, KeyState::Staged), &both());
+    if let Event::CaKeysChanged { purpose, early, proposer, ca, kept: keeps, .. } = &mut rotated {
+        (*purpose, *early, *proposer) = (Some(Purpose::User), Some(true), Some(person("olga")));
+        (*ca, *keeps) = (Some(prod()), kept());
+    }
+    let mut proposal = proposed(&both());
+    if let Event::CaStepProposed { kept: keeps, .. } = &mut proposal {
+        *keeps = kept();
+    }
+    let mut checked_in = proven(&[CA, PROD]);
+    if let Event::Host(HostEvent::CheckInChanged { risky, .. }) = &mut checked_in {
+        *risky = BTreeSet::from(["PermitRootLogin yes".to_owned()]);
+    }
+    let refused = HostEvent::SessionRefused {
+        host: HostName::parse("web-1").unwrap(),
+        report: ReportId::parse("r0000009").unwrap(),
+        serial: 1,
+        key_id: "hallpass/7K3F9QX2/alice".to_owned(),
+        ca: public_key(CA).fingerprint(),
+        account: "deploy".to_owned(),
+        from: "192.0.2.17 port 51234".to_owned(),
+        refused: at(9_003),
+        why: "its window is over".to_owned(),
+        request: Some(id("7K3F-9QX2")),
+    };
+    vec![question, rotated, proposal, checked_in, refused.into()]
 }

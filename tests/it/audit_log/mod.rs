@@ -37,7 +37,9 @@ fn every_kind_of_entry_is_written_as_in_the_golden_file_and_read_back() {
     };
     let cas = cas::later_members().into_iter().map(|event| (9_002, event));
     let later = [(9_000, started), (9_001, browser), (9_001, proposed)].into_iter().chain(cas);
-    let entries = entries(hosts::hosts_story().into_iter().chain(later).chain(lost::given_up()).collect());
+    let whole = cas::with_everything().into_iter().map(|event| (9_101, event));
+    let story = hosts::hosts_story().into_iter().chain(later).chain(lost::given_up()).chain(whole);
+    let entries = entries(story.collect());
     let lines: Vec<String> = entries.iter().map(|e| String::from_utf8(e.to_bytes()).unwrap()).collect();
     let text = format!("{}\n", lines.join("\n"));
     if std::env::var_os("HALLPASS_UPDATE_GOLDEN").is_some() {
