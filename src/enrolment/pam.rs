@@ -36,14 +36,21 @@ pub fn is_guard(line: &str) -> bool {
 /// # Errors
 /// [`PamProblem`].
 pub fn with_guard(text: &str, program: &str) -> Result<String, PamProblem> {
-    let mut lines: Vec<String> = without_guard(text).lines().map(str::to_owned).collect();
-    let has = |line: &String, module: &str| is_session(line) && line.contains(module);
+    let rest = without_guard(text);
+    let lines: Vec<&str> = rest.split_inclusive('\n').collect();
+    let has = |line: &str, module: &str| is_session(line) && line.contains(module);
     let place = lines.iter().rposition(|line| has(line, "pam_loginuid.so")).ok_or(PamProblem::NoLoginUid)?;
     if let Some(above) = lines.iter().take(place).position(|line| has(line, "pam_env.so")) {
         return Err(PamProblem::EnvironmentAbove(above.saturating_add(1)));
     }
-    lines.insert(place.saturating_add(1), line(program));
-    Ok(lines.join("\n") + "\n")
+    let (above, below) = lines.split_at(place.saturating_add(1));
+    let mut with = above.concat();
+    if !with.ends_with('\n') {
+        with.push('\n');
+    }
+    with.extend([&line(program), "\n"]);
+    with.extend(below.iter().copied());
+    Ok(with)
 }
 
 /// The text without the guard's line.
@@ -82,6 +89,20 @@ mod tests {
             );
             assert_eq!(without_guard(&with), text);
         }
+    }
+
+    #[test]
+    fn no_other_line_is_changed_however_it_ends() {
+        const PROGRAM: &str = "/opt/hallpass-host";
+        let text =
+            "session required pam_loginuid.so\r\nsession required pam_limits.so\r\r\nsession required pam_mail.so";
+        let with = with_guard(text, PROGRAM).unwrap();
+        let expected = text.replacen("\r\n", &format!("\r\n{}\n", line(PROGRAM)), 1);
+        assert_eq!(with, expected);
+        assert_eq!(with_guard(&with, PROGRAM).as_deref(), Ok(with.as_str()));
+        assert_eq!(without_guard(&with), text);
+        let last = with_guard("session required pam_loginuid.so", PROGRAM).unwrap();
+        assert_eq!(last, format!("session required pam_loginuid.so\n{}\n", line(PROGRAM)));
     }
 
     #[test]
