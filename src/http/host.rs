@@ -299,7 +299,7 @@ pub(super) fn shown(state: &HostState) -> wire::State {
         name: state.host.name.to_string(),
         tags: state.host.tags.iter().map(ToString::to_string).collect(),
         names: state.host.names.iter().map(ToString::to_string).collect(),
-        bundle: wire::Bundle { version: state.bundle_version, text: state.bundle.clone() },
+        bundle: wire::Bundle { version: state.bundle_version, text: state.bundle.to_string() },
         grants: state.grants.iter().map(grant).collect(),
         certificates: state.certificates.clone(),
         host_ca: state.host_ca.map(|ca| ca.to_string()),

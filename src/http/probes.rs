@@ -35,7 +35,7 @@ impl FromRequestParts<App> for CaOf {
 #[utoipa::path(get, path = "/v1/ca/user-keys", tag = "ca", security(()),
     responses((status = 200, body = String, content_type = "text/plain"), ProblemsOpen))]
 pub(super) async fn user_keys(_: Anyone, _: NoQuery, State(app): State<App>) -> String {
-    app.service.trust_bundle().text
+    app.service.trust_bundle().text.to_string()
 }
 
 /// The trust bundle of a user CA with a name: its hosts trust no other one's keys. `default` is the one of `/v1/ca/user-keys`.
@@ -48,7 +48,7 @@ pub(super) async fn user_keys_of(
     _: NoQuery,
     State(app): State<App>,
 ) -> Result<String, Problem> {
-    Ok(app.service.trust_bundle_of(&ca)?.text)
+    Ok(app.service.trust_bundle_of(&ca)?.text.to_string())
 }
 
 /// The host CA keys, as one `@cert-authority` line each for each name of each enrolled host; empty as long as there is no host CA. During a

@@ -87,7 +87,7 @@ pub(super) fn write(
 ) -> Outcome<TrustBundle> {
     let bundle = Bundle::new(version, since, service_and_ca, keys);
     let bundle = bundle.map_err(|why| Failure::internal("making a trust bundle", why))?;
-    Ok(TrustBundle { version, text: bundle.to_text(log_key.notes()) })
+    Ok(TrustBundle { version, text: bundle.to_text(log_key.notes()).into() })
 }
 
 /// A host that keeps keys of other CAs has another bundle when one of those moves.

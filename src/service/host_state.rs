@@ -32,8 +32,8 @@ pub struct HostState {
     pub host: EnrolledHost,
     /// Version of the trust bundle.
     pub bundle_version: u64,
-    /// Its text.
-    pub bundle: String,
+    /// Its text. Ten thousand hosts are told the same one, so it is shared.
+    pub bundle: Arc<str>,
     /// Grants for it whose window is not over, by serial.
     pub grants: Vec<HostGrant>,
     /// Its certificates that are in their window, by key.

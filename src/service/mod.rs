@@ -256,7 +256,7 @@ pub struct TrustBundle {
     /// The index of the log entry that changed it last; it only grows.
     pub version: u64,
     /// The file's content ([`crate::ssh::bundle`]).
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// The policy in force.

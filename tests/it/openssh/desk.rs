@@ -59,7 +59,7 @@ pub(crate) async fn issue(rules: &str, hosts: &[&str], account: &str, now: Times
     }
     let certificate = service.certificate(&alice, &id).await.unwrap();
     let view = service.view(&alice, &id).await.unwrap();
-    Issued { key, certificate, view, trust: service.trust_bundle().text }
+    Issued { key, certificate, view, trust: service.trust_bundle().text.to_string() }
 }
 
 async fn service(folder: &Path, rules: &str, now: Timestamp) -> Arc<Service> {
