@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hallpass::client::Server;
@@ -40,14 +41,14 @@ pub(crate) fn serve(people: usize, prepare: impl AsyncFnOnce(&Path)) -> bool {
 }
 
 impl Apart {
-    /// This program once more, as the service, with its files in `folder`. Where there are two processors it has the first, and from here on we have the
+    /// This program once more, as the service, with its files in `folder`. Where we may use two processors it has the first, and from here on we have the
     /// second: as if we were another machine. To be called before there are threads.
     pub(crate) fn start(folder: &Path) -> Self {
         let own = std::env::current_exe().unwrap();
-        let mut command = if std::thread::available_parallelism().unwrap().get() >= 2 {
-            stay_on_the_second();
+        let mut command = if let [first, second, ..] = processors()[..] {
+            stay_on(second);
             let mut command = Command::new("taskset");
-            command.args(["-c", "0"]).arg(own);
+            command.args(["-c", &first.to_string()]).arg(own);
             command
         } else {
             Command::new(own)
@@ -85,8 +86,23 @@ impl Drop for Apart {
     }
 }
 
-fn stay_on_the_second() {
+/// The processors that we had at first, by the kernel's numbers.
+fn processors() -> Vec<u32> {
+    static FIRST: OnceLock<Vec<u32>> = OnceLock::new();
+    let look = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+        let range = |part: &str| {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            from.parse::<u32>().unwrap()..=to.parse().unwrap()
+        };
+        list.split(',').flat_map(range).collect()
+    };
+    FIRST.get_or_init(look).clone()
+}
+
+fn stay_on(processor: u32) {
     let own = std::process::id().to_string();
-    let told = Command::new("taskset").args(["-p", "-c", "1", &own]).stdout(Stdio::null()).status();
+    let told = Command::new("taskset").args(["-p", "-c", &processor.to_string(), &own]).stdout(Stdio::null()).status();
     assert!(told.unwrap().success(), "taskset");
 }
