@@ -62,6 +62,11 @@ impl Apart {
         Self { child, server }
     }
 
+    /// Its number, for the kernel.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has had of the processors.
     pub(crate) fn used(&self) -> Duration {
         processor_time(&self.child.id().to_string())

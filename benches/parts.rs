@@ -5,7 +5,8 @@
 //! a change of one entry among 64 callers, who share commits. *in memory*: the same service on a folder of `/dev/shm`, where a sync waits for nothing: what is left when no disk is.
 //! There is no service without its log: a request is what its entries say.
 //!
-//! Run: `cargo bench --bench parts`; a smoke run in seconds: `cargo bench --bench parts -- --short`.
+//! Run: `cargo bench --bench parts`; a smoke run in seconds: `cargo bench --bench parts -- --short`. For a profile of the service under certificates alone:
+//! `-- --only=certificate`, and `perf record -g -p` with the number of the process that it tells.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -214,10 +215,22 @@ async fn disk(plan: &Plan, place: &mut Place, memory: &mut Place) {
     println!("  beside a sync and 1.5 times what it takes in memory: {:.2}", alone / (synced + 1.5 * in_memory));
 }
 
+/// Certificates alone, for a profile.
+async fn profile(plan: &Plan, place: &mut Place) {
+    println!("the service is process {}", place.service.id());
+    for _ in 0..plan.passes {
+        let Slice { rate, each, p50 } = place.slice(false, plan.connections, plan.slice).await;
+        println!("{rate:.0} certificates/s, {:.0} µs of the service's processor, p50 {p50:.1?}", each * 1e6);
+    }
+}
+
 async fn measure(plan: &Plan) {
     // Beside the build, so that the disk is a disk.
     let on_disk = || tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut place = Place::new(on_disk(), plan.connections).await;
+    if std::env::args().any(|arg| arg == "--only=certificate") {
+        return profile(plan, &mut place).await;
+    }
     let mut memory = Place::new(tempfile::tempdir_in("/dev/shm").unwrap(), plan.connections).await;
     let bare = on_disk();
     let settings = Settings { path: bare.path().join("rows.sqlite") };

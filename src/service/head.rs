@@ -42,7 +42,8 @@ impl Head {
         }
         let reading = Arc::clone(&place);
         let read = tokio::task::spawn_blocking(move || reading.read()).await;
-        let Some(note) = read.map_err(|error| Failure::internal("reading the log's kept checkpoint", error))?? else {
+        let kept = read.map_err(|error| Failure::internal("reading the log's kept checkpoint", error))??;
+        let Some(note) = lost::newest(&key.verifier(), kept) else {
             let size = store.head().await?.frontier.size();
             if size > 0 {
                 let place = place.place();

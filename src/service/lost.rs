@@ -34,6 +34,11 @@ pub enum Stands {
     GivenUp(u64),
 }
 
+/// Of what is kept in one place, the checkpoint that covers most; one that does not verify only when none does. `None`: nothing is kept.
+pub(super) fn newest(verifier: &LogVerifier, kept: Vec<String>) -> Option<String> {
+    kept.into_iter().max_by_key(|note| verifier.check(note).ok().map(|signed| signed.size))
+}
+
 /// How this signed checkpoint stands to the store's log.
 ///
 /// # Errors

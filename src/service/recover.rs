@@ -195,7 +195,7 @@ pub async fn examine(store: &dyn Store, key: &LogKey, places: &[Arc<dyn KeptHead
     super::start::check_log(store, &verifier).await.map_err(|why| RecoverError::Refused(why.to_string()))?;
     let mut heads = Vec::with_capacity(places.len());
     for place in places {
-        let (note, stands) = match place.read() {
+        let (note, stands) = match place.read().map(|kept| lost::newest(&verifier, kept)) {
             Ok(None) => (None, Stands::Missing),
             Ok(Some(note)) => match lost::stands(store, &verifier, &note).await? {
                 unusable @ Stands::Unusable(_) => (None, unusable),

@@ -3,29 +3,45 @@
 //! What for: a database that was put back from a copy looks whole, but its log is shorter than what was already handed out:
 //! serials would be used twice and a grant certified twice. What the service signed last, kept in another file, shows it.
 //!
-//! What not: no check of signatures or roots (the service does that), no history: one checkpoint, the newest.
+//! What not: no check of signatures or roots (the service does that), no history.
 //!
-//! A crash leaves the old or the new checkpoint; the old one is still right, only weaker.
+//! The file is two places of [`PLACE_BYTES`] bytes, each with one checkpoint and line ends after it. A new checkpoint is written over the older
+//! one, which is one sync of data; replacing a file is three of a journal. The file is replaced as a whole ([`durable`]) when it
+//! is not as we left it: at the first write, after an error, when it was moved or changed in length; and for a checkpoint that has no room in a place. A bare
+//! checkpoint, as auditors have them, is read as well.
+//!
+//! Invariant: the place that is written over is not the one that was synced last. A crash leaves the checkpoint before whole, beside the
+//! new one or a part of it that does not verify. The one before is still right, only weaker: nothing rested on the new one yet.
 
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::OFlags;
 
 use super::StoreError;
 use crate::durable;
 
-/// The longest checkpoint that is read; ours have some 300 bytes.
-const BYTES_MAX: u64 = 4096;
+/// How long a place is: disks and file systems write so much in one piece, so that a write that is cut off leaves the other place alone. Our checkpoints have
+/// some 300 bytes.
+const PLACE_BYTES: usize = 4096;
 
-/// A place for the newest checkpoint. Blocking: called off the async threads.
+/// Where the second place begins, and how long the file is: the most that is read of one.
+const SECOND: u64 = 4096;
+const BYTES: u64 = 2 * SECOND;
+
+/// Where the newest checkpoint is kept. Blocking: called off the async threads.
 pub trait KeptHead: Send + Sync + std::fmt::Debug {
-    /// The newest checkpoint, if there is one yet.
+    /// What is kept: the newest checkpoint, and perhaps one before it, in any order. The newest is the one that covers most of those that verify. None: nothing
+    /// was kept yet.
     ///
     /// # Errors
     /// When the place can't be read.
-    fn read(&self) -> Result<Option<String>, StoreError>;
+    fn read(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Replaces it, durably.
+    /// Keeps this one, durably; it is the newest.
     ///
     /// # Errors
     /// When it can't be written; then nothing may rest on it.
@@ -36,15 +52,71 @@ pub trait KeptHead: Send + Sync + std::fmt::Debug {
 }
 
 /// A file, mode 0600.
-#[derive(Clone, Debug)]
-pub struct HeadFile(PathBuf);
+#[derive(Debug)]
+pub struct HeadFile {
+    path: PathBuf,
+    ours: Mutex<Option<Ours>>,
+}
+
+/// The file as we left it.
+#[derive(Clone, Copy, Debug)]
+struct Ours {
+    device: u64,
+    number: u64,
+    /// Whether the second place is the older one, which is written over next.
+    is_second_older: bool,
+}
+
+impl Ours {
+    fn is(self, found: &Metadata) -> bool {
+        (self.device, self.number, BYTES) == (found.dev(), found.ino(), found.len())
+    }
+}
 
 impl HeadFile {
     /// This file; it need not exist yet, its folder must.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, ours: Mutex::new(None) }
     }
+
+    /// The file, if it is as we left it.
+    fn open(&self, ours: Ours) -> Option<File> {
+        let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+        let file = OpenOptions::new().write(true).custom_flags(nofollow).open(&self.path).ok()?;
+        file.metadata().is_ok_and(|found| ours.is(&found)).then_some(file)
+    }
+
+    /// Replaces the file by one with this checkpoint alone; how it was left, if the next one can be written into it.
+    fn replace(&self, checkpoint: &str) -> io::Result<Option<Ours>> {
+        let Some(place) = padded(checkpoint) else {
+            durable::replace(&self.path, checkpoint.as_bytes(), 0o600)?;
+            return Ok(None);
+        };
+        let mut whole = place;
+        whole.resize(whole.len().saturating_mul(2), b'\n');
+        durable::replace(&self.path, &whole, 0o600)?;
+        let found = std::fs::symlink_metadata(&self.path)?;
+        Ok(Some(Ours { device: found.dev(), number: found.ino(), is_second_older: true }))
+    }
+}
+
+/// What fills a place; `None` when the checkpoint is longer.
+fn padded(checkpoint: &str) -> Option<Vec<u8>> {
+    let mut place = checkpoint.as_bytes().to_vec();
+    (place.len() <= PLACE_BYTES).then(|| place.resize(PLACE_BYTES, b'\n'))?;
+    Some(place)
+}
+
+/// The checkpoints in a file. One that was only partly written is among them.
+fn checkpoints(bytes: &[u8]) -> Vec<String> {
+    let is_ours = u64::try_from(bytes.len()) == Ok(BYTES);
+    let (first, second) = bytes.split_at(if is_ours { PLACE_BYTES } else { bytes.len() });
+    let text = |place: &[u8]| format!("{}\n", String::from_utf8_lossy(place).trim_end_matches('\n'));
+    // A file that is there and says nothing is no checkpoint; a place that says nothing is one that was never used.
+    let is_used = |place: &&[u8]| place.iter().any(|byte| *byte != b'\n');
+    let used: Vec<String> = [first, second].into_iter().filter(is_used).map(text).collect();
+    if used.is_empty() { vec![String::new()] } else { used }
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> StoreError {
@@ -52,22 +124,129 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> StoreError {
 }
 
 impl KeptHead for HeadFile {
-    fn read(&self) -> Result<Option<String>, StoreError> {
+    fn read(&self) -> Result<Vec<String>, StoreError> {
         let doing = "reading the log's kept checkpoint";
-        let file = match File::open(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             opened => opened.map_err(failed(doing))?,
         };
-        let mut text = String::new();
-        file.take(BYTES_MAX).read_to_string(&mut text).map_err(failed(doing))?;
-        Ok(Some(text))
+        let mut bytes = Vec::new();
+        file.take(BYTES).read_to_end(&mut bytes).map_err(failed(doing))?;
+        Ok(checkpoints(&bytes))
     }
 
     fn write(&self, checkpoint: &str) -> Result<(), StoreError> {
-        durable::replace(&self.0, checkpoint.as_bytes(), 0o600).map_err(failed("keeping the log's checkpoint"))
+        let failed = || failed("keeping the log's checkpoint");
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken: after an error nothing is known of the file, and the next write makes a new one.
+        let place = ours.take().and_then(|ours| Some((ours, self.open(ours)?, padded(checkpoint)?)));
+        *ours = match place {
+            Some((ours, file, bytes)) => {
+                let offset = if ours.is_second_older { SECOND } else { 0 };
+                file.write_all_at(&bytes, offset).and_then(|()| file.sync_data()).map_err(failed())?;
+                Some(Ours { is_second_older: !ours.is_second_older, ..ours })
+            }
+            None => self.replace(checkpoint).map_err(failed())?,
+        };
+        Ok(())
     }
 
     fn place(&self) -> String {
-        self.0.display().to_string()
+        self.path.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(size: u64) -> String {
+        format!("example.com/log\n{size}\nroot\n\n— example.com/log signature\n")
+    }
+
+    fn head() -> (tempfile::TempDir, HeadFile, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head");
+        (folder, HeadFile::new(path.clone()), path)
+    }
+
+    #[test]
+    fn the_checkpoint_before_stays_beside_the_newest() {
+        let (_folder, head, path) = head();
+        assert_eq!(head.read().unwrap(), Vec::<String>::new());
+        head.write(&note(1)).unwrap();
+        assert_eq!(head.read().unwrap(), [note(1)]);
+        let number = std::fs::metadata(&path).unwrap().ino();
+        for size in 2..9 {
+            head.write(&note(size)).unwrap();
+            let mut kept = head.read().unwrap();
+            kept.sort();
+            assert_eq!(kept, [note(size - 1), note(size)]);
+            let found = std::fs::metadata(&path).unwrap();
+            assert_eq!((found.ino(), found.len()), (number, BYTES), "written in place");
+        }
+        // The next process knows nothing of this one's syncs.
+        HeadFile::new(path.clone()).write(&note(9)).unwrap();
+        assert_ne!(std::fs::metadata(&path).unwrap().ino(), number);
+        assert_eq!(head.read().unwrap(), [note(9)]);
+        head.write(&note(10)).unwrap();
+        assert_eq!(head.read().unwrap(), [note(10)], "and this one nothing of that one's");
+    }
+
+    #[test]
+    fn a_file_that_is_not_as_we_left_it_is_replaced() {
+        let (folder, head, path) = head();
+        let aside = folder.path().join("aside");
+        let spoil: [fn(&PathBuf, &PathBuf); 5] = [
+            |path, _| std::fs::remove_file(path).unwrap(),
+            |path, aside| std::fs::rename(path, aside).unwrap(),
+            |path, _| drop(OpenOptions::new().write(true).truncate(true).open(path).unwrap()),
+            |path, aside| {
+                std::fs::rename(path, aside).unwrap();
+                std::fs::copy(aside, path).unwrap();
+            },
+            |path, aside| {
+                std::fs::rename(path, aside).unwrap();
+                std::os::unix::fs::symlink(aside, path).unwrap();
+            },
+        ];
+        for spoil in spoil {
+            head.write(&note(1)).unwrap();
+            head.write(&note(2)).unwrap();
+            spoil(&path, &aside);
+            let before = std::fs::read(&aside).unwrap_or_default();
+            head.write(&note(3)).unwrap();
+            assert_eq!(head.read().unwrap(), [note(3)]);
+            assert!(std::fs::symlink_metadata(&path).unwrap().is_file());
+            assert_eq!(std::fs::read(&aside).unwrap_or_default(), before, "what was moved away is left alone");
+        }
+    }
+
+    #[test]
+    fn bare_checkpoints_and_what_is_none_are_read_as_they_stand() {
+        let (_folder, head, path) = head();
+        for (bytes, read) in
+            [(note(7), note(7)), (String::new(), String::new()), ("nothing".into(), "nothing\n".into())]
+        {
+            durable::replace(&path, bytes.as_bytes(), 0o600).unwrap();
+            assert_eq!(head.read().unwrap(), [read]);
+        }
+        let long = format!("{}\n{}", "a".repeat(PLACE_BYTES), note(1));
+        head.write(&long).unwrap();
+        assert_eq!(head.read().unwrap(), [long]);
+        head.write(&note(2)).unwrap();
+        head.write(&note(3)).unwrap();
+        assert_eq!(head.read().unwrap(), [note(2), note(3)]);
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_leaves_the_one_before() {
+        let (_folder, head, path) = head();
+        head.write(&note(1)).unwrap();
+        head.write(&note(2)).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(b"example.com/log\n3\nro", 0).unwrap();
+        let kept = head.read().unwrap();
+        assert!(kept.len() == 2 && kept.contains(&note(2)), "{kept:?}");
     }
 }

@@ -104,6 +104,13 @@ impl Site {
         self.folder.path().join(name)
     }
 
+    /// The checkpoints that node 1 keeps apart: the newest, and perhaps the one before.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        let text = std::fs::read(self.path("log-1.head")).unwrap();
+        let note = |place: &[u8]| format!("{}\n", String::from_utf8_lossy(place).trim_end_matches('\n'));
+        text.chunks(4096).map(note).filter(|note| note.contains("\n\n\u{2014} ")).collect()
+    }
+
     /// The public half of the user CA key.
     pub(crate) fn user_ca() -> String {
         SessionKey::generate(USER_CA_SEED).public_key().to_openssh()

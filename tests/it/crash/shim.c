@@ -6,8 +6,8 @@
  *
  * A sync that fails is believed to have lost what it was to write, as a kernel that marks the pages clean: the program, and whoever
  * reads the file after it, sees the bytes until the power fails. Which bytes of the write-ahead log that are is in FILE.lost, which of the
- * database in FILE.lost-database, as offset and length; the test writes zeros over them when it plays a power failure. Bytes that are written and synced
- * again are not lost. */
+ * database in FILE.lost-database, which of a kept checkpoint in FILE.lost-head, as offset and length; the test writes zeros over them when it plays a power
+ * failure. Bytes that are written and synced again are not lost. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,10 +39,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char known[4096];
 static long passed[RULES];
 
-/* The write-ahead log's, and the database's. */
-enum { LOG, DATABASE, FILES, OTHER = FILES };
+/* The write-ahead log's, the database's, and the kept checkpoint's. */
+enum { LOG, DATABASE, HEAD, FILES, OTHER = FILES };
 static struct list unsynced[FILES], lost[FILES];
-static const char *const suffix[FILES] = {".lost", ".lost-database"};
+static const char *const suffix[FILES] = {".lost", ".lost-database", ".lost-head"};
 static int is_loaded;
 
 #define REAL(name, type) static type *real; if (!real) real = (type *)dlsym(RTLD_NEXT, name)
@@ -143,6 +143,7 @@ static int file_of(const char *name) {
     size_t len = strlen(name);
     if (!getenv("HALLPASS_TEST_FAULTS")) return OTHER;
     if (len > 4 && !strcmp(name + len - 4, "-wal")) return LOG;
+    if (len > 5 && !strcmp(name + len - 5, ".head")) return HEAD;
     return len > 3 && !strcmp(name + len - 3, ".db") ? DATABASE : OTHER;
 }
 
@@ -268,9 +269,13 @@ int ftruncate(int fd, off_t len) { return ftruncate64(fd, len); }
 int rename(const char *from, const char *to) {
     REAL("rename", call_rename);
     int number = fault("rename", base(from));
-    if (!number) return real(from, to);
-    errno = number;
-    return -1;
+    if (number) {
+        errno = number;
+        return -1;
+    }
+    int done = real(from, to);
+    if (!done && file_of(base(to)) == HEAD) cut(base(to), 0);
+    return done;
 }
 
 int unlink(const char *path) {

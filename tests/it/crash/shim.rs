@@ -74,12 +74,17 @@ impl Shim {
         }
     }
 
-    /// What a power failure makes of the write-ahead log or the database, when nothing runs any more: what a failed sync has not brought to the disk is
+    /// What a power failure makes of the write-ahead log, the database or the kept checkpoint, when nothing runs any more: what a failed sync has not brought to the disk is
     /// gone. Gives the number of bytes.
     pub(crate) fn power_fails(&self, file: &Path) -> u64 {
         use std::os::unix::fs::FileExt as _;
-        let is_log = file.to_str().unwrap().ends_with("-wal");
-        let ranges = self.control.with_extension(if is_log { "lost" } else { "lost-database" });
+        let name = file.to_str().unwrap();
+        let ranges = match name.rsplit_once(['-', '.']).unwrap().1 {
+            "wal" => "lost",
+            "head" => "lost-head",
+            _ => "lost-database",
+        };
+        let ranges = self.control.with_extension(ranges);
         let ranges = std::fs::read_to_string(ranges).unwrap_or_default();
         let Ok(file) = std::fs::OpenOptions::new().write(true).open(file) else { return 0 };
         let mut lost = 0;
