@@ -17,6 +17,9 @@
 //! | `check_in.rs` | what a host tells of itself, and what of it is news |
 //! | `double.rs` | whether two machines tell it |
 //!
+//! *Why are hosts shared?* The inventory is replaced as a whole for each change, so that whoever reads one reads one state; with ten thousand hosts a copy of
+//! each would be most of what a change costs.
+//!
 //! *Why no tables of hosts and tokens?* Rows would have to be compared with the log at each use, and what a row leaves out can't be
 //! compared. An inventory has some hundred entries for each hundred hosts, and reads in a blink.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
@@ -28,6 +31,9 @@ pub mod moves;
 pub mod permit;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
 
 use crate::audit::entry::Entry;
 use crate::audit::event::{Event, Stand};
@@ -41,12 +47,13 @@ use crate::time::Timestamp;
 /// How many refused attempts on a host's name or keys are shown; older ones are in the log.
 const CONFLICTS_MAX: usize = 16;
 
-/// The hosts and join tokens that the log tells of.
+/// The hosts and join tokens that the log tells of. Copies share what has not changed: each change is decided on one, and makes one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     entries: u64,
-    hosts: BTreeMap<HostName, EnrolledHost>,
-    joins: BTreeMap<JoinId, Join>,
+    next: u64,
+    hosts: RedBlackTreeMapSync<HostName, Arc<EnrolledHost>>,
+    joins: RedBlackTreeMapSync<JoinId, Arc<Join>>,
 }
 
 /// A host that has joined.
@@ -76,6 +83,7 @@ pub struct EnrolledHost {
     pub moved: Option<Stand>,
     /// The newest attempts to take its name or keys, oldest first.
     pub conflicts: Vec<Conflict>,
+    for_policy: Arc<Host>,
 }
 
 /// An attempt to take a host's name or keys.
@@ -146,9 +154,13 @@ impl EnrolledHost {
 
     /// As policy sees it: an enrolled host is always opened by `account@host`.
     #[must_use]
-    pub fn for_policy(&self) -> Host {
-        Host { name: self.name.clone(), tags: pairs(&self.tags), scope: Scope::Host }
+    pub fn for_policy(&self) -> Arc<Host> {
+        Arc::clone(&self.for_policy)
     }
+}
+
+fn for_policy(name: &HostName, tags: &BTreeSet<Tag>) -> Arc<Host> {
+    Arc::new(Host { name: name.clone(), tags: pairs(tags), scope: Scope::Host })
 }
 
 /// Tags by key.
@@ -163,31 +175,44 @@ impl Inventory {
         self.entries
     }
 
+    /// The first index of the log that comes after all of them.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
     /// All hosts, also retired ones, by name.
     pub fn hosts(&self) -> impl Iterator<Item = &EnrolledHost> {
-        self.hosts.values()
+        self.hosts.values().map(|host| &**host)
     }
 
     /// The hosts that are enrolled now, by name.
     pub fn active(&self) -> impl Iterator<Item = &EnrolledHost> {
-        self.hosts.values().filter(|host| host.is_active)
+        self.hosts().filter(|host| host.is_active)
     }
 
     /// This host, also if it is retired.
     #[must_use]
     pub fn host(&self, name: &HostName) -> Option<&EnrolledHost> {
-        self.hosts.get(name)
+        self.hosts.get(name).map(|host| &**host)
+    }
+
+    /// A host by this name as policy sees it, if one is enrolled.
+    #[must_use]
+    pub fn named_for_policy(&self, name: HostName) -> (HostName, Option<Arc<Host>>) {
+        let host = self.host(&name).filter(|host| host.is_active).map(EnrolledHost::for_policy);
+        (name, host)
     }
 
     /// All join tokens, by id.
     pub fn joins(&self) -> impl Iterator<Item = &Join> {
-        self.joins.values()
+        self.joins.values().map(|join| &**join)
     }
 
     /// This join token.
     #[must_use]
     pub fn join(&self, id: &JoinId) -> Option<&Join> {
-        self.joins.get(id)
+        self.joins.get(id).map(|join| &**join)
     }
 
     /// Takes the next entry; one that is not about hosts changes nothing.
@@ -195,6 +220,7 @@ impl Inventory {
         let Event::Host(event) = &entry.event else { return };
         if event.is_of_inventory() {
             self.entries = self.entries.saturating_add(1);
+            self.next = self.next.max(entry.index.saturating_add(1));
             self.take_event(event, Stand { version: entry.index, since: entry.at });
         }
     }
@@ -218,10 +244,10 @@ impl Inventory {
                     is_revoked: false,
                     token: TokenHash(*token.bytes()),
                 };
-                self.joins.insert(join.clone(), new);
+                self.joins.insert_mut(join.clone(), Arc::new(new));
             }
             HostEvent::JoinRevoked { join, .. } => {
-                if let Some(join) = self.joins.get_mut(join) {
+                if let Some(join) = self.joins.get_mut(join).map(Arc::make_mut) {
                     join.is_revoked = true;
                 }
             }
@@ -229,19 +255,20 @@ impl Inventory {
                 self.take_host(host, join, (keys, names, tags), entry);
             }
             HostEvent::HostRefused { host, key, known, why, .. } => {
-                if let Some(known) = self.hosts.get_mut(known) {
+                if let Some(known) = self.host_mut(known) {
                     known.conflicts.push(Conflict { at, name: host.clone(), key: *key, why: why.clone() });
                     let over = known.conflicts.len().saturating_sub(CONFLICTS_MAX);
                     known.conflicts.drain(..over);
                 }
             }
             HostEvent::HostTagged { host, tags, .. } => {
-                if let Some(host) = self.hosts.get_mut(host) {
+                if let Some(host) = self.host_mut(host) {
                     host.tags.clone_from(tags);
+                    host.for_policy = for_policy(&host.name, tags);
                 }
             }
             HostEvent::HostMoved { host, ca, keeps, waits } => {
-                if let Some(host) = self.hosts.get_mut(host) {
+                if let Some(host) = self.host_mut(host) {
                     host.ca.clone_from(ca);
                     host.keeps.clone_from(keeps);
                     host.waits = *waits;
@@ -249,7 +276,7 @@ impl Inventory {
                 }
             }
             HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
-                if let Some(host) = self.hosts.get_mut(host) {
+                if let Some(host) = self.host_mut(host) {
                     host.is_active = false;
                 }
             }
@@ -266,6 +293,11 @@ impl Inventory {
         }
     }
 
+    /// This host, to be changed here alone.
+    fn host_mut(&mut self, name: &HostName) -> Option<&mut EnrolledHost> {
+        self.hosts.get_mut(name).map(Arc::make_mut)
+    }
+
     fn take_host(
         &mut self,
         name: &HostName,
@@ -278,13 +310,17 @@ impl Inventory {
         let known = earlier.filter(|known| known.is_active);
         let is_again = known.is_some_and(|known| known.join == *join);
         let (enrolled, conflicts) = known.map_or((at, Vec::new()), |known| (known.enrolled, known.conflicts.clone()));
-        if let Some(join) = self.joins.get_mut(join) {
+        let mut tags = tags.clone();
+        if let Some(join) = self.joins.get_mut(join).map(Arc::make_mut) {
             join.used = join.used.saturating_add(u64::from(!is_again));
             join.hosts.insert(name.clone());
+            // Thousands of hosts have the tags of one token: one text for all of them.
+            tags = tags.iter().map(|tag| join.tags.get(tag).unwrap_or(tag).clone()).collect();
         }
         let host = EnrolledHost {
             name: name.clone(),
-            tags: tags.clone(),
+            for_policy: for_policy(name, &tags),
+            tags,
             names: names.clone(),
             keys: keys.to_vec(),
             join: join.clone(),
@@ -300,6 +336,6 @@ impl Inventory {
             },
             conflicts,
         };
-        self.hosts.insert(name.clone(), host);
+        self.hosts.insert_mut(name.clone(), Arc::new(host));
     }
 }

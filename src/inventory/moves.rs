@@ -19,12 +19,17 @@ use crate::keyring::Ring;
 use crate::policy::Policy;
 use crate::ssh::Fingerprint;
 
-/// The entries that make each host one of the CA that this policy, which knows all of them, says.
+/// The entries that make each of these hosts, which are of `after`, one of the CA that this policy says.
 ///
 /// `before` is the inventory before the change that is made with them: a host that was not enrolled there has no certificates to keep
 /// anything for.
 #[must_use]
-pub fn moves(before: &Inventory, after: &Inventory, policy: &Policy, ring: &Ring) -> Vec<HostEvent> {
+pub fn moves<'h>(
+    hosts: impl IntoIterator<Item = &'h EnrolledHost>,
+    before: &Inventory,
+    policy: &Policy,
+    ring: &Ring,
+) -> Vec<HostEvent> {
     let moved = |host: &EnrolledHost| {
         let ca = policy.host(&host.name).map(|known| policy.ca_of(known)).filter(|ca| *ca != host.ca)?;
         let was = before.host(&host.name).filter(|was| was.is_active);
@@ -35,7 +40,7 @@ pub fn moves(before: &Inventory, after: &Inventory, policy: &Policy, ring: &Ring
         let keeps = keeps.difference(&own).copied().collect();
         Some(HostEvent::HostMoved { host: host.name.clone(), ca, keeps, waits: was.is_some() })
     };
-    after.active().filter_map(moved).collect()
+    hosts.into_iter().filter(|host| host.is_active).filter_map(moved).collect()
 }
 
 /// What is left of a move, if that is less than before: keys by which certificates for the host last (`lasting`), and the wait for its

@@ -1,18 +1,19 @@
 //! Names and ids around enrolled hosts.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::{HostName, NameError, RequestId, TagKey, TagValue, is_between, refuse};
 
 /// The id of a join token: eight Crockford digits in lower case, so that it is not taken for a request's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JoinId(String);
+pub struct JoinId(Arc<str>);
 
 impl JoinId {
     /// The id made of five random bytes.
     #[must_use]
     pub fn from_random(random: [u8; 5]) -> Self {
-        Self(RequestId::from_random(random).digits().to_ascii_lowercase())
+        Self(RequestId::from_random(random).digits().to_ascii_lowercase().into())
     }
 
     /// Parses one.
@@ -21,7 +22,7 @@ impl JoinId {
     /// For anything that is not eight such digits.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let is_ours = RequestId::parse(text).is_ok_and(|id| id.digits().to_ascii_lowercase() == text);
-        if is_ours { Ok(Self(text.to_owned())) } else { Err(refuse("a join id", text, "eight digits like 7k3f9qx2")) }
+        if is_ours { Ok(Self(text.into())) } else { Err(refuse("a join id", text, "eight digits like 7k3f9qx2")) }
     }
 
     /// The text.

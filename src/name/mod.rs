@@ -4,6 +4,8 @@
 //! path component, a terminal and a SQL parameter. `Display` gives back exactly what [`parse`](PersonName::parse)
 //! accepts.
 //!
+//! A name is copied by sharing its text: it stands in requests, verdicts, inventories and lists at once.
+//!
 //! What not: no lookup, no directory; whether a person or host exists is for `identity` and `policy`.
 //!
 //! Invariants: ASCII only, no control characters, no blanks, never empty, bounded length, lower case where two
@@ -19,6 +21,7 @@ mod host;
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -55,7 +58,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Parses one.
@@ -64,7 +67,7 @@ macro_rules! name {
             /// Says what would be accepted.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let check: fn(&str) -> bool = $check;
-                if check(text) { Ok(Self(text.to_owned())) } else { Err(refuse($kind, text, $rule)) }
+                if check(text) { Ok(Self(text.into())) } else { Err(refuse($kind, text, $rule)) }
             }
 
             /// The text.
@@ -133,7 +136,7 @@ name!(
 /// Alphabet `[a-z0-9_][a-z0-9_.@:=-]*`, at most 128 bytes. A user certificate's begins with a letter or `_` (invariant I-4; the
 /// certificate's linter looks), as every account does; a host may be called `10.0.0.7`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Principal(String);
+pub struct Principal(Arc<str>);
 
 impl Principal {
     /// Parses one.
@@ -145,7 +148,7 @@ impl Principal {
         let first = text.as_bytes().first().is_some_and(is_first);
         let rest = text.bytes().all(|b| is_first(&b) || b".@:=-".contains(&b));
         if first && rest && text.len() <= 128 {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(refuse("a principal", text, "1 to 128 of a-z 0-9 _ . @ : = -, starting with a letter, a digit or _"))
         }
@@ -160,19 +163,19 @@ impl Principal {
     /// A name of a host, for its own certificate.
     #[must_use]
     pub fn of_host(host: &HostName) -> Self {
-        Self(host.0.clone())
+        Self(Arc::clone(&host.0))
     }
 
     /// The principal of an account on every host with account scope: the plain account name.
     #[must_use]
     pub fn of_account(account: &Account) -> Self {
-        Self(account.0.clone())
+        Self(Arc::clone(&account.0))
     }
 
     /// The principal of an account on one host: `account@host` (at most 32 + 1 + 90 bytes).
     #[must_use]
     pub fn on_host(account: &Account, host: &HostName) -> Self {
-        Self([account.as_str(), "@", host.as_str()].concat())
+        Self([account.as_str(), "@", host.as_str()].concat().into())
     }
 
     /// The text.

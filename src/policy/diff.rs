@@ -90,7 +90,8 @@ struct Difference<'p> {
 
 fn access(old: &Policy, new: &Policy, changes: &mut Changes) {
     let people: BTreeSet<&PersonName> = [old, new].iter().flat_map(|p| p.directory.people()).map(|p| &p.name).collect();
-    let accounts: BTreeSet<&Account> = [old, new].iter().flat_map(|p| &p.rules).flat_map(named_accounts).collect();
+    let accounts: BTreeSet<&Account> =
+        [old, new].iter().flat_map(|p| p.rules.iter()).flat_map(named_accounts).collect();
     let hosts: BTreeSet<&HostName> = [old, new].iter().flat_map(|p| p.hosts.keys()).collect();
     let pairs = people.iter().flat_map(|person| accounts.iter().map(move |account| (*person, *account)));
     let rules = |policy: &Policy, person, account| candidates(policy, policy.directory.person(person), account);
@@ -136,7 +137,7 @@ fn access(old: &Policy, new: &Policy, changes: &mut Changes) {
 /// Whether what the rules demanded for this host counted for others too, and those are still there.
 fn shares(old: &Policy, new: &Policy, name: &HostName) -> bool {
     let is_open = |host: &Host| host.scope == Scope::Account;
-    old.hosts.get(name).is_some_and(is_open) && new.hosts().any(|host| is_open(host) && host.name != *name)
+    old.host(name).is_some_and(is_open) && new.hosts().any(|host| is_open(host) && host.name != *name)
 }
 
 fn standing<'p>(policy: &'p Policy, rules: &[usize], host: &HostName) -> Standing<'p> {

@@ -121,7 +121,7 @@ fn granted_beside<'p>(asked: &Asked<'p>, granted: &[Granted<'p>]) -> Vec<Granted
     }
     let mut rules: BTreeSet<usize> =
         granted.iter().filter(|found| found.host.scope == Scope::Account).map(|found| found.number).collect();
-    let others = asked.policy.hosts.values().filter(|host| host.scope == Scope::Account);
+    let others = asked.policy.hosts().filter(|host| host.scope == Scope::Account);
     let others = others.filter(|host| !asked.question.hosts.contains(&host.name));
     others.filter_map(|host| decide(asked, host).ok()).filter(|found| rules.insert(found.number)).collect()
 }
@@ -169,7 +169,7 @@ pub(super) fn forbidden_by_scope<'p>(asked: &Asked<'p>) -> Option<(&'p Rule, &'p
     let rules = asked.candidates.iter().filter_map(|number| asked.policy.rules.get(*number));
     let mut refusals = rules.filter(|rule| rule.grant().is_none() && rule.is_time(asked.moment));
     refusals.find_map(|rule| {
-        let mut others = asked.policy.hosts.values().filter(|host| host.scope == Scope::Account);
+        let mut others = asked.policy.hosts().filter(|host| host.scope == Scope::Account);
         others.find(|host| rule.has_host(host)).map(|host| (rule, host))
     })
 }

@@ -37,6 +37,9 @@ mod when;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
 
 use crate::document::Problem;
 use crate::identity::Directory;
@@ -50,21 +53,24 @@ pub use ways::Way;
 /// The most hosts of one request. Our choice: a certificate stays small, and an approver can read them all.
 pub const HOSTS_MAX: usize = 16;
 
-/// A checked policy. Made only by [`Policy::parse`]; immutable.
+/// A checked policy. Made only by [`Policy::parse`]; immutable. Copies share what is long, and every host.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    text: String,
+    text: Arc<str>,
     defaults: rule::Defaults,
-    directory: Directory,
+    directory: Arc<Directory>,
     operators: BTreeSet<PersonName>,
     auditors: BTreeSet<PersonName>,
     ca_operators: u8,
     cas: Vec<cas::CaRule>,
-    hosts: BTreeMap<HostName, Host>,
-    rules: Vec<rule::Rule>,
-    index: index::Index,
-    tests: Vec<test::Case>,
+    hosts: Hosts,
+    rules: Arc<[rule::Rule]>,
+    index: Arc<index::Index>,
+    tests: Arc<[test::Case]>,
 }
+
+/// Hosts by name; copies share all that is the same.
+type Hosts = RedBlackTreeMapSync<HostName, Arc<Host>>;
 
 /// How many of what a policy has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +252,7 @@ impl Policy {
 
     /// The people it knows.
     #[must_use]
-    pub const fn directory(&self) -> &Directory {
+    pub fn directory(&self) -> &Directory {
         &self.directory
     }
 
@@ -270,13 +276,13 @@ impl Policy {
 
     /// The hosts it knows, by name.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
-        self.hosts.values()
+        self.hosts.values().map(|host| &**host)
     }
 
     /// This host.
     #[must_use]
     pub fn host(&self, name: &HostName) -> Option<&Host> {
-        self.hosts.get(name)
+        self.hosts.get(name).map(|host| &**host)
     }
 
     /// This policy with enrolled hosts beside those of its file. An enrolled host counts like one of the file; where both have
@@ -284,24 +290,45 @@ impl Policy {
     ///
     /// # Errors
     /// Every tag for which file and enrolled host have different values.
-    pub fn with_hosts(&self, enrolled: impl IntoIterator<Item = Host>) -> Result<Self, Vec<Contradiction>> {
-        let (mut joined, mut wrong) = (self.clone(), Vec::new());
-        for mut host in enrolled {
-            for (key, value) in self.hosts.get(&host.name).into_iter().flat_map(|plain| &plain.tags) {
-                let has = host.tags.entry(key.clone()).or_insert_with(|| value.clone());
+    pub fn with_hosts(&self, enrolled: impl IntoIterator<Item = Arc<Host>>) -> Result<Self, Vec<Contradiction>> {
+        self.with_changed(self, enrolled.into_iter().map(|host| (host.name.clone(), Some(host))))
+    }
+
+    /// What [`Self::with_hosts`] gives once these hosts are enrolled like this, or (`None`) not any more; `before` is what it gave until then. It
+    /// costs as much as they are, however many others there are.
+    ///
+    /// # Errors
+    /// Every tag of theirs for which file and enrolled host have different values.
+    pub fn with_changed(
+        &self,
+        before: &Self,
+        changed: impl IntoIterator<Item = (HostName, Option<Arc<Host>>)>,
+    ) -> Result<Self, Vec<Contradiction>> {
+        let (mut hosts, mut wrong) = (before.hosts.clone(), Vec::new());
+        for (name, enrolled) in changed {
+            let plain = self.hosts.get(&name);
+            let Some(mut host) = enrolled else {
+                match plain {
+                    Some(plain) => hosts.insert_mut(name, Arc::clone(plain)),
+                    None => drop(hosts.remove_mut(&name)),
+                }
+                continue;
+            };
+            for (key, value) in plain.into_iter().flat_map(|plain| &plain.tags) {
+                let has = Arc::make_mut(&mut host).tags.entry(key.clone()).or_insert_with(|| value.clone());
                 if has != value {
-                    let (name, key) = (host.name.clone(), key.clone());
+                    let (name, key) = (name.clone(), key.clone());
                     wrong.push(Contradiction { host: name, key, file: value.clone(), enrolled: has.clone() });
                 }
             }
-            joined.hosts.insert(host.name.clone(), host);
+            hosts.insert_mut(name, host);
         }
-        if wrong.is_empty() { Ok(joined) } else { Err(wrong) }
+        if wrong.is_empty() { Ok(Self { hosts, ..self.clone() }) } else { Err(wrong) }
     }
 
     /// The hosts with this tag.
     pub fn hosts_with_tag(&self, key: &TagKey, value: &TagValue) -> impl Iterator<Item = &Host> {
-        self.hosts.values().filter(move |h| h.tags.get(key) == Some(value))
+        self.hosts().filter(move |h| h.tags.get(key) == Some(value))
     }
 
     /// Answers a question: a matching `refuse` rule wins; else the first matching rule in file order; else refused. Several
@@ -333,7 +360,7 @@ impl Policy {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let people = self.directory.people().count();
-        Counts { people, hosts: self.hosts.len(), rules: self.rules.len(), tests: self.tests.len() }
+        Counts { people, hosts: self.hosts.size(), rules: self.rules.len(), tests: self.tests.len() }
     }
 
     /// The groups of a person, empty if unknown.

@@ -60,7 +60,7 @@ pub async fn check(store: &dyn Store, key: &LogKey, told: &mut (dyn FnMut(u64) +
     for id in asked {
         check_request(store, id, &mut checked).await?;
     }
-    for why in [store.keys_entry().await.err(), store.inventory(0).await.err()].into_iter().flatten() {
+    for why in [store.keys_entry().await.err(), store.inventory(0, 0).await.err()].into_iter().flatten() {
         checked.find(why.to_string());
     }
     Ok(checked)

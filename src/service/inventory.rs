@@ -68,7 +68,7 @@ impl Hosts {
     /// As the store has them.
     pub(super) async fn load(store: &dyn Store, keys: (MacKey, MacKey)) -> Outcome<Self> {
         let mut inventory = Inventory::default();
-        store.inventory(0).await?.iter().for_each(|entry| inventory.take(entry));
+        store.inventory(0, 0).await?.iter().for_each(|entry| inventory.take(entry));
         Ok(Self {
             inventory: RwLock::new(Arc::new(inventory)),
             seen: RwLock::new(store.seen().await?),
@@ -101,7 +101,7 @@ impl Hosts {
     }
 
     /// The hosts as policy sees them.
-    pub(super) fn for_policy(&self) -> Vec<Host> {
+    pub(super) fn for_policy(&self) -> Vec<Arc<Host>> {
         self.inventory().active().map(EnrolledHost::for_policy).collect()
     }
 }
@@ -335,19 +335,26 @@ impl Service {
         // Its own index is not known before it is written, and nothing here goes by it.
         let entry = Entry { index: 0, at: self.clock.now(), event: Event::from(event) };
         after.take(&entry);
-        let hosts: Vec<Host> = after.active().map(EnrolledHost::for_policy).collect();
+        let Event::Host(event) = &entry.event else { return Ok(vec![entry.event]) };
+        let Some(host) = event.host() else { return Ok(vec![entry.event]) };
         // What contradicts the file was refused when it was decided.
-        let joined = file.with_hosts(hosts);
+        let joined = file.with_changed(&self.in_force().joined, [after.named_for_policy(host.clone())]);
         let joined = joined.map_err(|_wrong| Failure::internal("changing the inventory", "the file says otherwise"))?;
-        let moved = moves(before, &after, &joined, &self.keys.now().ring);
+        // No other host has become one of another CA: which one it is of is a matter of its own tags.
+        let moved = moves(after.host(host), before, &joined, &self.keys.now().ring);
         Ok(std::iter::once(entry.event).chain(moved.into_iter().map(Event::from)).collect())
     }
 
-    /// The inventory with what the log says of hosts beyond what we know.
-    pub(super) async fn read_inventory(&self) -> Outcome<Inventory> {
-        let mut inventory = (*self.hosts.inventory()).clone();
-        self.store.inventory(inventory.entries()).await?.iter().for_each(|entry| inventory.take(entry));
-        Ok(inventory)
+    /// The inventory with what the log says of hosts beyond what we know, and the hosts that it says it of.
+    pub(super) async fn read_inventory(&self) -> Outcome<(Inventory, BTreeSet<HostName>)> {
+        let (mut inventory, mut changed) = ((*self.hosts.inventory()).clone(), BTreeSet::new());
+        for entry in self.store.inventory(inventory.entries(), inventory.next()).await? {
+            inventory.take(&entry);
+            if let Event::Host(event) = &entry.event {
+                changed.extend(event.host().cloned());
+            }
+        }
+        Ok((inventory, changed))
     }
 
     /// Tells who waits for this host's state.

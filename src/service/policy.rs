@@ -182,7 +182,7 @@ impl Service {
         // A host may have joined since it was checked.
         let joined = join(&policy, self.hosts.for_policy(), file).map_err(bad_policy)?;
         let inventory = self.hosts.inventory();
-        let moved = moves(&inventory, &inventory, &joined, &self.keys.now().ring);
+        let moved = moves(inventory.active(), &inventory, &joined, &self.keys.now().ring);
         let at = self.clock.now();
         let sha256 = sha256_hex(policy.text().as_bytes());
         let stored = StoredPolicy { version, text: policy.text().to_owned(), by: actor.to_string(), at };
@@ -253,12 +253,19 @@ impl Service {
     pub(super) async fn refresh_policy(&self) -> Outcome<()> {
         self.doubt_policy();
         let stored = self.store.policy(None).await?.ok_or(Failure::NotFound("policy version"))?;
-        let InForce { version: before, file, .. } = self.in_force();
+        let InForce { version: before, file, joined } = self.in_force();
         let version = stored.version;
-        let file = if version == before { file } else { self.stored_policy(stored).await? };
-        let inventory = self.read_inventory().await?;
-        let hosts: Vec<Host> = inventory.active().map(EnrolledHost::for_policy).collect();
-        let joined = Arc::new(join(&file, hosts, "the stored policy").map_err(bad_policy)?);
+        let (inventory, changed) = self.read_inventory().await?;
+        let (file, joined) = if version == before {
+            let changed = changed.into_iter().map(|name| inventory.named_for_policy(name));
+            let joined = file.with_changed(&joined, changed);
+            (file, joined)
+        } else {
+            let file = self.stored_policy(stored).await?;
+            let joined = file.with_hosts(inventory.active().map(EnrolledHost::for_policy));
+            (file, joined)
+        };
+        let joined = Arc::new(joined.map_err(|wrong| bad_policy(contradictions(wrong, "the stored policy")))?);
         let in_force = InForce { version, file, joined };
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = in_force;
         self.hosts.replace(inventory);
@@ -347,7 +354,7 @@ pub(super) struct Known {
     /// The policy in force, with the enrolled hosts.
     pub(super) joined: Arc<Policy>,
     /// The enrolled hosts.
-    pub(super) hosts: Vec<Host>,
+    pub(super) hosts: Vec<Arc<Host>>,
 }
 
 const fn bad_policy(problems: Vec<Problem>) -> Failure {
@@ -355,7 +362,12 @@ const fn bad_policy(problems: Vec<Problem>) -> Failure {
 }
 
 /// The policy with these enrolled hosts, unless its file contradicts one of them.
-fn join(policy: &Policy, hosts: Vec<Host>, file: &str) -> Result<Policy, Vec<Problem>> {
+fn join(policy: &Policy, hosts: Vec<Arc<Host>>, file: &str) -> Result<Policy, Vec<Problem>> {
+    policy.with_hosts(hosts).map_err(|wrong| contradictions(wrong, file))
+}
+
+/// What is to be changed where the file contradicts enrolled hosts.
+fn contradictions(wrong: Vec<Contradiction>, file: &str) -> Vec<Problem> {
     let problem = |wrong: Contradiction| Problem {
         file: file.to_owned(),
         line: 1,
@@ -363,7 +375,7 @@ fn join(policy: &Policy, hosts: Vec<Host>, file: &str) -> Result<Policy, Vec<Pro
         key: format!("host {}: tags.{}", wrong.host, wrong.key),
         what: format!("{wrong}; change the file, or hallpass admin host tag {}", wrong.host),
     };
-    policy.with_hosts(hosts).map_err(|wrong| wrong.into_iter().map(problem).collect())
+    wrong.into_iter().map(problem).collect()
 }
 
 /// A policy gives hosts to no CA that there is not: nobody could sign for them.

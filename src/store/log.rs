@@ -220,14 +220,13 @@ pub(super) fn proven(head: &Head, rows: &[Found], nodes: &BTreeMap<Node, Hash>) 
     rows.iter().map(entry).collect()
 }
 
-/// Those of the inventory's rows that come after the first `from`; the head says how many there are.
-pub(super) fn inventory_from<'r>(head: &Head, rows: &'r [Found], from: u64) -> Result<&'r [Found], StoreError> {
-    let (wanted, count) = (head.inventory, u64::try_from(rows.len()).unwrap_or(u64::MAX));
-    if count != wanted {
-        let why = format!("its head says {wanted} entries about hosts, there are {count}");
-        return Err(damaged("the inventory of hosts", why));
+/// Whether these are all the rows of the inventory after the first `from`; the head says how many there are.
+pub(super) fn check_inventory(head: &Head, rows: &[Found], from: u64) -> Result<(), StoreError> {
+    let (wanted, count) = (head.inventory, u64::try_from(rows.len()).unwrap_or(u64::MAX).saturating_add(from));
+    if count == wanted {
+        return Ok(());
     }
-    Ok(rows.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default())
+    Err(damaged("the inventory of hosts", format!("its head says {wanted} entries about hosts, there are {count}")))
 }
 
 /// These entries, if all of them are of the inventory.

@@ -214,6 +214,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // policy and files
     ("toml", &["document/", "cli/profile.rs", "cli/init.rs"]),
     ("strsim", &["document/"]),
+    ("rpds", &["policy/", "inventory/"]),
     ("ipnet", &["ssh/cert/", "policy/", "access/question.rs"]),
     ("regex", &["policy/"]),
     ("jiff", &["time.rs", "policy/", "cli/output.rs", "cli/moment.rs"]),

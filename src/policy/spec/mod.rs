@@ -17,12 +17,13 @@ mod test;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use self::people::People;
 use super::cas::CaRule;
 use super::index::Index;
 use super::rule::{Defaults, Rule, Span};
-use super::{Host, Policy, Scope};
+use super::{Host, Hosts, Policy, Scope};
 use crate::document::{self, Found, Problem, Sheet, Spot, Table, nearest};
 use crate::name::{CaName, HostName, Tag, TagKey, TagValue};
 use crate::time::Lifetime;
@@ -80,10 +81,10 @@ fn policy(root: &Table<'_>, text: &str) -> Option<Policy> {
     let tests = root.tables("test", TESTS_MAX).iter().filter_map(|table| test::case(table, &known)).collect();
     version?;
     let people::Roles { operators, auditors, ca_operators } = roles?;
-    let index = Index::new(&rules);
-    let directory = people.into_directory();
+    let index = Arc::new(Index::new(&rules));
+    let directory = Arc::new(people.into_directory());
     Some(Policy {
-        text: text.to_owned(),
+        text: text.into(),
         defaults,
         directory,
         operators,
@@ -91,7 +92,7 @@ fn policy(root: &Table<'_>, text: &str) -> Option<Policy> {
         ca_operators,
         cas,
         hosts,
-        rules,
+        rules: rules.into(),
         index,
         tests,
     })
@@ -140,8 +141,8 @@ fn span(parent: &Table<'_>, base: Span) -> Span {
     span
 }
 
-fn hosts(root: &Table<'_>) -> BTreeMap<HostName, Host> {
-    let (mut hosts, mut names) = (BTreeMap::new(), Once::new("host"));
+fn hosts(root: &Table<'_>) -> Hosts {
+    let (mut hosts, mut names) = (Hosts::new_sync(), Once::new("host"));
     for table in root.tables("host", HOSTS_MAX) {
         let name = table.needed("name", table.parsed("name", HostName::parse), "name = \"web-1\"");
         let tags = table.pairs("tags", TAGS_MAX, TagKey::parse, TagValue::parse);
@@ -154,7 +155,7 @@ fn hosts(root: &Table<'_>) -> BTreeMap<HostName, Host> {
         names.check(table.sheet(), &name);
         let tags = tags.unwrap_or_default().into_iter().collect();
         let scope = scope.map_or(Scope::Host, |found| found.value);
-        hosts.insert(name.value.clone(), Host { name: name.value, tags, scope });
+        hosts.insert_mut(name.value.clone(), Arc::new(Host { name: name.value, tags, scope }));
     }
     hosts
 }

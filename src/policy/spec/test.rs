@@ -8,7 +8,7 @@ use super::{no_such, seconds};
 use crate::document::{Found, Spot, Table, quoted};
 use crate::name::{Account, HostName, PersonName, RuleName};
 use crate::policy::test::{Case, Expected};
-use crate::policy::{HOSTS_MAX, Host, Question};
+use crate::policy::{HOSTS_MAX, Hosts, Question};
 use crate::time::{Lifetime, Timestamp};
 
 /// The longest name of a test, in characters. Our choice.
@@ -23,7 +23,7 @@ const AT_DEFAULT: &str = "2026-01-05T12:00:00Z";
 /// What a test may name.
 pub(super) struct Known<'p> {
     pub(super) people: &'p People,
-    pub(super) hosts: &'p BTreeMap<HostName, Host>,
+    pub(super) hosts: &'p Hosts,
     /// The names of all rules, also of those with problems of their own.
     pub(super) rules: &'p BTreeMap<RuleName, Spot>,
 }

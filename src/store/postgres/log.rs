@@ -141,14 +141,20 @@ pub(super) async fn policy_entry(
     Ok(None)
 }
 
-/// The entries that the inventory is made of, without the first `from`.
-pub(super) async fn inventory(client: &impl GenericClient, key: &MacKey, from: u64) -> Result<Vec<Entry>, StoreError> {
+/// The entries that the inventory is made of, without the first `from`, which are before `next`.
+pub(super) async fn inventory(
+    client: &impl GenericClient,
+    key: &MacKey,
+    from: u64,
+    next: u64,
+) -> Result<Vec<Entry>, StoreError> {
     let head = head(client, key).await?;
     // The kinds are constants, so that their index can be used.
     let sql = "SELECT number, bytes FROM log_entry WHERE kind IN ('join_created', 'join_revoked', 'host_enrolled',
-               'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') ORDER BY number";
-    let rows = all(&rows(client, READING, sql, &[]).await?)?;
-    log::of_inventory(proven(client, &head, log::inventory_from(&head, &rows, from)?).await?)
+               'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') AND number >= $1 ORDER BY number";
+    let rows = all(&rows(client, READING, sql, &[&to_sql(next)?]).await?)?;
+    log::check_inventory(&head, &rows, from)?;
+    log::of_inventory(proven(client, &head, &rows).await?)
 }
 
 /// The newest entry that says which CA keys there are: the head names it.

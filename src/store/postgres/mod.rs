@@ -186,10 +186,10 @@ impl Store for PostgresStore {
         })
     }
 
-    fn inventory(&self, from: u64) -> Pending<'_, Vec<Entry>> {
+    fn inventory(&self, from: u64, next: u64) -> Pending<'_, Vec<Entry>> {
         let key = Arc::clone(&self.key);
         self.reads.snapshot("reading the log", move |moment| {
-            Box::pin(async move { log::inventory(moment, &key, from).await })
+            Box::pin(async move { log::inventory(moment, &key, from, next).await })
         })
     }
 

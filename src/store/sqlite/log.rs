@@ -167,20 +167,22 @@ pub(super) fn policy_entry(
     Ok(None)
 }
 
-/// The entries that the inventory is made of, without the first `from`: one transaction, so that the head's count is of the same moment.
-pub(super) fn inventory(conn: &Connection, key: &MacKey, from: u64) -> Result<Vec<Entry>, StoreError> {
+/// The entries that the inventory is made of, without the first `from`, which are before `next`: one transaction, so that the head's count is of the same
+/// moment.
+pub(super) fn inventory(conn: &Connection, key: &MacKey, from: u64, next: u64) -> Result<Vec<Entry>, StoreError> {
     let as_of_now = conn.unchecked_transaction().map_err(failed(READING))?;
     let head = head(&as_of_now, key)?;
     // The kinds are constants, so that their index can be used.
     let mut select = as_of_now
         .prepare_cached(
             "SELECT number, bytes FROM log_entry WHERE kind IN ('join_created', 'join_revoked', 'host_enrolled',
-             'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') ORDER BY number",
+             'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') AND number >= ?1 ORDER BY number",
         )
         .map_err(failed(READING))?;
-    let rows = select.query_map([], found).map_err(failed(READING))?;
+    let rows = select.query_map([to_sql(next)?], found).map_err(failed(READING))?;
     let rows: Vec<Found> = rows.collect::<Result<_, _>>().map_err(failed(READING))?;
-    log::of_inventory(proven(&as_of_now, key, log::inventory_from(&head, &rows, from)?)?)
+    log::check_inventory(&head, &rows, from)?;
+    log::of_inventory(proven(&as_of_now, key, &rows)?)
 }
 
 /// The newest entry that says which CA keys there are: the head names it.

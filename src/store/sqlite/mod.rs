@@ -178,9 +178,9 @@ impl Store for SqliteStore {
         self.read(move |conn| log::policy_entry(conn, &key, version))
     }
 
-    fn inventory(&self, from: u64) -> Pending<'_, Vec<Entry>> {
+    fn inventory(&self, from: u64, next: u64) -> Pending<'_, Vec<Entry>> {
         let key = Arc::clone(&self.key);
-        self.read(move |conn| log::inventory(conn, &key, from))
+        self.read(move |conn| log::inventory(conn, &key, from, next))
     }
 
     fn host_session(&self, token: TokenHash) -> Pending<'_, Option<HostSession>> {

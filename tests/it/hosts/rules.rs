@@ -8,8 +8,8 @@ use hallpass::audit::host_event::HostEvent;
 use hallpass::identity::host::{HostAnswer, ProvenKeys, challenge, check};
 use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::TokenHash;
-use hallpass::inventory::Inventory;
 use hallpass::inventory::enrol::{EnrolRefusal, Surroundings, Wish, enrol};
+use hallpass::inventory::{EnrolledHost, Inventory};
 use hallpass::name::{Digest, HostName, JoinId, NamePattern, Tag, TagKey};
 use hallpass::policy::Policy;
 use hallpass::ssh::host::{HOST_NAMESPACE, HostPurpose, statement};
@@ -158,7 +158,7 @@ fn enrolled_hosts_count_for_policy_like_hosts_of_the_file_and_retired_ones_do_no
     told.join(1, &["*"], 5, &["zone=eu"], at(NEVER));
     told.enrol(&house.policy, (1, "web-77", &[60]), (&[], &["role=x"]), 1).unwrap();
     let joined = |told: &Told| {
-        let hosts = told.inventory.active().map(hallpass::inventory::EnrolledHost::for_policy);
+        let hosts = told.inventory.active().map(EnrolledHost::for_policy);
         house.policy.with_hosts(hosts).unwrap()
     };
     let zone = Tag::parse("zone=eu").unwrap();
@@ -200,6 +200,11 @@ proptest! {
         told.join(1, &["app-*"], 2, &[], at(NEVER));
         told.join(2, &["app-1", "app-2"], 1, &["role=web"], at(NEVER));
         told.join(3, &["*"], 9, &[], at(10));
+        // A host of the file counts again when the enrolled one of its name has left.
+        let hosts = "\n[[host]]\nname = \"app-2\"\ntags = { role = \"web\", zone = \"eu\" }\n[[host]]\nname = \"app-9\"\n";
+        let file = format!("{}{hosts}", house.policy.text());
+        let file = Policy::parse(&file, "policy.toml").unwrap();
+        let mut joined = file.clone();
         for (second, one) in (1_u64..).zip(tries) {
             let before = told.inventory.clone();
             match one {
@@ -225,6 +230,10 @@ proptest! {
                     }
                 }
             }
+            let changed = (0..5).map(|n| host(&format!("app-{n}"))).filter(|name| before.host(name) != told.inventory.host(name));
+            joined = file.with_changed(&joined, changed.map(|name| told.inventory.named_for_policy(name))).unwrap();
+            let whole = file.with_hosts(told.inventory.active().map(EnrolledHost::for_policy)).unwrap();
+            prop_assert!(joined.hosts().eq(whole.hosts()), "what has changed is all that differs");
             let (mut names, mut keys) = (BTreeSet::new(), BTreeSet::new());
             for host in told.inventory.active() {
                 for name in host.names.iter().chain([&host.name]) {

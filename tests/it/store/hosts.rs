@@ -46,7 +46,7 @@ fn enrolled(name: &str) -> Event {
 
 async fn inventory(store: &dyn Store) -> Inventory {
     let mut inventory = Inventory::default();
-    store.inventory(0).await.unwrap().iter().for_each(|entry| inventory.take(entry));
+    store.inventory(0, 0).await.unwrap().iter().for_each(|entry| inventory.take(entry));
     inventory
 }
 
@@ -72,8 +72,17 @@ pub(super) async fn the_inventory_is_the_logs_and_changes_rest_on_what_was_read(
     let known = now.host(&host("web-1")).unwrap();
     assert_eq!((known.ca.as_str(), known.waits, known.moved.unwrap().version), ("prod", true, at_entry));
     assert_eq!((now.entries(), desk.store.head().await.unwrap().inventory), (3, 3));
-    assert_eq!(desk.store.inventory(1).await.unwrap().len(), 2);
-    assert_eq!(desk.store.inventory(9).await.unwrap().len(), 0);
+    let all = desk.store.inventory(0, 0).await.unwrap();
+    for (from, entry) in (0_u64..).zip(&all) {
+        let rest = desk.store.inventory(from, entry.index).await.unwrap();
+        assert_eq!(rest, all[usize::try_from(from).unwrap()..]);
+        // More or fewer before it than the head says: somebody has taken a row away, or put one in.
+        for wrong in [from + 1, from.wrapping_sub(1)] {
+            assert!(matches!(desk.store.inventory(wrong, entry.index).await, Err(StoreError::Damaged { .. })));
+        }
+    }
+    assert_eq!(now.next(), all[2].index + 1);
+    assert_eq!(desk.store.inventory(3, now.next()).await.unwrap(), []);
     drop(desk);
     assert_eq!(inventory(&*database.open().await).await, now);
 }

@@ -390,7 +390,7 @@ async fn all_of(store: &dyn Store) -> String {
         format!("{:?}", store.policies().await.unwrap()),
         format!("{:?}", store.policy(None).await.unwrap()),
         format!("{:?}", store.seen().await.unwrap()),
-        format!("{:?}", store.inventory(0).await.unwrap()),
+        format!("{:?}", store.inventory(0, 0).await.unwrap()),
         format!("{:?}", store.host_certificates(host("web-1")).await.unwrap()),
         format!("{:?}", store.known_reports(host("web-1"), vec![ReportId::parse("opened-1").unwrap()]).await.unwrap()),
     ];

@@ -81,7 +81,7 @@ impl Store for Doubtful {
         sweep(now: Timestamp) -> ();
         policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;
         policy_entry(version: PolicyVersion) -> Option<Entry>;
-        inventory(from: u64) -> Vec<Entry>;
+        inventory(from: u64, next: u64) -> Vec<Entry>;
         host_session(token: TokenHash) -> Option<HostSession>;
         note(note: Note) -> ();
         seen() -> BTreeMap<HostName, Seen>;
