@@ -59,7 +59,8 @@ impl Head {
             ))
         };
         match lost::stands(store, &key.verifier(), &note).await? {
-            Stands::Covered(size) => Ok(Self { place, kept: Mutex::new(size) }),
+            // Kept anew before anything rests on it: what a process before us wrote may never have been synced.
+            Stands::Covered(_) => Ok(Self { place, kept: Mutex::new(0) }),
             Stands::GivenUp(entry) => {
                 let place_shown = place.place();
                 tracing::warn!(place = %place_shown, entry, "the kept checkpoint is of entries that were given up; a new one is kept");

@@ -7,13 +7,13 @@
 //!
 //! The file is two places of [`PLACE_BYTES`] bytes, each with one checkpoint and line ends after it. A new checkpoint is written over the older
 //! one, which is one sync of data; replacing a file is three of a journal. The file is replaced as a whole ([`durable`]) when it
-//! is not as we left it: at the first write, after an error, when it was moved or changed in length; and for a checkpoint that has no room in a place. A bare
+//! is not as we left it: at the first write of a process, after an error, when it was moved, replaced, linked or changed in length. A bare
 //! checkpoint, as auditors have them, is read as well.
 //!
 //! Invariant: the place that is written over is not the one that was synced last. A crash leaves the checkpoint before whole, beside the
 //! new one or a part of it that does not verify. The one before is still right, only weaker: nothing rested on the new one yet.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
@@ -34,8 +34,7 @@ const BYTES: u64 = 2 * SECOND;
 
 /// Where the newest checkpoint is kept. Blocking: called off the async threads.
 pub trait KeptHead: Send + Sync + std::fmt::Debug {
-    /// What is kept: the newest checkpoint, and perhaps one before it, in any order. The newest is the one that covers most of those that verify. None: nothing
-    /// was kept yet.
+    /// What is kept: the newest checkpoint, and perhaps one before it or a part of one, in any order. None: nothing was kept yet.
     ///
     /// # Errors
     /// When the place can't be read.
@@ -59,17 +58,20 @@ pub struct HeadFile {
 }
 
 /// The file as we left it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Ours {
-    device: u64,
-    number: u64,
+    /// Held open, so that no other file can have its number.
+    file: File,
     /// Whether the second place is the older one, which is written over next.
     is_second_older: bool,
 }
 
 impl Ours {
-    fn is(self, found: &Metadata) -> bool {
-        (self.device, self.number, BYTES) == (found.dev(), found.ino(), found.len())
+    /// Whether the name still stands for it, and nothing else does.
+    fn is_at(&self, path: &PathBuf) -> bool {
+        let (Ok(here), Ok(ours)) = (std::fs::symlink_metadata(path), self.file.metadata()) else { return false };
+        let is_same = (here.dev(), here.ino()) == (ours.dev(), ours.ino());
+        is_same && ours.len() == BYTES && ours.nlink() == 1
     }
 }
 
@@ -80,43 +82,38 @@ impl HeadFile {
         Self { path, ours: Mutex::new(None) }
     }
 
-    /// The file, if it is as we left it.
-    fn open(&self, ours: Ours) -> Option<File> {
-        let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-        let file = OpenOptions::new().write(true).custom_flags(nofollow).open(&self.path).ok()?;
-        file.metadata().is_ok_and(|found| ours.is(&found)).then_some(file)
-    }
-
-    /// Replaces the file by one with this checkpoint alone; how it was left, if the next one can be written into it.
-    fn replace(&self, checkpoint: &str) -> io::Result<Option<Ours>> {
-        let Some(place) = padded(checkpoint) else {
-            durable::replace(&self.path, checkpoint.as_bytes(), 0o600)?;
-            return Ok(None);
-        };
-        let mut whole = place;
+    /// Replaces the file by one with this place alone; how it was left, unless somebody else has replaced it meanwhile.
+    fn replace(&self, mut whole: Vec<u8>) -> io::Result<Option<Ours>> {
         whole.resize(whole.len().saturating_mul(2), b'\n');
         durable::replace(&self.path, &whole, 0o600)?;
-        let found = std::fs::symlink_metadata(&self.path)?;
-        Ok(Some(Ours { device: found.dev(), number: found.ino(), is_second_older: true }))
+        let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(nofollow).open(&self.path)?;
+        let mut there = Vec::new();
+        (&file).take(BYTES).read_to_end(&mut there)?;
+        Ok((there == whole).then_some(Ours { file, is_second_older: true }))
     }
 }
 
-/// What fills a place; `None` when the checkpoint is longer.
-fn padded(checkpoint: &str) -> Option<Vec<u8>> {
+/// What fills a place.
+fn padded(checkpoint: &str) -> io::Result<Vec<u8>> {
     let mut place = checkpoint.as_bytes().to_vec();
-    (place.len() <= PLACE_BYTES).then(|| place.resize(PLACE_BYTES, b'\n'))?;
-    Some(place)
+    if place.len() > PLACE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the checkpoint is too long"));
+    }
+    place.resize(PLACE_BYTES, b'\n');
+    Ok(place)
 }
 
-/// The checkpoints in a file. One that was only partly written is among them.
-fn checkpoints(bytes: &[u8]) -> Vec<String> {
-    let is_ours = u64::try_from(bytes.len()) == Ok(BYTES);
-    let (first, second) = bytes.split_at(if is_ours { PLACE_BYTES } else { bytes.len() });
+/// The checkpoints in what was read of such a file, or of one with a bare checkpoint. One that was only partly written is among them.
+#[must_use]
+pub fn checkpoints(bytes: &[u8]) -> Vec<String> {
+    if u64::try_from(bytes.len()) != Ok(BYTES) {
+        return vec![String::from_utf8_lossy(bytes).into_owned()];
+    }
     let text = |place: &[u8]| format!("{}\n", String::from_utf8_lossy(place).trim_end_matches('\n'));
-    // A file that is there and says nothing is no checkpoint; a place that says nothing is one that was never used.
-    let is_used = |place: &&[u8]| place.iter().any(|byte| *byte != b'\n');
-    let used: Vec<String> = [first, second].into_iter().filter(is_used).map(text).collect();
-    if used.is_empty() { vec![String::new()] } else { used }
+    let (first, second) = bytes.split_at(PLACE_BYTES);
+    // The second one may not have been used yet.
+    std::iter::once(first).chain(Some(second).filter(|place| *place != [b'\n'; PLACE_BYTES])).map(text).collect()
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> StoreError {
@@ -137,16 +134,16 @@ impl KeptHead for HeadFile {
 
     fn write(&self, checkpoint: &str) -> Result<(), StoreError> {
         let failed = || failed("keeping the log's checkpoint");
+        let bytes = padded(checkpoint).map_err(failed())?;
         let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken: after an error nothing is known of the file, and the next write makes a new one.
-        let place = ours.take().and_then(|ours| Some((ours, self.open(ours)?, padded(checkpoint)?)));
-        *ours = match place {
-            Some((ours, file, bytes)) => {
-                let offset = if ours.is_second_older { SECOND } else { 0 };
+        *ours = match ours.take().filter(|ours| ours.is_at(&self.path)) {
+            Some(Ours { file, is_second_older }) => {
+                let offset = if is_second_older { SECOND } else { 0 };
                 file.write_all_at(&bytes, offset).and_then(|()| file.sync_data()).map_err(failed())?;
-                Some(Ours { is_second_older: !ours.is_second_older, ..ours })
+                Some(Ours { file, is_second_older: !is_second_older })
             }
-            None => self.replace(checkpoint).map_err(failed())?,
+            None => self.replace(bytes).map_err(failed())?,
         };
         Ok(())
     }
@@ -197,7 +194,16 @@ mod tests {
     fn a_file_that_is_not_as_we_left_it_is_replaced() {
         let (folder, head, path) = head();
         let aside = folder.path().join("aside");
-        let spoil: [fn(&PathBuf, &PathBuf); 5] = [
+        let spoil: [fn(&PathBuf, &PathBuf); 7] = [
+            |path, aside| {
+                drop(std::fs::remove_file(aside));
+                std::fs::hard_link(path, aside).unwrap();
+            },
+            |path, _| {
+                // Two others have it, one after the other: file systems give a number that is free again.
+                HeadFile::new(path.clone()).write(&note(8)).unwrap();
+                HeadFile::new(path.clone()).write(&note(9)).unwrap();
+            },
             |path, _| std::fs::remove_file(path).unwrap(),
             |path, aside| std::fs::rename(path, aside).unwrap(),
             |path, _| drop(OpenOptions::new().write(true).truncate(true).open(path).unwrap()),
@@ -225,18 +231,14 @@ mod tests {
     #[test]
     fn bare_checkpoints_and_what_is_none_are_read_as_they_stand() {
         let (_folder, head, path) = head();
-        for (bytes, read) in
-            [(note(7), note(7)), (String::new(), String::new()), ("nothing".into(), "nothing\n".into())]
+        for (bytes, read) in [(note(7), note(7)), (String::new(), String::new()), ("nothing".into(), "nothing".into())]
         {
             durable::replace(&path, bytes.as_bytes(), 0o600).unwrap();
             assert_eq!(head.read().unwrap(), [read]);
         }
         let long = format!("{}\n{}", "a".repeat(PLACE_BYTES), note(1));
-        head.write(&long).unwrap();
-        assert_eq!(head.read().unwrap(), [long]);
-        head.write(&note(2)).unwrap();
-        head.write(&note(3)).unwrap();
-        assert_eq!(head.read().unwrap(), [note(2), note(3)]);
+        assert!(head.write(&long).unwrap_err().to_string().contains("too long"));
+        assert_eq!((u64::try_from(PLACE_BYTES), head.read().unwrap()), (Ok(SECOND), vec!["nothing".to_owned()]));
     }
 
     #[test]

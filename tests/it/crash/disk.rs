@@ -169,12 +169,12 @@ faults! {
     a_database_that_cannot_be_written [("pwrite", "hallpass.db", EIO)] 1 Nothing
     a_database_with_no_space_left [("pwrite", "hallpass.db", ENOSPC)] 1 Nothing
     a_checkpoint_with_no_space_left [("pwrite", "log-1.head", ENOSPC), ("write", ".log-1.head.*.tmp", ENOSPC)] 1 Certificates
-    a_checkpoint_that_cannot_be_opened [("open", "log-1.head", EMFILE), ("open", ".log-1.head.*.tmp", EMFILE)] 1 Certificates
+    a_checkpoint_that_cannot_be_opened [("pwrite", "log-1.head", EIO), ("open", ".log-1.head.*.tmp", EMFILE)] 1 Certificates
     a_checkpoint_that_cannot_be_synced [("fsync", "log-1.head", EIO), ("fsync", ".log-1.head.*.tmp", EIO)] 1 Certificates
     a_checkpoint_whose_syncs_in_place_fail [("fsync", "log-1.head", EIO)] 1 Nothing
     a_checkpoint_whose_every_third_write_in_place_fails [("pwrite", "log-1.head", EIO)] 3 Nothing
-    a_checkpoint_that_cannot_take_its_place [("open", "log-1.head", EIO), ("rename", ".log-1.head.*.tmp", EIO)] 1 Certificates
-    a_folder_that_cannot_be_synced [("open", "log-1.head", EIO), ("fsync", ".tmp??????", EIO)] 1 Certificates
+    a_checkpoint_that_cannot_take_its_place [("pwrite", "log-1.head", EIO), ("rename", ".log-1.head.*.tmp", EIO)] 1 Certificates
+    a_folder_that_cannot_be_synced [("pwrite", "log-1.head", EIO), ("fsync", ".tmp??????", EIO)] 1 Certificates
     a_disk_that_is_full [("pwrite", "hallpass.db*", ENOSPC), ("pwrite", "log-1.head", ENOSPC), ("write", ".log-1.head.*.tmp", ENOSPC)] 1 Changes
 }
 
@@ -264,6 +264,18 @@ async fn a_checkpoint_that_is_lost_with_the_power_leaves_the_one_before() {
         stand.load.works(8).await;
         stand.until_ready(true).await;
     }
+    // A start that finds what was written and not synced keeps it anew before it serves anybody.
+    stand.shim.fail(&[("fsync", "log-1.head", EIO), ("open", ".log-1.head.*.tmp", EIO)], 1);
+    stand.until_ready(false).await;
+    stand.server.kill_now();
+    stand.shim.mend();
+    let found = stand.site.kept();
+    serve(&stand.site, &stand.shim).kill_now();
+    assert!(stand.site.kept().len() == 1 && found.len() == 2, "it is another file");
+    assert_eq!(stand.shim.power_fails(&stand.site.path("log-1.head")), 0);
+    stand.check_kept();
+    stand.start_again().await;
+    stand.load.works(8).await;
     let Stand { site, server, load, .. } = stand;
     let (connection, facts) = load.finish().await;
     let checker = Checker::read(&connection, site.kept()).await;
