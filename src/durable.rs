@@ -25,6 +25,14 @@ use rustix::io::Errno;
 /// # Errors
 /// Any I/O error, with the path in its text; the old file is then still there, whole.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_and_hold(path, bytes, mode).map(drop)
+}
+
+/// As [`replace`]; gives the file that has the name now, open for writing. By the time that anybody looks, another one may have it.
+///
+/// # Errors
+/// Any I/O error, with the path in its text; the old file is then still there, whole.
+pub fn replace_and_hold(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
     place(path, bytes, mode, |from, to| fs::rename(from, to)).map_err(|e| named("write", path, &e))
 }
 
@@ -33,7 +41,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// Any I/O error, with the path in its text.
 pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    place(path, bytes, mode, rename_to_free_name).map_err(|e| named("create", path, &e))
+    place(path, bytes, mode, rename_to_free_name).map(drop).map_err(|e| named("create", path, &e))
 }
 
 /// Moves a finished file or folder to a name that must be free (`io::ErrorKind::AlreadyExists`), durably.
@@ -74,23 +82,22 @@ fn create_one_folder(folder: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-fn place(path: &Path, bytes: &[u8], mode: u32, rename: fn(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
+fn place(path: &Path, bytes: &[u8], mode: u32, rename: fn(&Path, &Path) -> io::Result<()>) -> io::Result<File> {
     let temporary = temporary_beside(path)?;
-    let placed = write_new(&temporary, bytes, mode).and_then(|()| rename(&temporary, path));
-    if let Err(error) = placed {
-        // The first error is the one to report; a temporary file that can't be removed hurts nobody.
-        drop(fs::remove_file(&temporary));
-        return Err(error);
-    }
-    sync_folder(parent(path))
+    let placed = write_new(&temporary, bytes, mode).and_then(|file| rename(&temporary, path).map(|()| file));
+    // The first error is the one to report; a temporary file that can't be removed hurts nobody.
+    let file = placed.inspect_err(|_first| drop(fs::remove_file(&temporary)))?;
+    sync_folder(parent(path))?;
+    Ok(file)
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
     // `create_new` is O_EXCL: it neither opens an existing file nor follows a link that somebody planted.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(mode))?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Renames unless `to` exists, in one step of the kernel.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::failure::{Exit, Failure};
 use super::output::escape;
 use super::{Context, follow, reconcile};
-use crate::audit::checkpoint::{Checkpoint, LogVerifier};
+use crate::audit::checkpoint::{LogVerifier, newest};
 use crate::audit::entry::Entry;
 use crate::audit::export::Exporter;
 use crate::audit::report;
@@ -22,7 +22,6 @@ use crate::audit::search::Search;
 use crate::audit::tree::{Hash, verify_inclusion};
 use crate::client::{Client, ClientError};
 use crate::durable;
-use crate::store::head_file::checkpoints;
 use crate::time::{Clock as _, SystemClock};
 use crate::wire;
 
@@ -118,12 +117,6 @@ pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failu
         AuditCommand::Verify(args) => verify(context, args),
         AuditCommand::Reconcile(args) => reconcile::run(context, args),
     }
-}
-
-/// The checkpoint that covers most of those in a file: the service's own has two.
-fn newest(file: &str) -> String {
-    let size = |note: &String| Checkpoint::claimed(note).ok().map(|claimed| claimed.size);
-    checkpoints(file.as_bytes()).into_iter().max_by_key(size).unwrap_or_default()
 }
 
 /// One canonical entry, as the server sent it, on one line.
@@ -290,26 +283,4 @@ fn export(context: &Context, out: &Path) -> Result<(), Failure> {
     context.out.note("KEY is the log key that you know from elsewhere than this server; it says of itself:");
     context.out.note(&format!("  {}", escape(&head.log_key)));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::checkpoint::LogKey;
-    use crate::store::head_file::{HeadFile, KeptHead as _};
-
-    #[test]
-    fn a_services_own_file_counts_as_the_newest_checkpoint_in_it() {
-        let key = LogKey::new("example.com/log", &[1; 32]).unwrap();
-        let [earlier, later] = [9, 10].map(|size| key.sign(size, &[7; 32]));
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log.head");
-        let head = HeadFile::new(path.clone());
-        for note in [&earlier, &later, &later, &later] {
-            head.write(note).unwrap();
-            assert_eq!(newest(&std::fs::read_to_string(&path).unwrap()), *note);
-        }
-        assert_eq!(newest(&earlier), earlier);
-        assert_eq!(newest("no checkpoint"), "no checkpoint");
-    }
 }

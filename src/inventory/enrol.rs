@@ -131,7 +131,7 @@ pub fn enrol(
     let host = proven.host();
     let Wish { token, tags, names } = wish;
     let known = inventory.host(host).filter(|known| known.is_active);
-    let join = inventory.joins.values().find(|join| join.token == token).ok_or(EnrolRefusal::Token)?;
+    let join = inventory.with_token(token).ok_or(EnrolRefusal::Token)?;
     check_token(join, known, now)?;
     let keys = identity_first(proven.keys(), known)?;
     check_keys(&keys, around)?;
@@ -204,8 +204,8 @@ fn check_known(inventory: &Inventory, host: &HostName, join: &Join, keys: &[Publ
     {
         return Err(refused(known, format!("the host {host} is enrolled with another key")));
     }
-    let others = inventory.active().filter(|other| other.name != *host);
-    match others.filter(|other| other.keys.iter().any(|key| keys.contains(key))).min_by_key(|other| &other.name) {
+    let others = keys.iter().filter_map(|key| inventory.with_key(key)).filter(|other| other.name != *host);
+    match others.min_by_key(|other| &other.name) {
         Some(other) => Err(refused(other, format!("a key of {host} is that of the enrolled host {}", other.name))),
         None => Ok(()),
     }
@@ -233,9 +233,7 @@ fn check_names(
             let (join, name, given) = (join.id.clone(), name.clone(), given.join(", "));
             return Err(EnrolRefusal::Name { join, name, given });
         }
-        let others = || inventory.active().filter(|other| other.name != *host);
-        let owner = others().find(|other| other.name == *name || other.names.contains(name));
-        if let Some(owner) = owner {
+        if let Some(owner) = inventory.called(name).find(|other| other.name != *host) {
             let owner = format!("the enrolled host {}", owner.name);
             return Err(EnrolRefusal::NameTaken { name: name.clone(), owner });
         }

@@ -18,7 +18,7 @@
 //! | `double.rs` | whether two machines tell it |
 //!
 //! *Why are hosts shared?* The inventory is replaced as a whole for each change, so that whoever reads one reads one state; with ten thousand hosts a copy of
-//! each would be most of what a change costs.
+//! each would be most of what a change costs. For the same reason whoever joins is not compared with each of the others: keys and further names are looked up.
 //!
 //! *Why no tables of hosts and tokens?* Rows would have to be compared with the log at each use, and what a row leaves out can't be
 //! compared. An inventory has some hundred entries for each hundred hosts, and reads in a blink.
@@ -33,7 +33,7 @@ pub mod permit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rpds::RedBlackTreeMapSync;
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use crate::audit::entry::Entry;
 use crate::audit::event::{Event, Stand};
@@ -54,6 +54,11 @@ pub struct Inventory {
     next: u64,
     hosts: RedBlackTreeMapSync<HostName, Arc<EnrolledHost>>,
     joins: RedBlackTreeMapSync<JoinId, Arc<Join>>,
+    /// Whose the keys and further names of active hosts are: one host's each, by the invariant.
+    keys: RedBlackTreeMapSync<Fingerprint, HostName>,
+    names: RedBlackTreeMapSync<HostName, HostName>,
+    /// Which token has this hash.
+    tokens: RedBlackTreeMapSync<TokenHash, JoinId>,
 }
 
 /// A host that has joined.
@@ -117,7 +122,7 @@ pub struct Join {
     /// How many have.
     pub used: u64,
     /// Those that have.
-    pub hosts: BTreeSet<HostName>,
+    pub hosts: RedBlackTreeSetSync<HostName>,
     /// Names that it gives.
     pub names: BTreeSet<NamePattern>,
     /// Tags that it fixes.
@@ -204,6 +209,18 @@ impl Inventory {
         (name, host)
     }
 
+    /// The host that is enrolled with this key.
+    #[must_use]
+    pub fn with_key(&self, key: &PublicKey) -> Option<&EnrolledHost> {
+        self.host(self.keys.get(&key.fingerprint())?)
+    }
+
+    /// The enrolled hosts that have this name: as their own, or among their further names.
+    pub fn called(&self, name: &HostName) -> impl Iterator<Item = &EnrolledHost> {
+        let further = self.names.get(name).and_then(|owner| self.host(owner));
+        self.host(name).filter(|host| host.is_active).into_iter().chain(further)
+    }
+
     /// All join tokens, by id.
     pub fn joins(&self) -> impl Iterator<Item = &Join> {
         self.joins.values().map(|join| &**join)
@@ -213,6 +230,11 @@ impl Inventory {
     #[must_use]
     pub fn join(&self, id: &JoinId) -> Option<&Join> {
         self.joins.get(id).map(|join| &**join)
+    }
+
+    /// The join token with this hash.
+    fn with_token(&self, token: TokenHash) -> Option<&Join> {
+        self.join(self.tokens.get(&token)?)
     }
 
     /// Takes the next entry; one that is not about hosts changes nothing.
@@ -237,13 +259,14 @@ impl Inventory {
                     expires: *expires,
                     uses: *uses,
                     used: 0,
-                    hosts: BTreeSet::new(),
+                    hosts: RedBlackTreeSetSync::new_sync(),
                     names: names.clone(),
                     tags: tags.clone(),
                     may_tag: may_tag.clone(),
                     is_revoked: false,
                     token: TokenHash(*token.bytes()),
                 };
+                self.tokens.insert_mut(new.token, join.clone());
                 self.joins.insert_mut(join.clone(), Arc::new(new));
             }
             HostEvent::JoinRevoked { join, .. } => {
@@ -276,6 +299,7 @@ impl Inventory {
                 }
             }
             HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
+                self.disown(host);
                 if let Some(host) = self.host_mut(host) {
                     host.is_active = false;
                 }
@@ -298,6 +322,21 @@ impl Inventory {
         self.hosts.get_mut(name).map(Arc::make_mut)
     }
 
+    /// The keys and further names of this host are nobody's.
+    fn disown(&mut self, name: &HostName) {
+        let Some(host) = self.hosts.get(name).filter(|host| host.is_active).map(Arc::clone) else { return };
+        for key in host.keys.iter().map(PublicKey::fingerprint) {
+            if self.keys.get(&key) == Some(name) {
+                self.keys.remove_mut(&key);
+            }
+        }
+        for further in &host.names {
+            if self.names.get(further) == Some(name) {
+                self.names.remove_mut(further);
+            }
+        }
+    }
+
     fn take_host(
         &mut self,
         name: &HostName,
@@ -313,7 +352,7 @@ impl Inventory {
         let mut tags = tags.clone();
         if let Some(join) = self.joins.get_mut(join).map(Arc::make_mut) {
             join.used = join.used.saturating_add(u64::from(!is_again));
-            join.hosts.insert(name.clone());
+            join.hosts.insert_mut(name.clone());
             // Thousands of hosts have the tags of one token: one text for all of them.
             tags = tags.iter().map(|tag| join.tags.get(tag).unwrap_or(tag).clone()).collect();
         }
@@ -336,6 +375,13 @@ impl Inventory {
             },
             conflicts,
         };
+        self.disown(name);
+        for key in &host.keys {
+            self.keys.insert_mut(key.fingerprint(), name.clone());
+        }
+        for further in &host.names {
+            self.names.insert_mut(further.clone(), name.clone());
+        }
         self.hosts.insert_mut(name.clone(), Arc::new(host));
     }
 }

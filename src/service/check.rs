@@ -7,11 +7,13 @@
 //! What is not: what no log holds (sessions, used challenges, what hosts told last), beyond that it can be read; and whether it is the
 //! newest, which only a kept checkpoint shows (`lost`).
 
+use super::inventory::read_on;
 use crate::audit::checkpoint::LogKey;
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::audit::export::{Exporter, Lines};
 use crate::audit::tree::Hash;
+use crate::inventory::Inventory;
 use crate::name::RequestId;
 use crate::store::{LIST_MAX, Store, StoreError};
 
@@ -60,7 +62,8 @@ pub async fn check(store: &dyn Store, key: &LogKey, told: &mut (dyn FnMut(u64) +
     for id in asked {
         check_request(store, id, &mut checked).await?;
     }
-    for why in [store.keys_entry().await.err(), store.inventory(0, 0).await.err()].into_iter().flatten() {
+    let inventory = read_on(store, &mut Inventory::default(), |_| ()).await;
+    for why in [store.keys_entry().await.err(), inventory.err()].into_iter().flatten() {
         checked.find(why.to_string());
     }
     Ok(checked)

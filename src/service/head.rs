@@ -59,8 +59,13 @@ impl Head {
             ))
         };
         match lost::stands(store, &key.verifier(), &note).await? {
-            // Kept anew before anything rests on it: what a process before us wrote may never have been synced.
-            Stands::Covered(_) => Ok(Self { place, kept: Mutex::new(0) }),
+            Stands::Covered(size) => {
+                // What a process before us wrote may never have been synced, and something is about to rest on it.
+                let keeping = Arc::clone(&place);
+                let written = tokio::task::spawn_blocking(move || keeping.write(&note)).await;
+                written.map_err(|error| Failure::internal("keeping the log's checkpoint", error))??;
+                Ok(Self { place, kept: Mutex::new(size) })
+            }
             Stands::GivenUp(entry) => {
                 let place_shown = place.place();
                 tracing::warn!(place = %place_shown, entry, "the kept checkpoint is of entries that were given up; a new one is kept");

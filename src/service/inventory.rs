@@ -29,7 +29,7 @@ use crate::inventory::{EnrolledHost, Inventory, Join};
 use crate::name::{CaName, Digest, HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::policy::{Host, Policy};
 use crate::ssh::Fingerprint;
-use crate::store::{Change, Save, Store, StoreError};
+use crate::store::{Change, LIST_MAX, Save, Store, StoreError};
 use crate::time::Lifetime;
 
 /// The longest life of a join token: 30 days (design).
@@ -68,7 +68,7 @@ impl Hosts {
     /// As the store has them.
     pub(super) async fn load(store: &dyn Store, keys: (MacKey, MacKey)) -> Outcome<Self> {
         let mut inventory = Inventory::default();
-        store.inventory(0, 0).await?.iter().for_each(|entry| inventory.take(entry));
+        read_on(store, &mut inventory, |_| ()).await?;
         Ok(Self {
             inventory: RwLock::new(Arc::new(inventory)),
             seen: RwLock::new(store.seen().await?),
@@ -348,12 +348,12 @@ impl Service {
     /// The inventory with what the log says of hosts beyond what we know, and the hosts that it says it of.
     pub(super) async fn read_inventory(&self) -> Outcome<(Inventory, BTreeSet<HostName>)> {
         let (mut inventory, mut changed) = ((*self.hosts.inventory()).clone(), BTreeSet::new());
-        for entry in self.store.inventory(inventory.entries(), inventory.next()).await? {
-            inventory.take(&entry);
+        let note = |entry: &Entry| {
             if let Event::Host(event) = &entry.event {
                 changed.extend(event.host().cloned());
             }
-        }
+        };
+        read_on(self.store.as_ref(), &mut inventory, note).await?;
         Ok((inventory, changed))
     }
 
@@ -363,6 +363,28 @@ impl Service {
         match change {
             HostChange::One(host) => self.hosts.waiting.tell(&host),
             HostChange::All => self.hosts.waiting.tell_all(),
+        }
+    }
+}
+
+/// Has the inventory take what the log says beyond it; `told` hears each entry. A page at a time: of a hundred thousand hosts only what is kept is in
+/// memory at once.
+///
+/// # Errors
+/// Store failures, among them that there are fewer or more entries than the log's head says; what was taken until then stays.
+pub(super) async fn read_on(
+    store: &dyn Store,
+    inventory: &mut Inventory,
+    mut told: impl FnMut(&Entry) + Send,
+) -> Result<(), StoreError> {
+    loop {
+        let page = store.inventory(inventory.entries(), inventory.next()).await?;
+        for entry in &page {
+            inventory.take(entry);
+            told(entry);
+        }
+        if page.len() < LIST_MAX {
+            return Ok(());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Rows;
 use super::numbers::{damaged, from_sql, time_from_sql, time_to_sql, to_sql};
-use super::{Head, StoreError};
+use super::{Head, LIST_MAX, StoreError};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::audit::host_event::HostEvent;
@@ -220,13 +220,19 @@ pub(super) fn proven(head: &Head, rows: &[Found], nodes: &BTreeMap<Node, Hash>) 
     rows.iter().map(entry).collect()
 }
 
-/// Whether these are all the rows of the inventory after the first `from`; the head says how many there are.
-pub(super) fn check_inventory(head: &Head, rows: &[Found], from: u64) -> Result<(), StoreError> {
+/// Whether these, at most [`LIST_MAX`], are the next rows of the inventory after the first `from`, which are before `next`: all of them, if they are fewer.
+/// The head says how many there are. Each in its order and once, or one that is hidden could be made up for by another, given twice.
+pub(super) fn check_inventory(head: &Head, rows: &[Found], from: u64, next: u64) -> Result<(), StoreError> {
+    let wrong = |why: String| Err(damaged("the inventory of hosts", why));
     let (wanted, count) = (head.inventory, u64::try_from(rows.len()).unwrap_or(u64::MAX).saturating_add(from));
-    if count == wanted {
-        return Ok(());
+    if count > wanted || (count < wanted && rows.len() < LIST_MAX) {
+        return wrong(format!("its head says {wanted} entries about hosts, there are {count}"));
     }
-    Err(damaged("the inventory of hosts", format!("its head says {wanted} entries about hosts, there are {count}")))
+    let first = rows.first().map_or(Ok(next), |(number, _)| from_sql("a log entry", *number))?;
+    if first < next || !rows.is_sorted_by(|one, other| one.0 < other.0) {
+        return wrong("its entries are not in their order".to_owned());
+    }
+    Ok(())
 }
 
 /// These entries, if all of them are of the inventory.

@@ -486,8 +486,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The log's `policy_applied` entry of this version, for comparing its hash with a text. Proven to be in the log's tree.
     fn policy_entry(&self, version: PolicyVersion) -> Pending<'_, Option<Entry>>;
 
-    /// The log's entries about joining and enrolled hosts from index `next` on, oldest first; `from` of them are before it. All of them: proven to be in
-    /// the log's tree, and as many as the head says. What is before `next` is not looked at again.
+    /// The log's entries about joining and enrolled hosts from index `next` on, oldest first, [`LIST_MAX`] at most; `from` of them are before it. Proven to
+    /// be in the log's tree; where there are fewer than that, all of them, as many as the head says. What is before `next` is not looked at again.
     fn inventory(&self, from: u64, next: u64) -> Pending<'_, Vec<Entry>>;
 
     /// The host session with this token hash.

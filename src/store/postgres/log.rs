@@ -13,7 +13,7 @@ use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId};
 use crate::store::log::{self, Edge, Found, HeadRow};
 use crate::store::numbers::{damaged, from_sql, limit_to_sql, to_sql};
-use crate::store::{Head, StoreError};
+use crate::store::{Head, LIST_MAX, StoreError};
 
 const READING: &str = "reading the log";
 
@@ -151,9 +151,9 @@ pub(super) async fn inventory(
     let head = head(client, key).await?;
     // The kinds are constants, so that their index can be used.
     let sql = "SELECT number, bytes FROM log_entry WHERE kind IN ('join_created', 'join_revoked', 'host_enrolled',
-               'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') AND number >= $1 ORDER BY number";
-    let rows = all(&rows(client, READING, sql, &[&to_sql(next)?]).await?)?;
-    log::check_inventory(&head, &rows, from)?;
+               'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') AND number >= $1 ORDER BY number LIMIT $2";
+    let rows = all(&rows(client, READING, sql, &[&to_sql(next)?, &limit_to_sql(LIST_MAX)]).await?)?;
+    log::check_inventory(&head, &rows, from, next)?;
     log::of_inventory(proven(client, &head, &rows).await?)
 }
 

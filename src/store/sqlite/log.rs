@@ -14,7 +14,7 @@ use crate::identity::mac::MacKey;
 use crate::name::{PolicyVersion, RequestId, Serial};
 use crate::store::log::{self, Edge, EntryRow, Found, HeadRow};
 use crate::store::numbers::{damaged, limit_to_sql, to_sql};
-use crate::store::{Head, StoreError};
+use crate::store::{Head, LIST_MAX, StoreError};
 
 const APPENDING: &str = "appending to the log";
 const READING: &str = "reading the log";
@@ -176,12 +176,12 @@ pub(super) fn inventory(conn: &Connection, key: &MacKey, from: u64, next: u64) -
     let mut select = as_of_now
         .prepare_cached(
             "SELECT number, bytes FROM log_entry WHERE kind IN ('join_created', 'join_revoked', 'host_enrolled',
-             'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') AND number >= ?1 ORDER BY number",
+             'host_refused', 'host_tagged', 'host_moved', 'host_retired', 'host_left') AND number >= ?1 ORDER BY number LIMIT ?2",
         )
         .map_err(failed(READING))?;
-    let rows = select.query_map([to_sql(next)?], found).map_err(failed(READING))?;
+    let rows = select.query_map([to_sql(next)?, limit_to_sql(LIST_MAX)], found).map_err(failed(READING))?;
     let rows: Vec<Found> = rows.collect::<Result<_, _>>().map_err(failed(READING))?;
-    log::check_inventory(&head, &rows, from)?;
+    log::check_inventory(&head, &rows, from, next)?;
     log::of_inventory(proven(&as_of_now, key, &rows)?)
 }
 

@@ -310,7 +310,7 @@ fn a_start_that_the_disk_fails_says_so_and_ends_and_the_next_goes_on() {
     let site = Site::new();
     let shim = Shim::new(&site.path(""));
     serve(&site, &shim).kill();
-    let faults: [(&[Rule], &str); 8] = [
+    let faults: [(&[Rule], &str); 9] = [
         (&[("open", "hallpass.db.lock", EIO)], "opening the database"),
         (&[("open", "hallpass.db", EMFILE)], "opening the database"),
         (&[("pwrite", "hallpass.db-wal", ENOSPC)], "writing the write-ahead log"),
@@ -318,6 +318,7 @@ fn a_start_that_the_disk_fails_says_so_and_ends_and_the_next_goes_on() {
         (&[("open", "hallpass.db-shm", EIO)], "opening the database"),
         (&[("pwrite", "hallpass.db-shm", ENOSPC)], "the database failed"),
         (&[("open", "log-1.head", EIO)], "cannot start the service"),
+        (&[("fsync", ".log-1.head.*.tmp", EIO)], "keeping the log's checkpoint"),
         (&[("write", ".ready.*.tmp", ENOSPC)], "cannot write"),
     ];
     for (rules, why) in faults {

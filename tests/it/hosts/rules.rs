@@ -243,6 +243,16 @@ proptest! {
                     prop_assert!(keys.insert(key.clone()), "a key of {} twice", host.name);
                 }
             }
+            for name in (0..5).map(|n| host(&format!("app-{n}"))) {
+                let is_called = |host: &&EnrolledHost| host.name == name || host.names.contains(&name);
+                let mut called: Vec<&EnrolledHost> = told.inventory.called(&name).collect();
+                called.sort_by_key(|host| &host.name);
+                prop_assert_eq!(called, told.inventory.active().filter(is_called).collect::<Vec<_>>());
+            }
+            for key in (60..64).map(|seed| private(seed).public_key().clone()) {
+                let has_it = |host: &&EnrolledHost| host.keys.contains(&key);
+                prop_assert_eq!(told.inventory.with_key(&key), told.inventory.active().find(has_it));
+            }
             for join in told.inventory.joins() {
                 prop_assert!(join.used <= join.uses, "{join:?}");
                 for name in &join.hosts {

@@ -13,7 +13,7 @@ use hallpass::inventory::double::Runs;
 use hallpass::inventory::permit::{HostPermit, certify_host};
 use hallpass::name::{CaName, Digest, HostName, JoinId, ReportId, Serial};
 use hallpass::ssh::cert::Certificate;
-use hallpass::store::{Note, RequestFilter, Save, Store, StoreError};
+use hallpass::store::{LIST_MAX, Note, RequestFilter, Save, Store, StoreError};
 
 use super::{Database, Desk, change, event};
 use crate::hosts::machine::private;
@@ -46,8 +46,13 @@ fn enrolled(name: &str) -> Event {
 
 async fn inventory(store: &dyn Store) -> Inventory {
     let mut inventory = Inventory::default();
-    store.inventory(0, 0).await.unwrap().iter().for_each(|entry| inventory.take(entry));
-    inventory
+    loop {
+        let page = store.inventory(inventory.entries(), inventory.next()).await.unwrap();
+        page.iter().for_each(|entry| inventory.take(entry));
+        if page.len() < LIST_MAX {
+            return inventory;
+        }
+    }
 }
 
 pub(super) async fn the_inventory_is_the_logs_and_changes_rest_on_what_was_read(database: &dyn Database) {
@@ -67,7 +72,7 @@ pub(super) async fn the_inventory_is_the_logs_and_changes_rest_on_what_was_read(
         waits: true,
     };
     assert!(matches!(commit(vec![], vec![moved.clone().into()]).await, Err(StoreError::Failed { .. })));
-    let at_entry = commit(vec![on(2)], vec![moved.into()]).await.unwrap().entries[0];
+    let at_entry = commit(vec![on(2)], vec![moved.clone().into()]).await.unwrap().entries[0];
     let now = inventory(&*desk.store).await;
     let known = now.host(&host("web-1")).unwrap();
     assert_eq!((known.ca.as_str(), known.waits, known.moved.unwrap().version), ("prod", true, at_entry));
@@ -83,6 +88,16 @@ pub(super) async fn the_inventory_is_the_logs_and_changes_rest_on_what_was_read(
     }
     assert_eq!(now.next(), all[2].index + 1);
     assert_eq!(desk.store.inventory(3, now.next()).await.unwrap(), []);
+    // More than are read at once.
+    commit(vec![on(3)], vec![moved.into(); LIST_MAX + 100]).await.unwrap();
+    let first = desk.store.inventory(0, 0).await.unwrap();
+    let (from, next) = (u64::try_from(first.len()).unwrap(), first.last().unwrap().index + 1);
+    assert_eq!((first.len(), desk.store.inventory(from, next).await.unwrap().len()), (LIST_MAX, 103));
+    for wrong in [from - 1, from + 1] {
+        assert!(matches!(desk.store.inventory(wrong, next).await, Err(StoreError::Damaged { .. })));
+    }
+    assert!(matches!(desk.store.inventory(from, 0).await, Err(StoreError::Damaged { .. })), "more than there are");
+    let now = inventory(&*desk.store).await;
     drop(desk);
     assert_eq!(inventory(&*database.open().await).await, now);
 }
