@@ -45,7 +45,14 @@ pub(super) fn ip(words: &str) {
 
 /// The network that the service and its hosts share.
 pub(super) fn lay_network() {
-    for words in ["link set lo up", "link add lan type bridge", "addr add 10.77.0.1/24 dev lan", "link set lan up"] {
+    // With an address of its own: a bridge without one takes the lowest of its ports', so that each host that is plugged in may change it, and
+    // what the others send to the one before is lost until they ask again.
+    for words in [
+        "link set lo up",
+        "link add lan address 02:00:0a:4d:00:01 type bridge",
+        "addr add 10.77.0.1/24 dev lan",
+        "link set lan up",
+    ] {
         ip(words);
     }
 }
