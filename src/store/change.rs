@@ -118,6 +118,10 @@ pub(super) fn apply(rows: &mut impl Rows, head: &mut Head, change: Change) -> Re
         let Save::Certify { permit, ca, nonce, expected } = save else { continue };
         let expected = Some(expected).filter(|_| !is_new);
         intents.push(certify(rows, serial, &permit, (&ca, nonce, expected), &mut done)?);
+        // The log's time may be ahead of the clock by what is tolerated, and then the window may be over by the one and not by the other.
+        let end = done.tbs.as_ref().map(|tbs| tbs.fields().window.end());
+        let is_open = end.is_some_and(|end| at.max(head.at) < end);
+        check(is_open, StoreError::Behind { now: at, last: head.at })?;
     }
     for event in events {
         done.entries.push(log::append(rows, head, at, event)?);
