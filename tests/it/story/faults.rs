@@ -241,3 +241,22 @@ async fn a_store_is_not_served_under_another_log_key_nor_with_a_ca_key_that_some
     assert_eq!(world.entries(&ada).await.len(), before + 1, "only the start that worked left an entry");
     world.check().await;
 }
+
+/// The log's time never runs backwards, and a clock that is set back by what is tolerated lags behind it.
+#[tokio::test]
+async fn nothing_is_issued_for_a_window_that_is_over_by_the_log_and_not_by_the_clock() {
+    let mut world = World::new().await;
+    let alice = world.proven("alice").await;
+    let id = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap().request.id();
+    let view = world.service().view(&alice, &prefix(id)).await.unwrap();
+    let end = view.request.grant().unwrap().window.end();
+    world.clock.set(end);
+    world.restart().await;
+    world.proven("omar").await;
+    world.clock.set(end.minus(hallpass::time::Lifetime::from_seconds(29).unwrap()).unwrap());
+    let alice = world.proven("alice").await;
+    let refused = world.fetch(&alice, id).await;
+    assert!(matches!(&refused, Err(Failure::Unavailable(why)) if why.contains("clock")), "{refused:?}");
+    assert!(world.signer.asked().is_empty());
+    world.check().await;
+}
