@@ -13,11 +13,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 /// Replaces `path` with `bytes` under `mode` (for example `0o600`), durably.
@@ -42,6 +43,96 @@ pub fn replace_and_hold(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File
 /// Any I/O error, with the path in its text.
 pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, bytes, mode, rename_to_free_name).map(drop).map_err(|e| named("create", path, &e))
+}
+
+/// A new file that is written piece by piece, and has its name once it is whole: for what is too long to be in memory.
+///
+/// Until then it has no name at all (where the file system knows such files; elsewhere a temporary one): when the process ends
+/// before, in whatever way, nothing is left of it.
+#[derive(Debug)]
+pub struct NewFile {
+    file: io::BufWriter<File>,
+    target: PathBuf,
+    temporary: Option<PathBuf>,
+}
+
+impl NewFile {
+    /// Begins a file that will be `path` under `mode` (for example `0o600`).
+    ///
+    /// # Errors
+    /// `io::ErrorKind::AlreadyExists` if something has the name; any I/O error, with the path in its text.
+    pub fn begin(path: &Path, mode: u32) -> io::Result<Self> {
+        Self::begin_with(path, mode, unnamed).map_err(|e| named("create", path, &e))
+    }
+
+    fn begin_with(path: &Path, mode: u32, unnamed: fn(&Path) -> io::Result<Option<File>>) -> io::Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Errno::EXIST.into());
+        }
+        let temporary = temporary_beside(path)?;
+        let (file, temporary) = match unnamed(parent(path))? {
+            Some(file) => (file, None),
+            None => (new_file(&temporary)?, Some(temporary)),
+        };
+        let new = Self { file: io::BufWriter::new(file), target: path.to_owned(), temporary };
+        new.file.get_ref().set_permissions(Permissions::from_mode(mode))?;
+        Ok(new)
+    }
+
+    /// Gives it its name, durably.
+    ///
+    /// # Errors
+    /// `io::ErrorKind::AlreadyExists` if something has the name by now; any I/O error, with the path in its text. Nothing is left of the file then.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.place().map_err(|e| named("create", &self.target, &e))
+    }
+
+    fn place(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        let file = self.file.get_ref();
+        file.sync_all()?;
+        match &self.temporary {
+            Some(temporary) => {
+                rename_to_free_name(temporary, &self.target)?;
+                self.temporary = None;
+            }
+            None => {
+                let file = format!("/proc/self/fd/{}", file.as_raw_fd());
+                rustix::fs::linkat(CWD, file, CWD, &self.target, AtFlags::SYMLINK_FOLLOW)?;
+            }
+        }
+        sync_folder(parent(&self.target))
+    }
+}
+
+impl io::Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // One that can't be removed hurts nobody.
+        if let Some(temporary) = self.temporary.take() {
+            drop(fs::remove_file(temporary));
+        }
+    }
+}
+
+/// A file in this folder without a name; `None` where there are no such files.
+fn unnamed(folder: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => Ok(Some(file.into())),
+        // Old kernels take it for an attempt to write to the folder itself.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+        Err(why) => Err(why.into()),
+    }
 }
 
 /// Moves a finished file or folder to a name that must be free (`io::ErrorKind::AlreadyExists`), durably.
@@ -92,12 +183,16 @@ fn place(path: &Path, bytes: &[u8], mode: u32, rename: fn(&Path, &Path) -> io::R
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
-    // `create_new` is O_EXCL: it neither opens an existing file nor follows a link that somebody planted.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = new_file(path)?;
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()?;
     Ok(file)
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    // `create_new` is O_EXCL: it neither opens an existing file nor follows a link that somebody planted.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Renames unless `to` exists, in one step of the kernel.
@@ -174,6 +269,47 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert_eq!(create(&link, b"x", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(names(folder.path()), ["file", "link"]);
+    }
+
+    /// Both ways, wherever the test runs.
+    const WAYS: [fn(&Path) -> io::Result<Option<File>>; 2] = [unnamed, |_| Ok(None)];
+
+    #[test]
+    fn a_new_file_has_its_name_once_it_is_whole_and_leaves_nothing_before() {
+        for way in WAYS {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            let mut dropped = NewFile::begin_with(&path, 0o600, way).unwrap();
+            dropped.write_all(b"half").unwrap();
+            assert!(!path.exists());
+            drop(dropped);
+            assert_eq!(names(folder.path()), <[&str; 0]>::default());
+
+            let mut whole = NewFile::begin_with(&path, 0o644, way).unwrap();
+            (0..100_000).for_each(|_| whole.write_all(b"piece\n").unwrap());
+            whole.finish().unwrap();
+            assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"piece\n".repeat(100_000), 0o644));
+            assert_eq!(names(folder.path()), ["file"]);
+        }
+    }
+
+    #[test]
+    fn a_new_file_never_touches_what_exists_or_came_meanwhile() {
+        for way in WAYS {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            let begun = NewFile::begin_with(&path, 0o600, way).unwrap();
+            fs::write(&path, "theirs").unwrap();
+            assert_eq!(NewFile::begin(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            let error = begun.finish().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert!(error.to_string().contains("file"), "{error}");
+            assert_eq!((fs::read(&path).unwrap(), names(folder.path())), (b"theirs".to_vec(), vec!["file".to_owned()]));
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink("nowhere", &link).unwrap();
+            assert_eq!(NewFile::begin_with(&link, 0o600, way).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert!(NewFile::begin_with(&folder.path().join("none/file"), 0o600, way).is_err());
+        }
     }
 
     #[test]

@@ -118,11 +118,33 @@ impl Exporter {
         Ok(lines)
     }
 
+    /// The text for the next line of an older export of this log, after its header: an entry's, nothing for a subtree line (nothing of which is
+    /// believed); `None` for its checkpoint, when that is over just the entries so far.
+    ///
+    /// # Errors
+    /// As [`Exporter::entry`] and [`Exporter::finish`].
+    pub fn earlier_line(&mut self, line: &[u8]) -> Result<Option<String>, ExportError> {
+        match other_line(line) {
+            None => self.entry(line).map(Some),
+            Some(Other::Subtree) => Ok(Some(String::new())),
+            Some(Other::Checkpoint(note)) => self.check(&note).map(|()| None),
+            Some(Other::Header(_)) => {
+                Err(ExportError::Entry { wanted: self.size(), got: "the first line of an export".to_owned() })
+            }
+        }
+    }
+
     /// The last line, with the signed checkpoint over all entries.
     ///
     /// # Errors
     /// When the checkpoint is not this log key's or not over exactly these entries.
     pub fn finish(self, note: &str) -> Result<String, ExportError> {
+        self.check(note)?;
+        Ok(format!("{}\n", checkpoint_line(note)))
+    }
+
+    /// Whether this is a checkpoint over just the entries so far.
+    fn check(&self, note: &str) -> Result<(), ExportError> {
         let Checkpoint { size, root, .. } = self.key.check(note)?;
         let entries = self.size();
         if size != entries {
@@ -131,7 +153,7 @@ impl Exporter {
         if root != self.tree.root() {
             return Err(ExportError::Root);
         }
-        Ok(format!("{}\n", checkpoint_line(note)))
+        Ok(())
     }
 }
 

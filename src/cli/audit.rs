@@ -2,35 +2,25 @@
 //!
 //! What not: what is sound and how an entry reads is `audit::{verify, report}`; here are arguments, calls and files.
 //!
-//! Invariant: `show` and `export` check what the server sent before they show or write it.
+//! Invariant: `show` checks what the server sent before it shows it (and `export.rs` before a file has its name).
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure};
+use super::log_pages::{entries, fitting};
 use super::output::escape;
-use super::{Context, follow, reconcile};
+use super::{Context, export, follow, reconcile};
 use crate::audit::checkpoint::{LogVerifier, newest};
 use crate::audit::entry::Entry;
-use crate::audit::export::Exporter;
 use crate::audit::report;
 use crate::audit::search::Search;
 use crate::audit::tree::{Hash, verify_inclusion};
-use crate::client::{Client, ClientError};
-use crate::durable;
 use crate::time::{Clock as _, SystemClock};
 use crate::wire;
-
-/// Entries in one call: the API's own limit.
-const PAGE: u64 = 1000;
-
-/// How long and how often to wait when the service's rate is reached: its slowest setting gives one call a second.
-const PAGE_PAUSE: Duration = Duration::from_secs(1);
-const PAGE_TRIES: usize = 60;
 
 /// The longest key or checkpoint that is read from the command line or a file.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
@@ -70,6 +60,9 @@ pub(crate) enum AuditCommand {
         /// The file; must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// An older export of this log: only what came since is fetched, and the log must continue it
+        #[arg(long, value_name = "FILE")]
+        earlier: Option<PathBuf>,
     },
     /// Verify an export, offline
     Verify(VerifyArgs),
@@ -113,7 +106,7 @@ pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failu
         AuditCommand::Tail { count, follow } => follow::tail(context, *count, *follow),
         AuditCommand::Search { terms } => search(context, terms),
         AuditCommand::Show { index } => show(context, *index),
-        AuditCommand::Export { out } => export(context, out),
+        AuditCommand::Export { out, earlier } => export::run(context, out, earlier.as_deref()),
         AuditCommand::Verify(args) => verify(context, args),
         AuditCommand::Reconcile(args) => reconcile::run(context, args),
     }
@@ -174,7 +167,7 @@ fn search(context: &Context, terms: &[String]) -> Result<(), Failure> {
     let (_, client) = context.connect()?;
     let found = context.block_on(async {
         let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-        entries(&client, 0, head.size, fits).await
+        fitting(context, &client, head.size, fits).await
     })?;
     print(context, &found, "no entry holds all of this\n")
 }
@@ -187,40 +180,6 @@ pub(super) fn print(context: &Context, entries: &[String], none: &str) -> Result
     context.out.answer(&document, if lines.is_empty() { none } else { &lines })
 }
 
-/// Entries `[from, to)` that fit, page by page.
-pub(super) async fn entries(
-    client: &Client,
-    from: u64,
-    to: u64,
-    fits: impl Fn(&str) -> bool,
-) -> Result<Vec<String>, Failure> {
-    let mut kept = Vec::new();
-    let mut next = from;
-    while next < to {
-        let limit = to.saturating_sub(next).min(PAGE);
-        let page = page(client, &format!("/v1/log/entries?from={next}&limit={limit}")).await?;
-        if page.entries.is_empty() {
-            return Err(Failure::failed("the server's log is shorter than its checkpoint says")
-                .because(format!("no entry {next}")));
-        }
-        next = next.saturating_add(u64::try_from(page.entries.len()).unwrap_or(u64::MAX));
-        kept.extend(page.entries.into_iter().filter(|entry| fits(entry)));
-    }
-    Ok(kept)
-}
-
-/// One page. A long log has more of them than the service gives a person at once: then we wait, for what is being read does
-/// not run away.
-async fn page(client: &Client, path: &str) -> Result<wire::Entries, Failure> {
-    for _ in 0..PAGE_TRIES {
-        match client.get(path).await {
-            Err(ClientError::Problem(problem)) if problem.status == 429 => tokio::time::sleep(PAGE_PAUSE).await,
-            answered => return Ok(answered?),
-        }
-    }
-    Ok(client.get(path).await?)
-}
-
 /// One entry, its inclusion proof checked against the signed checkpoint.
 fn show(context: &Context, index: u64) -> Result<(), Failure> {
     let (_, client) = context.connect()?;
@@ -230,7 +189,7 @@ fn show(context: &Context, index: u64) -> Result<(), Failure> {
             return Err(Failure::failed(format!("there is no entry {index}"))
                 .because(format!("the log has {} entries", head.size)));
         }
-        let entry = entries(&client, index, index.saturating_add(1), |_| true).await?.pop().unwrap_or_default();
+        let entry = entries(&client, index, index.saturating_add(1)).await?.pop().unwrap_or_default();
         let proof: wire::Proof = client.get(&format!("/v1/log/proof?index={index}&size={}", head.size)).await?;
         Ok((entry, head, proof))
     })?;
@@ -258,29 +217,4 @@ fn show(context: &Context, index: u64) -> Result<(), Failure> {
         escape(&head.log_key),
     );
     context.out.answer(&document, &proven)
-}
-
-/// Writes the log as of its present checkpoint; the exporter checks that entries and checkpoint fit together.
-fn export(context: &Context, out: &Path) -> Result<(), Failure> {
-    let (_, client) = context.connect()?;
-    let broken = |why: String| Failure::failed("the server's log does not fit together").because(why);
-    let (head, entries) = context.block_on(async {
-        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-        let entries = entries(&client, 0, head.size, |_| true).await?;
-        Ok((head, entries))
-    })?;
-    let key = LogVerifier::parse(&head.log_key).map_err(|e| broken(e.to_string()))?;
-    let (mut exporter, mut text) = Exporter::new(key);
-    for entry in &entries {
-        text.push_str(&exporter.entry(entry.as_bytes()).map_err(|e| broken(e.to_string()))?);
-    }
-    text.push_str(&exporter.finish(&head.checkpoint).map_err(|e| broken(e.to_string()))?);
-    durable::create(out, text.as_bytes(), 0o600).map_err(|e| Failure::file("write export", out, &e))?;
-    let document =
-        json!({ "schema": "hallpass.export.v1", "file": out, "entries": head.size, "log_key": head.log_key });
-    context.out.answer(&document, &format!("{} entries in {}", head.size, out.display()))?;
-    context.out.note(&format!("next: hallpass audit verify --key KEY {}", out.display()));
-    context.out.note("KEY is the log key that you know from elsewhere than this server; it says of itself:");
-    context.out.note(&format!("  {}", escape(&head.log_key)));
-    Ok(())
 }

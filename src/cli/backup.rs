@@ -5,12 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::progress::Progress;
 use super::recover::{log_key, why};
 use super::{Context, output, serve};
 use crate::audit::checkpoint::LogKey;
@@ -24,9 +24,6 @@ use crate::store::head_file::{HeadFile, KeptHead};
 use crate::store::sqlite::{self, backup::Free};
 use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
-
-/// How often it is said how far long work is.
-const SAID_EVERY: Duration = Duration::from_secs(5);
 
 /// `hallpass admin backup …`.
 #[derive(Clone, Debug, Subcommand)]
@@ -268,26 +265,6 @@ fn after(found: &Found) -> &'static str {
         Wrong::Missing => "next: hallpass admin store recover, since no kept checkpoint says whether it is the newest",
         Wrong::Behind | Wrong::Other | Wrong::Unusable | Wrong::Begun => {
             "next: hallpass admin store recover; it is not the newest, and no service starts on it before"
-        }
-    }
-}
-
-/// Says how far long work is, now and then.
-struct Progress<'c> {
-    context: &'c Context,
-    what: &'static str,
-    said: Instant,
-}
-
-impl<'c> Progress<'c> {
-    fn new(context: &'c Context, what: &'static str) -> Self {
-        Self { context, what, said: Instant::now() }
-    }
-
-    fn tell(&mut self, how_far: &str) {
-        if self.said.elapsed() >= SAID_EVERY {
-            self.said = Instant::now();
-            self.context.out.note(&format!("{}: {how_far}", self.what));
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
+use super::log_pages::entries;
 use super::{Context, audit};
 use crate::audit::entry::Entry;
 use crate::audit::report;
@@ -26,7 +27,7 @@ pub(crate) fn tail(context: &Context, count: u64, follow: bool) -> Result<(), Fa
     let (_, client) = context.connect()?;
     context.block_on(async {
         let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-        let entries = audit::entries(&client, head.size.saturating_sub(count), head.size, |_| true).await?;
+        let entries = entries(&client, head.size.saturating_sub(count), head.size).await?;
         if !follow && !context.out.is_stream() {
             return audit::print(context, &entries, "no entries\n");
         }
@@ -72,7 +73,7 @@ impl<'a> Follower<'a> {
             let more = async {
                 tokio::time::sleep(PERIOD).await;
                 let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-                audit::entries(client, from, head.size, |_| true).await
+                entries(client, from, head.size).await
             };
             let looked = tokio::select! {
                 looked = more => looked,

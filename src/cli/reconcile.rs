@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::audit::entries;
 use super::failure::{Exit, Failure};
 use super::list::since;
+use super::log_pages::each;
 use super::output::escape;
 use super::{Context, render};
 use crate::audit::entry::{ENTRY_BYTES_MAX, Entry};
@@ -58,11 +58,10 @@ fn take(reconciler: &mut Reconciler, line: &str) -> Result<(), Failure> {
 
 fn ask(context: &Context, reconciler: &mut Reconciler) -> Result<(), Failure> {
     let (_, client) = context.connect()?;
-    let all = context.block_on(async {
+    context.block_on(async {
         let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-        entries(&client, 0, head.size, |_| true).await
-    })?;
-    all.iter().try_for_each(|line| take(reconciler, line))
+        each(context, &client, 0, head.size, |line| take(reconciler, line)).await
+    })
 }
 
 /// The entries of an export: its other lines are no entries, which have a `kind`.

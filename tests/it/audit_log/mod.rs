@@ -230,6 +230,58 @@ fn an_exporter_refuses_what_does_not_fit_together() {
     assert!(finish(LogKey::new(ORIGIN, &[8; 32]).unwrap().sign(1, &root)).is_err());
 }
 
+/// What an exporter of this log's key makes of an older export, and how many entries it took over.
+fn taken_over(text: &str) -> Result<(Exporter, String), String> {
+    let (mut exporter, mut lines) = Exporter::new(log_key().verifier());
+    for line in text.lines().skip(1) {
+        match exporter.earlier_line(line.as_bytes()).map_err(|why| why.to_string())? {
+            Some(more) => lines.push_str(&more),
+            None => return Ok((exporter, lines)),
+        }
+    }
+    Err("there is no checkpoint".to_owned())
+}
+
+#[test]
+fn an_export_that_goes_on_from_an_older_one_is_the_same_as_a_whole_one() {
+    let all = entries(long_story(600));
+    let whole = export(long_story(600));
+    for size in [1, 255, 256, 300, 512, 600] {
+        let (mut exporter, mut lines) = taken_over(&export(long_story(size))).unwrap();
+        assert_eq!(exporter.size(), u64::try_from(size).unwrap());
+        for entry in &all[size..] {
+            lines.push_str(&exporter.entry(&entry.to_bytes()).unwrap());
+        }
+        let mut tree = Frontier::default();
+        all.iter().for_each(|entry| drop(tree.push(Entry::leaf_hash(&entry.to_bytes()))));
+        lines.push_str(&exporter.finish(&log_key().sign(600, &tree.root())).unwrap());
+        assert!(lines == whole, "from {size} entries on");
+    }
+}
+
+#[test]
+fn an_older_export_is_taken_over_only_if_its_checkpoint_is_over_it() {
+    let text = export(long_story(300));
+    let why = |text: &str| taken_over(text).err().unwrap_or_default();
+    assert_eq!(
+        why(&text.replacen("alice", "mallory", 1)),
+        "the entries are not those that the checkpoint was signed for"
+    );
+    let lines: Vec<&str> = text.lines().collect();
+    let without = |number: usize| {
+        let kept = lines.iter().enumerate().filter(|(at, _)| *at != number).map(|(_, line)| format!("{line}\n"));
+        kept.collect::<String>()
+    };
+    assert!(why(&without(5)).starts_with("instead of entry 4 came entry 5"), "{}", why(&without(5)));
+    assert_eq!(why(&without(lines.len() - 2)), "the checkpoint covers 300 entries, 299 were received");
+    assert_eq!(why(&without(lines.len() - 1)), "there is no checkpoint");
+    assert!(why(&text.replacen('\n', &format!("\n{}\n", lines[0]), 1)).contains("the first line of an export"));
+    let other = LogKey::new(ORIGIN, &[8; 32]).unwrap();
+    let (mut exporter, _) = Exporter::new(other.verifier());
+    let taken = lines[1..].iter().try_for_each(|line| exporter.earlier_line(line.as_bytes()).map(drop));
+    assert_eq!(taken.unwrap_err().to_string(), "the checkpoint is not signed by this log's key");
+}
+
 #[test]
 fn a_report_says_whose_key_it_believed() {
     let text = export(story());

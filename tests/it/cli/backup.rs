@@ -82,6 +82,8 @@ fn a_service_comes_back_by_a_backup_and_says_what_it_lost() {
     approve(&stage, &waiting);
     let lost = issued(&stage);
     kept_aside(&stage, lost + 2);
+    let lost_log = stage.shown("lost.jsonl");
+    assert_eq!(stage.as_person("omar", &["audit", "export", "--out", &lost_log]).code, 0);
     // A running service keeps its database.
     assert_eq!(stage.types("omar", &admin(&config, &["backup", "restore", &folder])).code, 1);
     assert_eq!(stage.types("omar", &admin(&config, &["store", "recover"])).code, 1);
@@ -112,6 +114,9 @@ fn a_service_comes_back_by_a_backup_and_says_what_it_lost() {
     let verified = stage.as_person("omar", &["audit", "verify", &log]);
     assert!(verified.code == 0 && verified.out.contains("  lost          entr"), "{}{}", verified.out, verified.err);
     assert_eq!(stage.types("omar", &["audit", "search", "kind:log_recovered"]).code, 0);
+    let new = stage.shown("new.jsonl");
+    assert_eq!(stage.types("omar", &["audit", "export", "--earlier", &lost_log, "--out", &new]).code, 1);
+    assert!(!stage.path("new.jsonl").exists());
     // The backup is older than this, too.
     drop(stage.stop());
     lose_database(&stage);

@@ -586,5 +586,33 @@ fn operators_apply_policies_and_read_the_log() {
     stage.types("omar", &["audit", "export", "--out", &out]);
     assert_eq!(stage.types("omar", &["audit", "export", "--out", &out]).code, 1);
     assert_eq!(stage.types("omar", &["audit", "verify", &out]).code, 0);
+    assert_eq!(stage.as_person("alice", &["cancel", &id]).code, 0);
+    let newer = stage.shown("newer.jsonl");
+    assert_eq!(stage.types("omar", &["audit", "export", "--earlier", &out, "--out", &newer]).code, 0);
+    let whole = stage.shown("whole.jsonl");
+    assert_eq!(stage.as_person("omar", &["audit", "export", "--out", &whole]).code, 0);
+    let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap();
+    assert_eq!(read("newer.jsonl"), read("whole.jsonl"));
+    // An older export that is none, is damaged, cut off, or of another log: nothing is written.
+    let folder = stage.path("");
+    let names = || {
+        let names = std::fs::read_dir(&folder).unwrap().map(|name| name.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let (old, other) = (read("log.jsonl"), read("log.jsonl").replacen("/log+", "/other+", 1));
+    stage.write("twisted.jsonl", &old.replacen("policy_applied", "policy_replied", 1));
+    stage.write("moved.jsonl", &old.replacen("bob", "eve", 1));
+    stage.write("cut.jsonl", old.trim_end());
+    stage.write("other.jsonl", &other);
+    stage.write("more.jsonl", &format!("{old}{old}"));
+    let before = names();
+    for name in ["none", "twisted", "moved", "cut", "other", "more"] {
+        let earlier = stage.shown(&format!("{name}.jsonl"));
+        assert_eq!(
+            stage.types("omar", &["audit", "export", "--earlier", &earlier, "--out", &stage.shown("new")]).code,
+            1
+        );
+    }
+    assert_eq!(names(), before);
     stage.check("operator");
 }

@@ -1,0 +1,108 @@
+//! `hallpass audit export`: the whole log in one file, written as it comes, however long it is.
+//!
+//! What not: the file's format, and whether entries and checkpoint fit together, are `audit::export`'s.
+//!
+//! Invariants: the file has its name once all of it is there and has been checked, and nothing is left when it does not come to that. What
+//! an older export says is not believed but checked like what the server sends: the server's checkpoint vouches for all of it.
+
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::Context;
+use super::failure::Failure;
+use super::log_pages::each;
+use super::output::escape;
+use crate::audit::checkpoint::LogVerifier;
+use crate::audit::entry::ENTRY_BYTES_MAX;
+use crate::audit::export::{ExportError, Exporter};
+use crate::durable::NewFile;
+use crate::wire;
+
+/// Writes the log as of its present checkpoint.
+pub(super) fn run(context: &Context, out: &Path, earlier: Option<&Path>) -> Result<(), Failure> {
+    let unwritten = |e: std::io::Error| Failure::file("write export", out, &e);
+    let mut file = NewFile::begin(out, 0o600).map_err(unwritten)?;
+    let (_, client) = context.connect()?;
+    let (head, taken_over) = context.block_on(async {
+        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
+        let key = LogVerifier::parse(&head.log_key).map_err(|e| unfit(&e.into()))?;
+        let (mut exporter, header) = Exporter::new(key);
+        file.write_all(header.as_bytes()).map_err(unwritten)?;
+        if let Some(earlier) = earlier {
+            take_over(earlier, (&header, &mut exporter), |lines| file.write_all(lines.as_bytes()).map_err(unwritten))?;
+        }
+        let taken_over = exporter.size();
+        if taken_over > head.size {
+            return Err(Failure::failed("the log does not continue the earlier export")
+                .because(format!("that has {taken_over} entries, and the server's log has {}", head.size)));
+        }
+        each(context, &client, taken_over, head.size, |entry| {
+            let lines = exporter.entry(entry.as_bytes()).map_err(|why| unfit(&why))?;
+            file.write_all(lines.as_bytes()).map_err(unwritten)
+        })
+        .await?;
+        let last = exporter.finish(&head.checkpoint).map_err(|why| match (&why, earlier) {
+            (ExportError::Root, Some(_)) => Failure::failed("the log does not continue the earlier export")
+                .because("its checkpoint was not signed for those entries and the ones that were fetched".to_owned())
+                .next("hallpass audit export --out FILE, without --earlier")
+                .next("hallpass audit verify --earlier EARLIER FILE says whether history was rewritten"),
+            _ => unfit(&why),
+        })?;
+        file.write_all(last.as_bytes()).map_err(unwritten)?;
+        Ok((head, taken_over))
+    })?;
+    file.finish().map_err(unwritten)?;
+    let fetched = head.size.saturating_sub(taken_over);
+    let document = json!({
+        "schema": "hallpass.export.v1", "file": out, "entries": head.size, "fetched": fetched, "log_key": head.log_key,
+    });
+    let of_those = if earlier.is_some() { format!(", {fetched} of them new") } else { String::new() };
+    context.out.answer(&document, &format!("{} entries in {}{of_those}", head.size, out.display()))?;
+    context.out.note(&format!("next: hallpass audit verify --key KEY {}", out.display()));
+    context.out.note("KEY is the log key that you know from elsewhere than this server; it says of itself:");
+    context.out.note(&format!("  {}", escape(&head.log_key)));
+    Ok(())
+}
+
+fn unfit(why: &ExportError) -> Failure {
+    Failure::failed("the server's log does not fit together").because(why.to_string())
+}
+
+/// Hands over the lines of an older export's entries.
+fn take_over(
+    path: &Path,
+    (header, exporter): (&str, &mut Exporter),
+    mut write: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let unread = |e: std::io::Error| Failure::file("read the earlier export", path, &e);
+    let unusable = |why: String| {
+        let what = format!("{:?} is no export of this log to go on from", path.display().to_string());
+        Failure::failed(what).because(why).next("hallpass audit verify says what is wrong with it")
+    };
+    let mut file = BufReader::new(std::fs::File::open(path).map_err(unread)?);
+    // One byte more than a line may have, and its end.
+    let most = u64::try_from(ENTRY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        file.by_ref().take(most).read_until(b'\n', &mut line).map_err(unread)?;
+        let Some(text) = line.strip_suffix(b"\n") else {
+            return Err(unusable(format!("line {number} has no end: the file is cut off")));
+        };
+        if number == 1 {
+            if header.strip_suffix('\n').map(str::as_bytes) != Some(text) {
+                return Err(unusable("line 1: it is of another log key, or no export".to_owned()));
+            }
+            continue;
+        }
+        match exporter.earlier_line(text).map_err(|why| unusable(format!("line {number}: {why}")))? {
+            Some(lines) => write(&lines)?,
+            // Its checkpoint, over just what was taken over.
+            None if file.fill_buf().map_err(unread)?.is_empty() => break,
+            None => return Err(unusable(format!("line {number}: more follows the checkpoint"))),
+        }
+    }
+    Ok(())
+}
