@@ -271,8 +271,10 @@ mod tests {
         assert_eq!(names(folder.path()), ["file", "link"]);
     }
 
-    /// Both ways, wherever the test runs.
-    const WAYS: [fn(&Path) -> io::Result<Option<File>>; 2] = [unnamed, |_| Ok(None)];
+    type Way = fn(&Path) -> io::Result<Option<File>>;
+
+    /// Both, wherever the test runs.
+    const WAYS: [Way; 2] = [unnamed, |_| Ok(None)];
 
     #[test]
     fn a_new_file_has_its_name_once_it_is_whole_and_leaves_nothing_before() {
@@ -299,7 +301,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("file");
             let begun = NewFile::begin_with(&path, 0o600, way).unwrap();
-            fs::write(&path, "theirs").unwrap();
+            create(&path, b"theirs", 0o600).unwrap();
             assert_eq!(NewFile::begin(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
             let error = begun.finish().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);

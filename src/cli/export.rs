@@ -5,7 +5,7 @@
 //! Invariants: the file has its name once all of it is there and has been checked, and nothing is left when it does not come to that. What
 //! an older export says is not believed but checked like what the server sends: the server's checkpoint vouches for all of it.
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 
 use serde_json::json;
