@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::output::escape;
 use super::request::{Wish, words};
 use super::{Context, output, render};
-use crate::client::ClientError;
+use crate::client::{Client, ClientError};
 use crate::name::{Account, PersonName, Target};
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
@@ -53,16 +53,26 @@ pub(crate) fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> 
         at: args.at.map(|at| at.to_string()),
         ..wish.to_wire()
     };
-    let verdict: wire::Verdict = context.block_on(async {
-        match client.post("/v1/explain", &question).await {
-            Err(ClientError::Problem(problem)) if problem.code == "account" => {
-                let targets = words(&args.targets);
-                Err(Failure::name_account(&problem, |account| format!("hallpass explain {targets} --as {account}")))
-            }
-            answer => Ok(answer?),
-        }
-    })?;
-    context.out.answer(&output::with_schema("hallpass.verdict.v1", &verdict)?, &text(&verdict))
+    let again = |account: &Account| format!("hallpass explain {} --as {account}", words(&args.targets));
+    let verdict = context.block_on(ask(&client, &question, again))?;
+    answer(context, &verdict)
+}
+
+/// What policy says about a question. `again`: what to type with an account, where more than one is allowed.
+pub(super) async fn ask(
+    client: &Client,
+    question: &wire::Ask,
+    again: impl Fn(&Account) -> String,
+) -> Result<wire::Verdict, Failure> {
+    match client.post("/v1/explain", question).await {
+        Err(ClientError::Problem(problem)) if problem.code == "account" => Err(Failure::name_account(&problem, again)),
+        answer => Ok(answer?),
+    }
+}
+
+/// Prints it.
+pub(super) fn answer(context: &Context, verdict: &wire::Verdict) -> Result<(), Failure> {
+    context.out.answer(&output::with_schema("hallpass.verdict.v1", verdict)?, &text(verdict))
 }
 
 fn text(verdict: &wire::Verdict) -> String {

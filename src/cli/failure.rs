@@ -109,7 +109,12 @@ impl Failure {
 
     /// Failed, and everything about it has been said.
     pub(crate) fn silent() -> Self {
-        Self::failed("")
+        Self::said(Exit::Failed)
+    }
+
+    /// The same, with another exit code.
+    pub(crate) fn said(exit: Exit) -> Self {
+        Self::new(exit, "failed", "")
     }
 
     /// Failed, and no better code.

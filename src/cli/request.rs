@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, moment, output, render, wait};
+use super::{Context, explain, moment, output, render, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, RequestPrefix, Target};
 use crate::ssh::PublicKey;
@@ -41,6 +41,9 @@ pub(crate) struct RequestArgs {
     /// Like this request: its hosts, account, duration, reason and ticket, where not given here
     #[arg(long, value_name = "ID", value_parser = RequestPrefix::parse)]
     like: Option<RequestPrefix>,
+    /// Ask for nothing: print what policy says, as `hallpass explain` does. Exit code 5 if it refuses
+    #[arg(long, conflicts_with_all = ["wait", "no_wait"])]
+    dry_run: bool,
     #[command(flatten)]
     waiting: WaitingArgs,
 }
@@ -145,14 +148,13 @@ impl Wish {
 pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     let local = Local::new(&context.places()?, &profile.name);
+    if args.dry_run {
+        return try_out(context, args, &client, local.now());
+    }
     local.sweep();
     let limit = args.waiting.limit();
     let (request, held) = context.block_on(async {
-        let like = match &args.like {
-            Some(id) => Some(Wish::like(&client, id).await?),
-            None => None,
-        };
-        let wish = args.wish(context, local.now(), like)?;
+        let wish = args.wish(context, &client, local.now()).await?;
         let asked = ask(&client, &local, &wish).await?;
         if let Some(cache) = context.cache() {
             cache.keep_requests(&profile, std::slice::from_ref(&asked.request));
@@ -166,9 +168,24 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
     wait::print_and_next(context, &request, held.as_ref(), next.as_deref())
 }
 
+/// What would come of asking; nothing is asked for, and no key is made.
+fn try_out(context: &Context, args: &RequestArgs, client: &Client, now: Timestamp) -> Result<(), Failure> {
+    let verdict = context.block_on(async {
+        let wish = args.wish(context, client, now).await?;
+        let again = |account: &Account| format!("hallpass request {} --as {account} --dry-run", words(&wish.targets));
+        explain::ask(client, &wish.to_wire(), again).await
+    })?;
+    explain::answer(context, &verdict)?;
+    if matches!(verdict.verdict.as_str(), "allow" | "ask") { Ok(()) } else { Err(Failure::said(Exit::NoRule)) }
+}
+
 impl RequestArgs {
     /// What is asked for: as given, else as in the request that it should be like.
-    fn wish(&self, context: &Context, now: Timestamp, like: Option<Wish>) -> Result<Wish, Failure> {
+    async fn wish(&self, context: &Context, client: &Client, now: Timestamp) -> Result<Wish, Failure> {
+        let like = match &self.like {
+            Some(id) => Some(Wish::like(client, id).await?),
+            None => None,
+        };
         let lifetime = match self.until {
             Some(until) => {
                 let from = self.start.map_or(now, |start| start.max(now));
@@ -195,7 +212,11 @@ impl RequestArgs {
             account: self.account.clone().or(others.0),
             lifetime: lifetime.or(others.1),
             start: self.start,
-            reason: self::reason(context, self.reason.clone().or(reason))?,
+            reason: match self.reason.clone().or(reason) {
+                // Policy says whether it can do without one.
+                None if self.dry_run => String::new(),
+                given => self::reason(context, given)?,
+            },
             ticket: self.ticket.clone().or(others.2),
         })
     }

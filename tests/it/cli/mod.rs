@@ -549,6 +549,19 @@ fn explain_says_what_each_rule_thinks() {
     stage.types("alice", &["explain", "db-1", "--as", "root", "--reason", REASON]);
     stage.types("omar", &["explain", "web-1", "--person", "eve@example.com", "--as", "deploy", "--reason", REASON]);
     assert_eq!(stage.types("alice", &["explain", "web-1", "--person", "eve@example.com"]).code, 3);
+    // The same, of the very words of a request: nothing is asked for, and no key is made.
+    for (code, more) in [
+        (0, &["web-1", "--reason", REASON, "--for", "5m"][..]),
+        (0, &["web-1", "--reason", REASON, "--json"]),
+        (5, &["web-1"]),
+        (5, &["db-1", "--as", "root", "--reason", REASON]),
+        (2, &["web-1", "--reason", REASON, "--wait"]),
+    ] {
+        let words = [&["request", "--dry-run"][..], more].concat();
+        assert_eq!(stage.types("alice", &words).code, code, "{more:?}");
+    }
+    assert!(stage.as_person("alice", &["requests", "--json"]).out.contains("\"requests\":[]"));
+    assert!(stage.as_person("omar", &["audit", "search", "kind:asked"]).out.contains("no entry"));
     stage.check("explain");
 }
 
