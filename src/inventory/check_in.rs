@@ -18,6 +18,10 @@ const CLOCK_OK_MS: u64 = 10_000;
 /// A host that was silent for longer is stale: three check-ins of five minutes. Our own choice.
 pub const STALE_AFTER_S: u64 = 15 * 60;
 
+/// For how long what a host says is not written again while it says the same: with a check-in of five minutes on top that is less than
+/// [`STALE_AFTER_S`], so that nobody who has only read it takes the host for stale. Our own choice.
+pub const WRITTEN_FOR_S: u64 = 8 * 60;
+
 /// What a host tells of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckIn {
@@ -106,6 +110,11 @@ impl CheckIn {
         if before.is_some_and(|before| before.event(host) == now) { None } else { Some(now) }
     }
 
+    /// Whether this is what `before` said, but for how far the clock is off while that is right.
+    fn says_the_same(&self, before: &Self) -> bool {
+        self.is_clock_ok() == before.is_clock_ok() && *before == Self { clock_ms: before.clock_ms, ..self.clone() }
+    }
+
     fn event(&self, host: &HostName) -> HostEvent {
         HostEvent::CheckInChanged {
             host: host.clone(),
@@ -123,9 +132,56 @@ impl CheckIn {
 }
 
 impl Seen {
+    /// Whether this must be written down, after `before` was heard, which was written at `written` or says the same as what was.
+    #[must_use]
+    pub fn is_worth_a_row(&self, before: &Self, written: Timestamp) -> bool {
+        // (a clock that was set back: what is written must not be of a time to come)
+        self.at < written
+            || self.at.seconds_since(written) >= WRITTEN_FOR_S
+            || !self.check_in.says_the_same(&before.check_in)
+    }
+
     /// Whether that is longer ago than a host in order lets pass.
     #[must_use]
     pub const fn is_stale(&self, now: Timestamp) -> bool {
         now.seconds_since(self.at) > STALE_AFTER_S
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(seconds: u64, clock_ms: i64, sessions: u64) -> Seen {
+        let check_in = CheckIn {
+            program: "0.1.0".to_owned(),
+            sshd: "OpenSSH_9.2p1".to_owned(),
+            os: "Debian 12".to_owned(),
+            guard: true,
+            file_sha256: Digest::new([1; 32]),
+            keys: BTreeSet::new(),
+            proven: BTreeSet::new(),
+            shows: BTreeSet::new(),
+            clock_ms,
+            risky: BTreeSet::new(),
+            sessions,
+            runs: Runs::default(),
+        };
+        Seen { at: Timestamp::from_unix(1_767_607_200_u64.saturating_add(seconds)).unwrap(), check_in }
+    }
+
+    #[test]
+    fn what_is_written_is_never_taken_for_stale_while_the_host_is_in_order() {
+        let first = seen(1_000, 0, 0);
+        let worth = |now: Seen| now.is_worth_a_row(&first, first.at);
+        assert!(!worth(seen(1_300, 9_000, 0)) && !worth(seen(1_479, -9_000, 0)));
+        assert!(worth(seen(1_480, 0, 0)), "long enough");
+        assert!(worth(seen(999, 0, 0)), "set back");
+        assert!(worth(seen(1_001, 0, 1)) && worth(seen(1_001, 11_000, 0)), "something else");
+        let wrong = seen(1_100, 11_000, 0);
+        assert!(!seen(1_200, 12_000, 0).is_worth_a_row(&wrong, wrong.at));
+        assert!(seen(1_200, 9_000, 0).is_worth_a_row(&wrong, wrong.at), "the clock is right again");
+        // The last that is not written, and a check-in of five minutes later.
+        const { assert!(WRITTEN_FOR_S + 5 * 60 < STALE_AFTER_S) }
     }
 }

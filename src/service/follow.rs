@@ -192,12 +192,7 @@ impl Service {
                 return Ok(());
             }
             *mark = next;
-            let mut seen = self.hosts.seen.write().unwrap_or_else(PoisonError::into_inner);
-            for (host, news) in told {
-                if seen.get(&host).is_none_or(|known| known.at <= news.at) {
-                    seen.insert(host, news);
-                }
-            }
+            self.hosts.seen.take(told);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! (`audit::reconcile`). A report is in the log before the host is told that it was taken.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::{ATTEMPTS, Failure, Outcome, Service, whole};
 use crate::access::{AccessRequest, State};
@@ -86,7 +86,8 @@ impl Service {
     /// # Errors
     /// `Forbidden` when it is retired.
     pub async fn check_in(self: &Arc<Self>, by: &HostProven, mut check_in: CheckIn) -> Outcome<()> {
-        let (this, host) = (Arc::clone(self), self.enrolled(by)?.name);
+        let (this, enrolled) = (Arc::clone(self), self.enrolled(by)?);
+        let (host, moved) = (enrolled.name, enrolled.moved.map(|moved| moved.since));
         whole(async move {
             this.check_clock()?;
             let at = this.clock.now();
@@ -106,8 +107,12 @@ impl Service {
             }
             // A crash here leaves an entry that the next check-in writes once more.
             let seen = Seen { at, check_in };
-            this.store.note(Note::Seen { host: host.clone(), seen: seen.clone() }).await?;
-            this.hosts.seen.write().unwrap_or_else(PoisonError::into_inner).insert(host.clone(), seen);
+            // Other nodes go by what is written; of a host that has moved they want to know what it said since.
+            let is_written = this.hosts.seen.is_worth_a_row(&host, &seen, moved);
+            if is_written {
+                this.store.note(Note::Seen { host: host.clone(), seen: seen.clone() }).await?;
+            }
+            this.hosts.seen.told(host.clone(), seen, is_written);
             this.settle_move_of(&host, at).await
         })
         .await
@@ -115,7 +120,7 @@ impl Service {
 
     /// What this host told last.
     pub(super) fn seen(&self, host: &HostName) -> Option<Seen> {
-        self.hosts.seen.read().unwrap_or_else(PoisonError::into_inner).get(host).cloned()
+        self.hosts.seen.of(host)
     }
 
     /// Takes reports, oldest first; gives the ids of those that are in the log now, whether or not they were before.

@@ -1,7 +1,7 @@
 //! The hosts that policy knows, what a person may ask for there, and what operators see of enrolled ones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::{Failure, Outcome, Service};
 use crate::identity::Proven;
@@ -138,12 +138,11 @@ impl Service {
 
     fn seen_views(&self, now: Timestamp) -> BTreeMap<HostName, SeenView> {
         let inventory = self.inventory();
-        let seen = self.hosts.seen.read().unwrap_or_else(PoisonError::into_inner);
-        let view = |(name, seen): (&HostName, &Seen)| {
-            let bundle = inventory.host(name).map(|host| self.bundle_keys(host)).unwrap_or_default();
-            (name.clone(), seen_view(seen.clone(), &bundle, now))
+        let view = |(name, seen): (HostName, Seen)| {
+            let bundle = inventory.host(&name).map(|host| self.bundle_keys(host)).unwrap_or_default();
+            (name, seen_view(seen, &bundle, now))
         };
-        seen.iter().map(view).collect()
+        self.hosts.seen.all().into_iter().map(view).collect()
     }
 }
 

@@ -6,13 +6,14 @@
 //! - An inventory is replaced like a policy: no decision that rests on the old one is under way meanwhile (P6).
 //! - The file's policy and the inventory never contradict each other: both sides look before they change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
 use super::host_state::States;
+use super::seen::SeenHosts;
 use super::text::{self, REASON_CHARS_MAX};
 use super::waiting::{Listener, Waiting};
 use super::{ATTEMPTS, Failure, Outcome, SIGN_SLOTS, Service, whole};
@@ -22,7 +23,6 @@ use crate::audit::host_event::HostEvent;
 use crate::identity::Proven;
 use crate::identity::host::mint_join;
 use crate::identity::mac::MacKey;
-use crate::inventory::check_in::Seen;
 use crate::inventory::enrol::retag;
 use crate::inventory::moves::moves;
 use crate::inventory::{EnrolledHost, Inventory, Join};
@@ -55,7 +55,7 @@ pub enum HostChange {
 /// The part of the service that knows about hosts.
 pub(super) struct Hosts {
     inventory: RwLock<Arc<Inventory>>,
-    pub(super) seen: RwLock<BTreeMap<HostName, Seen>>,
+    pub(super) seen: SeenHosts,
     pub(super) states: Mutex<States>,
     waiting: Waiting<HostName>,
     pub(super) challenge_key: MacKey,
@@ -71,7 +71,7 @@ impl Hosts {
         read_on(store, &mut inventory, |_| ()).await?;
         Ok(Self {
             inventory: RwLock::new(Arc::new(inventory)),
-            seen: RwLock::new(store.seen().await?),
+            seen: SeenHosts::read(store.seen().await?),
             states: Mutex::default(),
             waiting: Waiting::default(),
             challenge_key: keys.0,
@@ -86,11 +86,9 @@ impl Hosts {
 
     /// The enrolled hosts of a CA whose file of trusted keys does not have this one, by what they said last.
     pub(super) fn without(&self, of: &CaName, ca: Fingerprint) -> BTreeSet<HostName> {
-        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
-        let has = |name: &HostName| seen.get(name).is_some_and(|seen| seen.check_in.keys.contains(&ca));
         self.inventory()
             .active()
-            .filter(|host| host.ca == *of && !has(&host.name))
+            .filter(|host| host.ca == *of && !self.seen.trusts(&host.name, &ca))
             .map(|host| host.name.clone())
             .collect()
     }

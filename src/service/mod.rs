@@ -46,6 +46,7 @@ pub mod policy;
 pub mod recover;
 pub mod rotate;
 pub mod schedule;
+mod seen;
 mod start;
 pub mod text;
 mod tick;

@@ -92,6 +92,43 @@ async fn a_check_in_is_written_down_only_when_something_changed() {
     site.world.check().await;
 }
 
+#[tokio::test]
+async fn a_check_in_that_says_the_same_is_written_once_in_eight_minutes() {
+    let site = site().await;
+    let host = web(&site, "app-1", 60).await;
+    let keys = bundle_keys(&host).await;
+    // How many changes the store was given by this, and when the host was seen.
+    let told = async |check_in: &wire::CheckIn| {
+        let changes = async || site.world.service().figures().await.store.members;
+        let before = changes().await;
+        host.post::<_, wire::Nothing>("/v1/hosts/check-in", check_in).await.unwrap();
+        changes().await - before
+    };
+    let seen = async || {
+        let ada = site.logged_in("ada").await;
+        ada.get::<wire::HostDetail>("/v1/hosts/app-1").await.unwrap().seen.unwrap()
+    };
+    let same = check_in(&keys, &keys);
+    assert_eq!(told(&same).await, 2, "the entry and the row");
+    for _ in 0..3 {
+        site.world.pass(150);
+        assert_eq!(told(&wire::CheckIn { clock_ms: 300, ..same.clone() }).await, 0);
+        let now = seen().await;
+        assert_eq!((now.at, now.clock_ms), (site.world.now().to_string(), 300), "and known all the same");
+    }
+    site.world.pass(30);
+    assert_eq!(told(&same).await, 1);
+    site.world.pass(10);
+    assert_eq!(told(&same).await, 0);
+    // What nobody would act on is no entry, but a row at once; a clock that goes wrong is both.
+    let open = wire::CheckIn { sessions: vec![open_session()], ..same.clone() };
+    assert_eq!([told(&open).await, told(&open).await, told(&same).await], [1, 0, 1]);
+    assert_eq!(told(&wire::CheckIn { clock_ms: 60_000, ..same.clone() }).await, 2);
+    assert_eq!(told(&wire::CheckIn { clock_ms: 61_000, ..same.clone() }).await, 0);
+    assert_eq!(told(&same).await, 2);
+    site.world.check().await;
+}
+
 fn open_session() -> wire::OpenSession {
     wire::OpenSession {
         request: "7K3F-9QX2".into(),
