@@ -7,7 +7,8 @@
 //! Order: a new temporary file beside the target, readable by nobody else; write; the final mode (whatever the umask
 //! is); `fsync`; rename; `fsync` of the folder. A failed `fsync` is never tried again (the kernel may have dropped the
 //! pages already): the temporary file goes and the old file stays. A crash before the rename leaves a file
-//! `.NAME.PID-N.tmp` with mode 0600 that nobody reads; it may be deleted.
+//! `.NAME.PID-N.tmp` with mode 0600 that nobody reads; it may be deleted. A [`NewFile`] goes the same way, with no name until the end where
+//! that can be.
 //!
 //! Known hole: a crash between rename and the folder's `fsync` may bring back the old file, whole.
 
@@ -45,14 +46,18 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, bytes, mode, rename_to_free_name).map(drop).map_err(|e| named("create", path, &e))
 }
 
+/// Where a process finds its open files, which have no other name perhaps.
+const OPEN_FILES: &str = "/proc/self/fd";
+
 /// A new file that is written piece by piece, and has its name once it is whole: for what is too long to be in memory.
 ///
-/// Until then it has no name at all (where the file system knows such files; elsewhere a temporary one): when the process ends
-/// before, in whatever way, nothing is left of it.
+/// Until then it has no name at all: when the process ends before, in whatever way, nothing is left of it. Where the file system knows no such files
+/// (NFS, say) it has a temporary one, which a process that is killed leaves, as with [`replace`].
 #[derive(Debug)]
 pub struct NewFile {
     file: io::BufWriter<File>,
     target: PathBuf,
+    mode: u32,
     temporary: Option<PathBuf>,
 }
 
@@ -74,15 +79,14 @@ impl NewFile {
             Some(file) => (file, None),
             None => (new_file(&temporary)?, Some(temporary)),
         };
-        let new = Self { file: io::BufWriter::new(file), target: path.to_owned(), temporary };
-        new.file.get_ref().set_permissions(Permissions::from_mode(mode))?;
-        Ok(new)
+        Ok(Self { file: io::BufWriter::new(file), target: path.to_owned(), mode, temporary })
     }
 
     /// Gives it its name, durably.
     ///
     /// # Errors
-    /// `io::ErrorKind::AlreadyExists` if something has the name by now; any I/O error, with the path in its text. Nothing is left of the file then.
+    /// `io::ErrorKind::AlreadyExists` if something has the name by now; any I/O error, with the path in its text. Nothing is left of the file then,
+    /// unless no more than its folder could not be synced.
     pub fn finish(mut self) -> io::Result<()> {
         self.place().map_err(|e| named("create", &self.target, &e))
     }
@@ -90,6 +94,7 @@ impl NewFile {
     fn place(&mut self) -> io::Result<()> {
         self.file.flush()?;
         let file = self.file.get_ref();
+        file.set_permissions(Permissions::from_mode(self.mode))?;
         file.sync_all()?;
         match &self.temporary {
             Some(temporary) => {
@@ -97,7 +102,7 @@ impl NewFile {
                 self.temporary = None;
             }
             None => {
-                let file = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let file = format!("{OPEN_FILES}/{}", file.as_raw_fd());
                 rustix::fs::linkat(CWD, file, CWD, &self.target, AtFlags::SYMLINK_FOLLOW)?;
             }
         }
@@ -124,8 +129,11 @@ impl Drop for NewFile {
     }
 }
 
-/// A file in this folder without a name; `None` where there are no such files.
+/// A file in this folder without a name; `None` where there are no such files, or no way to name them.
 fn unnamed(folder: &Path) -> io::Result<Option<File>> {
+    if !Path::new(OPEN_FILES).exists() {
+        return Ok(None);
+    }
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => Ok(Some(file.into())),
@@ -284,6 +292,8 @@ mod tests {
             let mut dropped = NewFile::begin_with(&path, 0o600, way).unwrap();
             dropped.write_all(b"half").unwrap();
             assert!(!path.exists());
+            let is_unnamed = way(folder.path()).unwrap().is_some();
+            assert_eq!(names(folder.path()).is_empty(), is_unnamed);
             drop(dropped);
             assert_eq!(names(folder.path()), <[&str; 0]>::default());
 

@@ -49,7 +49,7 @@ pub(super) fn checkpoint_line(note: &str) -> String {
     serde_json::json!({ "checkpoint": note }).to_string()
 }
 
-/// Why an export can't be written: what the service sent does not fit together.
+/// Why an export can't be written: what the service sent, or an older export has, does not fit together.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ExportError {
     /// Something else than the next entry.
@@ -64,11 +64,11 @@ pub enum ExportError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The checkpoint covers another number of entries.
-    #[error("the checkpoint covers {checkpoint} entries, {entries} were received")]
+    #[error("the checkpoint covers {checkpoint} entries, and there are {entries}")]
     Size {
         /// What the checkpoint says.
         checkpoint: u64,
-        /// What was received.
+        /// How many there are.
         entries: u64,
     },
     /// The entries are not those that the checkpoint was signed for.

@@ -25,6 +25,9 @@ use crate::wire;
 /// The longest key or checkpoint that is read from the command line or a file.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
+/// What an export begins with.
+const EXPORT_BEGINS: &[u8] = b"{\"hallpass_log\"";
+
 /// The longest list of signers: as long as a policy may be, which has all of their keys.
 const SIGNERS_BYTES_MAX: u64 = 8 << 20;
 
@@ -82,7 +85,7 @@ pub(crate) struct VerifyArgs {
     /// The log key you trust, as you got it elsewhere; without it the file's own is believed, and the report says so
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// A checkpoint you kept from before, which the log must continue: the last line of an older export, or a signed note
+    /// A checkpoint you kept from before, which the log must continue: an older export or its last line, or a signed note
     #[arg(long, value_name = "FILE")]
     earlier: Option<PathBuf>,
     /// Every approval must be signed by its approver: name those that are not
@@ -122,7 +125,7 @@ pub(crate) fn line(entry: &str) -> String {
 }
 
 fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
-    let earlier = args.earlier.as_deref().map(|path| read_up_to("checkpoint", path, SMALL_BYTES_MAX)).transpose()?;
+    let earlier = args.earlier.as_deref().map(read_checkpoint).transpose()?;
     let earlier = earlier.map(|text| newest(&text));
     let signers =
         args.signers.as_deref().map(|path| read_up_to("list of signers", path, SIGNERS_BYTES_MAX)).transpose()?;
@@ -148,12 +151,38 @@ fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
         .next("compare with another export, and with the checkpoints that you kept"))
 }
 
+/// Reads a checkpoint that somebody kept; of a whole export the last line.
+fn read_checkpoint(path: &Path) -> Result<String, Failure> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let unread = |e: std::io::Error| Failure::file("read checkpoint", path, &e);
+    let mut file = std::fs::File::open(path).map_err(unread)?;
+    let mut begin = Vec::new();
+    let most = u64::try_from(EXPORT_BEGINS.len()).unwrap_or(u64::MAX);
+    file.by_ref().take(most).read_to_end(&mut begin).map_err(unread)?;
+    if begin != EXPORT_BEGINS {
+        // (perhaps a pipe, which can't be read twice)
+        return text_of("checkpoint", path, begin.as_slice().chain(file), SMALL_BYTES_MAX);
+    }
+    let length = file.seek(SeekFrom::End(0)).map_err(unread)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(SMALL_BYTES_MAX))).map_err(unread)?;
+    let mut end = Vec::new();
+    file.take(SMALL_BYTES_MAX).read_to_end(&mut end).map_err(unread)?;
+    let last = end.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+    let last = last.ok_or_else(|| Failure::failed(format!("{:?} is cut off", path.display().to_string())))?;
+    Ok(format!("{}\n", String::from_utf8_lossy(last)))
+}
+
 /// Reads a text file of at most so many bytes.
 fn read_up_to(what: &str, path: &Path, most: u64) -> Result<String, Failure> {
+    let file = std::fs::File::open(path).map_err(|e| Failure::file(&format!("read {what}"), path, &e))?;
+    text_of(what, path, file, most)
+}
+
+fn text_of(what: &str, path: &Path, file: impl std::io::Read, most: u64) -> Result<String, Failure> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(most.saturating_add(1)).read_to_string(&mut text))
+    file.take(most.saturating_add(1))
+        .read_to_string(&mut text)
         .map_err(|e| Failure::file(&format!("read {what}"), path, &e))?;
     if u64::try_from(text.len()).unwrap_or(u64::MAX) > most {
         return Err(Failure::failed(format!("{:?} is too long for a {what}", path.display().to_string())));
@@ -217,4 +246,29 @@ fn show(context: &Context, index: u64) -> Result<(), Failure> {
         escape(&head.log_key),
     );
     context.out.answer(&document, &proven)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::durable;
+
+    #[test]
+    fn of_an_export_however_long_the_last_line_is_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let read = |text: &str| {
+            durable::replace(&path, text.as_bytes(), 0o600).unwrap();
+            read_checkpoint(&path)
+        };
+        let lines = "{\"at\":1}\n".repeat(20_000);
+        for lines in ["", &lines] {
+            let text = format!("{{\"hallpass_log\":1}}\n{lines}{{\"checkpoint\":\"x\"}}\n");
+            assert_eq!(read(&text).unwrap(), "{\"checkpoint\":\"x\"}\n");
+            assert!(read(text.trim_end()).unwrap_err().what.contains("cut off"));
+        }
+        assert_eq!(read("a note\n\n").unwrap(), "a note\n\n");
+        assert!(read(&lines).unwrap_err().what.contains("too long"));
+        assert!(read_checkpoint(&folder.path().join("none")).is_err());
+    }
 }

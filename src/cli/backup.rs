@@ -89,7 +89,7 @@ fn make(context: &Context, config: &Config, key: &LogKey, folder: &Path) -> Resu
             ));
     };
     let mut progress = Progress::new(context, "pages copied");
-    let mut told = |done, all| progress.tell(&format!("{done} of {all}"));
+    let mut told = |done, all| progress.tell(|| format!("{done} of {all}"));
     let manifest = create(file, folder, (key, SystemClock.now()), &mut told).map_err(|error| {
         Failure::failed("no backup was made").because(why(error)).next("mend what is said above, and run this again")
     })?;
@@ -151,7 +151,7 @@ fn read(folder: &Path, key: &LogKey) -> Result<Manifest, Failure> {
 /// The whole of a store.
 async fn look(context: &Context, store: &dyn Store, key: &LogKey) -> Result<Checked, Failure> {
     let mut progress = Progress::new(context, "log entries read");
-    let mut told = |done: u64| progress.tell(&done.to_string());
+    let mut told = |done: u64| progress.tell(|| done.to_string());
     let checked = check(store, key, &mut told).await;
     checked.map_err(|why| Failure::failed("the database can't be read to its end").because(why.to_string()))
 }

@@ -2,7 +2,7 @@
 //!
 //! What not: the file's format, and whether entries and checkpoint fit together, are `audit::export`'s.
 //!
-//! Invariants: the file has its name once all of it is there and has been checked, and nothing is left when it does not come to that. What
+//! Invariants: the file has its name once all of it is there and has been checked. What
 //! an older export says is not believed but checked like what the server sends: the server's checkpoint vouches for all of it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,9 +14,11 @@ use super::Context;
 use super::failure::Failure;
 use super::log_pages::each;
 use super::output::escape;
+use super::progress::Progress;
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::ENTRY_BYTES_MAX;
 use crate::audit::export::{ExportError, Exporter};
+use crate::client::Client;
 use crate::durable::NewFile;
 use crate::wire;
 
@@ -25,36 +27,9 @@ pub(super) fn run(context: &Context, out: &Path, earlier: Option<&Path>) -> Resu
     let unwritten = |e: std::io::Error| Failure::file("write export", out, &e);
     let mut file = NewFile::begin(out, 0o600).map_err(unwritten)?;
     let (_, client) = context.connect()?;
-    let (head, taken_over) = context.block_on(async {
-        let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-        let key = LogVerifier::parse(&head.log_key).map_err(|e| unfit(&e.into()))?;
-        let (mut exporter, header) = Exporter::new(key);
-        file.write_all(header.as_bytes()).map_err(unwritten)?;
-        if let Some(earlier) = earlier {
-            take_over(earlier, (&header, &mut exporter), |lines| file.write_all(lines.as_bytes()).map_err(unwritten))?;
-        }
-        let taken_over = exporter.size();
-        if taken_over > head.size {
-            return Err(Failure::failed("the log does not continue the earlier export")
-                .because(format!("that has {taken_over} entries, and the server's log has {}", head.size)));
-        }
-        each(context, &client, taken_over, head.size, |entry| {
-            let lines = exporter.entry(entry.as_bytes()).map_err(|why| unfit(&why))?;
-            file.write_all(lines.as_bytes()).map_err(unwritten)
-        })
-        .await?;
-        let last = exporter.finish(&head.checkpoint).map_err(|why| match (&why, earlier) {
-            (ExportError::Root, Some(_)) => Failure::failed("the log does not continue the earlier export")
-                .because("its checkpoint was not signed for those entries and the ones that were fetched".to_owned())
-                .next("hallpass audit export --out FILE, without --earlier")
-                .next("hallpass audit verify --earlier EARLIER FILE says whether history was rewritten"),
-            _ => unfit(&why),
-        })?;
-        file.write_all(last.as_bytes()).map_err(unwritten)?;
-        Ok((head, taken_over))
-    })?;
+    let write = |lines: &str| file.write_all(lines.as_bytes()).map_err(unwritten);
+    let (head, fetched) = context.block_on(write_lines(context, &client, earlier, write))?;
     file.finish().map_err(unwritten)?;
-    let fetched = head.size.saturating_sub(taken_over);
     let document = json!({
         "schema": "hallpass.export.v1", "file": out, "entries": head.size, "fetched": fetched, "log_key": head.log_key,
     });
@@ -66,6 +41,53 @@ pub(super) fn run(context: &Context, out: &Path, earlier: Option<&Path>) -> Resu
     Ok(())
 }
 
+/// All lines, each written as it comes; gives the checkpoint, and how many entries were fetched.
+async fn write_lines(
+    context: &Context,
+    client: &Client,
+    earlier: Option<&Path>,
+    mut write: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<(wire::Checkpoint, u64), Failure> {
+    let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
+    let key = LogVerifier::parse(&head.log_key).map_err(|e| unfit(&e.into()))?;
+    let size = key.check(&head.checkpoint).map_err(|e| unfit(&e.into()))?.size;
+    if size != head.size {
+        return Err(unfit(&ExportError::Size { checkpoint: size, entries: head.size }));
+    }
+    let (mut exporter, header) = Exporter::new(key);
+    write(&header)?;
+    if let Some(earlier) = earlier {
+        let mut progress = Progress::new(context, "log entries taken over");
+        take_over(earlier, (&header, &mut exporter), |size, lines| {
+            progress.tell(|| size.to_string());
+            write(lines)
+        })?;
+    }
+    let taken_over = exporter.size();
+    if taken_over > size {
+        return Err(other_log(format!("that has {taken_over} entries, and the server's log has {size}")));
+    }
+    let take = |entry: &str| write(&exporter.entry(entry.as_bytes()).map_err(|why| unfit(&why))?);
+    each(context, client, taken_over, size, take).await?;
+    let last = exporter.finish(&head.checkpoint).map_err(|why| match (&why, earlier) {
+        (ExportError::Root, Some(_)) => {
+            other_log("its checkpoint was not signed for those entries and the ones that were fetched".to_owned())
+        }
+        _ => unfit(&why),
+    })?;
+    write(&last)?;
+    let fetched = size.saturating_sub(taken_over);
+    Ok((head, fetched))
+}
+
+/// One that says something else than the earlier export, which the same key has signed.
+fn other_log(why: String) -> Failure {
+    Failure::failed("the log does not continue the earlier export")
+        .because(why)
+        .next("hallpass audit export --out FILE, without --earlier")
+        .next("hallpass audit verify --earlier EARLIER FILE, which says where history was rewritten")
+}
+
 fn unfit(why: &ExportError) -> Failure {
     Failure::failed("the server's log does not fit together").because(why.to_string())
 }
@@ -74,13 +96,14 @@ fn unfit(why: &ExportError) -> Failure {
 fn take_over(
     path: &Path,
     (header, exporter): (&str, &mut Exporter),
-    mut write: impl FnMut(&str) -> Result<(), Failure>,
+    mut write: impl FnMut(u64, &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let unread = |e: std::io::Error| Failure::file("read the earlier export", path, &e);
     let unusable = |why: String| {
         let what = format!("{:?} is no export of this log to go on from", path.display().to_string());
-        Failure::failed(what).because(why).next("hallpass audit verify says what is wrong with it")
+        Failure::failed(what).because(why)
     };
+    let damaged = |why: String| unusable(why).next("hallpass audit verify says what is wrong with it");
     let mut file = BufReader::new(std::fs::File::open(path).map_err(unread)?);
     // One byte more than a line may have, and its end.
     let most = u64::try_from(ENTRY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
@@ -89,7 +112,9 @@ fn take_over(
         line.clear();
         file.by_ref().take(most).read_until(b'\n', &mut line).map_err(unread)?;
         let Some(text) = line.strip_suffix(b"\n") else {
-            return Err(unusable(format!("line {number} has no end: the file is cut off")));
+            let is_long = line.len() > ENTRY_BYTES_MAX;
+            let why = if is_long { "is longer than 1 MiB" } else { "has no end: the file is cut off" };
+            return Err(damaged(format!("line {number} {why}")));
         };
         if number == 1 {
             if header.strip_suffix('\n').map(str::as_bytes) != Some(text) {
@@ -97,11 +122,11 @@ fn take_over(
             }
             continue;
         }
-        match exporter.earlier_line(text).map_err(|why| unusable(format!("line {number}: {why}")))? {
-            Some(lines) => write(&lines)?,
+        match exporter.earlier_line(text).map_err(|why| damaged(format!("line {number}: {why}")))? {
+            Some(lines) => write(exporter.size(), &lines)?,
             // Its checkpoint, over just what was taken over.
             None if file.fill_buf().map_err(unread)?.is_empty() => break,
-            None => return Err(unusable(format!("line {number}: more follows the checkpoint"))),
+            None => return Err(damaged(format!("line {number}: more follows the checkpoint"))),
         }
     }
     Ok(())

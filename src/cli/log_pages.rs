@@ -1,4 +1,4 @@
-//! The service's log, read from one entry to another: page by page, and no more than a page in memory.
+//! The service's log, read from one entry to another: page by page, and [`each`] has no more than a page in memory.
 //!
 //! What not: nothing is proven here; `audit show` and `audit export` do.
 
@@ -13,7 +13,7 @@ use crate::wire;
 /// Entries in one call: the API's own limit.
 const PAGE: u64 = 1000;
 
-/// How long and how often to wait when the service's rate is reached: its slowest setting gives one call a second.
+/// How long and how often to wait when the service's rate is reached, whose slowest setting gives one call a second, or when it is away for a moment.
 const PAGE_PAUSE: Duration = Duration::from_secs(1);
 const PAGE_TRIES: usize = 60;
 
@@ -59,7 +59,7 @@ pub(super) async fn each(
         let page = page(client, next, to).await?;
         next = next.saturating_add(length(&page));
         page.iter().try_for_each(|entry| take(entry))?;
-        progress.tell(&format!("{} of {}", next.saturating_sub(from), to.saturating_sub(from)));
+        progress.tell(|| format!("{} of {}", next.saturating_sub(from), to.saturating_sub(from)));
     }
     Ok(())
 }
@@ -68,15 +68,15 @@ fn length(page: &[String]) -> u64 {
     u64::try_from(page.len()).unwrap_or(u64::MAX)
 }
 
-/// One page, of at least one entry. A long log has more of them than the service gives a person at once: then we wait, for what is being read
-/// does not run away.
+/// One page, of at least one entry. A long log has more of them than the service gives a person at once, and takes so long that a service is
+/// started anew meanwhile: then we wait, for what is being read does not run away.
 async fn page(client: &Client, next: u64, to: u64) -> Result<Vec<String>, Failure> {
     let limit = to.saturating_sub(next).min(PAGE);
     let path = format!("/v1/log/entries?from={next}&limit={limit}");
     let mut left = PAGE_TRIES;
     let entries = loop {
         match client.get::<wire::Entries>(&path).await {
-            Err(ClientError::Problem(problem)) if problem.status == 429 && left > 0 => {
+            Err(error) if left > 0 && is_for_a_moment(&error) => {
                 left = left.saturating_sub(1);
                 tokio::time::sleep(PAGE_PAUSE).await;
             }
@@ -91,5 +91,13 @@ async fn page(client: &Client, next: u64, to: u64) -> Result<Vec<String>, Failur
         count if count > limit => Err(Failure::failed("the server sent more of its log than it was asked for")
             .because(format!("{count} entries from {next} on; {limit} were asked for"))),
         _ => Ok(entries),
+    }
+}
+
+fn is_for_a_moment(error: &ClientError) -> bool {
+    match error {
+        ClientError::Problem(problem) => matches!(problem.status, 429 | 502 | 503 | 504),
+        ClientError::Unreachable { .. } => true,
+        _ => false,
     }
 }

@@ -21,10 +21,10 @@ impl<'c> Progress<'c> {
     }
 
     /// So far it has come; said if that was not said for a while.
-    pub(super) fn tell(&mut self, how_far: &str) {
+    pub(super) fn tell(&mut self, how_far: impl FnOnce() -> String) {
         if self.said.elapsed() >= SAID_EVERY {
             self.said = Instant::now();
-            self.context.out.note(&format!("{}: {how_far}", self.what));
+            self.context.out.note(&format!("{}: {}", self.what, how_far()));
         }
     }
 }

@@ -41,7 +41,8 @@ pub(crate) struct RequestArgs {
     /// Like this request: its hosts, account, duration, reason and ticket, where not given here
     #[arg(long, value_name = "ID", value_parser = RequestPrefix::parse)]
     like: Option<RequestPrefix>,
-    /// Ask for nothing: print what policy says, as `hallpass explain` does. Exit code 5 if it refuses
+    /// Ask for nothing: print what policy says, as `hallpass explain` does. Exit code 5 if it refuses. How much you have open, and whether
+    /// your key will do, only asking shows
     #[arg(long, conflicts_with_all = ["wait", "no_wait"])]
     dry_run: bool,
     #[command(flatten)]
@@ -168,7 +169,7 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
     wait::print_and_next(context, &request, held.as_ref(), next.as_deref())
 }
 
-/// What would come of asking; nothing is asked for, and no key is made.
+/// What policy says of it; nothing is asked for, and no key is made.
 fn try_out(context: &Context, args: &RequestArgs, client: &Client, now: Timestamp) -> Result<(), Failure> {
     let verdict = context.block_on(async {
         let wish = args.wish(context, client, now).await?;

@@ -169,5 +169,8 @@ fn the_exit_code_tells_a_sound_log_from_an_unsound_one_and_from_wrong_usage() {
     assert!(stdout.contains("group: entries 0 to 255") && stderr.contains("not sound"), "{stdout}{stderr}");
     assert_eq!(desk.run(&["audit", "verify", "missing.jsonl"], None).0, 1);
     assert_eq!(desk.run(&["audit", "verify", "--key", "x", "log.jsonl"], None).0, 2);
-    assert_eq!(desk.run(&["audit", "verify", "--earlier", "log.jsonl", "log.jsonl"], None).0, 2);
+    assert_eq!(desk.run(&["audit", "verify", "--earlier", "log.jsonl", "log.jsonl"], None).0, 0);
+    let entries = "{\"at\":1}\n{\"at\":2}\n";
+    hallpass::durable::create(&desk.0.path().join("entries.jsonl"), entries.as_bytes(), 0o600).unwrap();
+    assert_eq!(desk.run(&["audit", "verify", "--earlier", "entries.jsonl", "log.jsonl"], None).0, 2);
 }

@@ -273,7 +273,7 @@ fn an_older_export_is_taken_over_only_if_its_checkpoint_is_over_it() {
         kept.collect::<String>()
     };
     assert!(why(&without(5)).starts_with("instead of entry 4 came entry 5"), "{}", why(&without(5)));
-    assert_eq!(why(&without(lines.len() - 2)), "the checkpoint covers 300 entries, 299 were received");
+    assert_eq!(why(&without(lines.len() - 2)), "the checkpoint covers 300 entries, and there are 299");
     assert_eq!(why(&without(lines.len() - 1)), "there is no checkpoint");
     assert!(why(&text.replacen('\n', &format!("\n{}\n", lines[0]), 1)).contains("the first line of an export"));
     let other = LogKey::new(ORIGIN, &[8; 32]).unwrap();

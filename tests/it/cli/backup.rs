@@ -117,6 +117,9 @@ fn a_service_comes_back_by_a_backup_and_says_what_it_lost() {
     let new = stage.shown("new.jsonl");
     assert_eq!(stage.types("omar", &["audit", "export", "--earlier", &lost_log, "--out", &new]).code, 1);
     assert!(!stage.path("new.jsonl").exists());
+    // As it says.
+    let rewritten = stage.as_person("omar", &["audit", "verify", "--earlier", &lost_log, &log]);
+    assert!(rewritten.code == 1 && rewritten.out.contains("earlier"), "{}{}", rewritten.out, rewritten.err);
     // The backup is older than this, too.
     drop(stage.stop());
     lose_database(&stage);

@@ -602,10 +602,15 @@ fn operators_apply_policies_and_read_the_log() {
     assert_eq!(stage.as_person("alice", &["cancel", &id]).code, 0);
     let newer = stage.shown("newer.jsonl");
     assert_eq!(stage.types("omar", &["audit", "export", "--earlier", &out, "--out", &newer]).code, 0);
+    let kept = stage.as_person("omar", &["audit", "verify", "--earlier", &out, &newer]);
+    assert!(kept.code == 0 && kept.out.contains("the log continues the one of 8 entries"), "{}{}", kept.out, kept.err);
+    let same = stage.shown("same.jsonl");
+    assert_eq!(stage.types("omar", &["audit", "export", "--earlier", &newer, "--out", &same]).code, 0);
     let whole = stage.shown("whole.jsonl");
     assert_eq!(stage.as_person("omar", &["audit", "export", "--out", &whole]).code, 0);
     let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap();
     assert_eq!(read("newer.jsonl"), read("whole.jsonl"));
+    assert_eq!(read("same.jsonl"), read("whole.jsonl"));
     // An older export that is none, is damaged, cut off, or of another log: nothing is written.
     let folder = stage.path("");
     let names = || {
