@@ -108,11 +108,10 @@ impl Service {
             // A crash here leaves an entry that the next check-in writes once more.
             let seen = Seen { at, check_in };
             // Other nodes go by what is written; of a host that has moved they want to know what it said since.
-            let is_written = this.hosts.seen.is_worth_a_row(&host, &seen, moved);
-            if is_written {
+            if let Some(unwritten) = this.hosts.seen.hear(&host, &seen, moved) {
                 this.store.note(Note::Seen { host: host.clone(), seen: seen.clone() }).await?;
+                this.hosts.seen.written(host.clone(), seen, &unwritten);
             }
-            this.hosts.seen.told(host.clone(), seen, is_written);
             this.settle_move_of(&host, at).await
         })
         .await

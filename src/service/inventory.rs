@@ -86,11 +86,8 @@ impl Hosts {
 
     /// The enrolled hosts of a CA whose file of trusted keys does not have this one, by what they said last.
     pub(super) fn without(&self, of: &CaName, ca: Fingerprint) -> BTreeSet<HostName> {
-        self.inventory()
-            .active()
-            .filter(|host| host.ca == *of && !self.seen.trusts(&host.name, &ca))
-            .map(|host| host.name.clone())
-            .collect()
+        let inventory = self.inventory();
+        self.seen.without(&ca, inventory.active().filter(|host| host.ca == *of).map(|host| &host.name))
     }
 
     /// Another inventory is in force.
