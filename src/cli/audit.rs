@@ -168,8 +168,14 @@ fn read_checkpoint(path: &Path) -> Result<String, Failure> {
     let mut end = Vec::new();
     file.take(SMALL_BYTES_MAX).read_to_end(&mut end).map_err(unread)?;
     let last = end.strip_suffix(b"\n").and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
-    let last = last.ok_or_else(|| Failure::failed(format!("{:?} is cut off", path.display().to_string())))?;
+    let last = last.ok_or_else(|| cut_off(path))?;
     Ok(format!("{}\n", String::from_utf8_lossy(last)))
+}
+
+fn cut_off(path: &Path) -> Failure {
+    Failure::failed(format!("{:?} is cut off", path.display().to_string()))
+        .because("an export ends with a whole line, which is its checkpoint")
+        .next("name another export, or a checkpoint that you kept")
 }
 
 /// Reads a text file of at most so many bytes.

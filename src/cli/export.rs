@@ -2,8 +2,8 @@
 //!
 //! What not: the file's format, and whether entries and checkpoint fit together, are `audit::export`'s.
 //!
-//! Invariants: the file has its name once all of it is there and has been checked. What
-//! an older export says is not believed but checked like what the server sends: the server's checkpoint vouches for all of it.
+//! Invariants: the file has its name once all of it is there and has been checked. What an older export says is not believed but checked like
+//! what the server sends: the server's checkpoint vouches for all of it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -118,7 +118,8 @@ fn take_over(
         };
         if number == 1 {
             if header.strip_suffix('\n').map(str::as_bytes) != Some(text) {
-                return Err(unusable("line 1: it is of another log key, or no export".to_owned()));
+                let why = "line 1: it is of another log key, or no export".to_owned();
+                return Err(unusable(why).next("name an export of this service's log, or leave --earlier out"));
             }
             continue;
         }
