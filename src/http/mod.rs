@@ -60,7 +60,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::sandbox::Standing;
 use crate::service::Service;
@@ -117,8 +117,7 @@ struct Parts {
     body_bytes_max: usize,
     document: String,
     ready: probes::LastReady,
-    /// Turns of event streams at looking.
-    looks: Arc<Semaphore>,
+    streams: stream::Streams,
     /// Becomes true when the server stops; event streams then end.
     stop: watch::Sender<bool>,
 }
@@ -148,7 +147,7 @@ impl App {
             body_bytes_max: settings.body_bytes_max,
             document: openapi::document(),
             ready: probes::LastReady::default(),
-            looks: Arc::new(Semaphore::new(stream::LOOKS_AT_ONCE)),
+            streams: stream::Streams::new(),
             stop: watch::Sender::new(false),
         }))
     }

@@ -181,17 +181,28 @@ impl Service {
     pub async fn host_caller(&self, token: &str) -> Outcome<HostProven> {
         let Ok(token) = hash_host(token) else { return Err(Failure::NotLoggedIn) };
         self.check_was_whole()?;
-        let Some(session) = self.store.host_session(token).await? else {
-            return self.absent(Failure::NotLoggedIn).await;
+        let kept = self.hosts.tokens.get(token);
+        let is_kept = kept.is_some();
+        let session = match kept {
+            Some(session) => session,
+            None => match self.store.host_session(token).await? {
+                Some(session) => session,
+                None => return self.absent(Failure::NotLoggedIn).await,
+            },
         };
-        self.check_host_session(&session).map_err(|why| {
+        let proven = self.check_host_session(&session).map_err(|why| {
+            self.hosts.tokens.forget(token);
             if why == SessionRefusal::Forged {
                 let why =
                     "a host session in the database was not written by this service; look who else can write there";
                 tracing::error!(host = %session.host, "{why}");
             }
             Failure::NotLoggedIn
-        })
+        })?;
+        if !is_kept {
+            self.hosts.tokens.keep(&session, self.clock.now());
+        }
+        Ok(proven)
     }
 
     fn check_host_session(&self, session: &HostSession) -> Result<HostProven, SessionRefusal> {

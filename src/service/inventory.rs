@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
 use super::host_state::States;
+use super::host_tokens::HostTokens;
 use super::seen::SeenHosts;
 use super::text::{self, REASON_CHARS_MAX};
 use super::waiting::{Listener, Waiting};
@@ -57,6 +58,7 @@ pub(super) struct Hosts {
     inventory: RwLock<Arc<Inventory>>,
     pub(super) seen: SeenHosts,
     pub(super) states: Mutex<States>,
+    pub(super) tokens: HostTokens,
     waiting: Waiting<HostName>,
     pub(super) challenge_key: MacKey,
     pub(super) session_key: MacKey,
@@ -73,6 +75,7 @@ impl Hosts {
             inventory: RwLock::new(Arc::new(inventory)),
             seen: SeenHosts::read(store.seen().await?),
             states: Mutex::default(),
+            tokens: HostTokens::default(),
             waiting: Waiting::default(),
             challenge_key: keys.0,
             session_key: keys.1,

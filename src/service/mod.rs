@@ -31,6 +31,7 @@ mod head;
 mod host_issue;
 pub mod host_report;
 pub mod host_state;
+mod host_tokens;
 pub mod hosts;
 pub mod inventory;
 pub mod issue;

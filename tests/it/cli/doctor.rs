@@ -46,9 +46,12 @@ impl Plain {
         std::fs::read_to_string(self.stage.path("ssh_config")).unwrap()
     }
 
-    /// Lets web-1 be another sshd.
+    /// Lets web-1 be another sshd, whose key is not known yet: also if an earlier one had its port.
     fn move_to(&mut self, host: sshd::Host) {
         let (old, new) = (self.hosts[0].address().port(), host.address().port());
+        let known = std::fs::read_to_string(self.stage.path("known_hosts")).unwrap_or_default();
+        let others = known.split_inclusive('\n').filter(|line| !line.starts_with(&format!("[127.0.0.1]:{new} ")));
+        self.stage.write("known_hosts", &others.collect::<String>());
         self.stage.write("ssh_config", &self.config().replace(&format!("Port {old}\n"), &format!("Port {new}\n")));
         self.hosts[0] = host;
     }

@@ -148,7 +148,8 @@ async fn a_host_that_comes_again_is_the_same_and_spends_no_second_use() {
 async fn a_host_with_another_key_and_a_clone_are_refused_and_noted_until_the_host_is_retired() {
     let site = site().await;
     let token = join(&site, &["app-*"], 10).await.token;
-    Machine::new("app-1", &[60]).join(&site, &token).await;
+    let first = Machine::new("app-1", &[60]).join(&site, &token).await;
+    assert!(!state(&first).await.is_retired);
     let (reinstalled, clone) = (Machine::new("app-1", &[61]), Machine::new("app-2", &[62, 60]));
     for _ in 0..2 {
         for (machine, why) in [(&reinstalled, "enrolled with another key"), (&clone, "that of the enrolled host app-1")]
@@ -166,7 +167,11 @@ async fn a_host_with_another_key_and_a_clone_are_refused_and_noted_until_the_hos
     let why = api::Why { reason: "set up anew".to_owned() };
     let retired: wire::HostDetail = omar.post("/v1/hosts/app-1/retire", &why).await.unwrap();
     assert_eq!(retired.state, "retired");
-    reinstalled.join(&site, &token).await;
+    assert!(state(&first).await.is_retired, "it is told so");
+    let second = reinstalled.join(&site, &token).await;
+    // Its token is not over, and was seen just now: but it is another machine's host.
+    assert_eq!(problem(first.get::<wire::State>("/v1/hosts/self/state").await).code, "not_logged_in");
+    assert!(!state(&second).await.is_retired);
     clone.join(&site, &token).await;
     site.world.check().await;
 }
