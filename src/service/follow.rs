@@ -16,8 +16,9 @@ use super::inventory::HostChange;
 use super::{Failure, Outcome, Service};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
+use crate::audit::tree::Frontier;
 use crate::name::{HostName, RequestId};
-use crate::store::{Basis, Head, LIST_MAX};
+use crate::store::{Basis, Committed, Head, LIST_MAX};
 
 /// How often it is looked without a hint: as often as requests lapse and expire.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,8 +36,10 @@ pub(super) struct Followed {
     own: Mutex<BTreeSet<u64>>,
     /// The most entries that the log was seen to have.
     seen: AtomicU64,
-    /// Whether it was shorter when it was last looked: an older copy has taken the database's place.
-    is_short: AtomicBool,
+    /// The log as far as it is known entry by entry: by what we wrote, and by each look that found it whole.
+    known: Mutex<Frontier>,
+    /// Whether it lacked what it had when it was last looked: an older copy has taken the database's place.
+    is_lost: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -47,14 +50,31 @@ struct Place {
     mark: u64,
 }
 
-fn too_short(size: u64, seen: u64) -> Failure {
+impl Followed {
+    /// What is known of it.
+    fn known(&self) -> Frontier {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn gone_back(what: &str) -> Failure {
     Failure::Unavailable(format!(
-        "the database's log has {size} entries, and had {seen}: an older copy has taken its place. Put the newest one back; if it is lost, stop all \
+        "the database's log {what}: an older copy has taken its place. Put the newest one back and restart all nodes; if it is lost, stop all \
          nodes, and: hallpass admin store recover"
     ))
 }
 
 impl Service {
+    /// The log is known up to here, and goes on from there or not at all.
+    fn know(&self, log: &Frontier) {
+        self.store.know(log);
+        let mut known = self.followed.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.size() < log.size() {
+            known.clone_from(log);
+        }
+        self.followed.seen.fetch_max(log.size(), Ordering::Relaxed);
+    }
+
     /// What decisions rest on as they are made here.
     pub(super) fn basis(&self) -> Basis {
         let keys = self.keys.now().entry;
@@ -76,12 +96,10 @@ impl Service {
     }
 
     /// These entries are our own.
-    pub(super) fn wrote(&self, entries: &[u64]) {
-        if let Some(last) = entries.iter().max() {
-            self.followed.seen.fetch_max(last.saturating_add(1), Ordering::Relaxed);
-        }
+    pub(super) fn wrote(&self, committed: &Committed) {
+        self.know(&committed.log);
         if self.store.is_shared() {
-            self.followed.own.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
+            self.followed.own.lock().unwrap_or_else(PoisonError::into_inner).extend(&committed.entries);
         }
     }
 
@@ -94,23 +112,48 @@ impl Service {
         self.whole_head().await.map(drop)
     }
 
-    /// The head of a log that has all that it was seen to have.
+    /// The head of a log that has all that it was seen to have. What is known of one that has not is kept apart, so that whoever looks for what is
+    /// lost learns of it, also when all nodes have stopped.
     async fn whole_head(&self) -> Outcome<Head> {
-        // Taken first: what is written while we look only makes it longer.
-        let seen = self.followed.seen.load(Ordering::Relaxed);
-        let head = self.store.head().await?;
-        let size = head.frontier.size();
-        self.followed.is_short.store(size < seen, Ordering::Relaxed);
-        if size < seen {
-            return Err(too_short(size, seen));
+        let head = self.look_at_head().await;
+        if self.followed.is_lost.load(Ordering::Relaxed) {
+            self.keep_known(&self.followed.known()).await;
         }
+        let head = head?;
         self.notice(&head);
         Ok(head)
     }
 
+    /// The same, without keeping anything. That the log is long enough is not enough: others may have written on an older copy.
+    pub(super) async fn look_at_head(&self) -> Outcome<Head> {
+        // Taken first: what is written while we look only makes it longer.
+        let (seen, known) = (self.followed.seen.load(Ordering::Relaxed), self.followed.known());
+        let wanted = Frontier::nodes_of(known.size());
+        let (head, nodes) = tokio::try_join!(self.store.head(), self.store.nodes(wanted.clone()))?;
+        let is_known = wanted.iter().map(|node| nodes.get(node)).eq(known.roots().iter().map(Some));
+        let (size, first) = (head.frontier.size(), known.size());
+        // If it lacked some, and what they were is not known entry by entry, only a start can compare it with what was signed.
+        let is_unsure = self.followed.is_lost.load(Ordering::Relaxed) && first < seen;
+        let lost = if size < seen {
+            Some(format!("has {size} entries, and had {seen}"))
+        } else if !is_known {
+            Some(format!("begins with other entries than the {first} that it had"))
+        } else {
+            is_unsure.then(|| format!("lacked some of the {seen} entries that it had"))
+        };
+        self.followed.is_lost.store(lost.is_some(), Ordering::Relaxed);
+        match lost {
+            Some(what) => Err(gone_back(&what)),
+            None => {
+                self.know(&head.frontier);
+                Ok(head)
+            }
+        }
+    }
+
     /// The same as it was when it was last looked, for what is asked all the time.
     pub(super) fn check_was_whole(&self) -> Outcome<()> {
-        if self.followed.is_short.load(Ordering::Relaxed) {
+        if self.followed.is_lost.load(Ordering::Relaxed) {
             return Err(Failure::Unavailable("the database lacks what it had: see the service's own log".to_owned()));
         }
         Ok(())

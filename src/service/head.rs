@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::lost::{self, Stands};
 use super::{Failure, Outcome, Service};
 use crate::audit::checkpoint::LogKey;
+use crate::audit::tree::Frontier;
 use crate::store::{Store, head_file::KeptHead};
 
 /// How old what is kept may become while entries are added, in seconds.
@@ -108,12 +109,31 @@ impl Service {
 
     /// Signs and keeps what the log is now; its size. Called with `kept` locked, so that an older one never replaces a newer.
     async fn write_head(&self) -> Outcome<u64> {
-        let frontier = self.store.head().await?.frontier;
+        // What was written on an older copy of a shared database must not take the place of what was there before.
+        let head = if self.store.is_shared() { self.look_at_head().await? } else { self.store.head().await? };
+        let frontier = head.frontier;
+        self.keep_frontier(&frontier).await?;
+        Ok(frontier.size())
+    }
+
+    async fn keep_frontier(&self, frontier: &Frontier) -> Outcome<()> {
         let note = self.log_key.sign(frontier.size(), &frontier.root());
         let place = Arc::clone(&self.head.place);
         let written = tokio::task::spawn_blocking(move || place.write(&note)).await;
         written.map_err(|error| Failure::internal("keeping the log's checkpoint", error))??;
-        Ok(frontier.size())
+        Ok(())
+    }
+
+    /// Keeps what is known of a log that is not there any more, unless as much is kept already: it is the last trace of it.
+    pub(super) async fn keep_known(&self, known: &Frontier) {
+        let mut kept = self.head.kept.lock().await;
+        if *kept >= known.size() {
+            return;
+        }
+        match self.keep_frontier(known).await {
+            Ok(()) => *kept = known.size(),
+            Err(error) => tracing::error!(%error, size = known.size(), "cannot keep a checkpoint of what the log had"),
+        }
     }
 
     /// Keeps up, now and then, with entries that no certificate needs.

@@ -391,7 +391,7 @@ impl Service {
         }
         let counted = figures::Counted::of(&change);
         let committed = self.store.commit(change).await?;
-        self.wrote(&committed.entries);
+        self.wrote(&committed);
         self.figures.count(&counted, &committed);
         for stored in &committed.requests {
             self.tell(stored.request.id());

@@ -134,6 +134,7 @@ pub(super) fn apply(rows: &mut impl Rows, head: &mut Head, change: Change) -> Re
     if done.entries.is_empty() {
         return Err(wrong("nothing may change without a log entry"));
     }
+    done.log.clone_from(&head.frontier);
     Ok(done)
 }
 

@@ -258,6 +258,8 @@ pub struct Committed {
     pub requests: Vec<Stored>,
     /// The to-be-signed certificate of a `Certify` save.
     pub tbs: Option<TbsCert>,
+    /// The log up to the last of its entries.
+    pub log: Frontier,
 }
 
 /// Which requests to list, newest first.
@@ -420,6 +422,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn is_shared(&self) -> bool {
         false
     }
+
+    /// The log is known to have begun like this: where other processes write it, too, nothing more is written on one that does not.
+    fn know(&self, _log: &Frontier) {}
 
     /// What its writer did so far.
     fn figures(&self) -> Figures;

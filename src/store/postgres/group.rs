@@ -15,9 +15,10 @@
 //! are the members answered; if it can't be read, they are told that it failed, and the service reads again.
 //!
 //! A database that has gone back (failed over to a copy that lacks transactions, or restored while we run) is noticed: what this process has
-//! seen of the log must be there, as it was.
+//! seen of the log must be there, as it was, whenever the log is not as we left it. A copy that others have written on since may be longer than
+//! what was lost.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -44,6 +45,28 @@ const LOCKED: &str = "(55P03)";
 /// How often it is tried to learn what became of a commit.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
+/// The log as this process has seen it, by what it wrote and by what it read.
+#[derive(Debug)]
+pub(super) struct KnownLog(Mutex<Frontier>);
+
+impl KnownLog {
+    pub(super) const fn new(log: Frontier) -> Self {
+        Self(Mutex::new(log))
+    }
+
+    fn newest(&self) -> Frontier {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is known to have begun like this.
+    pub(super) fn know(&self, log: &Frontier) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.size() < log.size() {
+            seen.clone_from(log);
+        }
+    }
+}
+
 /// The writer: a runtime of its own, on the writer's thread.
 pub(super) struct Groups {
     runtime: Runtime,
@@ -57,7 +80,9 @@ struct State {
     node: String,
     /// The number of the last group.
     number: u64,
-    /// The newest head that this process has seen.
+    /// The log as this process has seen it.
+    known: Arc<KnownLog>,
+    /// How we left it.
     seen: Frontier,
     /// Whether nobody else had written when we last looked: then nobody is waited for.
     is_alone: bool,
@@ -76,13 +101,14 @@ impl Groups {
         connector: Connector,
         key: Arc<MacKey>,
         node: String,
-        seen: Frontier,
+        known: Arc<KnownLog>,
     ) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| StoreError::Failed { doing: "starting the writer", why: error.to_string() })?;
-        Ok(Self { runtime, state: State { connector, key, node, number: 0, seen, is_alone: true, line: None } })
+        let seen = known.newest();
+        Ok(Self { runtime, state: State { connector, key, node, number: 0, known, seen, is_alone: true, line: None } })
     }
 }
 
@@ -127,6 +153,7 @@ impl State {
         }
         Box::pin(self.commit(line, &known, &sheet, &head)).await?;
         fail::point("store.commit.after");
+        self.known.know(&head.frontier);
         self.seen = head.frontier;
         Ok(())
     }
@@ -175,15 +202,14 @@ impl State {
         is_new: bool,
     ) -> Result<Begun, StoreError> {
         let (head, known) = self.lock_and_read(&line, jobs, queue).await?;
-        self.check_grown(&head)?;
         if is_new {
             log::check(&line, &head).await?;
-            self.check_same(&line, &head).await?;
         }
         self.is_alone = head.frontier == self.seen;
         Ok(Begun { line, head, known })
     }
 
+    /// The log as it is under the lock, which is still the one that we have seen, and what the members rest on.
     async fn lock_and_read(
         &self,
         line: &Line,
@@ -197,32 +223,29 @@ impl State {
         if self.is_alone {
             let wanted = Wanted::of(jobs);
             let ((), head, known) = tokio::try_join!(biased; begun, locked, Box::pin(known::read(line, &wanted)))?;
+            self.check_seen(line, &head).await?;
             return Ok((head, known));
         }
         let ((), head) = tokio::try_join!(biased; begun, locked)?;
         queue.join(jobs);
-        Ok((head, Box::pin(known::read(line, &Wanted::of(jobs))).await?))
+        let wanted = Wanted::of(jobs);
+        let (known, ()) = tokio::try_join!(Box::pin(known::read(line, &wanted)), self.check_seen(line, &head))?;
+        Ok((head, known))
     }
 
-    /// A log that has lost entries that we have seen is another one.
-    fn check_grown(&self, head: &Head) -> Result<(), StoreError> {
-        let (now, seen) = (head.frontier.size(), self.seen.size());
-        if now > seen || head.frontier == self.seen {
+    /// What we have seen of the log is still what it begins with. Nothing is read as long as nobody else writes.
+    async fn check_seen(&self, line: &Line, head: &Head) -> Result<(), StoreError> {
+        let known = self.known.newest();
+        if head.frontier == known {
             return Ok(());
         }
-        Err(gone_back(&format!("it has {now} entries, and had {seen}")))
-    }
-
-    /// What we have seen of it is still what it begins with.
-    async fn check_same(&self, line: &Line, head: &Head) -> Result<(), StoreError> {
-        let seen = self.seen.size();
-        if seen == head.frontier.size() {
-            return Ok(());
+        let (now, seen) = (head.frontier.size(), known.size());
+        if now < seen {
+            return Err(gone_back(&format!("it has {now} entries, and had {seen}")));
         }
         let wanted = Frontier::nodes_of(seen);
         let nodes = log::nodes_on(line, &wanted).await?;
-        let roots: Vec<_> = wanted.iter().filter_map(|node| nodes.get(node).copied()).collect();
-        if roots == self.seen.roots() {
+        if wanted.iter().map(|node| nodes.get(node)).eq(known.roots().iter().map(Some)) {
             return Ok(());
         }
         Err(gone_back(&format!("its first {seen} entries are others")))
@@ -253,7 +276,7 @@ impl State {
         let line = Line::connect(&self.connector).await?;
         line.run(COMMITTING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         let head = log::lock_head(&line, &self.key).await?;
-        self.check_grown(&head)?;
+        self.check_seen(&line, &head).await?;
         let rows = line.query(COMMITTING, "SELECT number FROM writer WHERE node = $1", &[&self.node]).await?;
         rows.first().map_or(Ok(0), |row| get(row, 0))
     }

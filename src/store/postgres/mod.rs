@@ -41,7 +41,7 @@ use super::{
     Stored, StoredPolicy,
 };
 use crate::audit::entry::Entry;
-use crate::audit::tree::{Hash, Node};
+use crate::audit::tree::{Frontier, Hash, Node};
 use crate::identity::browser::BrowserSession;
 use crate::identity::host::HostSession;
 use crate::identity::mac::MacKey;
@@ -65,6 +65,7 @@ pub struct PostgresStore {
     /// What somebody has open: asked with every ask.
     open: Gather<(PersonName, PublicKey), OpenRequests>,
     writer: Writer,
+    known: Arc<group::KnownLog>,
     ear: Ear,
     key: Arc<MacKey>,
 }
@@ -88,13 +89,15 @@ impl PostgresStore {
         line.run("opening the database", "ROLLBACK").await?;
         let head = checked?;
         let node: String = get(&line.one("opening the database", "SELECT gen_random_uuid()::text", &[]).await?, 0)?;
-        let groups = group::Groups::new(connector.clone(), Arc::clone(&key), node.clone(), head.frontier)?;
+        let known = Arc::new(group::KnownLog::new(head.frontier));
+        let groups = group::Groups::new(connector.clone(), Arc::clone(&key), node.clone(), Arc::clone(&known))?;
         let reads = Reads::new(settings, connector.clone())?;
         Ok(Self {
             sessions: Gather::new("reading a session", reads.clone(), rows::sessions),
             open: Gather::new("reading requests", reads.clone(), request::open_of),
             reads,
             writer: Writer::start(groups)?,
+            known,
             ear: Ear::open(connector, node),
             key,
         })
@@ -112,6 +115,10 @@ impl Store for PostgresStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn know(&self, log: &Frontier) {
+        self.known.know(log);
     }
 
     fn woken(&self) -> Pending<'_, ()> {

@@ -299,11 +299,13 @@ async fn a_log_whose_head_does_not_fit_its_entries_is_refused() {
 async fn a_database_that_was_put_back_while_a_node_runs_is_not_written_on() {
     let database = Postgres::new();
     let (store, other) = (database.try_open().await.unwrap(), database.try_open().await.unwrap());
+    let idle = database.try_open().await.unwrap();
     for seconds in 0..4 {
         append(&store, seconds).await.unwrap();
     }
     append(&other, 4).await.unwrap();
     database.raw("CREATE TABLE kept AS TABLE log_head");
+    append(&idle, 5).await.unwrap();
     append(&store, 5).await.unwrap();
     let back = "DELETE FROM log_entry WHERE number >= 5; DELETE FROM log_node WHERE level = 0 AND position >= 5;
                 DELETE FROM log_node WHERE level = 1 AND position >= 2; DELETE FROM log_head; INSERT INTO log_head TABLE kept";
@@ -313,13 +315,18 @@ async fn a_database_that_was_put_back_while_a_node_runs_is_not_written_on() {
     assert!(append(&store, 6).await.is_err(), "nor with the next call");
     // Another node, that had not seen the lost entry, can't know; its own entry is another's in the same place.
     append(&other, 7).await.unwrap();
-    assert_eq!(size(&other).await, 6);
+    append(&other, 7).await.unwrap();
+    assert_eq!(size(&other).await, 7);
     let error = append(&store, 8).await.unwrap_err();
     assert!(matches!(&error, StoreError::Damaged { .. }), "the same size, and another tree: {error}");
     append(&other, 9).await.unwrap();
     // Grown beyond what it had seen, and seen anew on a new connection.
     let error = append(&store, 10).await.unwrap_err();
     assert!(matches!(&error, StoreError::Damaged { .. }), "its beginning is another: {error}");
+    // On the connection that it had before, and that asked for nothing while the log was shorter.
+    let error = append(&idle, 11).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Damaged { .. }), "its beginning is another: {error}");
+    append(&other, 12).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod database;
 mod faults;
 mod histories;
 mod login;
+mod nodes;
 mod policy;
 pub(crate) mod recovery;
 mod signed;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hallpass::audit::entry::Entry;
-use hallpass::audit::tree::{Hash, Node};
+use hallpass::audit::tree::{Frontier, Hash, Node};
 use hallpass::identity::browser::BrowserSession;
 use hallpass::identity::host::HostSession;
 use hallpass::identity::session::{Session, TokenHash};
@@ -46,6 +46,10 @@ impl Store for Doubtful {
 
     fn is_shared(&self) -> bool {
         self.store.is_shared()
+    }
+
+    fn know(&self, log: &Frontier) {
+        self.store.know(log);
     }
 
     fn figures(&self) -> Figures {
