@@ -187,10 +187,11 @@ async fn serve(
     };
     // The port is open since before the start; whoever came early is served now.
     notify::tell(manager.as_deref(), "READY=1");
-    let served = crate::http::serve(service, config.http, door.listener, reloads, stop).await;
+    let served = crate::http::serve(Arc::clone(&service), config.http, door.listener, reloads, stop).await;
     ticks.abort();
     follows.abort();
     hangups.abort();
+    service.finish().await;
     if is_dead.load(Ordering::Relaxed) {
         return Err(Failure::failed("the server stopped")
             .because("a database thread ended; the service's own log says why")

@@ -6,7 +6,8 @@
 //! Invariant: when a certificate is handed out, the kept checkpoint covers its log entry. One write serves everybody who
 //! waits for it, like a group commit.
 //!
-//! What is lost with a restored copy but was never covered (an approval after the last certificate, at most
+//! What takes something away (a denial, an end, a logout, another policy, a host that leaves) is covered before it is answered, too, and all is at
+//! a stop: an older copy must not bring back what somebody was told is over. What is lost and was never covered (a question, an approval, at most
 //! [`KEEP_EVERY_S`] old) is asked again; nothing was issued on it.
 
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use tokio::sync::Mutex;
 use super::lost::{self, Stands};
 use super::{Failure, Outcome, Service};
 use crate::audit::checkpoint::LogKey;
+use crate::audit::event::Event;
+use crate::audit::host_event::HostEvent;
 use crate::audit::tree::Frontier;
 use crate::store::{Store, head_file::KeptHead};
 
@@ -83,6 +86,26 @@ impl Head {
     }
 }
 
+/// Whether this takes away what somebody had, or might have had.
+pub(super) const fn takes_away(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Denied { .. }
+            | Event::Withdrawn { .. }
+            | Event::Ended { .. }
+            | Event::Narrowed { .. }
+            | Event::LoggedOut { .. }
+            | Event::PolicyApplied { .. }
+            | Event::Host(
+                HostEvent::JoinRevoked { .. }
+                    | HostEvent::HostTagged { .. }
+                    | HostEvent::HostMoved { .. }
+                    | HostEvent::HostRetired { .. }
+                    | HostEvent::HostLeft { .. }
+            )
+    )
+}
+
 impl Service {
     /// Has the kept checkpoint cover the log's first `size` entries.
     ///
@@ -95,6 +118,21 @@ impl Service {
         }
         *kept = self.write_head().await?;
         Ok(())
+    }
+
+    /// The same, for what is done and can't be taken back: that it is not kept is told to operators, here and by `/readyz`.
+    pub(super) async fn keep_head_or_tell(&self, size: u64) {
+        if let Err(error) = self.keep_head(size).await {
+            tracing::error!(%error, size, "cannot keep a checkpoint of what was just decided: an older copy of the database would not show");
+        }
+    }
+
+    /// Keeps the newest checkpoint: the last thing that a service does.
+    pub async fn finish(&self) {
+        match self.store.head().await {
+            Ok(head) => self.keep_head_or_tell(head.frontier.size()).await,
+            Err(error) => tracing::error!(%error, "cannot keep the log's last checkpoint"),
+        }
     }
 
     /// Whether a checkpoint can be kept now: without one nothing is handed out. Keeps the newest.

@@ -390,6 +390,7 @@ impl Service {
             return Err(StoreError::Clock(seconds));
         }
         let counted = figures::Counted::of(&change);
+        let takes_away = change.events.iter().any(head::takes_away);
         let committed = self.store.commit(change).await?;
         self.wrote(&committed);
         self.figures.count(&counted, &committed);
@@ -398,6 +399,9 @@ impl Service {
             for host in stored.request.parts().terms.hosts.keys() {
                 self.tell_hosts(inventory::HostChange::One(host.clone()));
             }
+        }
+        if takes_away {
+            self.keep_head_or_tell(committed.log.size()).await;
         }
         Ok(committed)
     }

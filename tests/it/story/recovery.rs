@@ -256,3 +256,39 @@ async fn a_word_without_a_place_in_the_tree_or_for_another_log_gives_nothing_up(
     let opened = store::open(&world.store, key(&world).derive(SEAL_PURPOSE)).await;
     assert!(opened.is_err(), "the last entry does not fit the tree");
 }
+
+#[tokio::test]
+async fn whatever_takes_something_away_is_covered_by_the_kept_checkpoint_once_it_is_answered() {
+    let world = World::new().await;
+    let (alice, bob, omar) = (world.login("alice").await, world.proven("bob").await, world.proven("omar").await);
+    let by = &alice.proven;
+    let ask = async || {
+        let asked = world.service().ask(by, world.ask(&["web-1"], "deploy")).await.unwrap();
+        prefix(asked.request.id())
+    };
+    let covered = || {
+        let kept = head(&world).read().unwrap();
+        kept.iter().filter_map(|note| key(&world).verifier().check(note).ok()).map(|signed| signed.size).max().unwrap()
+    };
+    let size = async || world.service().checkpoint().await.unwrap().1;
+    let (denied, withdrawn, ended) = (ask().await, ask().await, ask().await);
+    assert!(covered() < size().await, "a question is asked again");
+    world.service().deny(&bob, &denied, "use the replica".to_owned()).await.unwrap();
+    assert_eq!(covered(), size().await);
+    world.service().withdraw(by, &withdrawn).await.unwrap();
+    assert_eq!(covered(), size().await);
+    let id = hallpass::name::RequestId::parse(ended.as_str()).unwrap();
+    world.approve(&bob, id).await.unwrap();
+    world.service().end(by, &ended, String::new()).await.unwrap();
+    assert_eq!(covered(), size().await);
+    world.service().apply_policy(&omar, format!("{}\n# another\n", policy()), None, false).await.unwrap();
+    assert_eq!(covered(), size().await);
+    let token = secrecy::ExposeSecret::expose_secret(&alice.token).to_owned();
+    world.service().logout(by, &token, true).await.unwrap();
+    assert_eq!(covered(), size().await);
+    // And all, at a stop.
+    world.proven("bob").await;
+    assert!(covered() < size().await);
+    world.service().finish().await;
+    assert_eq!(covered(), size().await);
+}
