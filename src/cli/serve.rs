@@ -31,7 +31,7 @@ use crate::service::{FirstPolicy, NamedCa, Parts, Service, SystemRandom};
 use crate::signer::{self, SignError, Signer};
 use crate::ssh::cert::Purpose;
 use crate::ssh::{Fingerprint, PublicKey};
-use crate::store::head_file::HeadFile;
+use crate::store::head_file::{HeadFile, KeptHead as _};
 use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
 
@@ -219,6 +219,7 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     let log_key = log_key(&config.log_key_path, &origin)?;
+    check_there(config)?;
     let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
         Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;
@@ -244,6 +245,25 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
     let last = first.as_ref().map(|first| LastRead::of(&first.text)).unwrap_or_default();
     let service = Service::start(parts, first).await.map_err(|e| start_failure(&e, &config.policy_path))?;
     Ok((service, last))
+}
+
+/// Makes no new database where a kept checkpoint says that there was one: an empty one in its place would only be in the way of a copy.
+fn check_there(config: &Config) -> Result<(), Failure> {
+    let store::Settings::Sqlite(file) = &config.store else { return Ok(()) };
+    let failed = || Failure::failed("cannot start the service");
+    let is_there = file.path.try_exists().map_err(|why| failed().because(format!("{:?}: {why}", file.path)))?;
+    let kept = HeadFile::new(config.log_head_path.clone());
+    if is_there || kept.read().is_ok_and(|kept| kept.is_empty()) {
+        return Ok(());
+    }
+    Err(failed()
+        .because(format!(
+            "there is no database {:?}, and the log's checkpoint in {} says that there was one",
+            file.path,
+            kept.place()
+        ))
+        .next("put it back, or the newest copy of it: hallpass admin backup restore FOLDER")
+        .next(format!("if a new log is to begin, under a log key of its own: move {} away", kept.place())))
 }
 
 /// The keys in these files.

@@ -112,6 +112,7 @@ impl Export {
         let mut conn = file::connect_writer(&settings.path)?;
         file::migrate(&mut conn)?;
         let head = log::load_checked(&conn, key)?;
+        file::keep_log_at_close(&conn, false)?;
         Ok(Self { conn, head, _lock: lock })
     }
 

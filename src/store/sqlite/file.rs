@@ -86,6 +86,7 @@ pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
     let named = |error: io::Error| refuse(format!("{path:?}: {error}"));
     let lock = lock(path)?;
     let is_new = !path.try_exists().map_err(named)?;
+    check_pair(path, is_new)?;
     let file = private_file(path).map_err(named)?;
     let (mode, owner) = file.metadata().map(|meta| (meta.mode(), meta.uid())).map_err(named)?;
     if owner != rustix::process::geteuid().as_raw() && owner != 0 {
@@ -105,6 +106,24 @@ pub(super) fn prepare(path: &Path) -> Result<File, StoreError> {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(named)?;
     }
     Ok(lock)
+}
+
+/// A write-ahead log without its database: SQLite would take it for what is left of another one, and delete it, with all that it alone holds.
+fn check_pair(path: &Path, is_new: bool) -> Result<(), StoreError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let length = |path: &Path| match std::fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(refuse(format!("{path:?}: {error}"))),
+    };
+    if length(Path::new(&log))? > 0 && (is_new || length(path)? == 0) {
+        return Err(refuse(format!(
+            "{log:?} is there, and the database that it belongs to is not: it may hold what the database lacks, so neither is touched. Put \
+             {path:?} back beside it, or move both away"
+        )));
+    }
+    Ok(())
 }
 
 fn private_file(path: &Path) -> io::Result<File> {
@@ -142,9 +161,11 @@ fn rewrite(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The one connection that writes.
+/// The one connection that writes. When it is closed it leaves the write-ahead log as it is, until [`super::merge::Merge::adopt`]: what is in it may not
+/// belong to this file.
 pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    keep_log_at_close(&conn, true)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed(OPENING))?;
     if mode != "wal" {
         return Err(refuse(format!("{path:?}: write-ahead logging can't be used here (journal mode {mode:?})")));
@@ -153,6 +174,12 @@ pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;").map_err(failed(OPENING))?;
     conn.execute_batch(&format!("PRAGMA cache_size = -{WRITER_CACHE_KIB};")).map_err(failed(OPENING))?;
     Ok(conn)
+}
+
+/// Whether the last connection leaves the write-ahead log as it is when it is closed, or merges it.
+pub(super) fn keep_log_at_close(conn: &Connection, keep: bool) -> Result<(), StoreError> {
+    let set = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep);
+    set.map(drop).map_err(failed("keeping the write-ahead log"))
 }
 
 /// A connection that can't write.

@@ -43,8 +43,8 @@ impl Groups {
             return Ok(open);
         }
         let mut conn = file::connect_writer(&self.path)?;
-        self.merge.adopt(&mut conn)?;
         let head = log::load_checked(&conn, &self.key)?;
+        self.merge.adopt(&mut conn)?;
         Ok((conn, head))
     }
 }
@@ -97,7 +97,7 @@ fn write_group(
         sql(conn, "ROLLBACK", doing)?;
         return Ok(head);
     }
-    log::save_head(conn, key, &appending)?;
+    log::save_head(conn, key, &appending, head.frontier.size())?;
     fail::point("store.commit.before");
     sql(conn, "COMMIT", doing)?;
     fail::point("store.commit.after");

@@ -59,16 +59,21 @@ fn one_row(conn: &Connection, sql: &str, serial: Serial, whose: &str) -> Result<
     if rows == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-/// Writes the head row, last in a transaction that appended.
-pub(super) fn save_head(conn: &Connection, key: &MacKey, head: &Head) -> Result<(), StoreError> {
+/// Writes the head row in the place of one with so many entries, last in a transaction that appended.
+pub(super) fn save_head(conn: &Connection, key: &MacKey, head: &Head, before: u64) -> Result<(), StoreError> {
     let HeadRow { size, frontier, at, policy, keys, seal, inventory } = HeadRow::of(head, key)?;
+    let before = to_sql(before)?;
     conn.prepare_cached(
         "UPDATE log_head SET size = ?1, frontier = ?2, at = ?3, policy = ?4, keys = ?5, seal = ?6, inventory = ?7
-         WHERE one = 1",
+         WHERE one = 1 AND size = ?8",
     )
-    .and_then(|mut update| update.execute(params![size, frontier, at, policy, keys, seal, inventory]))
+    .and_then(|mut update| update.execute(params![size, frontier, at, policy, keys, seal, inventory, before]))
     .map_err(failed(APPENDING))
-    .and_then(|rows| if rows == 1 { Ok(()) } else { Err(log::no_head()) })
+    .and_then(|rows| if rows == 1 { Ok(()) } else { Err(overtaken()) })
+}
+
+fn overtaken() -> StoreError {
+    damaged("the log", "its head is not as we left it: another process writes this database, too. Stop one of them")
 }
 
 /// Writes something that nobody reads. It must differ from what is there: SQLite doesn't write what has not changed.

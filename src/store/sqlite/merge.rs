@@ -12,15 +12,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
-use super::failed;
+use super::{failed, file};
 use crate::store::StoreError;
 
-/// From how many pages in the write-ahead log on it is merged. Half of SQLite's own choice: whoever comes meanwhile waits for all of a merge. With a
-/// thousand p99 was 2.5 times p50, with 500 it is 2.4, with 250 2.0 (`cargo bench --bench soak`); but each merge is a sync or two more.
-const PAGES: u64 = 500;
+/// From how many pages in the write-ahead log on it is merged, unless merging has just taken its share of the time: whoever comes meanwhile waits for all
+/// of a merge. With a thousand pages p99 was 2.5 times p50, with 500 2.4, with 250 2.0 (`cargo bench --bench soak`).
+const PAGES: u64 = 250;
+
+/// From how many on whatever its share: SQLite's own choice.
+const PAGES_MAX: u64 = 1_000;
+
+/// How many times as long as a merge took there is none after it: each is a sync or two, and where a disk is slow they must not be most of what it does.
+const SHARE: u32 = 4;
 
 /// How often it is merged although there are fewer, and how often while it fails. Our own choice: two syncs in so much time are nothing, and whoever watches
 /// looks every minute.
@@ -79,7 +84,10 @@ pub(super) struct Merge {
     path: PathBuf,
     /// Pages in the write-ahead log, as of the last commit.
     pages: Arc<AtomicU64>,
+    /// When it is merged although there are few.
     next: Instant,
+    /// Before that not, unless there are too many.
+    free: Instant,
     /// How long the file was when all was in it.
     whole: u64,
     is_broken: bool,
@@ -89,10 +97,10 @@ pub(super) struct Merge {
 impl Merge {
     pub(super) fn new(path: &Path, merged: Arc<Merged>) -> Self {
         let (pages, next) = (Arc::default(), Instant::now());
-        Self { path: path.to_owned(), pages, next, whole: 0, is_broken: false, merged }
+        Self { path: path.to_owned(), pages, next, free: next, whole: 0, is_broken: false, merged }
     }
 
-    /// This connection commits from now on; it merges nothing by itself.
+    /// This connection, whose log has been checked, commits from now on; it merges nothing by itself but at its end.
     pub(super) fn adopt(&self, conn: &mut Connection) -> Result<(), StoreError> {
         let pages = Arc::clone(&self.pages);
         let count = move |_: &mut _, now: i32| {
@@ -101,16 +109,18 @@ impl Merge {
         };
         // In the place of SQLite's own hook, which merges.
         conn.wal_hook(Some(count)).map_err(failed("opening the database"))?;
-        if self.is_broken { never_merge(conn) } else { Ok(()) }
+        file::keep_log_at_close(conn, self.is_broken)
     }
 
     /// After the answers to a group: merges if it is time.
     pub(super) fn after_answers(&mut self, conn: &Connection) {
-        let now = Instant::now();
-        if self.is_broken || (self.pages.load(Ordering::Relaxed) < PAGES && now < self.next) {
+        let (now, pages) = (Instant::now(), self.pages.load(Ordering::Relaxed));
+        let is_time = pages >= PAGES_MAX || (pages >= PAGES && now >= self.free) || now >= self.next;
+        if self.is_broken || !is_time {
             return;
         }
         let outcome = self.merge(conn);
+        self.free = now.checked_add(now.elapsed().saturating_mul(SHARE)).unwrap_or(now);
         let pause = if outcome == Outcome::Well { EVERY } else { EVERY_WHILE_FAILING };
         self.next = now.checked_add(pause).unwrap_or(now);
         match outcome {
@@ -119,7 +129,8 @@ impl Merge {
             Outcome::Failing(why) => self.merged.keep(Some(why)),
             Outcome::Broken(why) => {
                 self.is_broken = true;
-                let why = never_merge(conn).err().map_or_else(|| why.clone(), |error| format!("{why} ({error})"));
+                let kept = file::keep_log_at_close(conn, true);
+                let why = kept.err().map_or_else(|| why.clone(), |error| format!("{why} ({error})"));
                 self.merged.keep(Some(why));
             }
         }
@@ -177,11 +188,6 @@ impl Merge {
     }
 }
 
-fn never_merge(conn: &Connection) -> Result<(), StoreError> {
-    let set = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-    set.map(drop).map_err(failed("keeping the write-ahead log"))
-}
-
 fn unmerged(error: &rusqlite::Error) -> Outcome {
     if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC) {
         return Outcome::Broken(format!(
@@ -202,7 +208,6 @@ fn length_said(conn: &Connection) -> Result<u64, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file;
     use super::*;
 
     fn opened(folder: &Path) -> (Connection, Merge, Arc<Merged>) {
@@ -261,7 +266,7 @@ mod tests {
         }
         assert!(length(folder.path(), "hallpass.db") > 25_000_000 && merged.wrong().is_none());
         let log = length(folder.path(), "hallpass.db-wal");
-        assert!(log < 2 * 4_096 * PAGES, "{log}");
+        assert!(log < 2 * 4_096 * PAGES_MAX, "{log}");
     }
 
     #[test]

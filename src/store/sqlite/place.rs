@@ -1,6 +1,7 @@
-//! Whether the names of the database and its write-ahead log still stand for the files that were opened.
+//! Whether the names of the database, its write-ahead log and its lock still stand for the files that were opened.
 //!
-//! What is written into a file that was moved, removed or replaced under us is gone with the process. So nothing is.
+//! What is written into a file that was moved, removed or replaced under us is gone with the process; and where the lock is another file, another
+//! process may have it, and write as well. So nothing is.
 //!
 //! Only names are looked at, nothing is opened: closing a file gives up the locks that the whole process has on it, SQLite's among them.
 
@@ -12,20 +13,23 @@ use crate::store::StoreError;
 /// Which file a name stands for: device and number.
 type Place = (u64, u64);
 
-/// The database and its write-ahead log, and which files they were when we began.
+/// These files, and which they were when we began.
 #[derive(Debug)]
-pub(super) struct Places([(PathBuf, Place); 2]);
+pub(super) struct Places([(PathBuf, Place); 3]);
 
 impl Places {
     /// To be made once a connection has the write-ahead log open, which then stays as long as the store does.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
         let place = |path: PathBuf| match std::fs::metadata(&path) {
             Ok(found) => Ok((path, (found.dev(), found.ino()))),
             Err(error) => Err(gone(&path, &error.to_string())),
         };
-        Ok(Self([place(path.to_owned())?, place(PathBuf::from(log))?]))
+        Ok(Self([place(path.to_owned())?, place(beside("-wal"))?, place(beside(".lock"))?]))
     }
 
     /// Whether the files are those that we opened.
@@ -42,8 +46,8 @@ impl Places {
 
 fn gone(path: &Path, why: &str) -> StoreError {
     let why = format!(
-        "{path:?} is not the file that was opened ({why}): it was moved, removed or replaced. What is written now would be lost, so nothing is. \
-         Put it back, or stop the service before anything else"
+        "{path:?} is not the file that was opened ({why}): it was moved, removed or replaced. What is written now would be lost, or another service's \
+         be damaged, so nothing is. Put it back, or stop the service before anything else"
     );
     StoreError::Failed { doing: "writing to the database", why }
 }
@@ -62,7 +66,7 @@ mod tests {
         file::migrate(&mut conn).unwrap();
         let places = Places::of(&path).unwrap();
         places.check().unwrap();
-        for name in ["hallpass.db", "hallpass.db-wal"] {
+        for name in ["hallpass.db", "hallpass.db-wal", "hallpass.db.lock"] {
             let (path, aside) = (folder.path().join(name), folder.path().join("aside"));
             std::fs::rename(&path, &aside).unwrap();
             let error = places.check().unwrap_err().to_string();

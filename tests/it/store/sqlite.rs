@@ -96,6 +96,93 @@ async fn a_second_store_on_the_same_file_is_refused() {
     append(&*database.open(), 1).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_second_store_beside_a_lock_that_was_removed_ends_the_first_and_nothing_else() {
+    let database = Sqlite::new();
+    let first = database.open();
+    append(&*first, 0).await.unwrap();
+    std::fs::remove_file(beside(&database, ".lock")).unwrap();
+    let error = append(&*first, 1).await.unwrap_err().to_string();
+    assert!(error.contains(".lock") && error.contains("moved, removed or replaced"), "{error}");
+    let second = database.open();
+    append(&*second, 2).await.unwrap();
+    // A write without an entry would put the old head over the new one.
+    for error in [append(&*first, 3).await.unwrap_err(), first.sweep(at(9)).await.unwrap_err()] {
+        assert!(error.to_string().contains("another file has its place"), "{error}");
+    }
+    append(&*second, 4).await.unwrap();
+    drop((first, second));
+    append(&*database.open(), 5).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_process_wrote_without_a_lock_is_not_written_over() {
+    let database = Sqlite::new();
+    let store = database.open();
+    append(&*store, 0).await.unwrap();
+    raw(&database).execute("UPDATE log_head SET size = 2", []).unwrap();
+    for error in [append(&*store, 1).await.unwrap_err(), append(&*store, 1).await.unwrap_err()] {
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
+    raw(&database).execute("UPDATE log_head SET size = 1", []).unwrap();
+    append(&*store, 2).await.unwrap();
+}
+
+/// What is in the database's write-ahead log alone, and the database as it was before.
+async fn torn_apart(database: &Sqlite) -> Vec<u8> {
+    drop(database.open());
+    let older = std::fs::read(database.settings().path).unwrap();
+    let store = database.open();
+    for seconds in 0..3 {
+        append(&*store, seconds).await.unwrap();
+    }
+    let log = std::fs::read(beside(database, "-wal")).unwrap();
+    assert!(log.len() > 4096);
+    drop(store);
+    std::fs::write(beside(database, "-wal"), &log).unwrap();
+    std::fs::write(database.settings().path, older).unwrap();
+    log
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_without_its_database_is_left_alone() {
+    let database = Sqlite::new();
+    let log = torn_apart(&database).await;
+    let path = database.settings().path;
+    let aside = database.folder.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    for is_empty in [false, true] {
+        if is_empty {
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let error = refusal(&database).to_string();
+        assert!(error.contains("-wal") && error.contains("back beside it"), "{error}");
+        assert_eq!(path.exists(), is_empty);
+        assert_eq!(std::fs::read(beside(&database, "-wal")).unwrap(), log);
+    }
+    std::fs::rename(&aside, &path).unwrap();
+    append(&*database.open(), 4).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_that_does_not_fit_is_left_as_it_is() {
+    let database = Sqlite::new();
+    let log = torn_apart(&database).await;
+    let path = database.settings().path;
+    // Another database's, so that what comes of both is none.
+    let other = Sqlite::new();
+    drop(other.open());
+    raw(&other).execute("UPDATE log_head SET seal = zeroblob(32)", []).unwrap();
+    raw(&other).pragma_update(None, "user_version", 99).unwrap();
+    raw(&other).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    std::fs::copy(other.settings().path, &path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    refusal(&database);
+    assert_eq!(std::fs::read(beside(&database, "-wal")).unwrap(), log);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
 #[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let database = Sqlite::new();
