@@ -74,8 +74,11 @@ pub fn verify(input: impl BufRead, demands: Demands<'_>) -> Result<Report, Usage
     })
 }
 
-/// The signed note of an earlier checkpoint, however it was kept.
-fn note_of(text: &str) -> Result<String, UsageError> {
+/// The signed note of an earlier checkpoint, however it was kept: as such, or as the last line of an export. Its signature is not looked at.
+///
+/// # Errors
+/// [`UsageError::Earlier`].
+pub fn note_of(text: &str) -> Result<String, UsageError> {
     let note = if text.trim_start().starts_with('{') {
         let line: Value = serde_json::from_str(text).map_err(|_| UsageError::Earlier)?;
         line.get("checkpoint").and_then(Value::as_str).ok_or(UsageError::Earlier)?.to_owned()

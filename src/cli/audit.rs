@@ -152,7 +152,7 @@ fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
 }
 
 /// Reads a checkpoint that somebody kept; of a whole export the last line.
-fn read_checkpoint(path: &Path) -> Result<String, Failure> {
+pub(super) fn read_checkpoint(path: &Path) -> Result<String, Failure> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let unread = |e: std::io::Error| Failure::file("read checkpoint", path, &e);
     let mut file = std::fs::File::open(path).map_err(unread)?;

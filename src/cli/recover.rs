@@ -3,7 +3,7 @@
 //! Invariant: nothing is changed without `--apply`, a name and a reason. What is done, and why in this order, is in `service/recover.rs`.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::{Context, output, serve};
-use crate::audit::checkpoint::{LogKey, usual_origin};
+use crate::audit::checkpoint::{self, LogKey, usual_origin};
+use crate::audit::report::note_of;
 use crate::config::Config;
 use crate::name::PersonName;
 use crate::service::clock::check_rest;
@@ -66,18 +67,18 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     if args.head.len() >= HEADS_MAX {
         return Err(Failure::usage(format!("at most {HEADS_MAX} checkpoints can be given")));
     }
-    if let Some(missing) = args.head.iter().find(|head| !head.exists()) {
-        let why = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Failure::file("read checkpoint", missing, &why));
-    }
     let key = log_key(&config)?;
     let own: Arc<dyn KeptHead> = Arc::new(HeadFile::new(config.log_head_path.clone()));
-    let given = args.head.iter().map(|path| -> Arc<dyn KeptHead> { Arc::new(HeadFile::new(path.clone())) });
+    // Read once, before anything is opened: it is here and ours to read, or nothing is looked at.
+    own.read().map_err(|why| unread(&config.log_head_path, &why))?;
+    let given = args.head.iter().map(|path| Given::read(path).map(|given| -> Arc<dyn KeptHead> { Arc::new(given) }));
+    let given = given.collect::<Result<Vec<_>, _>>()?;
     let places: Vec<Arc<dyn KeptHead>> = std::iter::once(Arc::clone(&own)).chain(given).collect();
     context.block_on(async {
         let store = open(&config, &key).await?;
         let found = examine(store.as_ref(), &key, &places).await;
         let found = found.map_err(|why| unusable(&config, why.to_string()))?;
+        check_given(&found)?;
         if !args.apply {
             return explain(context, &config, &found);
         }
@@ -100,6 +101,54 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
         })?;
         applied(context, &found, &done)
     })
+}
+
+/// A checkpoint that somebody has brought: another node's file, an auditor's, or an export's last line.
+#[derive(Debug)]
+struct Given {
+    place: String,
+    note: String,
+}
+
+impl Given {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let place = path.display().to_string();
+        let text = checkpoint::newest(&super::audit::read_checkpoint(path)?);
+        let none = || Failure::usage(format!("{place:?} is no checkpoint of this log"));
+        let note =
+            note_of(&text).map_err(|_| none().because("it is no signed checkpoint, nor the last line of an export"))?;
+        Ok(Self { place, note })
+    }
+}
+
+impl KeptHead for Given {
+    fn read(&self) -> Result<Vec<String>, StoreError> {
+        Ok(vec![self.note.clone()])
+    }
+
+    fn write(&self, _checkpoint: &str) -> Result<(), StoreError> {
+        Err(StoreError::Failed { doing: "keeping a checkpoint", why: format!("{} is somebody else's", self.place) })
+    }
+
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+}
+
+/// What is no checkpoint of this log says nothing, and must not be taken for an answer.
+fn check_given(found: &Found) -> Result<(), Failure> {
+    for head in found.heads.iter().skip(1) {
+        if let Stands::Unusable(why) = &head.stands {
+            return Err(Failure::usage(format!("{:?} is no checkpoint of this log", head.place)).because(why.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn unread(path: &Path, error: &StoreError) -> Failure {
+    let shown = path.display().to_string();
+    let owner = format!("it must be the service's own: ls -l {shown}, and chown it");
+    Failure::failed(format!("cannot read the log's checkpoint {shown:?}")).because(why(error.clone())).next(owner)
 }
 
 /// The key that signs checkpoints, and seals the log's head.
@@ -168,8 +217,9 @@ fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Fail
         );
     }
     let wrong = found.wrong();
+    let is_vouched = matches!(wrong, Wrong::Missing | Wrong::Unusable) && found.vouched().is_some();
     let is_lost = matches!(wrong, Wrong::Begun | Wrong::Behind | Wrong::Other | Wrong::Unusable);
-    if is_lost {
+    if is_lost && !is_vouched {
         let more = if found.more_open { "more than " } else { "" };
         let policy = found.policy.map_or_else(|| "none".to_owned(), |version| version.to_string());
         add(
@@ -186,7 +236,7 @@ fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Fail
                    has passed that time, and no recovery changes that";
         add("clock", format!("{behind} s behind the log's last entry: {why}"));
     }
-    let next = next(wrong);
+    let next = if is_vouched { VOUCHED } else { next(wrong) };
     if !next.is_empty() {
         lines.push(format!("next: {}", next.join("\n      ")));
     }
@@ -212,10 +262,16 @@ fn sentence(found: &Found) -> &'static str {
         Wrong::Other => {
             "the database is of another branch than what was signed: a copy went on by itself, or entries were changed"
         }
+        Wrong::Unusable if found.vouched().is_some() => {
+            "the kept checkpoint is no use; the database has all that the given one covers"
+        }
+        Wrong::Missing if found.vouched().is_some() => {
+            "no checkpoint is kept; the database has all that the given one covers"
+        }
         Wrong::Unusable => "the kept checkpoint is no use: whether the database is the newest is not known",
         Wrong::GivenUp => "the kept checkpoint is of entries that were given up; the next start keeps a new one",
         Wrong::Missing => "no checkpoint is kept: whether the database is the newest is not known",
-        Wrong::Nothing => "the database has everything that was signed",
+        Wrong::Nothing => "the database has all that the kept checkpoints cover",
     }
 }
 
@@ -230,6 +286,12 @@ fn stands(stands: &Stands) -> String {
     }
 }
 
+/// Where somebody has given a checkpoint that the database has.
+const VOUCHED: &[&str] = &[
+    "look for a newer checkpoint, if there may be one: of each other node, the auditors' last",
+    "if this is the newest: hallpass admin store recover --head FILE --apply --by PERSON --reason TEXT (keeps a new one; ends nothing)",
+];
+
 fn next(wrong: Wrong) -> &'static [&'static str] {
     match wrong {
         Wrong::Begun => &["hallpass admin store recover --apply --by PERSON --reason TEXT"],
@@ -239,6 +301,7 @@ fn next(wrong: Wrong) -> &'static [&'static str] {
             "if nothing newer is left: hallpass admin store recover --apply --by PERSON --reason TEXT",
         ],
         Wrong::Unusable => &[
+            "if you know that the database is the newest, and only this file is damaged: move the file away, and start the service",
             "a checkpoint of another node, or an auditor's: hallpass admin store recover --head FILE",
             "or the highest serial in any host's log: hallpass admin store recover --past SERIAL --apply --by PERSON --reason TEXT",
         ],
@@ -260,9 +323,16 @@ fn applied(context: &Context, found: &Found, done: &Recovered) -> Result<(), Fai
             "the log goes on: {kept} entries kept, {lost} given up, {requests} ended, everybody is logged out\n  \
              entry {entry} says so; the log has {size} entries, and its checkpoint is kept"
         ),
+        None if found.vouched().is_some() => {
+            format!("nothing is lost: the checkpoint of {size} entries is kept, nothing else was changed")
+        }
         None => format!("the lost entries were given up before; the checkpoint of {size} entries is kept"),
     };
     context.out.answer(&document(found, Some(done)), &text)?;
+    if found.vouched().is_some() && entry.is_none() {
+        context.out.note("next: start the service");
+        return Ok(());
+    }
     for line in AFTERWARDS {
         context.out.note(line);
     }

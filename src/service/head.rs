@@ -46,7 +46,10 @@ impl Head {
         }
         let reading = Arc::clone(&place);
         let read = tokio::task::spawn_blocking(move || reading.read()).await;
-        let kept = read.map_err(|error| Failure::internal("reading the log's kept checkpoint", error))??;
+        let kept = read.map_err(|error| Failure::internal("reading the log's kept checkpoint", error))?;
+        let unread =
+            |why| Failure::Unavailable(format!("{}: {why}; the file must be the service's own", place.place()));
+        let kept = kept.map_err(unread)?;
         let Some(note) = lost::newest(&key.verifier(), kept) else {
             let size = store.head().await?.frontier.size();
             if size > 0 {
@@ -75,7 +78,11 @@ impl Head {
                 tracing::warn!(place = %place_shown, entry, "the kept checkpoint is of entries that were given up; a new one is kept");
                 Ok(Self { place, kept: Mutex::new(0) })
             }
-            Stands::Unusable(why) => Err(refuse(format!("the checkpoint does not count: {why}"))),
+            Stands::Unusable(why) => Err(Failure::Unavailable(format!(
+                "the checkpoint in {} does not count: {why}. Whether this database is the newest is not known, so nothing is started. What can be \
+                 done says: hallpass admin store recover",
+                place.place()
+            ))),
             Stands::Behind(signed) => {
                 let size = store.head().await?.frontier.size();
                 Err(refuse(format!("the log has {size} entries, the checkpoint {signed}")))

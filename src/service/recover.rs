@@ -93,11 +93,11 @@ pub enum Wrong {
     Behind,
     /// The database has as many, and others: it is another branch.
     Other,
-    /// The kept checkpoint can't be read, or does not count.
+    /// The service's own checkpoint does not count.
     Unusable,
     /// The kept checkpoint is of a branch that was given up; the next start brings it up.
     GivenUp,
-    /// There is no kept checkpoint, so nobody can say.
+    /// The service has no kept checkpoint of its own, so nobody can say.
     Missing,
     /// Nothing.
     Nothing,
@@ -157,7 +157,7 @@ impl Found {
             Wrong::Behind
         } else if any(|stands| matches!(stands, Stands::Other(_))) {
             Wrong::Other
-        } else if any(|stands| matches!(stands, Stands::Unusable(_))) {
+        } else if matches!(own, Some(Stands::Unusable(_))) {
             Wrong::Unusable
         } else if any(|stands| matches!(stands, Stands::GivenUp(_))) {
             Wrong::GivenUp
@@ -172,6 +172,16 @@ impl Found {
     #[must_use]
     pub fn kept(&self) -> u64 {
         self.begun.unwrap_or(self.size)
+    }
+
+    /// How many entries a checkpoint covers that the database has, and that somebody has given because the service's own is no use.
+    #[must_use]
+    pub fn vouched(&self) -> Option<u64> {
+        let size = |head: &FoundHead| match head.stands {
+            Stands::Covered(size) => Some(size),
+            _ => None,
+        };
+        self.heads.iter().skip(1).filter_map(size).max()
     }
 
     /// How many entries the longest lost log had, as far as a checkpoint says.
@@ -201,7 +211,8 @@ pub async fn examine(store: &dyn Store, key: &LogKey, places: &[Arc<dyn KeptHead
                 unusable @ Stands::Unusable(_) => (None, unusable),
                 stands => (Some(note), stands),
             },
-            Err(why) => (None, Stands::Unusable(why.to_string())),
+            // It may be in order, and only not be ours to read.
+            Err(why) => return Err(why.into()),
         };
         heads.push(FoundHead { place: place.place(), note, stands });
     }
@@ -263,9 +274,11 @@ fn end_of_lost(found: &Found, word: &Word) -> Outcome<Option<u64>> {
     let end = match (found.wrong(), found.longest().max(past)) {
         _ if found.size == 0 => return refuse("the database has no log yet"),
         (Wrong::Nothing, _) if past.is_none_or(|past| past <= found.size) => {
-            return refuse("the database has everything that was signed: there is nothing to recover");
+            return refuse("the database has all that the kept checkpoints cover: there is nothing to recover");
         }
         (Wrong::GivenUp, _) if past.is_none_or(|past| past <= found.size) => return Ok(None),
+        // Somebody has answered for it with a checkpoint: all that is lost is the service's own.
+        (Wrong::Missing | Wrong::Unusable, None) if found.vouched().is_some() => return Ok(None),
         (Wrong::Missing | Wrong::Unusable, None) => {
             return refuse(
                 "no checkpoint says how many entries are lost. Give one of an auditor's or of another node as --head, or the highest serial \

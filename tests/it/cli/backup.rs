@@ -190,7 +190,8 @@ fn what_is_written_into_the_log_for_good_is_looked_at_first() {
     let word = |reason: &'static str| ["--apply", "--by", "omar@example.com", "--reason", reason];
     for (code, more) in [
         (1, &["--head", nothing.as_str()][..]),
-        (1, &["--head", &head]),
+        (2, &["--head", &head]),
+        (1, &[]),
         (1, &word("the disk died")),
         (1, &[&word("")[..], &["--past", "9"]].concat()),
         (1, &[&word("a\u{202e}b")[..], &["--past", "9"]].concat()),
@@ -215,6 +216,39 @@ fn what_is_written_into_the_log_for_good_is_looked_at_first() {
     let told = String::from_utf8(behind.output().unwrap().stdout).unwrap();
     assert!(told.contains("s behind the log's last entry: the service ran on a clock that was fast"), "{told}");
     stage.check("recover_refused");
+}
+
+/// Only `log.head` is gone, and somebody has a checkpoint that the database covers.
+#[test]
+fn a_lost_checkpoint_is_made_anew_by_one_that_somebody_has_and_nothing_ends() {
+    let mut stage = on_its_port();
+    let config = stage.shown("service/config.toml");
+    let waiting = asked(&mut stage);
+    let log = stage.shown("log.jsonl");
+    assert_eq!(stage.as_person("omar", &["audit", "export", "--out", &log]).code, 0);
+    drop(stage.stop());
+    let head = stage.path("service/log.head");
+    let others = stage.shown("other.head");
+    std::fs::copy(&head, &others).unwrap();
+    for torn in [true, false] {
+        if torn {
+            std::fs::write(&head, "").unwrap();
+            assert_eq!(stage.types("omar", &["serve", "--config", &config]).code, 1);
+        } else {
+            std::fs::remove_file(&head).unwrap();
+        }
+        // An auditor's export ends with one, too.
+        for given in [&log, &others] {
+            let found = stage.types("omar", &admin(&config, &["store", "recover", "--head", given]));
+            assert_eq!(found.code, i32::from(torn), "{}{}", found.out, found.err);
+        }
+        let recover = [&["store", "recover", "--head", if torn { &log } else { &others }][..], &WORD].concat();
+        assert_eq!(stage.types("omar", &admin(&config, &recover)).code, 0);
+        assert_eq!(stage.types("omar", &admin(&config, &["store", "recover"])).code, 0);
+    }
+    stage.start();
+    assert_eq!(stage.as_person("alice", &["show", &waiting, "--json"]).field("state"), "pending", "and logged in");
+    stage.check("recover_vouched");
 }
 
 /// A request that was written into the database, and one that was changed there, are found in a backup.
