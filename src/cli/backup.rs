@@ -177,9 +177,10 @@ fn verify_in_place(context: &Context, config: &Config, key: &LogKey) -> Result<(
         return Err(Failure::failed(format!("there is no database {:?}", config.store.shown())));
     }
     let checked = context.block_on(async {
-        let opened = store::open(&config.store, key.derive(SEAL_PURPOSE)).await.map_err(|why| {
-            Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(why.to_string())
-        })?;
+        let opened =
+            store::open_to(store::Work::Look, &config.store, key.derive(SEAL_PURPOSE)).await.map_err(|why| {
+                Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(why.to_string())
+            })?;
         look(context, opened.as_ref(), key).await
     })?;
     report(context, &checked, &config.store.shown(), None)

@@ -75,7 +75,8 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     let given = given.collect::<Result<Vec<_>, _>>()?;
     let places: Vec<Arc<dyn KeptHead>> = std::iter::once(Arc::clone(&own)).chain(given).collect();
     context.block_on(async {
-        let store = open(&config, &key).await?;
+        let work = if args.apply { store::Work::Repair } else { store::Work::Look };
+        let store = open(&config, &key, work).await?;
         let found = examine(store.as_ref(), &key, &places).await;
         let found = found.map_err(|why| unusable(&config, why.to_string()))?;
         check_given(&found)?;
@@ -169,14 +170,15 @@ pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
 }
 
 /// Opens the database as a service would; one that is not there is not made.
-async fn open(config: &Config, key: &LogKey) -> Result<Box<dyn Store>, Failure> {
+async fn open(config: &Config, key: &LogKey, work: store::Work) -> Result<Box<dyn Store>, Failure> {
     if let store::Settings::Sqlite(file) = &config.store
         && !file.path.exists()
     {
         return Err(Failure::failed(format!("there is no database {:?}", config.store.shown()))
             .next("put the newest copy back first: hallpass admin backup restore FOLDER"));
     }
-    store::open(&config.store, key.derive(SEAL_PURPOSE)).await.map_err(|error| unusable(config, why(error)))
+    let opened = store::open_to(work, &config.store, key.derive(SEAL_PURPOSE)).await;
+    opened.map_err(|error| unusable(config, why(error)))
 }
 
 /// Why, without where in the program.

@@ -79,9 +79,28 @@ impl Settings {
 /// # Errors
 /// What the database's own `open` says.
 pub async fn open(settings: &Settings, key: MacKey) -> Result<Box<dyn Store>, StoreError> {
+    open_to(Work::Serve, settings, key).await
+}
+
+/// What a database is opened for. A file is one process's alone, whatever for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// To work on it, perhaps beside other nodes.
+    Serve,
+    /// To look at it.
+    Look,
+    /// To change it while no node works on it.
+    Repair,
+}
+
+/// The same, for other work.
+///
+/// # Errors
+/// What the database's own `open` says; that nodes work on it, or that it is being repaired.
+pub async fn open_to(work: Work, settings: &Settings, key: MacKey) -> Result<Box<dyn Store>, StoreError> {
     match settings {
         Settings::Sqlite(file) => Ok(Box::new(sqlite::SqliteStore::open(file, key)?)),
-        Settings::Postgres(settings) => Ok(Box::new(postgres::PostgresStore::open(settings, key).await?)),
+        Settings::Postgres(settings) => Ok(Box::new(postgres::PostgresStore::open_to(work, settings, key).await?)),
     }
 }
 

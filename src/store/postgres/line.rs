@@ -47,6 +47,12 @@ pub(super) struct Line {
     patience: Duration,
 }
 
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         self.driver.abort();

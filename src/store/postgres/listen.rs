@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::AsyncMessage;
 
-use super::line::{failed, within};
+use super::line::{Line, failed, within};
+use super::presence;
 use super::settings::Connector;
 use crate::store::StoreError;
 
@@ -31,13 +32,18 @@ impl Drop for Ear {
 }
 
 impl Ear {
-    /// Listens for all nodes but this one.
-    pub(super) fn open(connector: Connector, node: String) -> Self {
+    /// Listens for all nodes but this one. `entered`: the connection by which it takes part, until the one that listens does.
+    pub(super) fn open(connector: Connector, node: String, mut entered: Option<Line>) -> Self {
+        let sql = if entered.is_some() {
+            format!("LISTEN hallpass; {}", presence::SHARED)
+        } else {
+            "LISTEN hallpass".to_owned()
+        };
         let heard = Arc::new(Notify::new());
         let told = Arc::clone(&heard);
         let task = tokio::spawn(async move {
             loop {
-                if let Err(error) = listen(&connector, &node, &told).await {
+                if let Err(error) = listen(&connector, (&sql, &node), &told, &mut entered).await {
                     tracing::warn!(%error, "other nodes are not heard; looking once a second until they are");
                 }
                 // Something may have been missed.
@@ -55,11 +61,16 @@ impl Ear {
 }
 
 /// Listens until the connection ends.
-async fn listen(connector: &Connector, node: &str, told: &Notify) -> Result<(), StoreError> {
+async fn listen(
+    connector: &Connector,
+    (sql, node): (&str, &str),
+    told: &Notify,
+    entered: &mut Option<Line>,
+) -> Result<(), StoreError> {
     let connecting = connector.config.connect(connector.tls.clone());
     let (client, mut connection) = within(connector.patience, LISTENING, connecting).await?;
     let mut next = std::future::poll_fn(|context| Pin::new(&mut connection).poll_message(context));
-    let asked = client.batch_execute("LISTEN hallpass");
+    let asked = client.batch_execute(sql);
     tokio::pin!(asked);
     let mut is_asked = false;
     loop {
@@ -67,6 +78,7 @@ async fn listen(connector: &Connector, node: &str, told: &Notify) -> Result<(), 
             done = &mut asked, if !is_asked => {
                 done.map_err(failed(LISTENING))?;
                 is_asked = true;
+                drop(entered.take());
                 told.notify_one();
             }
             message = &mut next => match message {

@@ -24,6 +24,7 @@ mod line;
 mod listen;
 mod log;
 mod pool;
+mod presence;
 mod request;
 mod rows;
 mod schema;
@@ -38,7 +39,7 @@ pub use settings::{Server, Settings};
 use super::writer::{Job, Writer};
 use super::{
     Change, Committed, Figures, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError,
-    Stored, StoredPolicy,
+    Stored, StoredPolicy, Work,
 };
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Frontier, Hash, Node};
@@ -68,6 +69,8 @@ pub struct PostgresStore {
     known: Arc<group::KnownLog>,
     ear: Ear,
     key: Arc<MacKey>,
+    /// Keeps nodes away as long as it is there.
+    _repairing: Option<Line>,
 }
 
 impl PostgresStore {
@@ -78,9 +81,18 @@ impl PostgresStore {
     /// [`StoreError::Failed`] when it can't be reached, is set to lose what it confirms, or has the schema of a newer program;
     /// [`StoreError::Damaged`] when head, tree and entries disagree, or the head has not this key's seal.
     pub async fn open(settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
+        Self::open_to(Work::Serve, settings, key).await
+    }
+
+    /// The same, for other work.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`StoreError::Failed`] when nodes work on it, or it is being repaired.
+    pub async fn open_to(work: Work, settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
         let key = Arc::new(key);
         let connector = settings.connector()?;
         let line = Line::connect(&connector).await?;
+        presence::enter(&line, work).await?;
         schema::check_server(&line).await?;
         schema::migrate(&line).await?;
         line.run("opening the database", "BEGIN").await?;
@@ -89,6 +101,11 @@ impl PostgresStore {
         line.run("opening the database", "ROLLBACK").await?;
         let head = checked?;
         let node: String = get(&line.one("opening the database", "SELECT gen_random_uuid()::text", &[]).await?, 0)?;
+        let (entered, repairing) = match work {
+            Work::Serve => (Some(line), None),
+            Work::Repair => (None, Some(line)),
+            Work::Look => (None, None),
+        };
         let known = Arc::new(group::KnownLog::new(head.frontier));
         let groups = group::Groups::new(connector.clone(), Arc::clone(&key), node.clone(), Arc::clone(&known))?;
         let reads = Reads::new(settings, connector.clone())?;
@@ -98,7 +115,8 @@ impl PostgresStore {
             reads,
             writer: Writer::start(groups)?,
             known,
-            ear: Ear::open(connector, node),
+            ear: Ear::open(connector, node, entered),
+            _repairing: repairing,
             key,
         })
     }

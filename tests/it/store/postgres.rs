@@ -10,7 +10,7 @@ use hallpass::identity::session::TokenHash;
 use hallpass::name::ReportId;
 use hallpass::store::copy::copy;
 use hallpass::store::postgres::{PostgresStore, Server, Settings};
-use hallpass::store::{LIST_MAX, Note, RequestFilter, Save, Store, StoreError};
+use hallpass::store::{LIST_MAX, Note, RequestFilter, Save, Store, StoreError, Work};
 use tokio::task::JoinSet;
 
 use super::hosts::seen;
@@ -327,6 +327,34 @@ async fn a_database_that_was_put_back_while_a_node_runs_is_not_written_on() {
     let error = append(&idle, 11).await.unwrap_err();
     assert!(matches!(&error, StoreError::Damaged { .. }), "its beginning is another: {error}");
     append(&other, 12).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_repairs_a_database_is_alone_and_whoever_looks_is_in_nobodys_way() {
+    let database = Postgres::new();
+    let settings = cluster().settings(&database.name);
+    let open = async |work| PostgresStore::open_to(work, &settings, MacKey::new([3; 32])).await;
+    let refused = |opened: Result<PostgresStore, StoreError>| opened.err().unwrap().to_string();
+    let nodes = (open(Work::Serve).await.unwrap(), open(Work::Serve).await.unwrap());
+    append(&nodes.0, 0).await.unwrap();
+    assert!(refused(open(Work::Repair).await).contains("nodes are at work on it"));
+    drop(nodes.0);
+    assert!(refused(open(Work::Repair).await).contains("nodes are at work on it"));
+    assert_eq!(size(&open(Work::Look).await.unwrap()).await, 1);
+    drop(nodes.1);
+    // The server hears a moment later that a connection has ended.
+    let repairing = loop {
+        match open(Work::Repair).await {
+            Ok(alone) => break alone,
+            Err(why) => assert!(why.to_string().contains("nodes are at work on it"), "{why}"),
+        }
+    };
+    append(&repairing, 1).await.unwrap();
+    assert!(refused(open(Work::Repair).await).contains("somebody repairs it already"));
+    assert!(refused(open(Work::Serve).await).contains("being repaired"));
+    assert_eq!(size(&open(Work::Look).await.unwrap()).await, 2);
+    drop(repairing);
+    while open(Work::Serve).await.is_err() {}
 }
 
 #[tokio::test]
