@@ -194,6 +194,7 @@ async fn processor(plan: &Plan, place: &mut Place, store: &Arc<SqliteStore>) {
     println!("{} connections, µs of the service's processor", plan.connections);
     println!("  a certificate {issue:.0}; a signature {signature:.0}, hello {hello:.0}, a row {row:.0}");
     println!("  a certificate beside the three together: {:.1}", issue / (signature + hello + row));
+    println!("  resident: {:.1} MiB", place.service.look().0);
 }
 
 async fn disk(plan: &Plan, place: &mut Place, memory: &mut Place) {

@@ -114,7 +114,8 @@ impl From<StoreError> for Failure {
             StoreError::Damaged { .. } => Self::internal("reading the store", error),
             StoreError::Failed { doing, why } => {
                 tracing::error!(doing, why, "the store failed");
-                Self::Unavailable("the store does not answer as it should; the service's own log says why".to_owned())
+                // What it was at names nothing; why may name files.
+                Self::Unavailable(format!("the store failed at {doing}; the service's own log says why"))
             }
             StoreError::Clock(seconds) => Self::ClockLeapt(seconds),
             StoreError::Behind { now, last } => Self::behind(now, last),
