@@ -18,15 +18,35 @@ const DEPTH_MAX: usize = 4;
 /// How long an agent may take to list its keys: it asks nobody.
 pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A file or folder of ours that others can reach, or that is not ours.
+/// A file or folder of ours that others can reach, that we can't, or that is not ours.
 #[derive(Clone, Debug)]
-pub(super) struct Exposed {
+pub(super) struct Amiss {
     /// Where.
     pub(super) path: PathBuf,
     /// Its permissions.
     pub(super) mode: u32,
-    /// What they should be; `None` when it is not ours to change.
+    /// What they should be; `None` when it is not ours to change, or they are not what is wrong.
     pub(super) wanted: Option<u32>,
+    /// Whether it is ours and we can't read it.
+    pub(super) is_closed: bool,
+}
+
+impl Amiss {
+    fn is_key(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name == "key")
+    }
+
+    /// What is wrong with it.
+    fn fact(&self) -> String {
+        let shown = self.path.display();
+        match (self.wanted, self.is_closed) {
+            (Some(wanted), _) => format!("{shown} has mode {:04o}, not {wanted:04o}", self.mode),
+            (None, true) => {
+                format!("{shown} is yours, with mode {:04o}, and opening it is refused all the same", self.mode)
+            }
+            (None, false) => format!("{shown} is a link, or somebody else's, or others can read what it leads to"),
+        }
+    }
 }
 
 /// All of this machine's checks.
@@ -60,32 +80,26 @@ fn found(program: &str) -> String {
 
 /// HP-303.
 fn files(doctor: &Doctor<'_>) -> Check {
-    let exposed = exposed(doctor);
-    let Some(first) = exposed.first() else {
+    let amiss = amiss(doctor);
+    let Some(first) = amiss.first() else {
         return Check::ok("files", "no file of ours can be read or changed by others");
     };
-    let is_key = exposed.iter().any(|file| file.path.file_name().is_some_and(|name| name == "key"));
-    let what = match (first.wanted, is_key) {
-        (None, _) => "a file in our folders is not yours",
-        (Some(_), true) => "ssh ignores the key: others can read it",
-        (Some(_), false) => "others can reach files of ours",
+    let what = match (first.wanted, first.is_closed) {
+        (None, false) => "a file in our folders is not yours",
+        _ if amiss.iter().any(|file| file.is_key() && file.is_closed) => "we cannot read our own key",
+        (_, true) => "we cannot read files of ours",
+        _ if amiss.iter().any(Amiss::is_key) => "ssh ignores the key: others can read it",
+        _ => "others can reach files of ours",
     };
-    let mut check = Check::bad("files", "HP-303", what);
-    for file in &exposed {
-        let shown = file.path.display();
-        check = check.because(match file.wanted {
-            Some(wanted) => format!("{shown} has mode {:04o}, not {wanted:04o}", file.mode),
-            None => format!("{shown} is a link, or somebody else's, or others can read what it leads to"),
-        });
-    }
-    if exposed.iter().any(|file| file.wanted.is_some()) {
+    let check = amiss.iter().fold(Check::bad("files", "HP-303", what), |check, file| check.because(file.fact()));
+    if amiss.iter().any(|file| file.wanted.is_some()) {
         return check.next("hallpass doctor --fix");
     }
     check.next(format!("ls -ld {}", first.path.display()))
 }
 
 /// Everything of ours with a wrong mode or owner.
-pub(super) fn exposed(doctor: &Doctor<'_>) -> Vec<Exposed> {
+pub(super) fn amiss(doctor: &Doctor<'_>) -> Vec<Amiss> {
     let mut found = Vec::new();
     // Keys, certificates and the login's token: nobody else's business. The configuration may be read, not changed.
     for (folder, forbidden) in [
@@ -98,7 +112,7 @@ pub(super) fn exposed(doctor: &Doctor<'_>) -> Vec<Exposed> {
     found
 }
 
-fn walk(path: &Path, forbidden: u32, depth: usize, found: &mut Vec<Exposed>) {
+fn walk(path: &Path, forbidden: u32, depth: usize, found: &mut Vec<Amiss>) {
     let Ok(meta) = std::fs::symlink_metadata(path) else { return };
     if found.len() >= FILES_MAX || depth > DEPTH_MAX {
         return;
@@ -109,9 +123,13 @@ fn walk(path: &Path, forbidden: u32, depth: usize, found: &mut Vec<Exposed>) {
         return;
     }
     let is_ours = meta.uid() == rustix::process::geteuid().as_raw() && (meta.is_dir() || meta.is_file());
-    if !is_ours || mode & forbidden != 0 {
-        let wanted = if meta.is_dir() { 0o700 } else { 0o600 };
-        found.push(Exposed { path: path.to_owned(), mode, wanted: is_ours.then_some(wanted) });
+    let (usual, needed) = if meta.is_dir() { (0o700, 0o500) } else { (0o600, 0o400) };
+    // Root could read it without the bits, and lists, permissions of folders and security modules can refuse it with them.
+    let is_refused = || path.file_name().is_some_and(|name| name == "key") && std::fs::File::open(path).is_err();
+    let is_closed = is_ours && (mode & needed != needed || (meta.is_file() && is_refused()));
+    if !is_ours || mode & forbidden != 0 || is_closed {
+        let wanted = Some(usual).filter(|usual| is_ours && mode != *usual);
+        found.push(Amiss { path: path.to_owned(), mode, wanted, is_closed });
     }
     if !is_ours || !meta.is_dir() {
         return;
@@ -125,12 +143,12 @@ fn walk(path: &Path, forbidden: u32, depth: usize, found: &mut Vec<Exposed>) {
 }
 
 /// A security key's own file, which a request's folder links to: found, if ssh would not take it; its mode is its owner's business.
-fn linked_key(path: &Path) -> Option<Exposed> {
-    let exposed = |mode| Exposed { path: path.to_owned(), mode, wanted: None };
-    let Ok(meta) = std::fs::metadata(path) else { return Some(exposed(0)) };
+fn linked_key(path: &Path) -> Option<Amiss> {
+    let amiss = |mode| Amiss { path: path.to_owned(), mode, wanted: None, is_closed: false };
+    let Ok(meta) = std::fs::metadata(path) else { return Some(amiss(0)) };
     let is_ours = meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw();
     let mode = meta.mode() & 0o7777;
-    if is_ours && mode & 0o077 == 0 { None } else { Some(exposed(mode)) }
+    if is_ours && mode & 0o077 == 0 { None } else { Some(amiss(mode)) }
 }
 
 /// Whether keys are kept in memory alone.

@@ -51,6 +51,9 @@ pub(super) fn diagnose(known: &Known<'_>, trace: &Trace) -> Check {
             .because("ssh said so when the host was ready to take it")
             .next("hallpass doctor --fix");
     }
+    if let Some(why) = &trace.not_loaded {
+        return unloaded(known, why);
+    }
     let takes_none = trace.methods.as_ref().is_some_and(|methods| methods.iter().all(|method| method != "publickey"));
     if takes_none || (trace.is_too_many && !trace.is_offered) {
         let methods = trace.methods.clone().unwrap_or_default().join(", ");
@@ -74,6 +77,18 @@ pub(super) fn diagnose(known: &Known<'_>, trace: &Trace) -> Check {
     Check::bad(ID, "HP-406", format!("{host} hung up before it said yes or no"))
         .because(lost)
         .next(format!("ssh -v {host}"))
+}
+
+/// The host was ready to take the certificate, and ssh had no key to sign with.
+fn unloaded(known: &Known<'_>, why: &str) -> Check {
+    let fact = format!("ssh said so when {} was ready to take it: {why}", known.host);
+    if why.starts_with("Permission denied") {
+        return Check::bad(ID, "HP-303", "we cannot read our own key").because(fact).next("hallpass doctor --fix");
+    }
+    Check::bad(ID, "HP-303", "ssh cannot use our key: its file is not as it was written")
+        .because(fact)
+        .next(format!("hallpass end {}", known.request))
+        .next(format!("hallpass request --like {}", known.request))
 }
 
 /// What keeps us from being asked for a key at all.

@@ -6,13 +6,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::super::failure::Failure;
 use super::super::setup;
 use super::Doctor;
-use super::client::exposed;
+use super::client::amiss;
 use super::text::{self, Position};
 
 /// Repairs what can be; returns what was changed.
 pub(super) fn repair(doctor: &Doctor<'_>, dry_run: bool) -> Result<Vec<String>, Failure> {
     let mut changes = Vec::new();
-    for file in exposed(doctor) {
+    for file in amiss(doctor) {
         let Some(wanted) = file.wanted else { continue };
         if !dry_run {
             // Ours, and neither a link nor somebody else's a moment ago; in a folder of ours nobody else can swap it.

@@ -46,6 +46,8 @@ pub(crate) struct Trace {
     pub(crate) is_too_many: bool,
     /// Whether ssh ignored our private key because others can read it.
     pub(crate) is_unprotected: bool,
+    /// Why ssh could not load our private key, in its words.
+    pub(crate) not_loaded: Option<String>,
     /// Whether the host refused at the end.
     pub(crate) is_denied: bool,
     /// How the connection was lost, if it was.
@@ -134,6 +136,10 @@ impl Trace {
         self.is_in |= said.starts_with("Authenticated to ");
         self.is_too_many |= line.contains("Too many authentication failures");
         self.is_unprotected |= line.contains("UNPROTECTED PRIVATE KEY FILE");
+        let loading = line.strip_prefix("Load key \"").and_then(|rest| rest.split_once("\": "));
+        if let Some((_, why)) = loading.filter(|(path, _)| ours.iter().any(|own| own == path)) {
+            self.not_loaded = Some(why.to_owned());
+        }
         self.is_denied |= line.contains(": Permission denied (");
     }
 }
@@ -164,6 +170,26 @@ mod tests {
         assert_eq!(trace.software.as_deref(), Some("OpenSSH_9.2p1 Debian-2"));
         assert_eq!(trace.methods, Some(vec!["publickey".to_owned(), "password".to_owned()]));
         assert!(trace.is_offered && trace.is_denied && !trace.is_taken && !trace.is_in);
+    }
+
+    #[test]
+    fn a_key_of_ours_that_ssh_cannot_load_is_told_from_a_refusal() {
+        let load = |path: &str| {
+            format!("{BEGIN}Load key \"{path}\": Permission denied\ndeploy@web-1: Permission denied (publickey).\n")
+        };
+        let trace = read(&load("/run/k/key"));
+        assert_eq!((trace.not_loaded.as_deref(), trace.is_denied), (Some("Permission denied"), true));
+        assert_eq!(read(&load("/home/ann/.ssh/id_rsa")).not_loaded, None);
+    }
+
+    #[test]
+    fn a_jump_host_that_forwards_nothing_is_told_from_a_lost_connection() {
+        let trace = read(
+            "channel 0: open failed: administratively prohibited: open failed\nstdio forwarding failed\n\
+             Connection closed by UNKNOWN port 65535",
+        );
+        assert_eq!(trace.not_passed_on.as_deref(), Some("administratively prohibited: open failed"));
+        assert!(trace.lost.is_some());
     }
 
     #[test]

@@ -46,9 +46,12 @@ pub(super) const PAGES: &[Page] = &[
     },
     Page {
         code: "HP-303",
-        situation: "others can read a key, or reach its folder",
+        situation: "others can read a key, or reach its folder, or we can't",
         says: "ssh ignores the key: others can read it",
-        causes: &["a copy, a backup or `chmod -R` changed the mode", "the folder is somebody else's"],
+        causes: &[
+            "a copy, a backup or `chmod` changed the mode, for others or for yourself",
+            "the folder is somebody else's",
+        ],
         steps: &[
             "see what would be changed, then let it be changed:",
             "  hallpass doctor --fix --dry-run",

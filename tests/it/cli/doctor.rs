@@ -140,6 +140,12 @@ async fn files_that_others_can_read_are_found_and_only_ours_are_changed() {
     let ran = plain.doctor(&["web-1"]);
     assert!(ran.code == 7 && ran.out.matches("HP-303").count() == 2, "{}", ran.out);
     assert_eq!((plain.doctor(&["--fix", "--dry-run"]).code, mode(&key)), (7, 0o644));
+    // Closed to ourselves as well: the host is not the one to blame.
+    chmod(&key, 0o000);
+    let ran = plain.doctor(&["web-1"]);
+    assert!(ran.code == 7 && ran.out.contains("we cannot read our own key"), "{}", ran.out);
+    assert_eq!((plain.doctor(&["--fix"]).code, mode(&key)), (0, 0o600));
+    chmod(&key, 0o644);
     let session = plain.stage.path("alice/state/default/session");
     let root = plain.stage.path("alice/run/default");
     chmod(&session, 0o640);
