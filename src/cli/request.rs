@@ -8,6 +8,7 @@ use super::{Context, explain, moment, output, render, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, RequestPrefix, Target};
 use crate::ssh::PublicKey;
+use crate::ssh::cert::Extension;
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
@@ -163,6 +164,9 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
         if asked.request.state == "pending" {
             announce(context, &asked.request, limit.is_some());
         }
+        if args.is_stopped(&asked.request) {
+            context.out.note(&args.stopped());
+        }
         obtain(context, &client, &local, asked, limit).await
     })?;
     let next = args.next(&request, profile.ssh.is_some());
@@ -222,11 +226,26 @@ impl RequestArgs {
         })
     }
 
+    /// Whether the jump host will not pass them on: the certificate opens no forwarding, whoever agrees.
+    fn is_stopped(&self, request: &wire::Request) -> bool {
+        !self.via.is_empty() && !request.permit.iter().any(|permit| permit == Extension::PortForwarding.key())
+    }
+
+    fn stopped(&self) -> String {
+        let jumps: Vec<&str> = self.via.iter().map(HostName::as_str).collect();
+        format!(
+            "{} will not pass you on: this request does not permit {key}, and a jump takes it\n  \
+             why   a request has what the rules of all its hosts permit\n  next  ask for rules with permit = {{ {key} = true }}",
+            jumps.join(", "),
+            key = Extension::PortForwarding.key()
+        )
+    }
+
     /// What to type with the certificate.
     fn next(&self, request: &wire::Request, is_set_up: bool) -> Option<String> {
         let is_jump = |host: &String| self.via.iter().any(|jump| jump.as_str() == host);
         let host = output::escape(request.hosts.iter().find(|host| !is_jump(host)).or(request.hosts.first())?);
-        if self.via.is_empty() {
+        if self.via.is_empty() || self.is_stopped(request) {
             return Some(format!("hallpass ssh {host}"));
         }
         // Both legs of a jump read ssh's own configuration.

@@ -101,6 +101,16 @@ fn before_login(known: &Known<'_>, trace: &Trace) -> Option<Check> {
         }
         return Some(check.next(format!("ssh -G {host} | grep -i -e hostname -e port -e proxy")));
     }
+    if let Some(why) = &trace.not_passed_on {
+        let mut check =
+            Check::bad(ID, "HP-406", format!("{host} cannot be reached: the jump host does not pass you on"))
+                .because(format!("known: it let you in, and said of the way on: {why}"));
+        if why.starts_with("administratively prohibited") {
+            let fact = "inferred: the certificate for it lacks port_forwarding (see `jump`), or its sshd forbids it";
+            check = check.because(fact);
+        }
+        return Some(check.next(format!("ssh -G {host} | grep -i -e hostname -e port -e proxy")));
+    }
     let other = |what: String| Check::bad(ID, "HP-403", what).because("nothing was offered to it");
     match &trace.host_key {
         HostKey::Unseen | HostKey::Known => None,

@@ -14,6 +14,7 @@ mod config;
 mod diagnosis;
 mod fix;
 mod host;
+mod jump;
 mod probe;
 mod report;
 mod server;
@@ -161,6 +162,7 @@ impl<'a> Doctor<'a> {
         match self.context.block_on(Shown::ask(self.given_config(), self.account(), host)) {
             Ok(shown) => {
                 config::look_for(self, host, &found, &shown, checks);
+                checks.extend(jump::look_for(self, &shown, found.now));
                 let (check, lines) = host::attempt(self, host, &found, &server, &shown)?;
                 checks.push(check);
                 seen.lines = lines;

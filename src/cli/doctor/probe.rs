@@ -193,7 +193,9 @@ fn through(jump: &str, config: Option<&Path>) -> Result<String, Failure> {
     };
     let config = config.map_or_else(String::new, |path| format!(" -F {path}"));
     let last = if last.contains("://") { last.to_owned() } else { format!("ssh://{last}") };
-    Ok(format!("{program}{config}{before} -o BatchMode=yes -W [%h]:%p {last}"))
+    // So that it says why it is not passed on.
+    let options = "-o BatchMode=yes -o LogLevel=INFO";
+    Ok(format!("{program}{config}{before} {options} -W [%h]:%p {last}"))
 }
 
 #[cfg(test)]
@@ -210,10 +212,10 @@ mod tests {
 
     #[test]
     fn a_jump_host_becomes_a_proxy_command_with_the_users_configuration() {
-        assert_eq!(through("bastion", None).unwrap(), "ssh -o BatchMode=yes -W [%h]:%p ssh://bastion");
+        assert_eq!(through("bastion", None).unwrap(), "ssh -o BatchMode=yes -o LogLevel=INFO -W [%h]:%p ssh://bastion");
         assert_eq!(
             through("a,ann@b:2222", Some(Path::new("/c"))).unwrap(),
-            "ssh -F /c -J a -o BatchMode=yes -W [%h]:%p ssh://ann@b:2222"
+            "ssh -F /c -J a -o BatchMode=yes -o LogLevel=INFO -W [%h]:%p ssh://ann@b:2222"
         );
         through("a;id", None).unwrap_err();
         through("a", Some(Path::new("/c d"))).unwrap_err();

@@ -50,6 +50,8 @@ pub(crate) struct Trace {
     pub(crate) not_loaded: Option<String>,
     /// Whether the host refused at the end.
     pub(crate) is_denied: bool,
+    /// Why a jump host did not open the way to the host, in its words.
+    pub(crate) not_passed_on: Option<String>,
     /// How the connection was lost, if it was.
     pub(crate) lost: Option<String>,
 }
@@ -84,6 +86,9 @@ impl Trace {
             && line.starts_with("debug1: Remote protocol version")
         {
             self.software = Some(software.to_owned());
+        }
+        if let Some((_, why)) = line.strip_prefix("channel ").and_then(|rest| rest.split_once(": open failed: ")) {
+            self.not_passed_on = Some(why.to_owned());
         }
         let is_lost = [
             "Connection closed by ",

@@ -99,6 +99,7 @@ pub(super) const PAGES: &[Page] = &[
             "its name does not resolve, or to the wrong address",
             "it is down, its sshd is not running, or a firewall is in the way",
             "its sshd hangs up on your address for a while (PerSourcePenalties)",
+            "a jump host does not pass you on: its rule must permit port_forwarding",
         ],
         steps: &[
             "see where ssh goes, and by which way:",

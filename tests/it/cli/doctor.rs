@@ -339,6 +339,30 @@ async fn a_jump_host_and_a_master_connection_are_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jump_host_that_may_not_pass_us_on_is_named_when_asking_and_by_doctor() {
+    let Some(mut plain) = Plain::new().await else { return };
+    let policy = std::fs::read_to_string(plain.stage.path("service/policy.toml")).unwrap();
+    plain.stage.write("policy.toml", &policy.replace("port_forwarding = true", "port_forwarding = false"));
+    let file = plain.stage.shown("policy.toml");
+    assert_eq!(plain.stage.as_person("omar", &["policy", "apply", &file, "--yes"]).code, 0);
+    let ask = ["request", "web-1", "--via", "web-2", "--reason", REASON, "--no-wait"];
+    let asked = plain.stage.as_person("alice", &ask);
+    assert!(asked.code == 8 && asked.err.contains("web-2 will not pass you on"), "{}", asked.err);
+    assert_eq!(plain.stage.as_person("alice", &["cancel", "web-1"]).code, 0);
+    plain.granted(&["web-1", "web-2"]);
+    for host in ["web-1", "web-2"] {
+        assert_eq!(plain.ssh(&[host, "true"]).code, 0);
+    }
+    let jumped = plain.ssh(&["-J", "web-2", "web-1", "true"]);
+    assert!(jumped.err.contains("stdio forwarding failed"), "{}", jumped.err);
+    plain.stage.write("ssh_config", &format!("{}Host web-1\n    ProxyJump web-2\n", plain.config()));
+    let ran = plain.doctor_json(&["web-1"]);
+    assert_eq!(check(&ran, "jump")["what"], "the jump host web-2 will not pass you on", "{}", ran.out);
+    assert_eq!((ran.code, code(&ran, "login").as_str()), (7, "HP-406"), "{}", ran.out);
+    assert!(check(&ran, "login")["what"].as_str().unwrap().contains("does not pass you on"), "{}", ran.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_of_access_and_a_host_of_two_profiles_are_found() {
     let Some(mut plain) = Plain::held().await else { return };
     let folders =
