@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::failure::{Exit, Failure};
 use super::output::{self, escape};
-use super::{Context, backup, recover, render};
+use super::{Context, backup, recover, render, request};
 use crate::durable;
 use crate::name::{CaName, HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::time::Lifetime;
@@ -99,9 +99,9 @@ pub(crate) enum HostCommand {
         /// The host
         #[arg(value_parser = HostName::parse)]
         host: HostName,
-        /// Why
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
+        /// Why; asked for on a terminal
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        reason: Option<String>,
     },
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn run(context: &Context, command: &AdminCommand) -> Result<(), Failu
         AdminCommand::Host(HostCommand::Ls) => hosts(context),
         AdminCommand::Host(HostCommand::Show { host }) => show(context, host),
         AdminCommand::Host(HostCommand::Tag { host, set, remove }) => tag(context, host, (set, remove)),
-        AdminCommand::Host(HostCommand::Retire { host, reason }) => retire(context, host, reason),
+        AdminCommand::Host(HostCommand::Retire { host, reason }) => retire(context, host, reason.clone()),
     }
 }
 
@@ -309,13 +309,14 @@ fn tag(context: &Context, name: &HostName, (set, remove): (&[Tag], &[TagKey])) -
     context.out.answer(&output::with_schema("hallpass.host.v1", &host)?, &text)
 }
 
-fn retire(context: &Context, name: &HostName, reason: &str) -> Result<(), Failure> {
+fn retire(context: &Context, name: &HostName, reason: Option<String>) -> Result<(), Failure> {
     let (_, client) = context.connect()?;
+    let reason = request::reason(context, reason)?;
     let question = format!("retire {name}? Nobody can ask for it any more");
     if !context.globals.yes && !output::confirm(&question, context.globals.no_input, "--yes")? {
         return Err(Failure::new(Exit::Refused, "not_confirmed", "nothing was changed"));
     }
-    let body = Why { reason: reason.to_owned() };
+    let body = Why { reason };
     let host: wire::HostDetail =
         context.block_on(async { Ok(client.post(&format!("/v1/hosts/{name}/retire"), &body).await?) })?;
     let text =

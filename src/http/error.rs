@@ -189,7 +189,9 @@ impl Problem {
                 "join_refused",
                 "leave this tag out; an operator sets it, or makes a token with --tag KEY=VALUE or --may-tag KEY",
             ),
-            EnrolRefusal::Known { .. } => (StatusCode::CONFLICT, "host_known", "hallpass admin host retire NAME"),
+            EnrolRefusal::Known { .. } => {
+                (StatusCode::CONFLICT, "host_known", "hallpass admin host retire NAME --reason …")
+            }
             EnrolRefusal::NameTaken { .. } => {
                 (StatusCode::CONFLICT, "name_taken", "leave this name out, or retire the host that has it")
             }
@@ -288,7 +290,7 @@ impl Problem {
             Blocked::Certificates { .. } => problem.next("repeat it then, or end them: hallpass end").retryable(),
             Blocked::Shown { hosts, .. } => problem
                 .why(hosts.iter().map(|(host, until)| format!("{host}: until {until}")))
-                .next("repeat it when they have new ones; hallpass admin host retire NAME takes one out")
+                .next("repeat it when they have new ones; hallpass admin host retire NAME --reason … takes one out")
                 .retryable(),
             Blocked::Early { .. } => {
                 problem.next("repeat it then, or lock out who has not fetched it: --now").retryable()

@@ -121,6 +121,7 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
     stage.types("omar", &["admin", "host", "tag", "app-1", "env=prod", "--remove", "zone"]);
     stage.types("omar", &["admin", "host", "tag", "app-1"]);
     stage.types("omar", &["admin", "host", "show", "app-9"]);
+    stage.types("omar", &["admin", "host", "retire", "app-1"]);
     stage.types("omar", &["admin", "host", "retire", "app-1", "--reason", "replaced"]);
     stage.types("omar", &["admin", "host", "retire", "app-1", "--reason", "replaced", "-y"]);
     stage.types("omar", &["admin", "host", "show", "app-1", "--json"]);
