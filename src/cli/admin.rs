@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::failure::{Exit, Failure};
 use super::output::{self, escape};
-use super::{Context, backup, recover, render, request};
+use super::{Context, backup, recover, render, request, usage};
 use crate::durable;
 use crate::name::{CaName, HostName, JoinId, NamePattern, Tag, TagKey};
 use crate::time::Lifetime;
@@ -100,7 +100,7 @@ pub(crate) enum HostCommand {
         #[arg(value_parser = HostName::parse)]
         host: HostName,
         /// Why; asked for on a terminal
-        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = usage::free_text)]
         reason: Option<String>,
     },
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use super::failure::Failure;
 use super::output::escape;
 use super::request::{Wish, words};
-use super::{Context, output, render};
+use super::{Context, output, render, usage};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, PersonName, Target};
 use crate::time::{Lifetime, Timestamp};
@@ -24,7 +24,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
     lifetime: Option<Lifetime>,
     /// Why
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: String,
     /// The ticket
     #[arg(long)]

@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::args::Globals;
 use super::completion::{self, CompletionArgs};
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::host::{self, HostCommand};
 use super::output::Form;
 use super::{Context, often, texts, usage};
@@ -65,7 +65,7 @@ pub fn run_host() -> ExitCode {
     let parsed = often.map_or_else(|| HostCli::try_parse().map(|cli| (cli.globals, cli.command)), Ok);
     let (globals, command) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return usage::not_parsed(&error, Kind::Host, || Exit::Usage),
+        Err(error) => return usage::not_parsed(&error, Kind::Host, &HostCli::command()),
     };
     let form = Form::of(&globals);
     let context = Context::new(globals, form, Kind::Host);

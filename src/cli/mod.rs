@@ -116,10 +116,7 @@ pub fn run() -> ExitCode {
     }
     let cli = match often.map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
-        // `hallpass ssh` stands in for ssh, which also has 255 for what it does not understand.
-        Err(error) => {
-            return usage::not_parsed(&error, Kind::Whole, || if is_ssh() { Exit::Ssh } else { Exit::Usage });
-        }
+        Err(error) => return usage::not_parsed(&error, Kind::Whole, &Cli::command()),
     };
     let form = match &cli.command {
         Command::SshPrepare(_) => Form::Brief,
@@ -128,16 +125,6 @@ pub fn run() -> ExitCode {
     let context = Context::new(cli.globals, form, Kind::Whole);
     let outcome = check_form(form, &cli.command).and_then(|()| dispatch(&context, cli.command));
     context.conclude(outcome)
-}
-
-/// Whether the first command named on the command line is `ssh`.
-fn is_ssh() -> bool {
-    let tree = Cli::command();
-    let first = std::env::args_os()
-        .skip(1)
-        .filter_map(|w| w.into_string().ok())
-        .find(|word| tree.find_subcommand(word).is_some());
-    first.is_some_and(|word| word == "ssh")
 }
 
 /// A stream is no single document, and what ends at once is no stream.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Context;
 use super::failure::Failure;
 use super::policy_report::{self, Asked, Report};
+use super::{Context, usage};
 use crate::name::{Account, PersonName, Target};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 
@@ -41,7 +41,7 @@ pub(crate) struct ExplainFileArgs {
     #[arg(long, value_name = "TIME", value_parser = Timestamp::parse)]
     pub(crate) start: Option<Timestamp>,
     /// Why
-    #[arg(long, value_name = "TEXT", default_value = "a question about the policy")]
+    #[arg(long, value_name = "TEXT", default_value = "a question about the policy", allow_hyphen_values = true, value_parser = usage::free_text)]
     pub(crate) reason: String,
     /// The ticket
     #[arg(long, value_name = "TICKET")]

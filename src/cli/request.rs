@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, explain, moment, output, render, wait};
+use super::{Context, explain, moment, output, render, usage, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, RequestPrefix, Target};
 use crate::ssh::PublicKey;
@@ -19,7 +19,7 @@ pub(crate) struct RequestArgs {
     #[arg(required_unless_present = "like", value_name = "TARGET", num_args = 1..=16, value_parser = Target::parse)]
     targets: Vec<Target>,
     /// Why
-    #[arg(long, env = "HALLPASS_REASON", hide_env_values = true)]
+    #[arg(long, env = "HALLPASS_REASON", hide_env_values = true, allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: Option<String>,
     /// For how long; the rule's default if left out
     #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]

@@ -12,7 +12,7 @@ use super::failure::{Exit, Failure};
 use super::local::{Held, Local, has_time_left};
 use super::openssh::{no_ssh, ssh_program};
 use super::request::{self, Asked, Wish};
-use super::{Context, clock, output, profile};
+use super::{Context, clock, output, profile, usage};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
 use crate::time::{Lifetime, Timestamp, Window};
@@ -25,7 +25,7 @@ pub(crate) struct SshArgs {
     #[arg(value_name = "HOST", value_parser = parse_destination)]
     host: (Option<Account>, HostName),
     /// Why, if it has to be asked for
-    #[arg(long, env = "HALLPASS_REASON", hide_env_values = true)]
+    #[arg(long, env = "HALLPASS_REASON", hide_env_values = true, allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: Option<String>,
     /// The ticket
     #[arg(long, env = "HALLPASS_TICKET", hide_env_values = true)]

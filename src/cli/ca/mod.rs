@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{self, escape};
-use super::{Context, render};
+use super::{Context, render, usage};
 use crate::name::CaName;
 use crate::ssh::Fingerprint;
 use crate::wire::ca as wire;
@@ -41,7 +41,7 @@ pub(crate) enum CaCommand {
         #[arg(value_name = "KEY", value_parser = Fingerprint::parse)]
         key: Fingerprint,
         /// Why, for the log
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = usage::free_text)]
         reason: String,
     },
 }

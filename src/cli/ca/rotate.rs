@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::super::failure::{Exit, Failure};
 use super::super::output::{self, escape};
-use super::super::{Context, render};
+use super::super::{Context, render, usage};
 use super::{answer, ca_of, get, hosts_of, label, table, words_of};
 use crate::name::{CaName, HostName};
 use crate::ssh::Fingerprint;
@@ -79,7 +79,7 @@ pub(crate) struct StepArgs {
     #[arg(long, value_name = "KEY", value_parser = Fingerprint::parse)]
     key: Option<Fingerprint>,
     /// Why, for the log
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: String,
 }
 

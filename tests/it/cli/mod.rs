@@ -60,6 +60,8 @@ fn wrong_usage_says_what_and_exits_2_and_help_is_an_answer() {
         &["show"],
         &["status", "--profile", "../etc"],
         &["ssh", "-oProxyCommand=id"],
+        &["ssh", "-p", "22", "web-1"],
+        &["ssh", "web-1", "id"],
         &["ssh", "deploy@-oProxyCommand=id"],
         &["help", "nothing"],
     ] {
