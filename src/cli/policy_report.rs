@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::failure::{Exit, Failure};
 use crate::document::{self, Problem};
 use crate::name::{Account, HostName, PersonName, Target};
+use crate::policy::diff::Effect;
 use crate::policy::{Outcome, Policy, Question, Refused, RefusedKind, Terms, Verdict, diff};
 use crate::ssh::cert::ForceCommand;
 use crate::time::{Lifetime, Timestamp};
@@ -153,12 +154,16 @@ pub(super) fn diff(old: &Path, new: &Path) -> Report {
     let changes = diff::diff(&old, &new);
     let mut text = String::new();
     for change in &changes {
-        say(&mut text, format_args!("{} {}", if change.gains { '+' } else { '-' }, change.text));
+        say(&mut text, format_args!("{} {}", change.effect.sign(), change.text));
     }
     if changes.is_empty() {
         say(&mut text, format_args!("nobody gains or loses anything"));
     }
-    let shown: Value = changes.iter().map(|change| json!({"gains": change.gains, "text": change.text})).collect();
+    let one = |change: &diff::Change| {
+        let is = |effect| change.effect == effect;
+        json!({"gains": is(Effect::Gain), "loses": is(Effect::Loss), "text": change.text})
+    };
+    let shown: Value = changes.iter().map(one).collect();
     Report { text, document: json!({"schema": "hallpass.policy-diff.v1", "ok": true, "changes": shown}), failure: None }
 }
 

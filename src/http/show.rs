@@ -178,10 +178,9 @@ fn way(way: &Way) -> wire::Way {
 
 /// What applying a policy did, or would do.
 pub(super) fn applied(applied: &Applied, dry_run: bool) -> wire::PolicyApplied {
-    let sign = |gains: bool| if gains { '+' } else { '-' };
     wire::PolicyApplied {
         version: applied.version.0,
-        changes: applied.changes.iter().map(|change| format!("{} {}", sign(change.gains), change.text)).collect(),
+        changes: applied.changes.iter().map(|change| format!("{} {}", change.effect.sign(), change.text)).collect(),
         tests: applied.tests,
         unchanged: applied.unchanged,
         dry_run,

@@ -27,11 +27,34 @@ const HOSTS_MAX: usize = 32;
 /// What it means for the others when a host of scope "account" is one no more.
 const FREED: &str = "what its rules forbid and demand no longer counts for the other hosts of scope \"account\"";
 
+/// What a difference means for somebody, in the order in which they are said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Somebody can do more afterwards.
+    Gain,
+    /// Somebody can do less.
+    Loss,
+    /// Neither by itself: who gains and loses by it is said beside it.
+    Neither,
+}
+
+impl Effect {
+    /// As it stands before a sentence.
+    #[must_use]
+    pub const fn sign(self) -> char {
+        match self {
+            Self::Gain => '+',
+            Self::Loss => '-',
+            Self::Neither => '~',
+        }
+    }
+}
+
 /// One difference, as a sentence: `alice@example.com loses deploy on web-1 (was: asks, up to 2h)`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Change {
-    /// Whether somebody can do more afterwards.
-    pub gains: bool,
+    /// What it means.
+    pub effect: Effect,
     /// The sentence.
     pub text: String,
 }
@@ -61,7 +84,11 @@ struct Changes(BTreeSet<Change>);
 
 impl Changes {
     fn add(&mut self, gains: bool, text: String) {
-        self.0.insert(Change { gains, text });
+        self.0.insert(Change { effect: if gains { Effect::Gain } else { Effect::Loss }, text });
+    }
+
+    fn note(&mut self, text: String) {
+        self.0.insert(Change { effect: Effect::Neither, text });
     }
 
     fn gain(&mut self, text: String) {
@@ -73,8 +100,7 @@ impl Changes {
     }
 
     fn in_order(self) -> Vec<Change> {
-        let (gains, rest): (Vec<Change>, Vec<Change>) = self.0.into_iter().partition(|change| change.gains);
-        gains.into_iter().chain(rest).collect()
+        self.0.into_iter().collect()
     }
 }
 
@@ -206,11 +232,11 @@ fn hosts(old: &Policy, new: &Policy, changes: &mut Changes) {
     let tags = |host: &Host| listed_up_to(HOSTS_MAX, host.tags.iter().map(|(key, value)| format!("{key}={value}")));
     for host in new.hosts() {
         let Some(was) = old.hosts.get(&host.name) else {
-            changes.lose(format!("host {} is new", host.name));
+            changes.note(format!("host {} is new", host.name));
             continue;
         };
         if was.tags != host.tags {
-            changes.lose(format!("host {} has other tags: was {}; becomes {}", host.name, tags(was), tags(host)));
+            changes.note(format!("host {} has other tags: was {}; becomes {}", host.name, tags(was), tags(host)));
         }
         match (was.scope, host.scope) {
             (Scope::Host, Scope::Account) => {
@@ -225,7 +251,7 @@ fn hosts(old: &Policy, new: &Policy, changes: &mut Changes) {
     }
     for host in old.hosts().filter(|host| !new.hosts.contains_key(&host.name)) {
         match host.scope {
-            Scope::Host => changes.lose(format!("host {} is gone", host.name)),
+            Scope::Host => changes.note(format!("host {} is gone", host.name)),
             Scope::Account => changes.gain(format!("host {} is gone: {FREED}", host.name)),
         }
     }

@@ -131,8 +131,10 @@ fn show(grant: &Grant, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if permits != ["pty"] {
         write!(f, ", permits {}", if permits.is_empty() { "nothing".to_owned() } else { permits.join(" ") })?;
     }
-    if grant.reason_chars_min > 1 {
-        write!(f, ", reason of {}", grant.reason_chars_min)?;
+    match grant.reason_chars_min {
+        0 => f.write_str(", without a reason")?,
+        1 => {}
+        least => write!(f, ", reason of {least}")?,
     }
     match &grant.ticket {
         Some(ticket) => write!(f, ", ticket {ticket}"),

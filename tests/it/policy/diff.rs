@@ -1,6 +1,6 @@
 //! Who gains and loses what: the sentences, and that nothing more is granted where no gain is told.
 
-use hallpass::policy::diff::diff;
+use hallpass::policy::diff::{Effect, diff};
 use hallpass::policy::{Outcome, Policy};
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn changes(old: &str, new: &str) -> Vec<String> {
     assert!(SMALL.contains(old), "{old:?} is not in the policy");
     let parse = |text: &str| Policy::parse(text, "p").unwrap_or_else(|problems| panic!("{problems:#?}"));
     let changes = diff(&parse(SMALL), &parse(&SMALL.replace(old, new)));
-    changes.into_iter().map(|change| format!("{} {}", if change.gains { '+' } else { '-' }, change.text)).collect()
+    changes.into_iter().map(|change| format!("{} {}", change.effect.sign(), change.text)).collect()
 }
 
 #[test]
@@ -51,6 +51,15 @@ fn less_is_told_as_less_and_what_is_not_clearly_less_as_more() {
 }
 
 #[test]
+fn a_reason_that_is_wanted_no_longer_is_told_with_a_difference() {
+    let grant = "1 of group:sre must agree, 30m up to 1h (4h in total)";
+    assert_eq!(
+        changes("accounts = [\"deploy\"]", "accounts = [\"deploy\"]\nreason = { min_length = 0 }"),
+        [format!("+ alice as deploy on web-1: was {grant}; becomes {grant}, without a reason")]
+    );
+}
+
+#[test]
 fn to_want_signatures_is_less_and_to_want_them_no_longer_is_more() {
     let was = "30m up to 1h (4h in total)";
     assert_eq!(
@@ -62,7 +71,7 @@ fn to_want_signatures_is_less_and_to_want_them_no_longer_is_more() {
     let signed = SMALL.replace("from = [\"group:sre\"] }]", "from = [\"group:sre\"], signed = true }]");
     let parse = |text: &str| Policy::parse(text, "p").unwrap();
     let back = diff(&parse(&signed), &parse(SMALL));
-    assert!(back.len() == 1 && back[0].gains, "{back:?}");
+    assert!(back.len() == 1 && back[0].effect == Effect::Gain, "{back:?}");
 }
 
 #[test]
@@ -82,7 +91,7 @@ fn people_keys_roles_hosts_and_defaults_are_told() {
         changes("tags = { role = \"web\" }", "tags = { role = \"db\" }\nscope = \"account\""),
         [
             "+ host web-1 takes plain account names now, like every other host of that scope",
-            "- host web-1 has other tags: was role=web; becomes role=db",
+            "~ host web-1 has other tags: was role=web; becomes role=db",
         ]
     );
     assert_eq!(changes("[roles]", "[defaults]\nbackdate = \"1m\"\n[roles]"), ["+ backdate becomes 1m, was 30s"]);
@@ -146,7 +155,7 @@ proptest! {
     ) {
         let (old, new) = (policy(&numbered(&rules)), policy(&changed(&rules, &more, place, how)));
         let changes = diff(&old, &new);
-        if changes.iter().any(|change| change.gains) {
+        if changes.iter().any(|change| change.effect == Effect::Gain) {
             return Ok(());
         }
         for question in questions {
@@ -180,7 +189,7 @@ fn what_hosts_of_scope_account_no_longer_demand_for_each_other_is_a_gain() {
                 reason = { min_length = 20 }\n";
     let parse = |text: &str| Policy::parse(text, "p").unwrap_or_else(|problems| panic!("{problems:#?}"));
     let old = parse(&text(host, rule));
-    let gains = |new: &str| diff(&old, &parse(new)).into_iter().filter(|change| change.gains).count();
+    let gains = |new: &str| diff(&old, &parse(new)).into_iter().filter(|change| change.effect == Effect::Gain).count();
     assert_eq!(gains(&text(host, rule)), 0);
     assert_eq!(gains(&text(host, "")), 1, "the rule is gone");
     assert_eq!(gains(&text("", "")), 2, "the host is gone");
