@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::output::escape;
 use super::request::{Wish, words};
 use super::{Context, output, render, usage};
@@ -70,9 +70,15 @@ pub(super) async fn ask(
     }
 }
 
-/// Prints it.
+/// Prints it; a refusal is a failure, too, in the code that it has everywhere.
 pub(super) fn answer(context: &Context, verdict: &wire::Verdict) -> Result<(), Failure> {
-    context.out.answer(&output::with_schema("hallpass.verdict.v1", verdict)?, &text(verdict))
+    context.out.answer(&output::with_schema("hallpass.verdict.v1", verdict)?, &text(verdict))?;
+    if matches!(verdict.verdict.as_str(), "allow" | "ask") {
+        return Ok(());
+    }
+    let code = verdict.code.as_deref().unwrap_or("no_rule");
+    let what = if code == "reason" { "the policy wants other words" } else { "the policy refuses this" };
+    Err(Failure::new(Exit::NoRule, code, what))
 }
 
 fn text(verdict: &wire::Verdict) -> String {

@@ -79,7 +79,7 @@ fn failed(problems: &[Problem], tests: usize) -> Option<Failure> {
         (problems, 0) => format!("the policy has {}", count(problems, "problem")),
         (problems, tests) => format!("{} and {}", count(problems, "problem"), count(tests, "failed test")),
     };
-    Some(Failure::new(Exit::Failed, "bad_policy", what))
+    Some(Failure::new(Exit::Usage, "bad_policy", what))
 }
 
 /// `hallpass policy check FILE…`: whether each is a policy.
@@ -167,8 +167,8 @@ pub(super) fn diff(old: &Path, new: &Path) -> Report {
     Report { text, document: json!({"schema": "hallpass.policy-diff.v1", "ok": true, "changes": shown}), failure: None }
 }
 
-/// `hallpass policy explain FILE …`: the verdict on a question, and why, rule by rule. Exits 0 for allow and ask, 3 when a
-/// rule's demands are not met, 5 when nothing lets this be asked.
+/// `hallpass policy explain FILE …`: the verdict on a question, and why, rule by rule. Exits 0 for allow and ask, 5 when it
+/// is refused, as `hallpass explain` and `request` do.
 ///
 /// # Errors
 /// When the question itself makes no sense.
@@ -244,9 +244,9 @@ fn hosts_of(policy: &Policy, targets: Vec<Target>) -> Result<BTreeSet<HostName>,
 fn refusal(refused: &[Refused]) -> Failure {
     let is_demand = |refused: &&Refused| matches!(refused.kind, RefusedKind::Reason | RefusedKind::Window);
     let hard = refused.iter().find(|refused| !is_demand(refused));
-    let exit = if hard.is_some() { Exit::NoRule } else { Exit::Refused };
     let kind = hard.or(refused.first()).map_or(RefusedKind::NoRule, |refused| refused.kind);
-    Failure::new(exit, code(kind), "the policy refuses this")
+    let what = if kind == RefusedKind::Reason { "the policy wants other words" } else { "the policy refuses this" };
+    Failure::new(Exit::NoRule, code(kind), what)
 }
 
 /// The same words as the API's.

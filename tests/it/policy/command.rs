@@ -37,13 +37,13 @@ fn checking_counts_what_is_in_a_good_file_and_lists_what_is_wrong_with_a_bad_one
 
     let (_folder, path) = file(&SMALL.replace("hosts", "hots"));
     let bad = hallpass(&["policy", "check", &example(), path.to_str().unwrap()]);
-    assert_eq!(exit(&bad), 1);
+    assert_eq!(exit(&bad), 2);
     assert!(answer(&bad).contains(":23:1: rule[1].hots: unknown key; did you mean \"hosts\"?\n"), "{}", answer(&bad));
     assert!(answer(&bad).contains("policy.toml.example: a policy of"), "one bad file does not hide a good one");
 
     let json = hallpass(&["--json", "policy", "check", path.to_str().unwrap()]);
     let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!((exit(&json), &document["ok"]), (1, &serde_json::Value::Bool(false)));
+    assert_eq!((exit(&json), &document["ok"]), (2, &serde_json::Value::Bool(false)));
     let lines: Vec<&serde_json::Value> = document["problems"].as_array().unwrap().iter().map(|p| &p["line"]).collect();
     assert_eq!(lines, [20, 23, 26, 29]);
 }
@@ -57,7 +57,7 @@ fn a_file_that_is_not_there_is_no_policy_with_a_problem_and_one_that_is_not_text
     let (folder, path) = file("version = 1");
     hallpass::durable::replace(&path, b"version = 1 # \xff", 0o600).unwrap();
     let binary = hallpass(&["policy", "test", path.to_str().unwrap()]);
-    assert_eq!(exit(&binary), 1);
+    assert_eq!(exit(&binary), 2);
     assert!(answer(&binary).contains("policy.toml:1:15: this byte is not UTF-8"), "{}", answer(&binary));
     drop(folder);
 }
@@ -68,7 +68,7 @@ fn failing_tests_are_told_with_place_expectation_and_reason() {
         "[[test]]\nname = \"root is free\"\nask = { person = \"alice\", host = \"web-1\", account = \"root\" }\n";
     let (_folder, path) = file(&format!("{SMALL}{test}expect = \"allow\"\n"));
     let failed = hallpass(&["policy", "test", path.to_str().unwrap()]);
-    assert_eq!(exit(&failed), 1);
+    assert_eq!(exit(&failed), 2);
     let why = "expected allow, but it is refuse: rule \"no-root\" forbids it: use sudo";
     assert!(answer(&failed).contains(&format!(":36:1: root is free: {why}\n")), "{}", answer(&failed));
     assert!(answer(&failed).ends_with("policy.toml: 0 of 1 tests passed\n"));
@@ -81,7 +81,7 @@ fn failing_tests_are_told_with_place_expectation_and_reason() {
 }
 
 #[test]
-fn explaining_exits_0_for_what_may_be_asked_3_for_unmet_demands_and_5_for_no_rule() {
+fn explaining_exits_0_for_what_may_be_asked_and_5_for_what_may_not() {
     let ask = |more: &[&str]| {
         let path = example();
         let mut arguments =
@@ -96,7 +96,7 @@ fn explaining_exits_0_for_what_may_be_asked_3_for_unmet_demands_and_5_for_no_rul
     assert!(told.contains("  could agree: bob@example.com, carol@example.com\n"), "{told}");
 
     let unmet = ask(&["--host", "web-1", "--as", "deploy", "--ticket", "nonsense"]);
-    assert_eq!(exit(&unmet), 3);
+    assert_eq!(exit(&unmet), 5);
     assert!(
         answer(&unmet).contains("needs a ticket like ^(INC|OPS)-[0-9]+$; \"nonsense\" is not\n"),
         "{}",
