@@ -66,7 +66,7 @@ pub(crate) struct CreateArgs {
     /// For how long, at most 30d
     #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = Lifetime::parse)]
     lifetime: Lifetime,
-    /// Write the token into this file (mode 0600; must not exist) instead of printing it
+    /// Write the token into this file (mode 0600; must not exist) instead of printing it; `-` prints it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -125,7 +125,8 @@ fn texts<T: ToString>(items: &[T]) -> Vec<String> {
 }
 
 fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
-    if let Some(path) = args.out.as_deref().filter(|path| path.exists()) {
+    let out = args.out.as_deref().filter(|path| path.as_os_str() != "-");
+    if let Some(path) = out.filter(|path| path.exists()) {
         // Looked at before a token is made that then nobody has; `create` looks again.
         let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
         return Err(Failure::file("write join token", path, &exists));
@@ -139,14 +140,14 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
         lifetime: Some(args.lifetime.to_string()),
     };
     let new: wire::NewJoin = context.block_on(async { Ok(client.post("/v1/hosts/joins", &body).await?) })?;
-    if let Some(path) = &args.out {
+    if let Some(path) = out {
         keep(path, &new.token)?;
     }
     let mut document = output::with_schema("hallpass.join.v1", &new.join)?;
-    if let (Value::Object(members), None) = (&mut document, &args.out) {
+    if let (Value::Object(members), None) = (&mut document, out) {
         members.insert("token".to_owned(), new.token.clone().into());
     }
-    let text = match &args.out {
+    let text = match out {
         Some(path) => format!("join token {} in {}", escape(&new.join.id), path.display()),
         None => escape(&new.token),
     };

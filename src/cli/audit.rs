@@ -60,7 +60,7 @@ pub(crate) enum AuditCommand {
     },
     /// Write the whole log with its signed checkpoint into a file
     Export {
-        /// The file; must not exist
+        /// The file, which must not exist; `-` for standard output
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
         /// An older export of this log: only what came since is fetched, and the log must continue it

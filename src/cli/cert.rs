@@ -42,7 +42,7 @@ fn show(context: &Context, file: &Path) -> Result<(), Failure> {
         Failure::failed(format!("{:?} holds no certificate that hallpass would issue", file.display().to_string()))
             .because(e.to_string())
             .because("ssh-keygen shows it anyway, unverified and unescaped")
-            .next(format!("ssh-keygen -L -f {}", file.display()))
+            .next(format!("ssh-keygen -L -f {}", ssh_keygens(file)))
     })?;
     let fields = certificate.tbs().fields();
     let options: Vec<String> = options(&certificate);
@@ -60,6 +60,11 @@ fn show(context: &Context, file: &Path) -> Result<(), Failure> {
         "extensions": extensions,
     });
     context.out.answer(&document, &text_of(&certificate, &options, &extensions))
+}
+
+/// The file as ssh-keygen takes it; it reads `-` as we do.
+fn ssh_keygens(file: &Path) -> String {
+    if file.as_os_str() == "-" { "-".to_owned() } else { output::word(file) }
 }
 
 /// In the order and words of `ssh-keygen -L`.

@@ -6,6 +6,7 @@
 //! what the server sends: the server's checkpoint vouches for all of it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde_json::json;
@@ -13,7 +14,7 @@ use serde_json::json;
 use super::Context;
 use super::failure::Failure;
 use super::log_pages::each;
-use super::output::escape;
+use super::output::{escape, word};
 use super::progress::Progress;
 use crate::audit::checkpoint::LogVerifier;
 use crate::audit::entry::ENTRY_BYTES_MAX;
@@ -22,8 +23,11 @@ use crate::client::Client;
 use crate::durable::NewFile;
 use crate::wire;
 
-/// Writes the log as of its present checkpoint.
+/// Writes the log as of its present checkpoint; to standard output, if that is what `out` stands for. Who reads it there checks it.
 pub(super) fn run(context: &Context, out: &Path, earlier: Option<&Path>) -> Result<(), Failure> {
+    if out.as_os_str() == "-" {
+        return print(context, earlier);
+    }
     let unwritten = |e: std::io::Error| Failure::file("write export", out, &e);
     let mut file = NewFile::begin(out, 0o600).map_err(unwritten)?;
     let (_, client) = context.connect()?;
@@ -33,12 +37,36 @@ pub(super) fn run(context: &Context, out: &Path, earlier: Option<&Path>) -> Resu
     let document = json!({
         "schema": "hallpass.export.v1", "file": out, "entries": head.size, "fetched": fetched, "log_key": head.log_key,
     });
+    context.out.answer(&document, &written(&head, &format!(" in {}", out.display()), (fetched, earlier)))?;
+    context.out.note(&format!("next: hallpass audit verify --key KEY {}", word(out)));
+    say_key(context, &head);
+    Ok(())
+}
+
+/// The same to standard output, as it comes: what is said of it goes to standard error.
+fn print(context: &Context, earlier: Option<&Path>) -> Result<(), Failure> {
+    let (_, client) = context.connect()?;
+    let write = |lines: &str| match context.out.stream(lines.as_bytes())? {
+        ControlFlow::Continue(()) => Ok(()),
+        // Nobody reads on, and nobody has to be told.
+        ControlFlow::Break(()) => Err(Failure::silent()),
+    };
+    let (head, fetched) = context.block_on(write_lines(context, &client, earlier, write))?;
+    context.out.note(&written(&head, "", (fetched, earlier)));
+    context.out.note("next: hallpass audit verify --key KEY FILE, or - for FILE");
+    say_key(context, &head);
+    Ok(())
+}
+
+/// How many entries were written, in which place, and how many of them are new.
+fn written(head: &wire::Checkpoint, place: &str, (fetched, earlier): (u64, Option<&Path>)) -> String {
     let of_those = if earlier.is_some() { format!(", {fetched} of them new") } else { String::new() };
-    context.out.answer(&document, &format!("{} entries in {}{of_those}", head.size, out.display()))?;
-    context.out.note(&format!("next: hallpass audit verify --key KEY {}", out.display()));
+    format!("{} entries{place}{of_those}", head.size)
+}
+
+fn say_key(context: &Context, head: &wire::Checkpoint) {
     context.out.note("KEY is the log key that you know from elsewhere than this server; it says of itself:");
     context.out.note(&format!("  {}", escape(&head.log_key)));
-    Ok(())
 }
 
 /// All lines, each written as it comes; gives the checkpoint, and how many entries were fetched.

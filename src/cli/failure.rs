@@ -130,6 +130,9 @@ impl Failure {
     /// A file could not be read, written or made.
     pub(crate) fn file(doing: &str, path: &std::path::Path, why: &std::io::Error) -> Self {
         let what = format!("cannot {doing} {:?}", path.display().to_string());
+        if why.kind() == std::io::ErrorKind::AlreadyExists {
+            return Self::failed(what).because("it is there already").next("name another file, or move that one away");
+        }
         let why = why.to_string();
         // What writes files says which one, too.
         let why = why.strip_prefix(&what).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&why).to_owned();

@@ -136,7 +136,7 @@ fn named_key(path: &Path, agent_keys: impl FnOnce() -> Vec<Candidate>) -> Result
     held.or_else(beside).ok_or_else(|| {
         Failure::new(Exit::NotReady, "HP-301", format!("no private key for {:?}", path.display().to_string()))
             .because("it is a public key; its private half is neither in the agent nor beside it")
-            .next(format!("ssh-add {}", path.with_extension("").display()))
+            .next(format!("ssh-add {}", output::word(&path.with_extension(""))))
     })
 }
 
@@ -187,7 +187,7 @@ fn is_left_to_ssh_keygen(path: &Path) -> bool {
 fn nobody_to_ask(path: &Path) -> Failure {
     Failure::new(Exit::NotReady, "key", format!("key {:?} needs a passphrase", path.display().to_string()))
         .because("nobody to ask here")
-        .next(format!("ssh-add {}", path.display()))
+        .next(format!("ssh-add {}", output::word(path)))
 }
 
 fn ask_passphrase(path: &Path, no_input: bool) -> Result<SecretString, Failure> {

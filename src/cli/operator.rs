@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::failure::{Exit, Failure};
 use super::output::{self, escape};
-use super::{Context, policy, render};
+use super::{Context, policy, policy_report, render};
 use crate::policy::TEXT_BYTES_MAX;
 use crate::wire;
 
@@ -23,7 +23,7 @@ pub(crate) enum PolicyCommand {
     Diff(policy::DiffArgs),
     /// Check, test and apply a policy to the service
     Apply {
-        /// The policy file
+        /// The policy file, or `-` for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// Only say what would change
@@ -55,7 +55,7 @@ pub(crate) fn policy(context: &Context, command: &PolicyCommand) -> Result<(), F
 
 /// Shows who gains and loses what, asks, then applies it on top of the version it was compared with.
 fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<(), Failure> {
-    let bytes = std::fs::read(file).map_err(|e| Failure::file("read policy", file, &e))?;
+    let bytes = policy_report::read(file, TEXT_BYTES_MAX).map_err(|e| Failure::file("read policy", file, &e))?;
     if bytes.len() > TEXT_BYTES_MAX {
         return Err(Failure::usage(format!("{:?} is longer than {TEXT_BYTES_MAX} bytes", file.display().to_string())));
     }
@@ -86,9 +86,16 @@ fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<(), Failure> {
     context.out.answer(&output::with_schema("hallpass.policy-applied.v1", &applied)?, &sentence)
 }
 
-/// The server knows the text, not the file's name.
-fn in_file(failure: Failure, file: &Path) -> Failure {
-    if failure.code == "bad_policy" { failure.because(format!("in {}", file.display())) } else { failure }
+/// The server knows the text, not the file's name: what it says of places is said of the file that was given.
+fn in_file(mut failure: Failure, file: &Path) -> Failure {
+    if failure.code == "bad_policy" {
+        for why in &mut failure.why {
+            if let Some(rest) = why.strip_prefix("policy.toml:") {
+                *why = format!("{}:{rest}", policy_report::label(file));
+            }
+        }
+    }
+    failure
 }
 
 fn changes(applied: &wire::PolicyApplied) -> String {

@@ -337,6 +337,14 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
+/// A path as a shell takes it for one word: quoted where it would be read otherwise.
+pub(crate) fn word(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-".contains(c);
+    let text = if text.starts_with('-') { format!("./{text}") } else { text };
+    if text.chars().all(is_plain) && !text.is_empty() { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// As [`escape`], but line ends stay: for text whose lines are ours and whose words were escaped where they came in.
 fn escape_lines(text: &str) -> String {
     text.split('\n').map(escape).collect::<Vec<_>>().join("\n")
@@ -416,6 +424,15 @@ mod tests {
         assert_eq!(escape("\u{202e}lanimret\u{200b}"), "\\u{202e}lanimret\\u{200b}");
         assert_eq!(escape("tag\u{e0041}"), "tag\\u{e0041}");
         assert_eq!(escape("Grüße, 日本, é"), "Grüße, 日本, é");
+    }
+
+    #[test]
+    fn a_path_in_a_command_is_one_word() {
+        let word = |text: &str| word(std::path::Path::new(text));
+        assert_eq!(word("/tmp/log-1.jsonl"), "/tmp/log-1.jsonl");
+        assert_eq!(word("my log.jsonl"), "'my log.jsonl'");
+        assert_eq!(word("it's $1"), "'it'\\''s $1'");
+        assert_eq!(word("-x"), "./-x");
     }
 
     #[test]

@@ -7,14 +7,14 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::policy_report::{self, Asked, Report};
-use super::{Context, usage};
+use super::{Context, output, usage};
 use crate::name::{Account, PersonName, Target};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 
 /// Arguments of `hallpass policy check` and `test`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FilesArgs {
-    /// The policy files
+    /// The policy files, or `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct FilesArgs {
 /// Arguments of `hallpass policy explain`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ExplainFileArgs {
-    /// The policy file
+    /// The policy file, or `-` for standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Who asks
@@ -54,10 +54,10 @@ pub(crate) struct ExplainFileArgs {
 /// Arguments of `hallpass policy diff`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// The policy as it is
+    /// The policy as it is, or `-` for standard input
     #[arg(value_name = "OLD")]
     pub(crate) old: PathBuf,
-    /// The policy as it would be
+    /// The policy as it would be, or `-` for standard input
     #[arg(value_name = "NEW")]
     pub(crate) new: PathBuf,
 }
@@ -98,9 +98,14 @@ pub(crate) fn diff(context: &Context, args: &DiffArgs) -> Result<(), Failure> {
 
 /// A file that can't be opened is no policy with a problem.
 fn readable(files: &[PathBuf]) -> Result<(), Failure> {
+    let (inputs, files): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        files.iter().partition(|path| policy_report::is_standard_input(path));
+    if inputs.len() > 1 {
+        return Err(Failure::usage("`-` is standard input, which can be read once"));
+    }
     for path in files {
         std::fs::File::open(path)
-            .map_err(|e| Failure::file("read policy", path, &e).next(format!("ls -l {}", path.display())))?;
+            .map_err(|e| Failure::file("read policy", path, &e).next(format!("ls -l {}", output::word(path))))?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::ssh::cert::ForceCommand;
 use crate::time::{Lifetime, Timestamp};
 
 /// More than this is not read; the parser's own limit is below it.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+const FILE_BYTES_MAX: usize = 16 << 20;
 
 /// What there is to say, for people and for programs, and how it failed, if it did.
 #[derive(Debug)]
@@ -43,14 +43,33 @@ pub(super) struct Asked {
     pub(super) at: Timestamp,
 }
 
+/// A file's bytes, as many as may be and one more; of `-` those of standard input.
+pub(super) fn read(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
+    let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    if is_standard_input(path) {
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Whether it stands for standard input.
+pub(super) fn is_standard_input(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// A file as problems name it.
+pub(super) fn label(path: &Path) -> String {
+    if is_standard_input(path) { "<stdin>".to_owned() } else { path.display().to_string() }
+}
+
 /// The policy of a file, or its problems.
 fn load(path: &Path) -> Result<Policy, Vec<Problem>> {
-    let file = path.display().to_string();
+    let file = label(path);
     let problem = |what: String| vec![Problem { file: file.clone(), line: 1, column: 1, key: String::new(), what }];
-    let mut bytes = Vec::new();
-    let opened = std::fs::File::open(path).map(|file| file.take(FILE_BYTES_MAX));
-    let read = opened.and_then(|mut file| file.read_to_end(&mut bytes));
-    read.map_err(|error| problem(format!("cannot read the file: {error}")))?;
+    let bytes = read(path, FILE_BYTES_MAX).map_err(|error| problem(format!("cannot read the file: {error}")))?;
     let text = document::decode(&bytes, &file).map_err(|problem| vec![problem])?;
     Policy::parse(text, &file)
 }
@@ -88,7 +107,7 @@ pub(super) fn check<P: AsRef<Path>>(files: &[P]) -> Report {
     for path in files {
         match load(path.as_ref()) {
             Ok(policy) => {
-                let file = path.as_ref().display().to_string();
+                let file = label(path.as_ref());
                 let counts = policy.counts();
                 say(&mut text, format_args!("{file}: a policy of {counts}"));
                 good.push(json!({

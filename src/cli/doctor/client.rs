@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::session_key::{self, Holder};
-use super::super::{keys, openssh, profile};
+use super::super::{keys, openssh, output, profile};
 use super::Doctor;
 use super::report::Check;
 
@@ -95,7 +95,7 @@ fn files(doctor: &Doctor<'_>) -> Check {
     if amiss.iter().any(|file| file.wanted.is_some()) {
         return check.next("hallpass doctor --fix");
     }
-    check.next(format!("ls -ld {}", first.path.display()))
+    check.next(format!("ls -ld {}", output::word(&first.path)))
 }
 
 /// Everything of ours with a wrong mode or owner.

@@ -215,3 +215,19 @@ fn giving_everything_back_ends_all_that_is_held() {
     assert_eq!(stage.types("alice", &["end", "--all"]).out, "you hold no access\n");
     stage.check("end_all");
 }
+
+#[test]
+fn an_export_goes_to_standard_output_or_a_file_that_was_not_there() {
+    let stage = Stage::new();
+    let ran = stage.as_person("omar", &["audit", "export", "--out", "-"]);
+    assert!(ran.code == 0 && ran.out.starts_with("{\"hallpass_log\""), "{}{}", ran.out, ran.err);
+    assert!(!std::path::Path::new("-").exists());
+    stage.write("printed.jsonl", &ran.out);
+    let verified = stage.as_person("omar", &["audit", "verify", &stage.shown("printed.jsonl")]);
+    assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
+    let file = stage.shown("my log.jsonl");
+    let ran = stage.as_person("omar", &["audit", "export", "--out", &file]);
+    assert!(ran.code == 0 && ran.err.contains(&format!("verify --key KEY '{file}'")), "{}", ran.err);
+    let again = stage.as_person("omar", &["audit", "export", "--out", &file]);
+    assert!(again.code == 1 && again.err.contains("it is there already\n  next  "), "{}", again.err);
+}

@@ -1,7 +1,8 @@
 //! `hallpass policy check|test|explain|diff` on files: answers on standard output, exit codes, JSON.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use super::SMALL;
 
@@ -123,4 +124,22 @@ fn a_difference_is_told_and_exits_0() {
     assert_eq!((exit(&told), answer(&told)), (0, "+ bob gains dba on db-1 (at once, 30m up to 1h (4h in total))\n"));
     let same = hallpass(&["policy", "diff", old.to_str().unwrap(), old.to_str().unwrap()]);
     assert_eq!((exit(&same), answer(&same)), (0, "nobody gains or loses anything\n"));
+}
+
+#[test]
+fn a_hyphen_is_standard_input_for_one_file() {
+    let run = |arguments: &[&str], text: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let good = run(&["policy", "check", "-"], SMALL);
+    assert!(exit(&good) == 0 && answer(&good).starts_with("<stdin>: a policy of "), "{good:?}");
+    let bad = run(&["policy", "check", "-"], &SMALL.replace("hosts", "hots"));
+    assert!(exit(&bad) == 2 && answer(&bad).contains("<stdin>:23:1: rule[1].hots"), "{bad:?}");
+    let same = run(&["policy", "diff", "-", &example()], &std::fs::read_to_string(example()).unwrap());
+    assert_eq!((exit(&same), answer(&same)), (0, "nobody gains or loses anything\n"));
+    assert_eq!(exit(&hallpass(&["policy", "diff", "-", "-"])), 2);
 }
