@@ -155,6 +155,7 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
     }
     local.sweep();
     let limit = args.waiting.limit();
+    args.check_wait()?;
     let (request, held) = context.block_on(async {
         let wish = args.wish(context, &client, local.now()).await?;
         let asked = ask(&client, &local, &wish).await?;
@@ -167,7 +168,16 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
         if args.is_stopped(&asked.request) {
             context.out.note(&args.stopped());
         }
-        obtain(context, &client, &local, asked, limit).await
+        let request = asked.request.clone();
+        match obtain(context, &client, &local, asked, limit).await {
+            Err(undecided) if undecided.exit == Exit::Undecided => {
+                // As it stands now, if that can be had: some of several may have agreed.
+                let request = client.get(&format!("/v1/requests/{}", request.id)).await.unwrap_or(request);
+                context.out.answer(&wait::document(&request)?, &render::details(&request, context.now()))?;
+                Err(undecided)
+            }
+            obtained => obtained,
+        }
     })?;
     let next = args.next(&request, profile.ssh.is_some());
     wait::print_and_next(context, &request, held.as_ref(), next.as_deref())
@@ -184,6 +194,18 @@ fn try_out(context: &Context, args: &RequestArgs, client: &Client, now: Timestam
 }
 
 impl RequestArgs {
+    /// `--wait 1s` names a host `1s`: how long to wait stands behind `=`.
+    fn check_wait(&self) -> Result<(), Failure> {
+        let is_span = |target: &&Target| Lifetime::parse(&target.to_string()).is_ok();
+        let Some(span) = self.targets.iter().find(is_span).filter(|_| self.waiting.wait == Some(None)) else {
+            return Ok(());
+        };
+        let others: Vec<Target> = self.targets.iter().filter(|target| *target != span).cloned().collect();
+        Err(Failure::usage(format!("`--wait {span}` asks for a host called {span}"))
+            .because("how long to wait stands behind `=`, because `--wait` may stand alone")
+            .next(format!("hallpass request {} --wait={span} …", words(&others))))
+    }
+
     /// What is asked for: as given, else as in the request that it should be like.
     async fn wish(&self, context: &Context, client: &Client, now: Timestamp) -> Result<Wish, Failure> {
         let like = match &self.like {
@@ -338,10 +360,7 @@ pub(crate) async fn obtain(
     }
     let decided = match (request.state.as_str(), limit) {
         ("pending", Some(limit)) => wait::until(context, client, &request.id, limit, |r| r.state != "pending").await?,
-        ("pending", None) => {
-            context.out.answer(&wait::document(&request)?, &render::details(&request, context.now()))?;
-            return Err(wait::undecided(&request));
-        }
+        ("pending", None) => return Err(wait::undecided(&request)),
         _ => request,
     };
     wait::settle(context, client, local, decided).await

@@ -217,6 +217,17 @@ fn giving_everything_back_ends_all_that_is_held() {
 }
 
 #[test]
+fn a_wait_without_a_decision_prints_the_request_and_one_for_a_host_is_none() {
+    let stage = Stage::new();
+    let ran = stage.as_person("alice", &["request", "web-1", "--wait", "1s", "--reason", REASON]);
+    assert!(ran.code == 2 && ran.err.contains("--wait=1s"), "{}", ran.err);
+    let ran = stage.as_person("alice", &["request", "web-1", "--wait=1s", "--reason", REASON, "--json"]);
+    assert_eq!((ran.code, ran.field("state")), (8, "pending".to_owned()), "{}", ran.err);
+    let ran = stage.as_person("alice", &["requests", "--json"]);
+    assert_eq!(ran.json()["requests"].as_array().unwrap().len(), 1, "nobody was asked for a host called 1s");
+}
+
+#[test]
 fn an_export_goes_to_standard_output_or_a_file_that_was_not_there() {
     let stage = Stage::new();
     let ran = stage.as_person("omar", &["audit", "export", "--out", "-"]);
