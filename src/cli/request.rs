@@ -157,7 +157,8 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
     let limit = args.waiting.limit();
     args.check_wait()?;
     let (request, held) = context.block_on(async {
-        let wish = args.wish(context, &client, local.now()).await?;
+        let mut wish = args.wish(&client, local.now()).await?;
+        wish.reason = reason_wanted(context, &client, &wish).await?;
         let asked = ask(&client, &local, &wish).await?;
         if let Some(cache) = context.cache() {
             cache.keep_requests(&profile, std::slice::from_ref(&asked.request));
@@ -186,7 +187,7 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
 /// What policy says of it; nothing is asked for, and no key is made.
 fn try_out(context: &Context, args: &RequestArgs, client: &Client, now: Timestamp) -> Result<(), Failure> {
     let verdict = context.block_on(async {
-        let wish = args.wish(context, client, now).await?;
+        let wish = args.wish(client, now).await?;
         let again = |account: &Account| format!("hallpass request {} --as {account} --dry-run", words(&wish.targets));
         explain::ask(client, &wish.to_wire(), again).await
     })?;
@@ -207,7 +208,7 @@ impl RequestArgs {
     }
 
     /// What is asked for: as given, else as in the request that it should be like.
-    async fn wish(&self, context: &Context, client: &Client, now: Timestamp) -> Result<Wish, Failure> {
+    async fn wish(&self, client: &Client, now: Timestamp) -> Result<Wish, Failure> {
         let like = match &self.like {
             Some(id) => Some(Wish::like(client, id).await?),
             None => None,
@@ -238,11 +239,8 @@ impl RequestArgs {
             account: self.account.clone().or(others.0),
             lifetime: lifetime.or(others.1),
             start: self.start,
-            reason: match self.reason.clone().or(reason) {
-                // Policy says whether it can do without one.
-                None if self.dry_run => String::new(),
-                given => self::reason(context, given)?,
-            },
+            // Policy says whether it can do without one.
+            reason: self.reason.clone().or(reason).unwrap_or_default(),
             ticket: self.ticket.clone().or(others.2),
         })
     }
@@ -273,6 +271,26 @@ impl RequestArgs {
         let setup = if is_set_up { "" } else { "hallpass setup && " };
         let jumps: Vec<&str> = self.via.iter().map(HostName::as_str).collect();
         Some(format!("{setup}ssh -J {} {host}", jumps.join(",")))
+    }
+}
+
+/// The reason as given, else as typed, if policy wants one, or somebody is to agree and there is somebody here to ask. What policy refuses
+/// for another reason, it then says for itself.
+///
+/// # Errors
+/// When there is none and nobody to ask, or more accounts than one.
+pub(crate) async fn reason_wanted(context: &Context, client: &Client, wish: &Wish) -> Result<String, Failure> {
+    if !wish.reason.is_empty() {
+        return Ok(wish.reason.clone());
+    }
+    let again = |account: &Account| format!("hallpass request {} --as {account}", words(&wish.targets));
+    let verdict = explain::ask(client, &wish.to_wire(), again).await?;
+    let may_ask = !context.globals.no_input && output::is_interactive();
+    match (verdict.verdict.as_str(), verdict.code.as_deref()) {
+        ("ask", _) if may_ask => reason(context, None),
+        ("refuse", Some("reason")) => reason(context, None)
+            .map_err(|failure| verdict.refused.iter().fold(failure, |failure, why| failure.because(why.clone()))),
+        _ => Ok(String::new()),
     }
 }
 

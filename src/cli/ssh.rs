@@ -135,14 +135,15 @@ async fn ask(
     args: &SshArgs,
     account: Option<&Account>,
 ) -> Result<Asked, Failure> {
-    let wish = Wish {
+    let mut wish = Wish {
         targets: vec![Target::Host(args.host.1.clone())],
         account: account.cloned(),
         lifetime: args.lifetime,
         start: None,
-        reason: request::reason(context, args.reason.clone())?,
+        reason: args.reason.clone().unwrap_or_default(),
         ticket: args.ticket.clone(),
     };
+    wish.reason = request::reason_wanted(context, client, &wish).await?;
     request::ask(client, local, &wish).await
 }
 

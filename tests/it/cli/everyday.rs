@@ -217,6 +217,32 @@ fn giving_everything_back_ends_all_that_is_held() {
 }
 
 #[test]
+fn a_reason_is_asked_for_only_where_the_policy_wants_one() {
+    let mut stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let free = policy.replace(
+        "reason = { min_length = 10 }\napproval = [{ need = 1, from = [\"group:sre\"] }]\n",
+        "reason = { min_length = 0 }\n",
+    );
+    let free = free.replace("expect = \"ask\"", "expect = \"allow\"");
+    stage.write("typo.toml", &free.replace("hosts = ", "hots = "));
+    let typo = stage.as_person("omar", &["policy", "apply", &stage.shown("typo.toml"), "--yes"]);
+    assert!(typo.code == 2 && typo.err.contains("/typo.toml:") && !typo.err.contains("policy.toml"), "{}", typo.err);
+    stage.write("free.toml", &free);
+    let file = stage.shown("free.toml");
+    assert_eq!(stage.types("omar", &["policy", "apply", &file, "--yes"]).code, 0);
+    assert_eq!(stage.types("alice", &["request", "web-1", "--for", "5m", "--no-wait"]).code, 0);
+    // A reason that begins with a hyphen is one.
+    let hyphen = ["request", "web-2", "--reason", "-rf was typed where it should not", "--no-wait", "--json"];
+    assert_eq!(stage.as_person("alice", &hyphen).field("reason"), hyphen[3]);
+    // Here the rule wants a ticket, and says so.
+    assert_eq!(stage.types("alice", &["request", "db-1", "--no-wait"]).code, 2);
+    assert_eq!(stage.types("alice", &["request", "nohost", "--no-wait"]).code, 5);
+    assert_eq!(stage.types("alice", &["explain", "nohost", "--as", "deploy"]).code, 5);
+    stage.check("reason");
+}
+
+#[test]
 fn a_wait_without_a_decision_prints_the_request_and_one_for_a_host_is_none() {
     let stage = Stage::new();
     let ran = stage.as_person("alice", &["request", "web-1", "--wait", "1s", "--reason", REASON]);
