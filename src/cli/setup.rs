@@ -119,7 +119,7 @@ pub(crate) fn run(context: &Context, args: &SetupArgs) -> Result<(), Failure> {
     changes.push(FileChange { mode: mode_of(&config, 0o600), path: config.clone(), before, after: Some(after) });
     changes.retain(|change| change.before != change.after);
     if !args.dry_run {
-        apply(&changes, Some((&config, &hosts)))?;
+        apply(&changes, Some(&Trial { config: &config, hosts: &hosts, fragments: &places.fragments() }))?;
         profile.ssh = Some(wanted);
         profile.session_key = holder.clone();
         profile::save(&places, &profile)?;
@@ -278,8 +278,8 @@ fn undo(
     let before = read(config)?;
     if let (Some(text), false) = (&before, others) {
         let after = ssh_config::without_include(text, &places.fragments());
-        // Nothing else in it, and no copy of what it was before: we made the file.
-        let is_ours = after.is_empty() && read(&copy_path(config, 1))?.is_none();
+        // Nothing else in it, and no copy says that it was empty before: we made the file, or it has not been theirs for long.
+        let is_ours = after.is_empty() && !copies(config)?.iter().any(String::is_empty);
         let after = (!is_ours).then_some(after);
         changes.push(FileChange { path: config.to_owned(), mode: mode_of(config, 0o600), before, after });
     }
@@ -305,15 +305,28 @@ pub(crate) fn move_include(places: &Places, config: &Path) -> Result<(), Failure
     let before = read(config)?;
     let after = ssh_config::with_include(before.as_deref().unwrap_or_default(), &places.fragments());
     let change = FileChange { path: config.to_owned(), mode: mode_of(config, 0o600), before, after: Some(after) };
-    apply(&[change], Some((&config.to_owned(), &Vec::new())))
+    apply(&[change], Some(&Trial { config, hosts: &[], fragments: &places.fragments() }))
+}
+
+/// What changes of the user's configuration are tried with; who only takes our lines out of it needs no trial, and no copy.
+struct Trial<'a> {
+    config: &'a Path,
+    hosts: &'a [Pattern],
+    fragments: &'a Path,
 }
 
 /// Makes the changes in their order; if ssh then does not read its configuration, or one can't be made, takes all of them back.
-fn apply(changes: &[FileChange], check: Option<(&PathBuf, &Vec<Pattern>)>) -> Result<(), Failure> {
+fn apply(changes: &[FileChange], trial: Option<&Trial<'_>>) -> Result<(), Failure> {
+    let make = |change: &FileChange| {
+        if let (Some(before), Some(trial), true) = (&change.before, trial, change.is_theirs()) {
+            keep_copy(&change.path, before, trial.fragments)?;
+        }
+        put(&change.path, change.after.as_deref(), change.mode)
+    };
     let outcome = changes
         .iter()
-        .try_for_each(FileChange::make)
-        .and_then(|()| check.map_or(Ok(()), |(config, hosts)| check_config(config, hosts)));
+        .try_for_each(make)
+        .and_then(|()| trial.map_or(Ok(()), |trial| check_config(trial.config, trial.hosts)));
     outcome.inspect_err(|_| {
         for change in changes.iter().rev() {
             // What can't be put back is in the copy.
@@ -323,13 +336,6 @@ fn apply(changes: &[FileChange], check: Option<(&PathBuf, &Vec<Pattern>)>) -> Re
 }
 
 impl FileChange {
-    fn make(&self) -> Result<(), Failure> {
-        if let Some(before) = self.before.as_deref().filter(|_| self.is_theirs()) {
-            keep_copy(&self.path, before)?;
-        }
-        put(&self.path, self.after.as_deref(), self.mode)
-    }
-
     /// Whether it is the user's own file, not one of ours.
     fn is_theirs(&self) -> bool {
         self.path.extension().is_none_or(|extension| extension != "conf" && extension != "confirmed")
@@ -358,16 +364,29 @@ fn put(path: &Path, text: Option<&str>, mode: u32) -> Result<(), Failure> {
     durable::replace(path, text.as_bytes(), mode).map_err(|e| Failure::file("write", path, &e))
 }
 
-/// Keeps what the user's configuration was before we change it, beside it: `config.before-hallpass`, or with a number.
-fn keep_copy(path: &Path, text: &str) -> Result<(), Failure> {
+/// Keeps what the user's configuration was before we change it, beside it: `config.before-hallpass`, or with a number. One that is kept
+/// already, but for our own lines, is not kept once more; what has our lines alone was never theirs.
+fn keep_copy(path: &Path, text: &str, fragments: &Path) -> Result<(), Failure> {
+    let theirs = |text: &str| ssh_config::without_include(text, fragments);
+    let copies = copies(path)?;
+    let is_ours_alone = !text.is_empty() && theirs(text).is_empty();
+    if is_ours_alone || copies.iter().any(|kept| theirs(kept) == theirs(text)) {
+        return Ok(());
+    }
+    let copy = free_copy_path(path)?;
+    durable::replace(&copy, text.as_bytes(), 0o600).map_err(|e| Failure::file("write", &copy, &e))
+}
+
+/// The copies that are there.
+fn copies(path: &Path) -> Result<Vec<String>, Failure> {
+    (1..=COPIES_MAX).filter_map(|number| read(&copy_path(path, number)).transpose()).collect()
+}
+
+fn free_copy_path(path: &Path) -> Result<PathBuf, Failure> {
     for number in 1..=COPIES_MAX {
         let copy = copy_path(path, number);
-        match read(&copy)? {
-            Some(kept) if kept == text => return Ok(()),
-            Some(_) => {}
-            None => {
-                return durable::replace(&copy, text.as_bytes(), 0o600).map_err(|e| Failure::file("write", &copy, &e));
-            }
+        if read(&copy)?.is_none() {
+            return Ok(copy);
         }
     }
     Err(Failure::failed(format!("there are {COPIES_MAX} copies of {:?} already", path.display().to_string()))
@@ -380,9 +399,14 @@ fn copy_path(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(format!("{name}.before-hallpass{suffix}"))
 }
 
+/// The first that names a host, and not several.
+fn one_host(hosts: &[Pattern]) -> Option<&str> {
+    hosts.iter().map(Pattern::as_str).find(|host| !host.contains(['*', '?']))
+}
+
 /// Has the real ssh read the configuration.
 fn check_config(config: &Path, hosts: &[Pattern]) -> Result<(), Failure> {
-    let host = hosts.iter().map(Pattern::as_str).find(|host| !host.contains(['*', '?'])).unwrap_or("localhost");
+    let host = one_host(hosts).unwrap_or("localhost");
     let ran = std::process::Command::new(ssh_program())
         .args(["-G", "-F"])
         .arg(config)
@@ -465,8 +489,8 @@ fn report(
         }
     }
     context.out.answer(&document, &text)?;
-    if let (Some(host), false) = (hosts.first(), dry_run) {
-        context.out.note(&format!("next: ssh {}", host.as_str()));
+    if let (Some(host), false) = (one_host(hosts), dry_run) {
+        context.out.note(&format!("next: ssh {host}"));
     }
     Ok(())
 }

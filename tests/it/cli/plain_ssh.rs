@@ -418,6 +418,18 @@ async fn set_up_twice_and_taken_back_twice_leaves_no_trace() {
         assert!(ran.code == 0 && ran.out.contains(text), "{}{}", ran.out, ran.err);
         assert_eq!(read().unwrap(), mine);
     }
+    // Again and again there is one copy of one text; and none at all is none again, whatever copies there are.
+    for _ in 0..3 {
+        assert_eq!(stage.as_person("alice", &["setup"]).code, 0);
+        assert_eq!(stage.as_person("alice", &["setup", "--undo"]).code, 0);
+    }
+    assert!(!stage.path("alice/.ssh/config.before-hallpass-2").exists());
+    std::fs::remove_file(stage.path("alice/.ssh/config")).unwrap();
+    let ran = stage.as_person("alice", &["setup", "--hosts", "web-*"]);
+    assert!(ran.code == 0 && !ran.err.contains("next"), "what it is for is no host: {}", ran.err);
+    assert_eq!(stage.as_person("alice", &["setup", "--undo"]).code, 0);
+    assert!(read().is_err());
+    assert!(!stage.path("alice/.ssh/config.before-hallpass-2").exists());
     // A configuration that ssh does not take: everything as it was.
     write("Nonsense yes\n");
     let refused = stage.as_person("alice", &["setup"]);
