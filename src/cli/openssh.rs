@@ -1,5 +1,7 @@
 //! The `ssh` that is run: which, how new, and what is said when there is none.
 
+use std::path::Path;
+
 use super::failure::{Exit, Failure};
 use super::profile;
 
@@ -44,6 +46,21 @@ fn version(said: &str) -> Option<(u32, u32)> {
 /// The ssh that is run.
 pub(crate) fn ssh_program() -> String {
     profile::env("HALLPASS_SSH").unwrap_or_else(|| "ssh".to_owned())
+}
+
+/// Looks whether there is an ssh to run; it is not run.
+///
+/// # Errors
+/// HP-304 when there is none.
+pub(crate) fn find() -> Result<(), Failure> {
+    let program = ssh_program();
+    let is_there = if program.contains('/') {
+        Path::new(&program).is_file()
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| folder.join(&program).is_file())
+    };
+    if is_there { Ok(()) } else { Err(no_ssh(&rustix::io::Errno::NOENT.into())) }
 }
 
 /// HP-304: ssh can't be run.

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local, has_time_left};
-use super::openssh::{no_ssh, ssh_program};
+use super::openssh::{self, no_ssh, ssh_program};
 use super::request::{self, Asked, Wish};
 use super::{Context, clock, output, profile, usage};
 use crate::client::{Client, ClientError};
@@ -58,7 +58,8 @@ pub(crate) fn parse_destination(text: &str) -> Result<(Option<Account>, HostName
 
 /// `hallpass ssh`.
 pub(crate) fn run(context: &Context, args: &SshArgs) -> Result<(), Failure> {
-    let held = prepare(context, args).map_err(|f| f.with_exit(Exit::Ssh))?;
+    // Nobody is to agree to access that can't be used.
+    let held = openssh::find().and_then(|()| prepare(context, args)).map_err(|f| f.with_exit(Exit::Ssh))?;
     context.keep_clock();
     context.warn_of_clock();
     Err(become_ssh(args, &held).with_exit(Exit::Ssh))

@@ -59,6 +59,7 @@ fn wrong_usage_says_what_and_exits_2_and_help_is_an_answer() {
         &["requests", "--state", "open"],
         &["show"],
         &["status", "--profile", "../etc"],
+        &["request", "web-1", "--reason", "--wait"],
         &["ssh", "-oProxyCommand=id"],
         &["ssh", "-p", "22", "web-1"],
         &["ssh", "web-1", "id"],
@@ -526,6 +527,12 @@ fn ssh_asks_waits_and_becomes_ssh() {
     assert_eq!(stage.types_with("alice", &["ssh", "web-1"], &env).code, 255);
     assert_eq!(stage.types_with("alice", &["ssh", "db-1", "--as", "root", "--reason", REASON], &env).code, 255);
     assert_eq!(stage.types_with("eve", &["ssh", "web-1", "--reason", REASON], &env).code, 255);
+    // Without an ssh nobody is asked for anything.
+    let nowhere = [("HALLPASS_SSH", "/nowhere/ssh")];
+    assert_eq!(stage.types_with("alice", &["ssh", "web-1", "--reason", REASON], &nowhere).code, 255);
+    assert!(stage.as_person("alice", &["requests"]).out.starts_with("no requests"));
+    // Nor for a reason, where it would be for nothing.
+    assert_eq!(stage.types_with("alice", &["ssh", "nohost"], &env).code, 255);
     let wait = ["ssh", "web-1", "--reason", REASON, "--wait", "1s"];
     assert_eq!(stage.types_with("alice", &wait, &env).code, 255);
     let id = stage.as_person("alice", &["requests", "--json"]).json()["requests"][0]["id"].as_str().unwrap().to_owned();
