@@ -5,11 +5,11 @@
 //!
 //! Invariant: only parsed names are offered, so nothing that a server said can act in a shell.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _};
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
 
 use super::args::Cli;
@@ -18,6 +18,7 @@ use super::failure::{Exit, Failure};
 use super::output::{Form, Loudness, Output};
 use super::profile::{self, Places};
 use super::{Context, texts};
+use crate::name::Account;
 
 /// The variable by which a shell asks.
 const VARIABLE: &str = "HALLPASS_COMPLETE";
@@ -54,6 +55,8 @@ impl Shell {
 /// What an argument is completed with.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
+    /// Hosts, also behind `ACCOUNT@`.
+    Destinations,
     /// Hosts.
     Hosts,
     /// Requests of anybody, in any state.
@@ -79,6 +82,7 @@ const WITH: &[(&str, &str, Kind)] = &[
     ("approve", "only", Kind::Hosts),
     ("cancel", "which", Kind::MineOrHosts(&["pending", "approved"])),
     ("deny", "id", Kind::ToDecide),
+    ("doctor", "host", Kind::Destinations),
     ("end", "which", Kind::MineOrHosts(&["approved", "issued"])),
     ("explain", "targets", Kind::Hosts),
     ("extend", "which", Kind::MineOrHosts(&["issued"])),
@@ -90,7 +94,7 @@ const WITH: &[(&str, &str, Kind)] = &[
     ("request", "via", Kind::Hosts),
     ("requests", "host", Kind::Hosts),
     ("show", "id", Kind::Requests),
-    ("ssh", "host", Kind::Hosts),
+    ("ssh", "host", Kind::Destinations),
     ("wait", "id", Kind::Mine(&["pending", "approved"])),
 ];
 
@@ -101,7 +105,35 @@ pub(crate) fn completion(context: &Context, args: CompletionArgs) -> Result<(), 
         .completer()
         .write_registration(VARIABLE, name, name, name, &mut script)
         .map_err(|e| Failure::failed("cannot write the completion script").because(e.to_string()))?;
-    context.out.raw(&script)
+    match args.shell {
+        Shell::Bash => context.out.raw(with_accounts(&String::from_utf8_lossy(&script)).as_bytes()),
+        Shell::Zsh | Shell::Fish => context.out.raw(&script),
+    }
+}
+
+/// What stands in bash's script before we are asked: for bash a word ends before `@`, and `ACCOUNT@HOST` is one argument.
+const BASH_JOINS: &str = "    local _HALLPASS_ACCOUNT=
+    if [[ \"$2\" == @* && $COMP_CWORD -gt 1 ]]; then
+        local at=$((COMP_CWORD - 1))
+        if [[ \"${words[at]}\" == @ ]]; then
+            at=$((at - 1))
+        fi
+        _HALLPASS_ACCOUNT=\"${words[at]}\"
+        words=(\"${words[@]:0:at}\" \"${words[at]}$2\")
+        _CLAP_COMPLETE_INDEX=$at
+    fi
+";
+
+/// And after that: bash has the account already.
+const BASH_PARTS: &str = "    COMPREPLY=(\"${COMPREPLY[@]#\"$_HALLPASS_ACCOUNT\"}\")\n";
+
+/// The script for bash, which knows of `ACCOUNT@HOST`.
+fn with_accounts(script: &str) -> String {
+    script.replacen("    COMPREPLY=( $( ", &format!("{BASH_JOINS}    COMPREPLY=( $( "), 1).replacen(
+        "        compopt -o nospace\n    fi\n}",
+        &format!("        compopt -o nospace\n    fi\n{BASH_PARTS}}}"),
+        1,
+    )
 }
 
 /// Answers a shell that asks, by the command tree for what is typed so far; `None` when none asks.
@@ -132,16 +164,29 @@ pub(super) fn command(words: &[OsString]) -> clap::Command {
         command = command.mut_arg("profile", |argument| argument.add(ArgValueCandidates::new(names)));
     }
     for &(name, argument, kind) in WITH {
-        let cache = cache.clone();
+        let (known, cache) = (cache.clone(), cache.clone());
         let offered = move || cache.as_ref().map_or_else(Vec::new, |cache| kind.candidates(cache));
         // Not `mut_arg`, which would put the argument behind the others.
-        let add = |it: clap::Arg| {
-            let is_it = it.get_id() == argument;
-            if is_it { it.add(ArgValueCandidates::new(offered.clone())) } else { it }
+        let add = |it: clap::Arg| match (it.get_id() == argument, kind) {
+            (false, _) => it,
+            (true, Kind::Destinations) => it.add(destinations(known.clone())),
+            (true, _) => it.add(ArgValueCandidates::new(offered.clone())),
         };
         command = within(command, name, |sub| sub.mut_args(add));
     }
     command
+}
+
+/// Hosts as they begin with what is typed so far, behind the account that is typed with them.
+fn destinations(cache: Option<Cache>) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |typed: &OsStr| {
+        let typed = typed.to_str().unwrap_or_default();
+        let (account, host) = typed.split_once('@').map_or(("", typed), |(account, host)| (account, host));
+        let before = if Account::parse(account).is_ok() { format!("{account}@") } else { String::new() };
+        let hosts = cache.as_ref().map_or_else(Vec::new, Cache::hosts);
+        let fits = |name: &String| name.starts_with(host) && (account.is_empty() || !before.is_empty());
+        hosts.into_iter().filter(fits).map(|name| CompletionCandidate::new(format!("{before}{name}"))).collect()
+    })
 }
 
 /// Changes the subcommand of this path.
@@ -174,7 +219,7 @@ impl Kind {
             cache.requests().into_iter().filter(move |known| known.mine && states.contains(&known.state.as_str()))
         };
         match self {
-            Self::Hosts => cache.hosts().into_iter().map(CompletionCandidate::new).collect(),
+            Self::Hosts | Self::Destinations => cache.hosts().into_iter().map(CompletionCandidate::new).collect(),
             Self::Requests => cache.requests().into_iter().map(of).collect(),
             Self::ToDecide => cache.requests().into_iter().filter(|known| known.may_decide).map(of).collect(),
             Self::Mine(states) => mine(states).map(of).collect(),

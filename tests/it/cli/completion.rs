@@ -47,14 +47,24 @@ fn is_there(program: &str) -> bool {
 
 /// What bash offers for this line, whose last word is being typed; without the flags, which every line may have.
 fn bash(stage: &Stage, person: &str, line: &str) -> Vec<String> {
-    let words: Vec<String> = line.split(' ').map(|word| format!("'{word}'")).collect();
+    // As bash cuts a line itself: `a@b` is `a`, `@`, `b`, and what is being typed begins with the `@`.
+    let (before, typed) = line.rsplit_once(' ').unwrap();
+    let (account, typed) = match typed.split_once('@') {
+        Some((account, host)) => (Some(account), format!("@{host}")),
+        None => (None, typed.to_owned()),
+    };
+    let mut words: Vec<&str> = before.split(' ').chain(account).collect();
+    match typed.strip_prefix('@') {
+        Some("") | None => words.push(&typed),
+        Some(host) => words.extend(["@", host]),
+    }
+    let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let last = words.len() - 1;
     let script = format!(
         "source '{}'\nCOMP_WORDS=({})\nCOMP_CWORD={last}\nCOMP_TYPE=9\n\
-         complete -p hallpass >/dev/null || exit 9\n_clap_complete_hallpass hallpass {} ''\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+         complete -p hallpass >/dev/null || exit 9\n_clap_complete_hallpass hallpass '{typed}' ''\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
         stage.shown("completion.bash"),
         words.join(" "),
-        words[last],
     );
     let ran = Ran::of(shell(stage, person, "bash", &["--norc", "-c", &script]).output().unwrap());
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{line}");
@@ -67,6 +77,9 @@ fn bash_completes_commands_hosts_requests_and_profiles_offline() {
     assert_eq!(bash(&stage, "alice", "hallpass req"), ["request", "requests"]);
     assert_eq!(bash(&stage, "alice", "hallpass ssh "), ["db-1", "web-1", "web-2"]);
     assert_eq!(bash(&stage, "alice", "hallpass request web-1 w"), ["web-1", "web-2"]);
+    assert_eq!(bash(&stage, "alice", "hallpass doctor d"), ["db-1"]);
+    assert_eq!(bash(&stage, "alice", "hallpass doctor root@w"), ["@web-1", "@web-2"]);
+    assert_eq!(bash(&stage, "alice", "hallpass ssh deploy@"), ["@db-1", "@web-1", "@web-2"]);
     assert_eq!(bash(&stage, "alice", "hallpass request --via d"), ["db-1"]);
     assert_eq!(bash(&stage, "bob", "hallpass approve "), [id.as_str()]);
     assert_eq!(bash(&stage, "alice", "hallpass approve "), [""; 0], "hers, so not to be decided by her");
@@ -94,6 +107,7 @@ fn fish_completes_with_what_each_is() {
         ran.out
     };
     assert_eq!(complete("alice", "hallpass ssh w"), "web-1\nweb-2\n");
+    assert_eq!(complete("alice", "hallpass ssh deploy@w"), "deploy@web-1\ndeploy@web-2\n");
     assert!(complete("bob", "hallpass deny ").starts_with(&format!("{id}\tpending: web-1 as deploy\n--reason\t")));
     assert!(complete("alice", "hallpass ext").starts_with("extend\tAsk for more time"));
 }
