@@ -26,7 +26,7 @@ use crate::name::{Account, HostName, Principal, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::ssh::private::SessionKey;
-use crate::time::{Lifetime, Timestamp, Window};
+use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp, Window};
 use crate::wire;
 
 /// How many folders are looked at; a person has a handful.
@@ -34,6 +34,9 @@ const FOLDERS_MAX: usize = 1000;
 
 /// How long a key without a request, or a request of unknown end, is kept.
 const KEEP: Lifetime = Lifetime::minutes(24 * 60);
+
+/// A file that was begun so long ago is finished by nobody: writing one takes a moment.
+const HALF_WRITTEN_S: u64 = 3600;
 
 /// A certificate with less left than this is as good as over; of a short window, a quarter.
 const LEFT_MIN_S: u64 = 30;
@@ -304,8 +307,22 @@ impl Local {
         Ok(self.folders()?.into_iter().filter(is_over).collect())
     }
 
+    /// Files that a process was writing when it was killed, an hour ago or more: it does not come back to them.
+    fn half_written(&self) -> Vec<PathBuf> {
+        // A file's times are this machine's.
+        let now = SystemClock.now();
+        let is_half =
+            |path: &PathBuf| name_of(path).is_some_and(|name| name.starts_with('.') && name.ends_with(".tmp"));
+        let is_old = |path: &PathBuf| modified(path).is_some_and(|at| now.seconds_since(at) > HALF_WRITTEN_S);
+        let entries =
+            [self.root.clone(), self.root.join("hosts")].into_iter().filter_map(|f| std::fs::read_dir(f).ok());
+        let paths = entries.flatten().filter_map(Result::ok).map(|entry| entry.path());
+        paths.filter(is_half).filter(is_old).take(FOLDERS_MAX).collect()
+    }
+
     /// Deletes what is over. Failing to is not worth failing a command for.
     pub(crate) fn sweep(&self) {
+        self.half_written().iter().for_each(|path| drop(std::fs::remove_file(path)));
         let over = self.over().unwrap_or_default();
         let held = self.all().unwrap_or_default();
         let is_lent = self.holder().is_ok_and(|holder| holder == Holder::Agent);
@@ -430,6 +447,23 @@ pub(crate) fn random<const N: usize>() -> Result<zeroize::Zeroizing<[u8; N]>, Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_process_was_writing_goes_after_an_hour() {
+        let folder = tempfile::tempdir().unwrap();
+        let local = Local::at(folder.path().join("keys"));
+        let at = |name: &str| local.root().join(name);
+        for name in [".told.7-0.tmp", ".told.8-0.tmp", "told", ".x"] {
+            write(&at(name), b"x").unwrap();
+        }
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        for name in [".told.7-0.tmp", "told", ".x"] {
+            std::fs::File::options().write(true).open(at(name)).unwrap().set_modified(long_ago).unwrap();
+        }
+        local.sweep();
+        let is_there = |name: &str| at(name).exists();
+        assert_eq!([".told.7-0.tmp", ".told.8-0.tmp", "told", ".x"].map(is_there), [false, true, true, true]);
+    }
 
     /// Whoever is writing into the folder at that moment looks for the key, to see whether it is being deleted.
     #[test]
