@@ -151,7 +151,10 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     hosts.said().iter().for_each(|said| context.out.note(said));
     match path {
         Some(path) => context.out.note(&format!("also in {}, which ssh reads after `hallpass setup`", path.display())),
-        None => context.out.note("the service names no host CA key; hosts are known by their own keys, as ever"),
+        None => context.out.note(
+            "the service names no host CA key for your hosts: it does once one of them is enrolled and has a host certificate; \
+             until then hosts are known by their own keys, as ever",
+        ),
     }
     Ok(())
 }

@@ -23,7 +23,9 @@ pub(crate) fn details(request: &wire::Request, now: Timestamp) -> String {
     // The usual 30 s is not worth a line.
     let backdate = Some(request.backdate.as_str()).filter(|backdate| !matches!(*backdate, "" | "30s" | "0s"));
     lines.maybe("begins", backdate.map(|backdate| format!("{} before its approval", escape(backdate))));
-    lines.maybe("window", request.window.as_ref().map(|of| window(of, now)));
+    // Of what was ended before its time nothing is left.
+    let is_open = matches!(request.state.as_str(), "pending" | "approved" | "issued");
+    lines.maybe("window", request.window.as_ref().map(|of| window(of, Some(now).filter(|_| is_open))));
     lines.add("principals", &joined(&request.principals));
     lines.add("may use", &if request.permit.is_empty() { "commands only".to_owned() } else { joined(&request.permit) });
     lines.maybe("command", request.command.as_deref().map(escape));
@@ -42,7 +44,8 @@ pub(crate) fn details(request: &wire::Request, now: Timestamp) -> String {
         lines.add("decide by", &time(&extension.decide_by));
     }
     if let Some(closed) = &request.closed {
-        lines.add("closed", &format!("by {}: {}", escape(&closed.by), escape(&closed.reason)));
+        let reason = if closed.reason.is_empty() { String::new() } else { format!(": {}", escape(&closed.reason)) };
+        lines.add("closed", &format!("by {}{reason}", escape(&closed.by)));
     }
     lines.maybe("serial", request.serial.map(|s| s.to_string()));
     lines.add("digest", &escape(&request.digest));
@@ -115,8 +118,10 @@ pub(crate) fn until(at: &str, now: Timestamp) -> String {
     }
 }
 
-fn window(window: &wire::Window, now: Timestamp) -> String {
-    format!("{} to {}", time(&window.not_before), until(&window.not_after, now))
+/// From when to when, and with a time how much is left.
+fn window(window: &wire::Window, now: Option<Timestamp>) -> String {
+    let end = now.map_or_else(|| format!("{} (over)", time(&window.not_after)), |now| until(&window.not_after, now));
+    format!("{} to {end}", time(&window.not_before))
 }
 
 /// Seconds as people say them: `40 s`, `12 min`, `3 h 5 min`.
@@ -163,6 +168,19 @@ mod tests {
         let text = details(&request, Timestamp::from_unix(0).unwrap());
         assert!(text.contains("x\\u{a}  closed"));
         assert!(!row(&request).concat().contains('\n'));
+    }
+
+    #[test]
+    fn of_what_was_ended_nothing_is_left() {
+        let window =
+            wire::Window { not_before: "2026-01-05T10:00:00Z".into(), not_after: "2026-01-05T10:30:00Z".into() };
+        let now = Timestamp::parse("2026-01-05T10:26:00Z").unwrap();
+        let closed = Some(wire::Closed { by: "alice".into(), reason: String::new() });
+        let ended = wire::Request { state: "ended".into(), window: Some(window), closed, ..tests_request() };
+        let text = details(&ended, now);
+        assert!(text.contains("(over)\n") && text.contains("by alice\n") && !text.contains("left"), "{text}");
+        let text = details(&wire::Request { state: "issued".into(), ..ended }, now);
+        assert!(text.contains("(4 min left)"), "{text}");
     }
 
     fn tests_request() -> wire::Request {
