@@ -1,5 +1,6 @@
 //! CA keys in an agent and in a token, end to end: the real service issues, a real sshd accepts, and what is lost is said and found again.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,7 +24,8 @@ impl Agent {
         let child = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
         let agent = Self { child, socket };
         let until = Instant::now() + Duration::from_secs(20);
-        while !agent.socket.exists() {
+        // The name is there a moment before it can be reached.
+        while UnixStream::connect(&agent.socket).is_err() {
             assert!(Instant::now() < until, "ssh-agent does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -351,7 +351,7 @@ async fn an_agent_full_of_keys_does_not_stand_in_the_way() {
     plain.granted(&["web-1"]);
     let socket = plain.stage.shown("agent");
     let mut agent = Command::new("ssh-agent").args(["-D", "-a", &socket]).stdout(Stdio::null()).spawn().unwrap();
-    while !plain.stage.path("agent").exists() {
+    while std::os::unix::net::UnixStream::connect(plain.stage.path("agent")).is_err() {
         tokio::task::yield_now().await;
     }
     for number in 0..10 {
