@@ -64,7 +64,7 @@ pub(crate) struct Globals {
     /// No colour (there is none) and no redrawing
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
-    /// Configuration file of the service (`serve`) or of the host (`host`)
+    /// Configuration file of the service (else /etc/hallpass/config.toml or /var/lib/hallpass/config.toml), or of the host (`host`)
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<std::path::PathBuf>,
     /// How long one call to the server may take (10s); for `wait`, how long to wait

@@ -3,12 +3,14 @@
 //! Invariants: nothing is ever overwritten; what is put back has been looked at as a whole, at the place where it will be; and whether it is
 //! the newest is said, not assumed (`admin store recover`).
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::config_file::{self, Reader};
 use super::failure::Failure;
 use super::progress::Progress;
 use super::recover::{log_key, why};
@@ -70,7 +72,7 @@ pub(crate) struct RestoreArgs {
 pub(crate) fn run(context: &Context, command: &BackupCommand) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     serve::arm_fail_point();
-    let config = serve::read_config(&serve::config_path(context))?;
+    let config = config_file::read(context, Reader::Operator)?;
     let key = log_key(&config)?;
     match command {
         BackupCommand::Create { folder } => make(context, &config, &key, folder),
@@ -88,6 +90,16 @@ fn make(context: &Context, config: &Config, key: &LogKey, folder: &Path) -> Resu
                 "after putting one back into a database of its own: hallpass admin backup verify --config ITS-CONFIG",
             ));
     };
+    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && let Err(why) = std::fs::metadata(parent)
+    {
+        let us = rustix::process::geteuid().as_raw();
+        let failure = Failure::file("make a backup in", parent, &why);
+        return Err(match why.kind() {
+            ErrorKind::NotFound => failure.next(format!("sudo install -d -o {us} -m 0700 {}", parent.display())),
+            _ => failure,
+        });
+    }
     let mut progress = Progress::new(context, "pages copied");
     let mut told = |done, all| progress.tell(|| format!("{done} of {all}"));
     let manifest = create(file, folder, (key, SystemClock.now()), &mut told).map_err(|error| {
@@ -95,7 +107,8 @@ fn make(context: &Context, config: &Config, key: &LogKey, folder: &Path) -> Resu
     })?;
     let text = format!("{} holds {}", folder.display(), described(&manifest));
     context.out.answer(&about(folder, &manifest, "hallpass.backup.v1"), &text)?;
-    context.out.note("it is read back and checked by: hallpass admin backup verify FOLDER");
+    let verify = config_file::command(context, "hallpass admin backup verify FOLDER");
+    context.out.note(&format!("it is read back and checked by: {verify}"));
     context.out.note("do not keep log.head with it: that file tells an old backup from the newest database");
     Ok(())
 }
@@ -194,11 +207,12 @@ fn report(context: &Context, checked: &Checked, what: &str, backup: Option<(&Pat
     let mut text = if is_sound {
         format!(
             "sound: {what}\n  log         {}, root {root}; {}\n  rows        {} and {} are what the log says of them\n  not shown   whether it \
-             is the newest: hallpass admin store recover says that\n",
+             is the newest: {} says that\n",
             number(*entries, "entry", "entries"),
             number(*certificates, "certificate", "certificates"),
             number(*requests, "request", "requests"),
             number(*policies, "policy", "policies"),
+            config_file::command(context, "hallpass admin store recover"),
         )
     } else {
         format!("NOT sound: {what}\n")
@@ -226,7 +240,7 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
         (None, store::Settings::Sqlite(file)) => file.path.clone(),
         (None, store::Settings::Postgres(_)) => {
             return Err(Failure::usage("the store is in PostgreSQL, and a backup is a file")
-                .next("hallpass admin backup restore FOLDER --to FILE")
+                .next(config_file::command(context, "hallpass admin backup restore FOLDER --to FILE"))
                 .next("hallpass store migrate --from sqlite:FILE --to postgres:CONFIG"));
         }
     };
@@ -255,17 +269,18 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
         members.insert("wrong".to_owned(), found.wrong().word().into());
     }
     context.out.answer(&document, &format!("{} is {}", target.display(), described(&manifest)))?;
-    context.out.note(after(&found));
+    context.out.note(&after(context, &found));
     Ok(())
 }
 
 /// What to do with what was put back.
-fn after(found: &Found) -> &'static str {
+fn after(context: &Context, found: &Found) -> String {
+    let recover = config_file::command(context, "hallpass admin store recover");
     match found.wrong() {
-        Wrong::Nothing | Wrong::GivenUp => "next: start the service; it has all that was signed",
-        Wrong::Missing => "next: hallpass admin store recover, since no kept checkpoint says whether it is the newest",
+        Wrong::Nothing | Wrong::GivenUp => "next: start the service; it has all that was signed".to_owned(),
+        Wrong::Missing => format!("next: {recover}, since no kept checkpoint says whether it is the newest"),
         Wrong::Behind | Wrong::Other | Wrong::Unusable | Wrong::Begun => {
-            "next: hallpass admin store recover; it is not the newest, and no service starts on it before"
+            format!("next: {recover}; it is not the newest, and no service starts on it before")
         }
     }
 }

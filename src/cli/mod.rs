@@ -19,6 +19,7 @@ mod cert;
 mod change;
 mod clock;
 mod completion;
+mod config_file;
 mod confirmed;
 mod decide;
 pub mod demo;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::config_file::{self, Reader};
 use super::failure::Failure;
 use super::{Context, output, serve};
 use crate::audit::checkpoint::{self, LogKey, usual_origin};
@@ -24,6 +25,9 @@ use crate::time::{Clock as _, SystemClock};
 
 /// How far the clock may be behind the log before nothing is issued; what the service goes by.
 const CLOCK_TOLERANCE_S: u64 = 30;
+
+/// What puts a copy back.
+const RESTORE: &str = "hallpass admin backup restore FOLDER";
 
 /// `hallpass admin store …`.
 #[derive(Clone, Debug, Subcommand)]
@@ -62,8 +66,7 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     let StoreCommand::Recover(args) = command;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     serve::arm_fail_point();
-    let path = serve::config_path(context);
-    let config = serve::read_config(&path)?;
+    let config = config_file::read(context, Reader::Operator)?;
     if args.head.len() >= HEADS_MAX {
         return Err(Failure::usage(format!("at most {HEADS_MAX} checkpoints can be given")));
     }
@@ -76,9 +79,9 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     let places: Vec<Arc<dyn KeptHead>> = std::iter::once(Arc::clone(&own)).chain(given).collect();
     context.block_on(async {
         let work = if args.apply { store::Work::Repair } else { store::Work::Look };
-        let store = open(&config, &key, work).await?;
+        let store = open(context, &config, &key, work).await?;
         let found = examine(store.as_ref(), &key, &places).await;
-        let found = found.map_err(|why| unusable(&config, why.to_string()))?;
+        let found = found.map_err(|why| unusable(context, &config, why.to_string()))?;
         check_given(&found)?;
         if !args.apply {
             return explain(context, &config, &found);
@@ -163,22 +166,22 @@ pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
     {
         return Err(Failure::failed("this is for the service's user")
             .because(format!("the log key {:?} belongs to user {owner}, and you are user {us}", config.log_key_path))
-            .next(format!("sudo -u '#{owner}' hallpass admin …")));
+            .next(config_file::as_user(owner)));
     }
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     serve::log_key(&config.log_key_path, &origin)
 }
 
 /// Opens the database as a service would; one that is not there is not made.
-async fn open(config: &Config, key: &LogKey, work: store::Work) -> Result<Box<dyn Store>, Failure> {
+async fn open(context: &Context, config: &Config, key: &LogKey, work: store::Work) -> Result<Box<dyn Store>, Failure> {
     if let store::Settings::Sqlite(file) = &config.store
         && !file.path.exists()
     {
         return Err(Failure::failed(format!("there is no database {:?}", config.store.shown()))
-            .next("put the newest copy back first: hallpass admin backup restore FOLDER"));
+            .next(format!("put the newest copy back first: {}", config_file::command(context, RESTORE))));
     }
     let opened = store::open_to(work, &config.store, key.derive(SEAL_PURPOSE)).await;
-    opened.map_err(|error| unusable(config, why(error)))
+    opened.map_err(|error| unusable(context, config, why(error)))
 }
 
 /// Why, without where in the program.
@@ -194,10 +197,11 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-fn unusable(config: &Config, why: String) -> Failure {
+fn unusable(context: &Context, config: &Config, why: String) -> Failure {
+    let restore = config_file::command(context, RESTORE);
     Failure::failed(format!("the database {:?} can't be read", config.store.shown()))
         .because(why)
-        .next("stop every service on it; if it is damaged, put the newest good copy back: hallpass admin backup restore FOLDER")
+        .next(format!("stop every service on it; if it is damaged, put the newest good copy back: {restore}"))
 }
 
 /// What there is; exit 1 if a service would not start on it.
@@ -238,7 +242,7 @@ fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Fail
                    has passed that time, and no recovery changes that";
         add("clock", format!("{behind} s behind the log's last entry: {why}"));
     }
-    let next = if is_vouched { VOUCHED } else { next(wrong) };
+    let next = if is_vouched { vouched(context) } else { next(context, wrong) };
     if !next.is_empty() {
         lines.push(format!("next: {}", next.join("\n      ")));
     }
@@ -289,30 +293,36 @@ fn stands(stands: &Stands) -> String {
 }
 
 /// Where somebody has given a checkpoint that the database has.
-const VOUCHED: &[&str] = &[
-    "look for a newer checkpoint, if there may be one: of each other node, the auditors' last",
-    "if this is the newest: hallpass admin store recover --head FILE --apply --by PERSON --reason TEXT (keeps a new one; ends nothing)",
-];
+fn vouched(context: &Context) -> Vec<String> {
+    let apply = "hallpass admin store recover --head FILE --apply --by PERSON --reason TEXT";
+    let apply = config_file::command(context, apply);
+    vec![
+        "look for a newer checkpoint, if there may be one: of each other node, the auditors' last".to_owned(),
+        format!("if this is the newest, this keeps a new one and ends nothing: {apply}"),
+    ]
+}
 
-fn next(wrong: Wrong) -> &'static [&'static str] {
+fn next(context: &Context, wrong: Wrong) -> Vec<String> {
+    const APPLY: &str = "--apply --by PERSON --reason TEXT";
+    let recover = |words: &str| config_file::command(context, &format!("hallpass admin store recover {words}"));
     match wrong {
-        Wrong::Begun => &["hallpass admin store recover --apply --by PERSON --reason TEXT"],
-        Wrong::Behind | Wrong::Other => &[
-            "look for a newer copy of the database first, and put that back",
-            "with several nodes, or an auditor's checkpoint: hallpass admin store recover --head FILE",
-            "if nothing newer is left: hallpass admin store recover --apply --by PERSON --reason TEXT",
+        Wrong::Begun => vec![recover(APPLY)],
+        Wrong::Behind | Wrong::Other => vec![
+            "look for a newer copy of the database first, and put that back".to_owned(),
+            format!("with several nodes, or an auditor's checkpoint: {}", recover("--head FILE")),
+            format!("if nothing newer is left: {}", recover(APPLY)),
         ],
-        Wrong::Unusable => &[
-            "if you know that the database is the newest, and only this file is damaged: move the file away, and start the service",
-            "a checkpoint of another node, or an auditor's: hallpass admin store recover --head FILE",
-            "or the highest serial in any host's log: hallpass admin store recover --past SERIAL --apply --by PERSON --reason TEXT",
+        Wrong::Unusable => vec![
+            "if you know that the database is the newest, and only this file is damaged: move the file away, and start the service".to_owned(),
+            format!("a checkpoint of another node, or an auditor's: {}", recover("--head FILE")),
+            format!("or the highest serial in any host's log: {}", recover(&format!("--past SERIAL {APPLY}"))),
         ],
-        Wrong::Missing => &[
-            "if you know that it is the newest: start the service",
-            "if it is not: hallpass admin store recover --past SERIAL --apply --by PERSON --reason TEXT",
+        Wrong::Missing => vec![
+            "if you know that it is the newest: start the service".to_owned(),
+            format!("if it is not: {}", recover(&format!("--past SERIAL {APPLY}"))),
         ],
-        Wrong::GivenUp => &["start the service"],
-        Wrong::Nothing => &[],
+        Wrong::GivenUp => vec!["start the service".to_owned()],
+        Wrong::Nothing => Vec::new(),
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::config_file::{self, Reader};
 use super::failure::{Exit, Failure};
 use super::{Context, process, profile, sandbox};
 use crate::audit::checkpoint::{LogKey, usual_origin};
@@ -34,9 +35,6 @@ use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::head_file::{HeadFile, KeptHead as _};
 use crate::store::{self, SEAL_PURPOSE, Store};
 use crate::time::{Clock as _, SystemClock};
-
-/// Where the configuration is unless `--config` says otherwise.
-const CONFIG_DEFAULT: &str = "/etc/hallpass/config.toml";
 
 /// How often requests lapse and expire.
 const TICK: Duration = Duration::from_secs(1);
@@ -75,7 +73,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     process::keep_to_ourselves()
         .map_err(|error| Failure::failed("cannot keep what is in memory to ourselves").because(error.to_string()))?;
     arm_fail_point();
-    let mut config = read_config(&config_path(context))?;
+    let mut config = config_file::read(context, Reader::Service)?;
     start_logging(&config.logging)?;
     process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
@@ -96,26 +94,6 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     // Dropping the runtime would wait for a signer that hangs.
     runtime.shutdown_timeout(FAREWELL);
     served
-}
-
-/// Where the configuration is.
-pub(super) fn config_path(context: &Context) -> PathBuf {
-    context.globals.config.clone().unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT))
-}
-
-pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
-    let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        Failure::file("read configuration", path, &e).next("hallpass init").next("hallpass serve --config FILE")
-    })?;
-    // Relative paths in it are relative to its folder, wherever we were started.
-    let folder = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
-    let credentials = profile::env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Config::parse(&text, &shown, &folder, credentials.as_deref()).map_err(|problems| {
-        let mut failure = Failure::new(Exit::Usage, "config", format!("{shown:?} is not a configuration we can run"));
-        failure.why = problems.iter().map(ToString::to_string).collect();
-        failure
-    })
 }
 
 /// Binds the port and makes sure of the certificate. A public URL with port 0 gets the real port (tests and the demo listen on port 0).
@@ -152,7 +130,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     // Caught before anything slow: a stop that comes during the start is kept, not lost.
     let signals = Signals::new()?;
-    let (service, last) = start(&config, args).await?;
+    let (service, last) = start(context, &config, args).await?;
     sandbox::tell(config.sandbox.mode, fence);
     sandbox::attempt().await;
     let public_url = &config.service.public_url;
@@ -203,7 +181,7 @@ async fn serve(
 }
 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
-async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastRead), Failure> {
+async fn start(context: &Context, config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastRead), Failure> {
     let patience = config.service.sign_timeout;
     let trusted = listed(&config.trusted_cas)?;
     let signer = ca_key(&config.user_ca, Purpose::User, patience)?;
@@ -224,7 +202,7 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
         Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;
     if !args.accept_clock {
-        check_rest(store.as_ref()).await?;
+        check_rest(context, store.as_ref()).await?;
     }
     let parts = Parts {
         store,
@@ -243,7 +221,7 @@ async fn start(config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastR
     };
     let first = first_policy(&config.policy_path)?;
     let last = first.as_ref().map(|first| LastRead::of(&first.text)).unwrap_or_default();
-    let service = Service::start(parts, first).await.map_err(|e| start_failure(&e, &config.policy_path))?;
+    let service = Service::start(parts, first).await.map_err(|e| start_failure(context, &e, &config.policy_path))?;
     Ok((service, last))
 }
 
@@ -291,40 +269,45 @@ fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> 
 }
 
 /// A clock that is years ahead would put its time into the log, which nobody can take back.
-async fn check_rest(store: &dyn Store) -> Result<(), Failure> {
+async fn check_rest(context: &Context, store: &dyn Store) -> Result<(), Failure> {
     let failed = || Failure::failed("cannot start the service");
     let head = store.head().await.map_err(|e| failed().because(e.to_string()))?;
     if head.frontier.size() == 0 {
         return Ok(());
     }
-    crate::service::clock::check_rest(head.at, SystemClock.now())
-        .map_err(|why| failed().because(why).next("set the clock; or, if it is right: hallpass serve --accept-clock"))
+    crate::service::clock::check_rest(head.at, SystemClock.now()).map_err(|why| {
+        let anyway = config_file::command(context, "hallpass serve --accept-clock");
+        failed().because(why).next(format!("set the clock; or, if it is right: {anyway}"))
+    })
 }
 
-fn start_failure(error: &crate::service::Failure, policy: &Path) -> Failure {
-    let failure = Failure::failed("cannot start the service");
-    match error {
-        crate::service::Failure::BadPolicy { problems, failed_tests } => {
-            let mut failure =
-                Failure::failed(format!("{:?} is not a policy we can apply", policy.display().to_string()));
-            failure.why = problems.iter().map(ToString::to_string).collect();
-            let failed = failed_tests
-                .iter()
-                .filter_map(|t| t.failure.as_ref().map(|f| format!("{}: test {:?}: {f}", t.place, t.name)));
-            failure.why.extend(failed);
-            failure.next(format!("hallpass policy check {}", policy.display()))
+fn start_failure(context: &Context, error: &crate::service::Failure, policy: &Path) -> Failure {
+    let failure = match error {
+        crate::service::Failure::BadPolicy { .. } => {
+            let shown = policy.display().to_string();
+            Failure::failed(format!("{shown:?} is not a policy we can apply"))
+                .next(format!("hallpass policy check {shown}"))
         }
         crate::service::Failure::Untrusted(why) => {
             let (table, rotate) = (why.ca.table(), super::ca::words(why.ca.purpose().word(), why.ca.named().as_ref()));
-            failure
-                .because(why.to_string())
+            let anyway = config_file::command(context, &format!("hallpass serve --accept-ca {}", why.new));
+            Failure::failed("cannot start the service")
                 .next(format!(
                     "put it back, the new one below [[{table}.next]], start, and: hallpass ca rotate {rotate} start"
                 ))
-                .next(format!("if it is lost, and people may be locked out: hallpass serve --accept-ca {}", why.new))
+                .next(format!("if it is lost, and people may be locked out: {anyway}"))
         }
-        other => failure.because(other.to_string()),
-    }
+        _ => Failure::failed("cannot start the service"),
+    };
+    reasons(error).into_iter().fold(failure, Failure::because)
+}
+
+/// Why it does not start, or does not take a policy.
+fn reasons(error: &crate::service::Failure) -> Vec<String> {
+    let crate::service::Failure::BadPolicy { problems, failed_tests } = error else { return vec![error.to_string()] };
+    let failed =
+        failed_tests.iter().filter_map(|t| t.failure.as_ref().map(|f| format!("{}: test {:?}: {f}", t.place, t.name)));
+    problems.iter().map(ToString::to_string).chain(failed).collect()
 }
 
 /// The policy file; it is read at every start, but applied only when the store has no policy yet.
@@ -402,7 +385,7 @@ async fn on_hangup(
                 tracing::info!(version = %applied.version, changes = applied.changes.len(), "policy applied");
             }
             Err(error) => {
-                let why = start_failure(&error, &policy).why.join("; ");
+                let why = reasons(&error).join("; ");
                 tracing::error!(%error, why, file = %shown, "the policy file is not applied; the policy in force stays");
             }
         }

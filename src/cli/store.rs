@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::config_file::{self, Reader};
 use super::failure::Failure;
 use super::{Context, output, serve};
 use crate::audit::checkpoint::usual_origin;
@@ -26,20 +27,20 @@ pub(crate) enum StoreCommand {
 /// Arguments of `hallpass store migrate`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MigrateArgs {
-    /// The database file: `sqlite:/var/lib/hallpass/hallpass.db`
+    /// The database file: `sqlite:/var/lib/hallpass/state/hallpass.db`
     #[arg(long, value_name = "sqlite:FILE", value_parser = from)]
     from: PathBuf,
-    /// The configuration of a node, with [store.postgres]: `postgres:/etc/hallpass/config.toml`
+    /// The configuration of a node, with [store.postgres]: `postgres:/var/lib/hallpass/config.toml`
     #[arg(long, value_name = "postgres:CONFIG", value_parser = to)]
     to: PathBuf,
 }
 
 fn from(text: &str) -> Result<PathBuf, String> {
-    path(text, "sqlite:", "sqlite:/var/lib/hallpass/hallpass.db")
+    path(text, "sqlite:", "sqlite:/var/lib/hallpass/state/hallpass.db")
 }
 
 fn to(text: &str) -> Result<PathBuf, String> {
-    path(text, "postgres:", "postgres:/etc/hallpass/config.toml")
+    path(text, "postgres:", "postgres:/var/lib/hallpass/config.toml")
 }
 
 fn path(text: &str, kind: &str, example: &str) -> Result<PathBuf, String> {
@@ -70,7 +71,7 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
 
 fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let config = serve::read_config(&args.to)?;
+    let config = config_file::read_at(&args.to, Reader::Operator)?;
     let Settings::Postgres(to) = &config.store else {
         let shown = args.to.display().to_string();
         return Err(Failure::usage(format!("{shown:?} has no table [store.postgres]"))

@@ -91,6 +91,9 @@ Files
   $XDG_CONFIG_HOME/hallpass/ssh/NAME.conf        the fragment that `hallpass setup` wrote for a profile
   $XDG_CONFIG_HOME/hallpass/ssh/NAME.confirmed   the hosts that `hallpass setup` confirmed
   What is over is deleted at the next run.
+On the service's machine
+  /etc/hallpass/config.toml                      the service's configuration; if it is not there,
+  /var/lib/hallpass/config.toml                  this one; --config FILE goes before both
 On a host
   /etc/hallpass/host.toml                        the host's name, tags and trust bundle, for `hallpass host`
   /etc/ssh/hallpass/user_ca_keys                 the trust bundle: CA keys of hallpass

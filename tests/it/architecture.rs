@@ -151,7 +151,18 @@ const CLI: &[(&str, &[&str])] = &[
     ("store", &["cli/serve.rs", "cli/sandbox.rs", "cli/store.rs", "cli/recover.rs", "cli/backup.rs"]),
     ("http", &["cli/serve.rs", "cli/process.rs"]),
     ("signer", &["cli/serve.rs", "cli/sandbox.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/", "cli/ca/add.rs"]),
-    ("config", &["cli/serve.rs", "cli/sandbox.rs", "cli/init.rs", "cli/ca/add.rs", "cli/recover.rs", "cli/backup.rs"]),
+    (
+        "config",
+        &[
+            "cli/config_file.rs",
+            "cli/serve.rs",
+            "cli/sandbox.rs",
+            "cli/init.rs",
+            "cli/ca/add.rs",
+            "cli/recover.rs",
+            "cli/backup.rs",
+        ],
+    ),
     ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
     // (both roots, and what says which of the two programs runs)
     (

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::super::config_file::{self, Reader};
 use super::super::failure::{Exit, Failure};
 use super::super::{Context, profile};
 use super::words;
@@ -22,9 +23,6 @@ use crate::name::CaName;
 use crate::signer::{self, file::FileSigner};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Purpose;
-
-/// Where the configuration is unless `--config` says otherwise.
-const CONFIG: &str = "/etc/hallpass/config.toml";
 
 /// How long an agent or a token may take to show that it signs: the service's own default.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -196,13 +194,9 @@ fn lines(context: &Context, ca: &Ca, settings: &signer::Settings) -> Result<Stri
 
 /// The configuration file and its text, if there is one.
 fn configuration(context: &Context) -> Result<Option<(PathBuf, String)>, Failure> {
-    let named = context.globals.config.clone();
-    let path = named.clone().unwrap_or_else(|| PathBuf::from(CONFIG));
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some((path, text))),
-        Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Failure::file("read configuration", &path, &e)),
-    }
+    let Some(path) = config_file::found(context) else { return Ok(None) };
+    let text = config_file::text(&path, Reader::Operator)?;
+    Ok(Some((path, text)))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {

@@ -17,6 +17,7 @@ mod inventory;
 mod key_material;
 mod masters;
 mod open;
+mod operators;
 mod plain_ssh;
 mod plain_waiting;
 mod rotation;

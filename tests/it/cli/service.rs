@@ -242,7 +242,9 @@ fn an_older_database_goes_on_only_after_somebody_said_so_and_with_a_new_ca_key()
     assert!(refused.code == 1 && refused.err.contains("nobody was told to trust"), "{}", refused.err);
     let line = refused.err.lines().find(|line| line.contains("hallpass serve --accept-ca ")).unwrap();
     assert!(manual.contains("hallpass serve --accept-ca "));
-    let fingerprint = line.split_whitespace().last().unwrap().to_owned();
+    let mut words = line.split_whitespace().skip_while(|word| *word != "--accept-ca");
+    let fingerprint = words.nth(1).unwrap().to_owned();
+    assert!(printed.contains(&fingerprint), "{printed}");
     stage.start_as(&["--accept-ca", &fingerprint], &[]);
     assert!(manual.contains("no checkpoint is kept yet") && stage.said().contains("no checkpoint is kept yet"));
     let again = stage.as_person("alice", &DB_LOGS);

@@ -1,0 +1,167 @@
+//! The service's configuration file, for the commands on its machine: where it is, why it can't be read, and how a hint names it.
+//!
+//! What for: `serve`, and what operators run beside it (`admin backup`, `admin store`, `store migrate`, `ca add`), all by one rule.
+//! What not: a host's `host.toml` and a person's profiles; those have their own places.
+//!
+//! *Why no variable of the environment?* `sudo` takes it away, and then another file would be read than was meant.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::failure::{Exit, Failure};
+use super::{Context, profile};
+use crate::config::Config;
+
+/// Where it is looked for, in turn, unless `--config` names one: where an administrator keeps it, and where `hallpass init` and
+/// the unit have it.
+const PLACES: [&str; 2] = ["/etc/hallpass/config.toml", "/var/lib/hallpass/config.toml"];
+
+/// Who reads it, and so what to do when there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// The service.
+    Service,
+    /// A command beside it.
+    Operator,
+}
+
+/// Where the configuration is; `None` if none is named and there is none.
+pub(super) fn found(context: &Context) -> Option<PathBuf> {
+    context.globals.config.clone().or_else(|| first_there(&PLACES))
+}
+
+/// Reads it.
+///
+/// # Errors
+/// When there is none, when it can't be read, and every problem that is in it.
+pub(super) fn read(context: &Context, reader: Reader) -> Result<Config, Failure> {
+    let path = found(context).ok_or_else(|| nowhere(reader))?;
+    read_at(&path, reader)
+}
+
+/// Reads this one.
+///
+/// # Errors
+/// As [`read()`].
+pub(super) fn read_at(path: &Path, reader: Reader) -> Result<Config, Failure> {
+    let shown = path.display().to_string();
+    let text = text(path, reader)?;
+    // Relative paths in it are relative to its folder, wherever we were started.
+    let folder = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+    let credentials = profile::env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Config::parse(&text, &shown, &folder, credentials.as_deref()).map_err(|problems| {
+        let mut failure = Failure::new(Exit::Usage, "config", format!("{shown:?} is not a configuration we can run"));
+        failure.why = problems.iter().map(ToString::to_string).collect();
+        failure
+    })
+}
+
+/// What stands in this one.
+///
+/// # Errors
+/// When it can't be read.
+pub(super) fn text(path: &Path, reader: Reader) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|why| unreadable(path, &why, reader))
+}
+
+/// A command of ours for the configuration that this one works on.
+pub(super) fn command(context: &Context, words: &str) -> String {
+    match &context.globals.config {
+        Some(path) => format!("{words} --config {}", word(&path.display().to_string())),
+        None => words.to_owned(),
+    }
+}
+
+/// What was typed, to be typed again so that this user does it.
+pub(super) fn as_user(id: u32) -> String {
+    let words: String =
+        std::env::args_os().skip(1).map(|typed| format!(" {}", word(&typed.to_string_lossy()))).collect();
+    format!("sudo -u '#{id}' hallpass{words}")
+}
+
+/// The first of these that is there, or that we may not look for: that it can't be read is then said of the right one.
+fn first_there(places: &[&str]) -> Option<PathBuf> {
+    places.iter().map(PathBuf::from).find(|path| path.try_exists().unwrap_or(true))
+}
+
+fn nowhere(reader: Reader) -> Failure {
+    let failure = Failure::failed("there is no configuration of the service here")
+        .because(format!("looked for {}", PLACES.join(" and ")));
+    ways(failure, reader)
+}
+
+fn unreadable(path: &Path, why: &std::io::Error, reader: Reader) -> Failure {
+    let failure = Failure::file("read configuration", path, why);
+    match why.kind() {
+        ErrorKind::NotFound => ways(failure, reader),
+        ErrorKind::PermissionDenied => match owner(path) {
+            Some(id) => failure.next(as_user(id)),
+            None => failure,
+        },
+        _ => failure,
+    }
+}
+
+/// What to do when it is not there.
+fn ways(failure: Failure, reader: Reader) -> Failure {
+    match reader {
+        Reader::Service => failure.next("hallpass init").next("hallpass serve --config FILE"),
+        Reader::Operator => failure.next("pass --config FILE"),
+    }
+}
+
+/// Who else's the file is, or else its folder.
+fn owner(path: &Path) -> Option<u32> {
+    let us = rustix::process::geteuid().as_raw();
+    let owners = [Some(path), path.parent()].into_iter().flatten().filter_map(|path| std::fs::metadata(path).ok());
+    owners.map(|meta| meta.uid()).find(|owner| *owner != us)
+}
+
+/// A word for a shell.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._:=@%+,-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_place_that_has_one_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        let places = [one.to_str().unwrap(), two.to_str().unwrap()];
+        assert_eq!(first_there(&places), None);
+        crate::durable::create(&two, b"", 0o600).unwrap();
+        assert_eq!(first_there(&places).as_ref(), Some(&two));
+        crate::durable::create(&one, b"", 0o600).unwrap();
+        assert_eq!(first_there(&places), Some(one));
+        // One that can't be looked for is not passed by.
+        let below_a_file = two.join("config.toml");
+        assert_eq!(first_there(&[below_a_file.to_str().unwrap()]), Some(below_a_file));
+        let unit = include_str!("../../deploy/hallpass.service");
+        assert!(
+            PLACES.iter().any(|place| unit.contains(&format!("hallpass serve --config {place}\n"))),
+            "the unit's is one of them"
+        );
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell_where_they_must_be() {
+        for (text, typed) in [
+            ("/etc/a-b_c.toml", "/etc/a-b_c.toml"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$x", "'$x'"),
+        ] {
+            assert_eq!(word(text), typed);
+        }
+    }
+}
