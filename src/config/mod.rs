@@ -13,6 +13,7 @@
 //! service can read, under a path known at run time only. The caller passes that folder; the environment is not read.
 
 mod ca;
+mod logging;
 mod sandbox;
 mod store;
 
@@ -27,6 +28,7 @@ use crate::name::{CaName, HostName};
 use crate::signer;
 use crate::time::Lifetime;
 pub use ca::UserCa;
+pub use logging::Logging;
 
 /// The longest configuration file: 1 MiB. Our choice; a usual one has two thousand bytes.
 const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -78,15 +80,6 @@ pub struct Config {
     pub logging: Logging,
     /// What the process denies itself.
     pub sandbox: crate::sandbox::Settings,
-}
-
-/// The process's own log (not the audit log), on standard error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logging {
-    /// JSON instead of text.
-    pub json: bool,
-    /// `error warn info debug`, or a filter such as `hallpass=debug`.
-    pub level: String,
 }
 
 /// `[tls]`, read.
@@ -153,7 +146,7 @@ fn config(root: &Table<'_>, places: &Places<'_>) -> Option<Config> {
         Some((key, head, origin))
     });
     let limits = Limits::read(root);
-    let logging = logging(root);
+    let logging = logging::logging(root);
     let sandbox = sandbox::sandbox(root, places, cas.as_ref());
     let Tls { files, self_signed, names } = tls?;
     let (store, (log_key_path, head, origin)) = (store?, log?);
@@ -253,25 +246,6 @@ fn tls_name(text: &str) -> Result<String, String> {
     let is_name = text.parse::<IpAddr>().is_ok() || HostName::parse(text).is_ok();
     let wrong = || format!("{} is neither a host name in lower case nor an address", quoted(text));
     if is_name { Ok(text.to_owned()) } else { Err(wrong()) }
-}
-
-fn logging(root: &Table<'_>) -> Logging {
-    let Some(table) = root.table("logging") else { return Logging { json: false, level: "info".to_owned() } };
-    let json = table.parsed("format", |text| match text {
-        "text" => Ok(false),
-        "json" => Ok(true),
-        other => Err(format!("{} is not a format: \"text\" or \"json\"", quoted(other))),
-    });
-    let level = table.parsed("level", |text| {
-        let is_filter = (1..=200).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_=,:-".contains(&b));
-        let wrong = || format!("{} is not a level: error, warn, info, debug, or hallpass=debug", quoted(text));
-        if is_filter { Ok(text.to_owned()) } else { Err(wrong()) }
-    });
-    Logging {
-        json: json.is_some_and(|found| found.value),
-        level: level.map_or_else(|| "info".to_owned(), |found| found.value),
-    }
 }
 
 /// `[limits]`. The defaults suit a machine with one core and a few hundred people.
@@ -584,7 +558,8 @@ mod tests {
                 "config.toml:144:7: log.key: \"../../etc/shadow\" is not a credential's name: letters, digits and . _ -",
                 "config.toml:170:9: limits.burst: -1 is not accepted; it takes 1 to 100000",
                 "config.toml:181:11: limits.session: \"13h\" is not accepted; it takes 1m to 12h",
-                "config.toml:193:9: logging.level: \"loud!\" is not a level: error, warn, info, debug, or hallpass=debug",
+                "config.toml:193:9: logging.level: \"loud!\" is not a level: one of off error warn info debug trace, \
+                 or \"warn,hallpass=debug\"",
             ]
         );
     }
