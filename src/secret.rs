@@ -11,7 +11,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -19,11 +19,30 @@ use zeroize::Zeroizing;
 /// The longest passphrase file. Our own choice.
 const PASSPHRASE_BYTES_MAX: usize = 4096;
 
+/// How the path of a credential begins that systemd has not given.
+const CREDENTIAL: &str = "credential:";
+
+/// Where systemd's credential of this name is, if it has given a folder of them. Else a path that [`read()`] refuses with the reason: only
+/// who reads it lacks it.
+#[must_use]
+pub fn credential(folder: Option<&Path>, name: &str) -> PathBuf {
+    folder.map_or_else(|| PathBuf::from(format!("{CREDENTIAL}{name}")), |folder| folder.join(name))
+}
+
+/// The name of the credential that systemd has not given, if this is the path of one.
+#[must_use]
+pub fn missing(path: &Path) -> Option<&str> {
+    path.to_str()?.strip_prefix(CREDENTIAL)
+}
+
 /// The bytes of a file with a secret; at most `limit`.
 ///
 /// # Errors
 /// In words for the operator, without the file's name: what is wrong with it and how to mend it.
 pub fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, String> {
+    if let Some(name) = missing(path) {
+        return Err(format!("there is no credential {name:?}: systemd gives them (LoadCredential=), and did not"));
+    }
     let io = |error: std::io::Error| error.to_string();
     // Without O_NONBLOCK a named pipe would hold us here for ever.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
@@ -121,7 +140,7 @@ mod tests {
     use super::*;
 
     #[expect(clippy::disallowed_methods, reason = "a test makes the files that operators make")]
-    fn file(folder: &tempfile::TempDir, text: &str, mode: u32) -> std::path::PathBuf {
+    fn file(folder: &tempfile::TempDir, text: &str, mode: u32) -> PathBuf {
         let path = folder.path().join("secret");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -142,6 +161,17 @@ mod tests {
         ] {
             assert_eq!(is_private(mode, owner, group), private, "{mode:o} {owner}:{group}");
         }
+    }
+
+    #[test]
+    fn a_credential_that_was_not_given_is_lacked_by_who_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, nowhere) = (credential(Some(folder.path()), "secret"), credential(None, "secret"));
+        assert_eq!(here, file(&folder, "secret", 0o600));
+        assert_eq!((missing(&here), missing(&nowhere)), (None, Some("secret")));
+        assert_eq!(read(&here, 6).unwrap().as_slice(), b"secret");
+        let why = read(&nowhere, 6).unwrap_err();
+        assert!(why.contains("there is no credential \"secret\"") && why.contains("LoadCredential="), "{why}");
     }
 
     #[test]

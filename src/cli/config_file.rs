@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::failure::{Exit, Failure};
 use super::{Context, profile};
 use crate::config::Config;
+use crate::secret;
 
 /// Where it is looked for, in turn, unless `--config` names one: where an administrator keeps it, and where `hallpass init` and
 /// the unit have it.
@@ -50,7 +51,11 @@ pub(super) fn read_at(path: &Path, reader: Reader) -> Result<Config, Failure> {
     // Relative paths in it are relative to its folder, wherever we were started.
     let folder = std::path::absolute(path).ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
     let credentials = profile::env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Config::parse(&text, &shown, &folder, credentials.as_deref()).map_err(|problems| {
+    let parse = match reader {
+        Reader::Service => Config::parse,
+        Reader::Operator => Config::parse_beside,
+    };
+    parse(&text, &shown, &folder, credentials.as_deref()).map_err(|problems| {
         let mut failure = Failure::new(Exit::Usage, "config", format!("{shown:?} is not a configuration we can run"));
         failure.why = problems.iter().map(ToString::to_string).collect();
         failure
@@ -73,11 +78,46 @@ pub(super) fn command(context: &Context, words: &str) -> String {
     }
 }
 
+/// Whether we are the service's user: whom its log key belongs to, unless that is root's. What another user leaves beside the service's
+/// files locks it out.
+///
+/// # Errors
+/// When we are another.
+pub(super) fn check_user(config: &Config) -> Result<(), Failure> {
+    let us = rustix::process::geteuid().as_raw();
+    let path = &config.log_key_path;
+    match std::fs::metadata(path).map(|meta| meta.uid()) {
+        Ok(owner) if owner != us && owner != 0 => Err(Failure::failed("this is for the service's user")
+            .because(format!("the log key {path:?} belongs to user {owner}, and you are user {us}"))
+            .next(as_user(owner))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether systemd has given the credentials among these secrets, as it does the service.
+///
+/// # Errors
+/// When it has not; says how it does.
+pub(super) fn check_credentials(secrets: &[&Path]) -> Result<(), Failure> {
+    let missing: Vec<&str> = secrets.iter().filter_map(|path| secret::missing(path)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let loads: String = missing.iter().map(|name| format!(" -p LoadCredential={name}:FILE")).collect();
+    let named: Vec<String> = missing.iter().map(|name| format!("\"credential:{name}\"")).collect();
+    Err(Failure::failed(format!("this needs {}, which systemd gives the service alone", named.join(" and ")))
+        .because("FILE is what LoadCredential= in the service's unit names")
+        .next(format!("sudo systemd-run --pty --uid=hallpass{loads} {}", typed())))
+}
+
 /// What was typed, to be typed again so that this user does it.
-pub(super) fn as_user(id: u32) -> String {
-    let words: String =
-        std::env::args_os().skip(1).map(|typed| format!(" {}", word(&typed.to_string_lossy()))).collect();
-    format!("sudo -u '#{id}' hallpass{words}")
+fn as_user(id: u32) -> String {
+    format!("sudo -u '#{id}' {}", typed())
+}
+
+fn typed() -> String {
+    let words = std::env::args_os().skip(1).map(|typed| format!(" {}", word(&typed.to_string_lossy())));
+    format!("hallpass{}", words.collect::<String>())
 }
 
 /// The first of these that is there, or that we may not look for: that it can't be read is then said of the right one.

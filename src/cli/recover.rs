@@ -2,7 +2,6 @@
 //!
 //! Invariant: nothing is changed without `--apply`, a name and a reason. What is done, and why in this order, is in `service/recover.rs`.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -155,19 +154,15 @@ fn unread(path: &Path, error: &StoreError) -> Failure {
     Failure::failed(format!("cannot read the log's checkpoint {shown:?}")).because(why(error.clone())).next(owner)
 }
 
-/// The key that signs checkpoints, and seals the log's head.
-///
-/// What another user leaves beside the service's files locks it out, so whoever runs this is the service's user.
+/// The key that signs checkpoints, and seals the log's head; for the service's user alone.
 pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
-    let us = rustix::process::geteuid().as_raw();
-    if let Ok(owner) = std::fs::metadata(&config.log_key_path).map(|meta| meta.uid())
-        && owner != us
-        && owner != 0
-    {
-        return Err(Failure::failed("this is for the service's user")
-            .because(format!("the log key {:?} belongs to user {owner}, and you are user {us}", config.log_key_path))
-            .next(config_file::as_user(owner)));
-    }
+    config_file::check_user(config)?;
+    let password = match &config.store {
+        store::Settings::Postgres(settings) => settings.password_path.as_deref(),
+        store::Settings::Sqlite(_) => None,
+    };
+    let secrets: Vec<&Path> = std::iter::once(config.log_key_path.as_path()).chain(password).collect();
+    config_file::check_credentials(&secrets)?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
     serve::log_key(&config.log_key_path, &origin)
 }

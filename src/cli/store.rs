@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::config_file::{self, Reader};
 use super::failure::Failure;
-use super::{Context, output, serve};
-use crate::audit::checkpoint::usual_origin;
+use super::recover::log_key;
+use super::{Context, output};
 use crate::store::copy::{Copied, copy};
 use crate::store::{SEAL_PURPOSE, Settings, sqlite};
 
@@ -77,8 +77,7 @@ fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{shown:?} has no table [store.postgres]"))
             .because("the target is the database that the nodes will work on"));
     };
-    let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
-    let key = serve::log_key(&config.log_key_path, &origin)?.derive(SEAL_PURPOSE);
+    let key = log_key(&config)?.derive(SEAL_PURPOSE);
     let from = sqlite::Settings { path: args.from.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -10,7 +10,8 @@
 //! and a bound.
 //!
 //! Decision: *why `credential:NAME`?* systemd puts credentials (`LoadCredential=`) into a folder that only the
-//! service can read, under a path known at run time only. The caller passes that folder; the environment is not read.
+//! service can read, under a path known at run time only. The caller passes that folder; the environment is not read. Operators'
+//! commands beside the service are given none, and need few or none of them: there a secret is lacked only by who reads it.
 
 mod ca;
 mod logging;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use crate::audit::checkpoint;
 use crate::document::{self, Found, Problem, Table, quoted};
 use crate::name::{CaName, HostName};
+use crate::secret;
 use crate::signer;
 use crate::time::Lifetime;
 pub use ca::UserCa;
@@ -40,7 +42,7 @@ const PATH_BYTES_MAX: usize = 1_000;
 /// The most names of a self-signed certificate. Our choice.
 const NAMES_MAX: usize = 32;
 
-/// How a path says that it is a systemd credential.
+/// How a path in the file says that it is a systemd credential.
 const CREDENTIAL: &str = "credential:";
 
 /// The service's settings, checked.
@@ -93,6 +95,8 @@ struct Tls {
 struct Places<'p> {
     folder: &'p Path,
     credentials: Option<&'p Path>,
+    /// Whether a credential that was not given is a problem.
+    needs_all: bool,
 }
 
 impl Config {
@@ -107,7 +111,22 @@ impl Config {
     /// # Errors
     /// Every problem, with its place.
     pub fn parse(text: &str, file: &str, folder: &Path, credentials: Option<&Path>) -> Result<Self, Vec<Problem>> {
-        let places = Places { folder, credentials };
+        let places = Places { folder, credentials, needs_all: true };
+        document::read(text, file, TEXT_BYTES_MAX, |root| config(root, &places))
+    }
+
+    /// The same for a command beside the service: a credential that was not given is no problem here, but for who reads it
+    /// ([`crate::secret::missing`]).
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse_beside(
+        text: &str,
+        file: &str,
+        folder: &Path,
+        credentials: Option<&Path>,
+    ) -> Result<Self, Vec<Problem>> {
+        let places = Places { folder, credentials, needs_all: false };
         document::read(text, file, TEXT_BYTES_MAX, |root| config(root, &places))
     }
 }
@@ -368,8 +387,10 @@ impl Places<'_> {
         if !is_name {
             return Err(format!("{} is not a credential's name: letters, digits and . _ -", quoted(name)));
         }
-        let missing = || format!("there is no credential {name:?}: systemd gives them (LoadCredential=), and did not");
-        Ok(self.credentials.ok_or_else(missing)?.join(name))
+        if self.needs_all && self.credentials.is_none() {
+            return Err(format!("there is no credential {name:?}: systemd gives them (LoadCredential=), and did not"));
+        }
+        Ok(secret::credential(self.credentials, name))
     }
 }
 
@@ -427,7 +448,7 @@ mod tests {
     #[test]
     fn every_key_that_is_known_stands_in_the_example() {
         let text = all_keys();
-        let places = Places { folder: Path::new("/x"), credentials: Some(Path::new("/y")) };
+        let places = Places { folder: Path::new("/x"), credentials: Some(Path::new("/y")), needs_all: true };
         let known = document::read(&text, "config.toml.example", TEXT_BYTES_MAX, |root| {
             config(root, &places).map(|_| root.sheet().keys.borrow().clone())
         });
@@ -569,5 +590,9 @@ mod tests {
         let text = EXAMPLE.replace("\"/etc/hallpass/log.key\"", "\"credential:log\"");
         let problems = Config::parse(&text, "c", Path::new("/x"), None).unwrap_err();
         assert!(problems.first().unwrap().what.starts_with("there is no credential \"log\""), "{problems:?}");
+        // Beside the service it is for who reads it; what is no name is a problem there, too.
+        let beside = |text: &str| Config::parse_beside(text, "c", Path::new("/x"), None);
+        assert_eq!(secret::missing(&beside(&text).unwrap().log_key_path), Some("log"));
+        beside(&text.replace("credential:log", "credential:../log")).unwrap_err();
     }
 }

@@ -105,7 +105,11 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ),
     // 6 root
     // `keyring` for which CAs there are: a rotation is due for each by itself.
-    ("config", 6, &["time", "name", "sandbox", "document", "keyring", "audit", "signer", "store", "service", "http"]),
+    (
+        "config",
+        6,
+        &["time", "name", "secret", "sandbox", "document", "keyring", "audit", "signer", "store", "service", "http"],
+    ),
     (
         "cli",
         6,

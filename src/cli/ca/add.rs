@@ -202,7 +202,7 @@ fn configuration(context: &Context) -> Result<Option<(PathBuf, String)>, Failure
 fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
     let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
     let credentials = profile::env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Config::parse(text, &path.display().to_string(), &folder, credentials.as_deref())
+    Config::parse_beside(text, &path.display().to_string(), &folder, credentials.as_deref())
 }
 
 /// The configuration file, if there is one, once it takes these lines.

@@ -64,3 +64,49 @@ fn a_backup_in_a_folder_that_is_not_there_says_which_one_to_make() {
     assert!(ran.err.contains(&format!("cannot make a backup in {:?}", stage.shown("backups"))), "{}", ran.err);
     assert!(ran.err.contains("next  sudo install -d -o ") && ran.err.contains(&stage.shown("backups")), "{}", ran.err);
 }
+
+/// systemd gives its credentials to the service alone. What is not needed is not asked for, and what is needed is named.
+#[test]
+fn a_command_needs_no_credential_but_those_that_it_reads() {
+    let stage = stopped();
+    let good = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    let locked = good.replace("key = \"user_ca\"", "key = \"user_ca\"\npassphrase_file = \"credential:ca-passphrase\"");
+    stage.write("service/config.toml", &locked);
+    let made = admin(&stage, &["backup", "create", &stage.shown("one")]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let config = stage.shown("service/config.toml");
+    let key = stage.shown("next_ca");
+    let added = stage.as_person("omar", &["ca", "add", "user", &key, "--config", &config]);
+    assert_eq!(added.code, 0, "{}", added.err);
+    let served = stage.as_person("omar", &["serve", "--config", &config]);
+    assert!(served.code == 2 && served.err.contains("there is no credential \"ca-passphrase\""), "{}", served.err);
+    stage.write("service/config.toml", &locked.replace("key = \"log.key\"", "key = \"credential:log-key\""));
+    for words in [&["backup", "verify", "one folder"][..], &["store", "recover"]] {
+        let lacking = admin(&stage, words);
+        assert_eq!(lacking.code, 1);
+        let typed = if words.len() == 3 { "backup verify 'one folder'" } else { "store recover" };
+        let next = format!(
+            "next  sudo systemd-run --pty --uid=hallpass -p LoadCredential=log-key:FILE hallpass admin {typed} --config {config}\n"
+        );
+        assert!(lacking.err.contains(&next), "{}", lacking.err);
+    }
+    // As systemd does it.
+    std::fs::create_dir(stage.path("credentials")).unwrap();
+    std::fs::copy(stage.path("service/log.key"), stage.path("credentials/log-key")).unwrap();
+    let mut given = stage.command("omar", &["admin", "backup", "verify", &stage.shown("one"), "--config", &config]);
+    let given = Ran::of(given.env("CREDENTIALS_DIRECTORY", stage.path("credentials")).output().unwrap());
+    assert_eq!(given.code, 0, "{}", given.err);
+    // With the store on a server there are two.
+    let there =
+        "postgres = { host = \"/nowhere\", database = \"d\", user = \"u\", password_file = \"credential:password\" }";
+    stage.write(
+        "service/config.toml",
+        &locked
+            .replace("path = \"state/hallpass.db\"", there)
+            .replace("key = \"log.key\"", "key = \"credential:log-key\""),
+    );
+    let from = format!("sqlite:{}", stage.shown("service/state/hallpass.db"));
+    let moved = stage.as_person("omar", &["store", "migrate", "--from", &from, "--to", &format!("postgres:{config}")]);
+    let loads = "-p LoadCredential=log-key:FILE -p LoadCredential=password:FILE hallpass store migrate";
+    assert!(moved.code == 1 && moved.err.contains(loads), "{}", moved.err);
+}
