@@ -81,7 +81,7 @@ pub fn passphrase(path: &Path) -> Result<SecretString, String> {
 /// As [`read()`].
 pub fn is_ours_to_run(path: &Path) -> Result<(), String> {
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    check_owner(&metadata, || path.display().to_string())?;
+    check_owner(&metadata, path)?;
     if metadata.is_file() && metadata.mode() & 0o022 == 0 {
         return Ok(());
     }
@@ -94,7 +94,7 @@ pub fn is_ours_to_run(path: &Path) -> Result<(), String> {
 /// As [`read()`].
 pub fn is_ours_to_ask(path: &Path) -> Result<(), String> {
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    check_owner(&metadata, || path.display().to_string())?;
+    check_owner(&metadata, path)?;
     let mode = metadata.mode() & 0o777;
     if mode & 0o077 == 0 {
         return Ok(());
@@ -102,12 +102,20 @@ pub fn is_ours_to_ask(path: &Path) -> Result<(), String> {
     Err(format!("others can connect to it (mode {mode:04o}), and have it sign: run `chmod 600 {}`", path.display()))
 }
 
-fn check_owner(metadata: &Metadata, shown: impl FnOnce() -> String) -> Result<(), String> {
+fn check_owner(metadata: &Metadata, path: &Path) -> Result<(), String> {
     let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner == us || owner == 0 {
         return Ok(());
     }
-    Err(format!("it belongs to user id {owner}: run `chown {us} {}` as root", shown()))
+    Err(format!("it belongs to user id {owner}: {}", of_another(owner, us, path)))
+}
+
+/// What to do about a file of another user. Root is hardly the one it should belong to: the service would lose it.
+fn of_another(owner: u32, us: u32, path: &Path) -> String {
+    match us {
+        0 => format!("you are root; run this as that user, with `sudo -u '#{owner}'` before it"),
+        us => format!("run `chown {us} {}` as root", path.display()),
+    }
 }
 
 fn check_access(path: &Path, metadata: &Metadata) -> Result<(), String> {
@@ -117,7 +125,7 @@ fn check_access(path: &Path, metadata: &Metadata) -> Result<(), String> {
     let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
     let (shown, mode) = (path.display(), metadata.mode() & 0o7777);
     if owner != us && owner != 0 {
-        return Err(format!("it belongs to user id {owner}, who could read it: run `chown {us} {shown}` as root"));
+        return Err(format!("it belongs to user id {owner}, who can read it: {}", of_another(owner, us, path)));
     }
     if !is_private(mode, owner, metadata.gid()) {
         return Err(format!("others have access to it (mode {mode:04o}): run `chmod 600 {shown}`"));
@@ -193,6 +201,13 @@ mod tests {
         assert!(is_ours_to_run(&folder.path().join("nothing")).is_err());
         is_ours_to_ask(&file(&folder, "socket", 0o600)).unwrap();
         assert!(is_ours_to_ask(&file(&folder, "socket", 0o660)).unwrap_err().contains("chmod 600"));
+    }
+
+    #[test]
+    fn root_is_told_to_be_the_files_user_and_not_to_take_the_file() {
+        let (root, other) = (of_another(990, 0, Path::new("/k")), of_another(1000, 990, Path::new("/k")));
+        assert!(root.contains("sudo -u '#990'") && !root.contains("chown"), "{root}");
+        assert_eq!(other, "run `chown 990 /k` as root");
     }
 
     #[test]

@@ -74,6 +74,10 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::failed("cannot keep what is in memory to ourselves").because(error.to_string()))?;
     arm_fail_point();
     let mut config = config_file::read(context, Reader::Service)?;
+    // What root made here, the service could not read.
+    if rustix::process::geteuid().is_root() {
+        config_file::check_user(&config)?;
+    }
     start_logging(&config.logging)?;
     process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;

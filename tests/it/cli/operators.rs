@@ -110,3 +110,24 @@ fn a_command_needs_no_credential_but_those_that_it_reads() {
     let loads = "-p LoadCredential=log-key:FILE -p LoadCredential=password:FILE hallpass store migrate";
     assert!(moved.code == 1 && moved.err.contains(loads), "{}", moved.err);
 }
+
+/// Only root can give a file away, so only root sees this.
+#[test]
+fn whoever_is_not_the_services_user_is_told_to_be_it() {
+    let stage = stopped();
+    let key = stage.path("service/log.key");
+    if std::os::unix::fs::chown(&key, Some(12_345), None).is_err() {
+        return;
+    }
+    let config = stage.shown("service/config.toml");
+    std::fs::remove_file(stage.path("service/tls-key.pem")).unwrap();
+    std::fs::remove_file(stage.path("service/tls-certificate.pem")).unwrap();
+    for words in ["serve", "admin store recover", "admin backup create x"] {
+        let typed: Vec<&str> = words.split(' ').chain(["--config", &config]).collect();
+        let ran = stage.as_person("omar", &typed);
+        assert_eq!(ran.code, 1);
+        let next = format!("next  sudo -u '#12345' hallpass {words} --config {config}\n");
+        assert!(ran.err.contains(&next) && !ran.err.contains("chown"), "{}", ran.err);
+    }
+    assert!(!stage.path("service/tls-key.pem").exists(), "root makes nothing that the service could not read");
+}
