@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::config_file::{self, Reader};
 use super::failure::Failure;
 use super::progress::Progress;
-use super::recover::{log_key, why};
+use super::recover::{check_there, log_key, why};
 use super::{Context, output, serve};
 use crate::audit::checkpoint::LogKey;
 use crate::config::Config;
@@ -184,11 +184,7 @@ fn verify(context: &Context, key: &LogKey, folder: &Path, work: Option<&Path>) -
 }
 
 fn verify_in_place(context: &Context, config: &Config, key: &LogKey) -> Result<(), Failure> {
-    if let store::Settings::Sqlite(file) = &config.store
-        && !file.path.exists()
-    {
-        return Err(Failure::failed(format!("there is no database {:?}", config.store.shown())));
-    }
+    check_there(context, config)?;
     let checked = context.block_on(async {
         let opened =
             store::open_to(store::Work::Look, &config.store, key.derive(SEAL_PURPOSE)).await.map_err(|why| {

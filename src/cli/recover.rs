@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is changed without `--apply`, a name and a reason. What is done, and why in this order, is in `service/recover.rs`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -169,14 +170,25 @@ pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
 
 /// Opens the database as a service would; one that is not there is not made.
 async fn open(context: &Context, config: &Config, key: &LogKey, work: store::Work) -> Result<Box<dyn Store>, Failure> {
-    if let store::Settings::Sqlite(file) = &config.store
-        && !file.path.exists()
-    {
-        return Err(Failure::failed(format!("there is no database {:?}", config.store.shown()))
-            .next(format!("put the newest copy back first: {}", config_file::command(context, RESTORE))));
-    }
+    check_there(context, config)?;
     let opened = store::open_to(work, &config.store, key.derive(SEAL_PURPOSE)).await;
     opened.map_err(|error| unusable(context, config, why(error)))
+}
+
+/// Whether the database file is there. That it may not be looked for is something else.
+pub(super) fn check_there(context: &Context, config: &Config) -> Result<(), Failure> {
+    let store::Settings::Sqlite(file) = &config.store else { return Ok(()) };
+    match std::fs::metadata(&file.path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let restore = config_file::command(context, RESTORE);
+            Err(Failure::failed(format!("there is no database {:?}", config.store.shown()))
+                .next(format!("put the newest copy back first: {restore}")))
+        }
+        Err(error) => Err(Failure::file("look for the database", &file.path, &error)
+            .because("each folder on the way must let the service's user in")
+            .next(format!("namei -l {}", file.path.display()))),
+    }
 }
 
 /// Why, without where in the program.

@@ -131,3 +131,16 @@ fn whoever_is_not_the_services_user_is_told_to_be_it() {
     }
     assert!(!stage.path("service/tls-key.pem").exists(), "root makes nothing that the service could not read");
 }
+
+#[test]
+fn a_database_that_cannot_be_looked_for_is_not_said_to_be_lost() {
+    let stage = stopped();
+    let good = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    stage.write("service/config.toml", &good.replace("state/hallpass.db", "policy.toml/hallpass.db"));
+    for words in [&["store", "recover"][..], &["backup", "verify"]] {
+        let ran = admin(&stage, words);
+        assert_eq!(ran.code, 1);
+        let (looked, why) = ("cannot look for the database", "Not a directory");
+        assert!(ran.err.contains(looked) && ran.err.contains(why) && !ran.err.contains("restore"), "{}", ran.err);
+    }
+}
