@@ -3,6 +3,7 @@
 //! Invariants: nothing is ever overwritten; what is put back has been looked at as a whole, at the place where it will be; and whether it is
 //! the newest is said, not assumed (`admin store recover`).
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +25,14 @@ use crate::service::recover::{Found, Wrong, examine};
 use crate::store::backup::{DATABASE, Manifest, Scratch, create};
 use crate::store::head_file::{HeadFile, KeptHead};
 use crate::store::sqlite::{self, backup::Free};
-use crate::store::{self, SEAL_PURPOSE, Store};
+use crate::store::{self, SEAL_PURPOSE, Store, StoreError};
 use crate::time::{Clock as _, SystemClock};
+
+/// How much room there must be for a database to be opened. Our choice: the write-ahead log and its index begin with a tenth of it.
+const OPENING_BYTES: u64 = 1 << 20;
+
+/// What helps a restore for which there is no room.
+const ROOM: &str = "make room there, or have the service's user own that folder; it is checked where it will be";
 
 /// `hallpass admin backup …`.
 #[derive(Clone, Debug, Subcommand)]
@@ -103,7 +110,9 @@ fn make(context: &Context, config: &Config, key: &LogKey, folder: &Path) -> Resu
     let mut progress = Progress::new(context, "pages copied");
     let mut told = |done, all| progress.tell(|| format!("{done} of {all}"));
     let manifest = create(file, folder, (key, SystemClock.now()), &mut told).map_err(|error| {
-        Failure::failed("no backup was made").because(why(error)).next("mend what is said above, and run this again")
+        Failure::failed(format!("no backup was made at {:?}", folder.display().to_string()))
+            .because(why(error))
+            .next("mend what is said above, and run this again")
     })?;
     let text = format!("{} holds {}", folder.display(), described(&manifest));
     context.out.answer(&about(folder, &manifest, "hallpass.backup.v1"), &text)?;
@@ -142,23 +151,57 @@ struct Taken {
     scratch: Scratch,
 }
 
-/// Takes the database out and opens it.
-async fn take_out(folder: &Path, manifest: &Manifest, key: &LogKey, beside: &Path) -> Result<Taken, Failure> {
-    let unusable = |why: String| {
-        Failure::failed(format!("{:?} is no backup to rely on", folder.display().to_string())).because(why)
-    };
-    let scratch = Scratch::beside(beside).map_err(|why| Failure::file("make a folder beside", beside, &why))?;
+/// Takes the database out and opens it. What the place beside `beside` can't take says nothing about the backup; `elsewhere` is what to
+/// do then.
+async fn take_out(
+    folder: &Path,
+    manifest: &Manifest,
+    key: &LogKey,
+    (beside, elsewhere): (&Path, &str),
+) -> Result<Taken, Failure> {
+    let scratch =
+        Scratch::beside(beside).map_err(|why| Failure::file("make a folder beside", beside, &why).next(elsewhere))?;
     let path = scratch.file(DATABASE);
-    manifest.take_out(folder, &path).map_err(|error| unusable(why(error)))?;
-    let settings = store::Settings::Sqlite(sqlite::Settings { path });
-    let store = store::open(&settings, key.derive(SEAL_PURPOSE)).await.map_err(|error| unusable(why(error)))?;
-    Ok(Taken { store, scratch })
+    let no_room = |why: String| {
+        let (from, to) = (folder.display().to_string(), path.display().to_string());
+        Failure::failed(format!("cannot take the database of {from:?} out to {to:?}"))
+            .because(format!("{why}; it has {} bytes", manifest.bytes))
+            .next(elsewhere)
+    };
+    if let Err(error) = manifest.take_out(folder, &path) {
+        // (the store names the file that it read, also if it is the other one that failed)
+        let read = format!("{:?}: ", folder.join(DATABASE));
+        return Err(match error {
+            StoreError::Failed { why, .. } if can_be_read(&folder.join(DATABASE)) => {
+                no_room(why.replacen(&read, "", 1))
+            }
+            other => unusable(folder, why(other)),
+        });
+    }
+    let settings = store::Settings::Sqlite(sqlite::Settings { path: path.clone() });
+    match store::open(&settings, key.derive(SEAL_PURPOSE)).await {
+        Ok(store) => Ok(Taken { store, scratch }),
+        Err(StoreError::Failed { why, .. }) if is_full(&path) => Err(no_room(why)),
+        Err(error) => Err(unusable(folder, why(error))),
+    }
+}
+
+fn unusable(folder: &Path, why: String) -> Failure {
+    Failure::failed(format!("{:?} is no backup to rely on", folder.display().to_string())).because(why)
+}
+
+/// Whether a file can be read to its end.
+fn can_be_read(path: &Path) -> bool {
+    File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink())).is_ok()
+}
+
+/// Whether the file system has no room for what SQLite has beside a database that it opens.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < OPENING_BYTES)
 }
 
 fn read(folder: &Path, key: &LogKey) -> Result<Manifest, Failure> {
-    Manifest::read(folder, key).map_err(|why| {
-        Failure::failed(format!("{:?} is no backup to rely on", folder.display().to_string())).because(why.to_string())
-    })
+    Manifest::read(folder, key).map_err(|why| unusable(folder, why.to_string()))
 }
 
 /// The whole of a store.
@@ -172,8 +215,11 @@ async fn look(context: &Context, store: &dyn Store, key: &LogKey) -> Result<Chec
 fn verify(context: &Context, key: &LogKey, folder: &Path, work: Option<&Path>) -> Result<(), Failure> {
     let manifest = read(folder, key)?;
     let beside = work.map_or_else(|| folder.to_path_buf(), |work| work.join("backup"));
+    let shown = folder.display();
+    let again = config_file::command(context, &format!("hallpass admin backup verify {shown} --work FOLDER"));
+    let elsewhere = format!("{again}, where there is room");
     let checked = context.block_on(async {
-        let taken = take_out(folder, &manifest, key, &beside).await?;
+        let taken = take_out(folder, &manifest, key, (&beside, &elsewhere)).await?;
         let mut checked = look(context, taken.store.as_ref(), key).await?;
         if (manifest.entries, &manifest.checkpoint) != (checked.entries, &key.sign(checked.entries, &checked.root)) {
             checked.findings.push("the manifest tells of another log than the database holds".to_owned());
@@ -248,7 +294,7 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
     let free = Free::claim(&target).map_err(|error| nothing(why(error)))?;
     let head: Arc<dyn KeptHead> = Arc::new(HeadFile::new(config.log_head_path.clone()));
     let (found, scratch) = context.block_on(async {
-        let Taken { store, scratch } = take_out(&args.folder, &manifest, key, &target).await?;
+        let Taken { store, scratch } = take_out(&args.folder, &manifest, key, (&target, ROOM)).await?;
         let checked = look(context, store.as_ref(), key).await?;
         if !checked.findings.is_empty() {
             return Err(checked.findings.into_iter().fold(Failure::failed("nothing was put back"), Failure::because));

@@ -462,7 +462,15 @@ fn a_full_disk_leaves_no_half_backup_and_no_half_database() {
         let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
         assert!(ran.status.success(), "{err}");
         assert_eq!(out, "code 1\n", "{size} {command}: {err}");
+        // What has no room says nothing about the backup.
+        assert!(!err.contains("no backup to rely on") && err.contains(&small), "{size} {command}: {err}");
     }
+    let verify = format!(
+        "mount -t tmpfs -o size=64k tmpfs {small} && {HALLPASS} admin backup verify {folder} --work {small} --config {config}"
+    );
+    let full = Command::new("unshare").args(["--mount", "sh", "-c", &verify]).output().unwrap();
+    let said = String::from_utf8(full.stderr).unwrap();
+    assert!(said.contains("cannot take the database of") && said.contains("--work FOLDER"), "{said}");
     assert_eq!(stage.as_person("alice", &["request", "web-1", "--reason", REASON, "--no-wait"]).code, 8, "it runs on");
     // What a killed service leaves is its newest changes in a file beside the database; they are in a backup, too.
     stage.kill();
@@ -476,7 +484,9 @@ fn a_full_disk_leaves_no_half_backup_and_no_half_database() {
     for (code, more) in [(1, String::new()), (0, format!(" --work {}", stage.shown("omar")))] {
         let script = format!("{read_only}{more}");
         let ran = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
-        assert_eq!(ran.status.code(), Some(code), "{}", String::from_utf8_lossy(&ran.stderr));
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("--work FOLDER"), code == 1, "{said}");
     }
 }
 
