@@ -48,7 +48,8 @@ pub(crate) enum BackupCommand {
     },
     /// Check a backup, or the database itself, as a whole: the log, and every row that the log tells of
     ///
-    /// Without FOLDER the configured database is checked in its place, while no service runs on it.
+    /// Without FOLDER the configured database is checked in its place, while no service runs on it. Of an interrupted check a hidden folder
+    /// `.FOLDER.PID.tmp` stays beside the backup, which may be deleted.
     Verify {
         /// The backup's folder
         #[arg(value_name = "FOLDER")]
@@ -286,6 +287,7 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
                 .next("hallpass store migrate --from sqlite:FILE --to postgres:CONFIG"));
         }
     };
+    let is_in_place = matches!(&config.store, store::Settings::Sqlite(file) if file.path == target);
     let manifest = read(&args.folder, key)?;
     let nothing = |why: String| Failure::failed("nothing was put back").because(why);
     if let Some(folder) = target.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -311,14 +313,22 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
         members.insert("wrong".to_owned(), found.wrong().word().into());
     }
     context.out.answer(&document, &format!("{} is {}", target.display(), described(&manifest)))?;
-    context.out.note(&after(context, &found));
+    context.out.note(&after(context, &found, is_in_place));
     Ok(())
 }
 
 /// What to do with what was put back.
-fn after(context: &Context, found: &Found) -> String {
+fn after(context: &Context, found: &Found, is_in_place: bool) -> String {
     let recover = config_file::command(context, "hallpass admin store recover");
     match found.wrong() {
+        Wrong::Nothing | Wrong::GivenUp if !is_in_place => {
+            "it has all that was signed until now; no service uses it, since another database is configured".to_owned()
+        }
+        Wrong::Missing if !is_in_place => {
+            "whether it has all that was signed is not known, since no checkpoint is kept; another database is configured"
+                .to_owned()
+        }
+        _ if !is_in_place => "it does not have all that was signed; another database is configured".to_owned(),
         Wrong::Nothing | Wrong::GivenUp => "next: start the service; it has all that was signed".to_owned(),
         Wrong::Missing => format!("next: {recover}, since no kept checkpoint says whether it is the newest"),
         Wrong::Behind | Wrong::Other | Wrong::Unusable | Wrong::Begun => {

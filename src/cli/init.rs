@@ -32,6 +32,9 @@ const LOCAL_URL: &str = "https://localhost:7722";
 /// The folder of the service as `deploy/hallpass.service` has it.
 const SYSTEM_FOLDER: &str = "/var/lib/hallpass";
 
+/// The folder of the database, in the service's.
+const STATE: &str = "state";
+
 /// The longest file of answers: 64 KiB. Our own choice; a usual one has 300 bytes.
 const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 
@@ -142,7 +145,9 @@ fn write_all(answers: &Answers, paths: &Paths, config: &str, policy: &str) -> Re
     let new = |path: &Path, bytes: &[u8], mode: u32| {
         durable::create(path, bytes, mode).map_err(|e| Failure::file("write", path, &e))
     };
-    durable::create_folder(&answers.folder, 0o700).map_err(|e| Failure::file("make folder", &answers.folder, &e))?;
+    for folder in [answers.folder.clone(), answers.folder.join(STATE)] {
+        durable::create_folder(&folder, 0o700).map_err(|e| Failure::file("make folder", &folder, &e))?;
+    }
     let passphrase = answers.passphrase.as_ref().map(|(_, p)| p);
     for (name, path, public) in [("hallpass user CA", user_ca, user_public), ("hallpass host CA", host_ca, host_public)]
     {
@@ -324,7 +329,7 @@ fn config_text(answers: &Answers) -> String {
     };
     format!(
         "# The service. Every key is explained in config.toml.example. Relative paths are relative to this file.\n\
-         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"state/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[ca.host]\nkey = \"host_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\nhead = \"log.head\"\n{origin}",
+         listen = {}\npublic_url = {}\npolicy = \"policy.toml\"\n\n[tls]\nself_signed = true\n\n[store]\npath = \"{STATE}/hallpass.db\"\n\n[ca.user]\nkey = \"user_ca\"\n{passphrase}\n[ca.host]\nkey = \"host_ca\"\n{passphrase}\n[log]\nkey = \"log.key\"\nhead = \"log.head\"\n{origin}",
         string(&answers.listen),
         string(&answers.url),
     )

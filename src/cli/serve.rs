@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,7 +85,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     // Looked up here: the runtime, which asks the same, starts where control groups can't be read.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     if let store::Settings::Sqlite(file) = &config.store {
-        make_folder_of(&file.path)?;
+        check_folder_of(&file.path)?;
     }
     // Before any other thread: what runs beside us would not be in it. The ground it stands on is held until the end.
     let fence = sandbox::enter(&config, args.ready_file.as_deref())?;
@@ -200,8 +201,9 @@ async fn start(context: &Context, config: &Config, args: &ServeArgs) -> Result<(
     }
     let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
-    let log_key = log_key(&config.log_key_path, &origin)?;
-    check_there(config)?;
+    let log_key = log_key(&config.log_key_path, &origin)
+        .map_err(|failure| if is_gone(&config.log_key_path) { failure.next("hallpass init") } else { failure })?;
+    check_there(context, config)?;
     let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
         Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
     })?;
@@ -230,7 +232,7 @@ async fn start(context: &Context, config: &Config, args: &ServeArgs) -> Result<(
 }
 
 /// Makes no new database where a kept checkpoint says that there was one: an empty one in its place would only be in the way of a copy.
-fn check_there(config: &Config) -> Result<(), Failure> {
+fn check_there(context: &Context, config: &Config) -> Result<(), Failure> {
     let store::Settings::Sqlite(file) = &config.store else { return Ok(()) };
     let failed = || Failure::failed("cannot start the service");
     let is_there = file.path.try_exists().map_err(|why| failed().because(format!("{:?}: {why}", file.path)))?;
@@ -244,7 +246,10 @@ fn check_there(config: &Config) -> Result<(), Failure> {
             file.path,
             kept.place()
         ))
-        .next("put it back, or the newest copy of it: hallpass admin backup restore FOLDER")
+        .next(format!(
+            "put it back, or the newest copy of it: {}",
+            config_file::command(context, "hallpass admin backup restore FOLDER")
+        ))
         .next(format!("if a new log is to begin, under a log key of its own: move {} away", kept.place())))
 }
 
@@ -262,7 +267,8 @@ fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> 
             // Not to be tried again by a supervisor: the unit does not restart after this code.
             (SignError::Pin { .. }, _) => Failure::new(Exit::Usage, "pin", error.to_string())
                 .because("a wrong PIN is tried once for each start, since tokens lock themselves: mend its file first"),
-            (_, signer::Settings::File(_)) => failure.next("hallpass init"),
+            (_, signer::Settings::File(file)) if is_gone(&file.path) => failure.next("hallpass init"),
+            (_, signer::Settings::File(_)) => failure,
             (_, signer::Settings::Agent(_) | signer::Settings::Pkcs11(_)) => {
                 failure.because("docs/ca-keys.md says how to make and find one")
             }
@@ -301,6 +307,8 @@ fn start_failure(context: &Context, error: &crate::service::Failure, policy: &Pa
                 ))
                 .next(format!("if it is lost, and people may be locked out: {anyway}"))
         }
+        // Not to be tried again by a supervisor, like any other configuration that is wrong.
+        crate::service::Failure::Invalid(_) => Failure::new(Exit::Usage, "config", "cannot start the service"),
         _ => Failure::failed("cannot start the service"),
     };
     reasons(error).into_iter().fold(failure, Failure::because)
@@ -318,20 +326,35 @@ fn reasons(error: &crate::service::Failure) -> Vec<String> {
 fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(FirstPolicy { text, file: path.display().to_string() })),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Failure::file("read policy", path, &e)),
     }
 }
 
 /// The log key: ours alone, like the CA key.
 pub(super) fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
-    let unusable = |why: String| {
-        let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
-        if path.exists() { failure } else { failure.next("hallpass init") }
-    };
+    let unusable =
+        |why: String| Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
     let bytes = secret::read(path, LOG_KEY_BYTES_MAX).map_err(unusable)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| unusable(e.to_string()))?;
     LogKey::from_seed_text(origin, text).map_err(|e| unusable(e.to_string()))
+}
+
+/// Whether a file is not there, as before `hallpass init`: not one that we may not read.
+fn is_gone(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
+/// A database is made where there is none, but not its folder: the one that is meant is there since the set-up.
+fn check_folder_of(database: &Path) -> Result<(), Failure> {
+    let Some(folder) = database.parent() else { return Ok(()) };
+    match std::fs::metadata(folder) {
+        Ok(_) => Ok(()),
+        Err(why) if why.kind() == ErrorKind::NotFound => Err(Failure::file("open the database in", folder, &why)
+            .because("an empty database in a new folder would begin a new log")
+            .next(format!("if `path` in [store] is right: mkdir -m 0700 {}", folder.display()))),
+        Err(why) => Err(Failure::file("open the database in", folder, &why)),
+    }
 }
 
 fn make_folder_of(file: &Path) -> Result<(), Failure> {

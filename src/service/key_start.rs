@@ -101,7 +101,7 @@ impl Opened<'_> {
     /// The ring with these keys, if that is another one than the log says.
     ///
     /// # Errors
-    /// `Unavailable` when the keys don't go together, `Untrusted`.
+    /// `Invalid` when the keys don't go together, `Untrusted`.
     pub(super) async fn ring(
         &self,
         known: &Known,
@@ -129,7 +129,7 @@ impl Opened<'_> {
             lasting: &lasting,
         };
         let ring = known.ring.configured(&configured, now);
-        let ring = ring.map_err(|why| Failure::Unavailable(format!("the configured CA keys can't be used: {why}")))?;
+        let ring = ring.map_err(|why| Failure::Invalid(format!("the configured CA keys can't be used: {why}")))?;
         let cas: BTreeSet<&Ca> = ring.keys().iter().map(|known| &known.ca).collect();
         for ca in cas {
             check_succession((&known.ring, &ring), ca, hosts, (may, now))?;

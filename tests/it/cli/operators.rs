@@ -1,5 +1,6 @@
 //! What operators type on the service's machine beside `serve`: which configuration they mean, what they need, and whom they must be.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::stage::{HALLPASS, Ran, Stage};
@@ -143,4 +144,37 @@ fn a_database_that_cannot_be_looked_for_is_not_said_to_be_lost() {
         let (looked, why) = ("cannot look for the database", "Not a directory");
         assert!(ran.err.contains(looked) && ran.err.contains(why) && !ran.err.contains("restore"), "{}", ran.err);
     }
+}
+
+#[test]
+fn the_manuals_commands_for_a_lost_database_work_after_a_clean_stop() {
+    let stage = stopped();
+    let manual = include_str!("../../../docs/operations.md");
+    let (_, rest) = manual.split_once("sudo -u hallpass sh -c '").unwrap();
+    let (line, _) = rest.split_once('\'').unwrap();
+    assert!(!stage.path("service/state/hallpass.db-wal").exists());
+    let line = line.replace("/var/lib/hallpass", &stage.shown("service"));
+    let ran = Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+    assert!(stage.path("service/state/lost/hallpass.db").exists() && !stage.path("service/state/hallpass.db").exists());
+}
+
+/// A configuration that is wrong is not tried again by a supervisor; what lacks a file is told apart from what may not be read.
+#[test]
+fn a_key_for_both_cas_is_a_wrong_configuration_and_a_key_that_others_can_read_is_not_to_be_made_anew() {
+    let stage = stopped();
+    let config = stage.shown("service/config.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    let serve = || stage.as_person("omar", &["serve", "--config", &config]);
+    stage.write("service/config.toml", &good.replace("\"host_ca\"", "\"user_ca\""));
+    let twice = serve();
+    assert!(twice.code == 2 && twice.err.contains("one key stands there twice"), "{}{}", twice.code, twice.err);
+    stage.write("service/config.toml", &good.replace("state/hallpass.db", "stat/hallpass.db"));
+    let elsewhere = serve();
+    assert!(elsewhere.code == 1 && elsewhere.err.contains("would begin a new log"), "{}", elsewhere.err);
+    assert!(!stage.path("service/stat").exists());
+    stage.write("service/config.toml", &good);
+    std::fs::set_permissions(stage.path("service/user_ca"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let wide = serve();
+    assert!(wide.code == 1 && wide.err.contains("chmod 600") && !wide.err.contains("hallpass init"), "{}", wide.err);
 }
