@@ -229,6 +229,10 @@ impl Failure {
         let (exit, code) = exit_of(&problem);
         let next = match (exit, problem.next.is_empty()) {
             (Exit::Login, true) => vec!["hallpass login".to_owned()],
+            // Of an older service, or of something that stands before it.
+            (Exit::Unreachable, true) => {
+                vec!["try again in a while; if it stays, have an operator look at /readyz of the service".to_owned()]
+            }
             _ => problem.next,
         };
         Self(Box::new(Facts {

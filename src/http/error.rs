@@ -353,7 +353,10 @@ impl From<Failure> for Problem {
             Failure::Untrusted(why) => Self::from(Failure::Unavailable(why.to_string())),
             Failure::Unavailable(why) => {
                 tracing::error!(%why, "not available");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the service cannot do this now").after(5)
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the service cannot do this now")
+                    .why(["what it lacks stands on its page /readyz, and in its own log".to_owned()])
+                    .next("try again in a while; if it stays, have an operator look at /readyz")
+                    .after(5)
             }
             Failure::ClockLeapt(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "clock_leapt", &text)
                 .why(["nothing is written until the clock is right again, or has kept its step for five minutes"
@@ -424,6 +427,7 @@ mod tests {
         assert_eq!(problem.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!serde_json::to_string(&problem.body).unwrap().contains("secret"));
         let problem = Problem::from(Failure::Unavailable("secret path /x".to_owned()));
+        assert!(problem.body.why.join("").contains("/readyz") && problem.body.next.join("").contains("operator"));
         assert!(!serde_json::to_string(&problem.body).unwrap().contains("secret"));
     }
 

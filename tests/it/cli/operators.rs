@@ -178,3 +178,20 @@ fn a_key_for_both_cas_is_a_wrong_configuration_and_a_key_that_others_can_read_is
     let wide = serve();
     assert!(wide.code == 1 && wide.err.contains("chmod 600") && !wide.err.contains("hallpass init"), "{}", wide.err);
 }
+
+/// `docs/errors.md`: a failure has facts, and something to do.
+#[test]
+fn what_the_service_cannot_do_now_says_where_to_look() {
+    let stage = Stage::new();
+    let (database, away) = (stage.path("service/state/hallpass.db"), stage.path("service/state/away"));
+    std::fs::rename(&database, &away).unwrap();
+    let asked = stage.as_person("alice", &["request", "web-1", "--reason", super::REASON, "--no-wait"]);
+    std::fs::rename(&away, &database).unwrap();
+    assert_eq!(asked.code, 6, "{}{}", asked.out, asked.err);
+    assert!(
+        asked.err.contains("the service cannot do this now\n  why   what it lacks stands on its page /readyz"),
+        "{}",
+        asked.err
+    );
+    assert!(asked.err.contains("  next  try again in a while; if it stays, have an operator"), "{}", asked.err);
+}
