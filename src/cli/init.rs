@@ -3,6 +3,7 @@
 //! At most five questions, or a file of answers. Everything is checked before anything is written; nothing that is there is overwritten;
 //! secrets are made here, 0600, and never printed.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -29,7 +30,7 @@ const ACCOUNT: &str = "deploy";
 /// The public URL when the answers name none.
 const LOCAL_URL: &str = "https://localhost:7722";
 
-/// The folder of the service as `deploy/hallpass.service` has it.
+/// The folder of the service as `deploy/hallpass.service` has it; where everything goes if nothing else is said and it is ours.
 const SYSTEM_FOLDER: &str = "/var/lib/hallpass";
 
 /// The folder of the database, in the service's.
@@ -42,7 +43,7 @@ const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Keys of the answers file: url, listen, folder, operator, operator_key, host, ca_passphrase_file. Only operator and \
-                  operator_key are needed."
+                  operator_key are needed; folder is /var/lib/hallpass if that is yours, else ./hallpass."
 )]
 pub(crate) struct InitArgs {
     /// Take the answers from this file (TOML)
@@ -225,7 +226,7 @@ fn check(context: &Context, spec: AnswersSpec, is_file: bool) -> Result<Answers,
     let AnswersSpec { url, folder, operator, operator_key, host, ca_passphrase_file, listen } = spec;
     let asker = Asker { context, is_file };
     let bad = |what: &str, e: &dyn std::fmt::Display| Failure::usage(format!("{what}: {e}"));
-    let (url_default, folder_default) = if is_file { (LOCAL_URL.to_owned(), "./hallpass") } else { usual() };
+    let url_default = if is_file { LOCAL_URL.to_owned() } else { usual_url() };
     let url = asker.ask(url, ("url", "public URL of the service"), Some(&url_default), |text| {
         let url = profile::normal_url(text);
         config::check_public_url(&url).map(|()| url).map_err(|e| bad("url", &e))
@@ -234,7 +235,7 @@ fn check(context: &Context, spec: AnswersSpec, is_file: bool) -> Result<Answers,
         context.out.note("note: localhost is this machine; nobody can log in there from another one");
     }
     let question = ("folder", "folder for configuration, keys and database");
-    let folder = asker.ask(folder, question, Some(folder_default), |text| {
+    let folder = asker.ask(folder, question, Some(usual_folder(Path::new(SYSTEM_FOLDER))), |text| {
         let folder = std::path::absolute(text).map_err(|e| Failure::file("find folder", Path::new(text), &e))?;
         if is_file { Ok(folder) } else { free(&paths_in(&folder)).map(|()| folder) }
     })?;
@@ -259,12 +260,18 @@ fn check(context: &Context, spec: AnswersSpec, is_file: bool) -> Result<Answers,
     })
 }
 
-/// What a person is offered: this machine's name, and the folder that the system's service has, if it is there.
-fn usual() -> (String, &'static str) {
+/// What a person is offered: this machine's name.
+fn usual_url() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let url = format!("https://{}:{PORT}", name.trim().to_lowercase());
-    let url = if config::check_public_url(&url).is_ok() { url } else { LOCAL_URL.to_owned() };
-    (url, if Path::new(SYSTEM_FOLDER).is_dir() { SYSTEM_FOLDER } else { "./hallpass" })
+    if config::check_public_url(&url).is_ok() { url } else { LOCAL_URL.to_owned() }
+}
+
+/// The folder that the system's service has, for whom it belongs to.
+fn usual_folder(system: &Path) -> &str {
+    let us = rustix::process::geteuid().as_raw();
+    let is_ours = std::fs::metadata(system).is_ok_and(|meta| meta.is_dir() && meta.uid() == us);
+    system.to_str().filter(|_| is_ours).unwrap_or("./hallpass")
 }
 
 /// The files that are written.
@@ -372,4 +379,20 @@ approval = [{{ need = 1, from = ["group:ops"] }}]
 permit   = {{ pty = true }}
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_folder_is_the_usual_one_for_whom_it_belongs_to() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Some(usual_folder(folder.path())), folder.path().to_str());
+        assert_eq!(usual_folder(&folder.path().join("nothing")), "./hallpass");
+        // Only root can give a folder away, so only root sees this.
+        if std::os::unix::fs::chown(folder.path(), Some(12_345), None).is_ok() {
+            assert_eq!(usual_folder(folder.path()), "./hallpass");
+        }
+    }
 }
