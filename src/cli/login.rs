@@ -154,7 +154,7 @@ async fn prove(
 ) -> Result<Session, Failure> {
     let client = context.anonymous(server.clone())?;
     let candidates = keys::candidates(key)?;
-    let mut tried = Vec::new();
+    let (mut tried, mut own_name) = (Vec::new(), None);
     for candidate in &candidates {
         let challenge: wire::Challenge = client.post("/v1/login/challenge", &json!({})).await?;
         // The statement names the server as *we* were told to call it: a server in the middle can't pass our answer on.
@@ -184,6 +184,7 @@ async fn prove(
                 tried.push(format!("{}: not accepted for {person}", candidate.shown()));
                 if challenge.server != server.url {
                     tried.push(format!("the server calls itself {}, not {}", challenge.server, server.url));
+                    own_name = Some(challenge.server);
                 }
             }
             Err(other) => return Err(other.into()),
@@ -194,10 +195,24 @@ async fn prove(
         failure = failure.because("no agent, and no key in ~/.ssh").next("hallpass login --key FILE");
     } else {
         failure.why = tried;
-        failure =
-            failure.next("ask an operator to list your key in the policy, or: hallpass login --key FILE --person NAME");
+        failure = failure.next(match own_name.filter(|url| is_plain_url(url)) {
+            // What was signed names another server, so that no key could have done it.
+            Some(url) => {
+                let pin = server.pin.as_ref().map(|pin| format!(" --pin {pin}")).unwrap_or_default();
+                format!("hallpass login --server {url} --person {person}{pin}")
+            }
+            None => {
+                "ask an operator to list your key in the policy, or: hallpass login --key FILE --person NAME".to_owned()
+            }
+        });
     }
     Err(failure)
+}
+
+/// Whether a text that a server sent may stand in a line to be typed.
+fn is_plain_url(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
+    text.strip_prefix("https://").is_some_and(|rest| (1..=200).contains(&rest.len()) && rest.bytes().all(is_plain))
 }
 
 /// `hallpass logout`.

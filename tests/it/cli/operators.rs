@@ -195,3 +195,19 @@ fn what_the_service_cannot_do_now_says_where_to_look() {
     );
     assert!(asked.err.contains("  next  try again in a while; if it stays, have an operator"), "{}", asked.err);
 }
+
+/// A login names the server as the service calls itself, and no key helps where another name is used.
+#[test]
+fn a_login_at_another_name_of_the_server_names_the_right_one() {
+    let stage = Stage::new();
+    let (url, pin, key) = (stage.url(), stage.pin(), stage.shown("alice/login_key"));
+    let other = url.replace("127.0.0.1", "localhost");
+    let person = "alice@example.com";
+    let ran = stage.as_person(
+        "bob",
+        &["login", "--profile", "x", "--server", &other, "--person", person, "--pin", &pin, "--key", &key],
+    );
+    assert_eq!(ran.code, 4);
+    let next = format!("next  hallpass login --server {url} --person {person} --pin {pin}\n");
+    assert!(ran.err.contains(&next) && !ran.err.contains("list your key"), "{}", ran.err);
+}
