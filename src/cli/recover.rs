@@ -10,12 +10,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::config_file::{self, Reader};
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::{Context, output, serve};
 use crate::audit::checkpoint::{self, LogKey, usual_origin};
 use crate::audit::report::note_of;
 use crate::config::Config;
 use crate::name::PersonName;
+use crate::policy::Policy;
 use crate::service::clock::check_rest;
 use crate::service::lost::Stands;
 use crate::service::recover::{Found, FoundHead, HEADS_MAX, Recovered, Word, Wrong, examine, recover};
@@ -53,7 +54,7 @@ pub(crate) struct RecoverArgs {
     /// Do it
     #[arg(long, requires = "by", requires = "reason")]
     apply: bool,
-    /// Your name as in the policy, for the log
+    /// Your name as in the policy, for the log; one that is not in the database's policy is asked about
     #[arg(long, value_name = "PERSON", value_parser = PersonName::parse)]
     by: Option<PersonName>,
     /// Why, for the log
@@ -95,6 +96,7 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
                 .because(why)
                 .next("set the clock; what is written into the log stays there")
         })?;
+        check_name(context, store.as_ref(), &by).await?;
         let word = Word { by, reason, past: args.past };
         let mut told = |size: u64| context.out.note(&format!("the log has {size} entries by now"));
         let done = recover(store.as_ref(), (&key, own.as_ref()), (&found, &word), now, &mut told).await;
@@ -153,6 +155,22 @@ fn unread(path: &Path, error: &StoreError) -> Failure {
     let shown = path.display().to_string();
     let owner = format!("it must be the service's own: ls -l {shown}, and chown it");
     Failure::failed(format!("cannot read the log's checkpoint {shown:?}")).because(why(error.clone())).next(owner)
+}
+
+/// Asks about a name that nobody has in the copy's policy: it stays in the log for good. It is not refused, since the copy may be older than
+/// that person.
+async fn check_name(context: &Context, store: &dyn Store, by: &PersonName) -> Result<(), Failure> {
+    let Ok(Some(stored)) = store.policy(None).await else { return Ok(()) };
+    let Ok(policy) = Policy::parse(&stored.text, "policy.toml") else { return Ok(()) };
+    if policy.directory().person(by).is_some() || context.globals.yes {
+        return Ok(());
+    }
+    let question =
+        format!("{by} is nobody in this database's policy {}: write that name into the log for good?", stored.version);
+    match output::confirm(&question, context.globals.no_input, "--yes, or another name as --by")? {
+        true => Ok(()),
+        false => Err(Failure::new(Exit::Refused, "not_confirmed", "nothing was changed")),
+    }
 }
 
 /// The key that signs checkpoints, and seals the log's head; for the service's user alone.

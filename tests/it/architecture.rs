@@ -167,7 +167,7 @@ const CLI: &[(&str, &[&str])] = &[
             "cli/backup.rs",
         ],
     ),
-    ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs"]),
+    ("policy", &["cli/policy.rs", "cli/policy_report.rs", "cli/operator.rs", "cli/init.rs", "cli/recover.rs"]),
     // (both roots, and what says which of the two programs runs)
     (
         "host",

@@ -198,6 +198,7 @@ fn what_is_written_into_the_log_for_good_is_looked_at_first() {
         (1, &[&word("the disk died")[..], &["--past", "99999999999"]].concat()),
         (2, &["--apply", "--by", "Omar Sharif", "--reason", "x"]),
         (2, &["--past", "-1"]),
+        (2, &["--apply", "--by", "zork@example.com", "--reason", "the head was damaged", "--past", "9"]),
         (0, &[&word("the head was damaged")[..], &["--past", "9"]].concat()),
     ] {
         let ran = stage.types("omar", &admin(&config, &[&["store", "recover"][..], more].concat()));
