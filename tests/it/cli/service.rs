@@ -232,11 +232,12 @@ fn an_older_database_goes_on_only_after_somebody_said_so_and_with_a_new_ca_key()
     std::fs::rename(stage.path("service/log.head"), stage.path("service/log.head.lost")).unwrap();
     let key = stage.path("service/user_ca");
     let old_ca = std::fs::read_to_string(key.with_extension("pub")).unwrap();
-    std::fs::rename(&key, stage.path("service/user_ca.stolen")).unwrap();
-    std::fs::remove_file(key.with_extension("pub")).unwrap();
-    let made =
-        std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
-    assert!(made.unwrap().success());
+    let (_, line) = manual.split_once("sudo -u hallpass sh -c 'cd /var/lib/hallpass && mv user_ca ").unwrap();
+    let (line, _) = line.split_once('\'').unwrap();
+    let line = format!("cd {} && mv user_ca {line}", stage.shown("service"));
+    let made = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert!(made.status.success(), "{line}: {}", String::from_utf8_lossy(&made.stderr));
+    let printed = String::from_utf8(made.stdout).unwrap();
     // No host knows it, and whoever starts the service says that this is so.
     let refused = stage.as_person("omar", &["serve", "--config", &stage.shown("service/config.toml")]);
     assert!(refused.code == 1 && refused.err.contains("nobody was told to trust"), "{}", refused.err);
@@ -253,6 +254,15 @@ fn an_older_database_goes_on_only_after_somebody_said_so_and_with_a_new_ca_key()
     let material = |line: &str| line.split_whitespace().nth(1).unwrap().to_owned();
     let new_ca = std::fs::read_to_string(key.with_extension("pub")).unwrap();
     assert!(trusted.contains(&material(&new_ca)) && !trusted.contains(&material(&old_ca)), "{trusted}");
+    // Once is enough, and the old key never comes back.
+    drop(stage.stop());
+    stage.start();
+    let stolen = std::fs::read_to_string(stage.path("service/user_ca.stolen.pub")).unwrap();
+    let stolen = hallpass::ssh::PublicKey::parse_openssh(stolen.trim()).unwrap().fingerprint().to_string();
+    let dropped = stage.as_person("omar", &["ca", "compromise", &stolen, "--reason", "INC-78 stolen", "--yes"]);
+    assert_eq!(dropped.code, 0, "{}", dropped.err);
+    let listed = stage.as_person("omar", &["ca", "ls"]).out;
+    assert!(listed.lines().any(|line| line.contains(&stolen) && line.contains("compromised")), "{listed}");
 }
 
 #[test]
