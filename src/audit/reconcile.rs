@@ -111,7 +111,7 @@ pub struct Finding {
 pub enum FindingKind {
     /// A login.
     Login(Flag),
-    /// A certificate was made, its window is over, and no enrolled host reports a login with it.
+    /// A certificate was made, its window is over, and its hosts, which reported all the while, report no login with it.
     NeverUsed,
 }
 
@@ -131,17 +131,60 @@ impl FindingKind {
 pub struct Reconciled {
     /// Logins looked at.
     pub sessions: u64,
+    /// Hosts that reported at some time.
+    pub reporting: u64,
+    /// Certificates without a login whose hosts did not all report as long as one was possible: nothing can be said of them.
+    pub unseen: u64,
     /// What does not fit, by entry.
     pub findings: Vec<Finding>,
+}
+
+/// What the log tells of a request.
+#[derive(Debug)]
+struct Known {
+    granted: Granted,
+    /// When its first certificate was to be signed: nobody logs in before.
+    made: Option<Timestamp>,
+    /// Whether a host reports a login with one of its certificates.
+    is_used: bool,
+}
+
+/// When one host reported: from its first check-in with an armed guard until it says that the guard is not armed, or goes. What an enrolment
+/// alone says is not enough: the host may never have let sshd ask us.
+#[derive(Debug, Default)]
+struct Reporting {
+    is_enrolled: bool,
+    since: Option<Timestamp>,
+    before: Vec<(Timestamp, Timestamp)>,
+}
+
+impl Reporting {
+    fn begin(&mut self, at: Timestamp) {
+        if self.is_enrolled {
+            self.since.get_or_insert(at);
+        }
+    }
+
+    fn end(&mut self, at: Timestamp) {
+        self.before.extend(self.since.take().map(|since| (since, at)));
+    }
+
+    fn has_any(&self) -> bool {
+        self.since.is_some() || !self.before.is_empty()
+    }
+
+    fn covers(&self, from: Timestamp, until: Timestamp) -> bool {
+        self.since.is_some_and(|since| since <= from)
+            || self.before.iter().any(|(since, end)| *since <= from && until <= *end)
+    }
 }
 
 /// Goes through a log, entry by entry.
 #[derive(Debug)]
 pub struct Reconciler {
     since: Timestamp,
-    requests: BTreeMap<RequestId, (Granted, bool)>,
-    /// Enrolled at some time: only these report anything.
-    reporting: BTreeSet<HostName>,
+    requests: BTreeMap<RequestId, Known>,
+    hosts: BTreeMap<HostName, Reporting>,
     /// Entries that are lost.
     lost: BTreeSet<u64>,
     found: Reconciled,
@@ -154,7 +197,7 @@ impl Reconciler {
         Self {
             since,
             requests: BTreeMap::new(),
-            reporting: BTreeSet::new(),
+            hosts: BTreeMap::new(),
             lost: BTreeSet::new(),
             found: Reconciled::default(),
         }
@@ -166,24 +209,26 @@ impl Reconciler {
             Event::Asked { request, hosts, account, .. } => {
                 let (hosts, account) = (hosts.clone(), account.to_string());
                 let granted = Granted { hosts, account, certificates: Vec::new(), ended: None };
-                self.requests.insert(*request, (granted, false));
+                self.requests.insert(*request, Known { granted, made: None, is_used: false });
             }
             Event::Narrowed { request, hosts, .. } => {
-                if let Some((granted, _)) = self.requests.get_mut(request).filter(|(g, _)| g.certificates.is_empty()) {
-                    granted.hosts.clone_from(hosts);
+                if let Some(known) = self.requests.get_mut(request).filter(|known| known.made.is_none()) {
+                    known.granted.hosts.clone_from(hosts);
                 }
             }
             Event::CertificateToBeSigned { request, serial, ca, window, .. } => {
-                if let Some((granted, _)) = self.requests.get_mut(request) {
-                    granted.certificates.push(Certified { serial: serial.number(), ca: *ca, window: *window });
+                if let Some(known) = self.requests.get_mut(request) {
+                    known.made.get_or_insert(entry.at);
+                    let certified = Certified { serial: serial.number(), ca: *ca, window: *window };
+                    known.granted.certificates.push(certified);
                 }
             }
             Event::Ended { request, .. } => {
-                if let Some((granted, _)) = self.requests.get_mut(request) {
-                    granted.ended = Some(entry.at);
+                if let Some(known) = self.requests.get_mut(request) {
+                    known.granted.ended = Some(entry.at);
                 }
             }
-            Event::Host(event) => self.take_host(event, entry.index),
+            Event::Host(event) => self.take_host(event, entry),
             Event::LogStarted { .. }
             | Event::ServiceStarted { .. }
             | Event::CaKeysChanged { .. }
@@ -207,32 +252,60 @@ impl Reconciler {
         }
     }
 
-    fn take_host(&mut self, event: &HostEvent, entry: u64) {
-        if let HostEvent::HostEnrolled { host, .. } = event {
-            self.reporting.insert(host.clone());
+    fn take_host(&mut self, event: &HostEvent, entry: &Entry) {
+        match event {
+            HostEvent::HostEnrolled { host, .. } => self.hosts.entry(host.clone()).or_default().is_enrolled = true,
+            HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
+                let host = self.hosts.entry(host.clone()).or_default();
+                host.is_enrolled = false;
+                host.end(entry.at);
+            }
+            HostEvent::CheckInChanged { host, guard, .. } => {
+                let host = self.hosts.entry(host.clone()).or_default();
+                if *guard { host.begin(entry.at) } else { host.end(entry.at) }
+            }
+            HostEvent::SessionOpened { host, serial, ca, account, opened, request, .. } => {
+                let login = Login { host, serial: *serial, ca: *ca, account, at: *opened };
+                self.take_login(&login, *request, entry.index);
+            }
+            HostEvent::JoinCreated { .. }
+            | HostEvent::JoinRevoked { .. }
+            | HostEvent::HostRefused { .. }
+            | HostEvent::HostTagged { .. }
+            | HostEvent::HostMoved { .. }
+            | HostEvent::HostCertificateToBeSigned { .. }
+            | HostEvent::HostCertificateSigned { .. }
+            | HostEvent::CheckCertificateToBeSigned { .. }
+            | HostEvent::CheckCertificateSigned { .. }
+            | HostEvent::HostDoubled { .. }
+            | HostEvent::SessionEnded { .. }
+            | HostEvent::SessionRefused { .. }
+            | HostEvent::SessionFlagged { .. } => {}
         }
-        let HostEvent::SessionOpened { host, serial, ca, account, opened, request, .. } = event else { return };
+    }
+
+    fn take_login(&mut self, login: &Login<'_>, request: Option<RequestId>, entry: u64) {
+        let Login { host, serial, at: opened, .. } = *login;
         let known = request.and_then(|id| self.requests.get_mut(&id));
-        let granted = known.map(|(granted, is_used)| {
-            *is_used = true;
-            granted.clone()
+        let granted = known.map(|known| {
+            known.is_used = true;
+            known.granted.clone()
         });
-        if *opened < self.since {
+        if opened < self.since {
             return;
         }
         self.found.sessions = self.found.sessions.saturating_add(1);
-        let login = Login { host, serial: *serial, ca: *ca, account, at: *opened };
-        let Some((flag, mut why)) = judge(&login, granted.as_ref()) else { return };
-        if self.lost.contains(serial) {
+        let Some((flag, mut why)) = judge(login, granted.as_ref()) else { return };
+        if self.lost.contains(&serial) {
             why.push_str(LOST);
         }
         self.found.findings.push(Finding {
             kind: FindingKind::Login(flag),
-            at: *opened,
+            at: opened,
             entry,
             host: Some(host.clone()),
-            request: *request,
-            serial: *serial,
+            request,
+            serial,
             why,
         });
     }
@@ -240,15 +313,20 @@ impl Reconciler {
     /// What was found, with the grants that nobody has used and whose window was over at `now`.
     #[must_use]
     pub fn finish(mut self, now: Timestamp) -> Reconciled {
-        let reporting = &self.reporting;
-        let unused = self.requests.iter().filter(|(_, (granted, is_used))| {
-            // A host that reports nothing shows nothing by its silence.
-            !is_used && granted.hosts.iter().all(|host| reporting.contains(host))
-        });
-        for (request, (granted, _)) in unused {
-            let Some(last) = granted.certificates.last() else { continue };
+        let reporting = self.hosts.values().filter(|host| host.has_any()).count();
+        self.found.reporting = u64::try_from(reporting).unwrap_or(u64::MAX);
+        for (request, Known { granted, made, is_used }) in &self.requests {
+            let (Some(last), Some(made), false) = (granted.certificates.last(), *made, *is_used) else { continue };
             let end = last.window.end();
             if end > now || end < self.since {
+                continue;
+            }
+            // A host that reports nothing shows nothing by its silence.
+            let until = granted.ended.map_or(end, |ended| ended.min(end));
+            let is_seen = |host: &HostName| self.hosts.get(host).is_some_and(|host| host.covers(made, until));
+            if !granted.hosts.iter().all(is_seen) {
+                let count = u64::try_from(granted.certificates.len()).unwrap_or(u64::MAX);
+                self.found.unseen = self.found.unseen.saturating_add(count);
                 continue;
             }
             let hosts: Vec<&str> = granted.hosts.iter().map(HostName::as_str).collect();

@@ -14,7 +14,7 @@ use super::log_pages::each;
 use super::output::escape;
 use super::{Context, render};
 use crate::audit::entry::{ENTRY_BYTES_MAX, Entry};
-use crate::audit::reconcile::{Finding, Reconciled, Reconciler};
+use crate::audit::reconcile::{Finding, FindingKind, Reconciled, Reconciler};
 use crate::audit::text_time;
 use crate::time::{Clock as _, SystemClock, Timestamp};
 use crate::wire;
@@ -44,9 +44,18 @@ pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> Result<(), Failure
     if found.findings.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(Exit::Failed, "not_reconciled", "not everything fits what was granted")
-        .because(format!("findings: {}", found.findings.len()))
-        .next("hallpass audit search kind:session_flagged"))
+    let failure = Failure::new(Exit::Failed, "not_reconciled", "not everything fits what was granted")
+        .because(format!("findings: {}", found.findings.len()));
+    Err(next(&found).into_iter().fold(failure, Failure::next))
+}
+
+/// Where to look further: what was flagged at the time, and who asked for what nobody used (the newest of them).
+fn next(found: &Reconciled) -> Vec<String> {
+    let is_login = |finding: &&Finding| matches!(finding.kind, FindingKind::Login(_));
+    let flagged = found.findings.iter().find(is_login).map(|_| "hallpass audit search kind:session_flagged".to_owned());
+    let unused = found.findings.iter().rev().find(|finding| finding.kind == FindingKind::NeverUsed);
+    let unused = unused.and_then(|finding| finding.request).map(|id| format!("hallpass audit search request:{id}"));
+    flagged.into_iter().chain(unused).collect()
 }
 
 fn take(reconciler: &mut Reconciler, line: &str) -> Result<(), Failure> {
@@ -91,7 +100,10 @@ fn document(found: &Reconciled) -> Value {
         })
     };
     let findings: Vec<Value> = found.findings.iter().map(finding).collect();
-    json!({ "schema": "hallpass.audit-reconcile.v1", "sessions": found.sessions, "findings": findings })
+    json!({
+        "schema": "hallpass.audit-reconcile.v1", "sessions": found.sessions, "reporting": found.reporting,
+        "unseen": found.unseen, "findings": findings,
+    })
 }
 
 fn text(found: &Reconciled) -> String {
@@ -106,11 +118,24 @@ fn text(found: &Reconciled) -> String {
         ]
     };
     let rows: Vec<[String; 6]> = found.findings.iter().map(row).collect();
-    let sum = match rows.len() {
+    let logins = if found.sessions == 1 { "login" } else { "logins" };
+    format!("{}{} {logins} looked at: {}\n", render::columns(&rows), found.sessions, sum(found))
+}
+
+/// What it comes to, and what could not be looked at.
+fn sum(found: &Reconciled) -> String {
+    let whole = match found.findings.len() {
+        // Of nothing that was looked at, nothing can be said.
+        0 if found.reporting == 0 && found.sessions == 0 => "no host reports".to_owned(),
         0 => "everything fits what was granted".to_owned(),
         1 => "1 finding".to_owned(),
         count => format!("{count} findings"),
     };
-    let logins = if found.sessions == 1 { "login" } else { "logins" };
-    format!("{}{} {logins} looked at: {sum}\n", render::columns(&rows), found.sessions)
+    match found.unseen {
+        0 => whole,
+        1 => format!("{whole}; 1 certificate could not be looked at (no report of its hosts for all of its time)"),
+        count => format!(
+            "{whole}; {count} certificates could not be looked at (no report of their hosts for all of their time)"
+        ),
+    }
 }

@@ -87,12 +87,14 @@ impl Service {
     /// `Forbidden` when it is retired.
     pub async fn check_in(self: &Arc<Self>, by: &HostProven, mut check_in: CheckIn) -> Outcome<()> {
         let (this, enrolled) = (Arc::clone(self), self.enrolled(by)?);
-        let (host, moved) = (enrolled.name, enrolled.moved.map(|moved| moved.since));
+        let (host, moved, joined) = (enrolled.name, enrolled.moved.map(|moved| moved.since), enrolled.enrolled);
         whole(async move {
             this.check_clock()?;
             let at = this.clock.now();
             let before = this.seen(&host);
-            let news = check_in.news(&host, before.as_ref().map(|seen| &seen.check_in));
+            // What it said before it was retired does not count: that it reports again is to be in the log.
+            let told = before.as_ref().filter(|seen| seen.at >= joined);
+            let news = check_in.news(&host, told.map(|seen| &seen.check_in));
             let last = before.as_ref().map(|seen| seen.at);
             let mut runs = before.map(|seen| seen.check_in.runs).unwrap_or_default();
             let is_doubled = runs.take(check_in.runs.now, last, at);

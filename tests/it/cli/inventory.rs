@@ -142,6 +142,8 @@ fn logins_are_held_against_what_was_granted() {
     let token = stage.as_person("omar", &["admin", "join", "create", "web-*", "--json"]).field("token");
     let host = enrol(&stage, &Machine::new("web-1", &[60]), &token).unwrap();
     stage.types("omar", &["audit", "reconcile"]);
+    post(&stage, &host, "/v1/hosts/check-in", &check_in());
+    stage.types("omar", &["audit", "reconcile"]);
     let id = asked(&mut stage);
     stage.as_person("bob", &["approve", &id, "-y"]);
     assert_eq!(stage.as_person("alice", &["wait", &id]).code, 0);
