@@ -10,7 +10,7 @@ use serde_json::json;
 use super::failure::{Exit, Failure};
 use super::host::own_program;
 use super::{Context, login, output, profile};
-use crate::client::Server;
+use crate::client::{ClientError, Server};
 use crate::enrolment::enrol::{self, Done, Prepared, Request, Stop};
 use crate::enrolment::leave::{self, Gone};
 use crate::enrolment::places;
@@ -31,7 +31,8 @@ over loopback, and takes everything back if any of that fails.
   sudo hallpass host enrol --server https://hallpass.example.com --token-file /root/join
 
 An operator makes the join token: hallpass admin join create. Enrolling again (after a change of
-sshd's configuration, or to get host certificates) needs no token and no --server.";
+sshd's configuration, or to get host certificates) needs no token and no --server. After a first
+time that was taken back it needs --server, and no token: the service knows the host by its key.";
 
 pub(super) const LEAVE_HELP: &str = "\
 Brings back every file as it was before the host was enrolled (one that was edited since loses only
@@ -101,6 +102,7 @@ pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> 
     super::serve::arm_fail_point();
     need_root("enrol")?;
     let token = args.token_file.as_deref().map(token).transpose()?;
+    let has_token = token.is_some();
     context.block_on(async {
         let request = request(context, args, token).await?;
         let prepared = enrol::prepare(request, args.dry_run).await.map_err(|stop| stopped(stop, "enrol"))?;
@@ -111,8 +113,11 @@ pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> 
         if !context.globals.yes && !output::confirm("do this?", context.globals.no_input, "--yes")? {
             return Err(Failure::new(Exit::Refused, "host", "not enrolled: nothing was changed"));
         }
-        let done = prepared.carry_out().await.map_err(|stop| stopped(stop, "enrol"))?;
-        tell(context, &done)
+        match prepared.carry_out().await {
+            Ok(done) => tell(context, &done),
+            Err(Stop::Service(error)) if !has_token && is_unknown(&error) => Err(needs_token()),
+            Err(stop) => Err(stopped(stop, "enrol")),
+        }
     })
 }
 
@@ -146,6 +151,18 @@ pub(crate) fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> 
         let text = format!("{name} has left: everything is as it was before it was enrolled");
         context.out.answer(&document(true, told.is_ok()), &text)
     })
+}
+
+/// Whether the service knows no host of this name with this host key.
+fn is_unknown(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem(problem) if problem.code == "login_refused")
+}
+
+fn needs_token() -> Failure {
+    Failure::usage("the service does not know this host by its name and host key, so it needs a join token")
+        .because("an operator makes one with `hallpass admin join create`")
+        .because("nothing was changed on this host")
+        .next("hallpass host enrol --server URL --token-file FILE")
 }
 
 fn need_root(command: &str) -> Result<(), Failure> {
@@ -194,11 +211,6 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
             Failure::usage("which server?").next("hallpass host enrol --server https://HOST:PORT --token-file FILE")
         );
     };
-    if token.is_none() && known.is_none() && !args.dry_run {
-        return Err(Failure::usage("a host that was never enrolled needs a join token")
-            .because("an operator makes one with `hallpass admin join create`")
-            .next("hallpass host enrol --server URL --token-file FILE"));
-    }
     let known_pin = known.as_ref().and_then(|known| known.server.pin.clone());
     let server = Server { url, pin: args.pin.clone().or(known_pin), proxy: profile::proxy() };
     let again = "sudo hallpass host enrol --server URL --pin PIN --token-file FILE";
@@ -309,7 +321,12 @@ fn stopped(stop: Stop, command: &str) -> Failure {
         Stop::Unable(why) => Failure::new(Exit::NotReady, "host", "nothing was changed").because(why),
         Stop::Service(error) => Failure::from(error).because("nothing was changed on this host"),
         Stop::TakenBack { why, left } if left.is_empty() => {
-            Failure::new(Exit::NotReady, "host", "it did not hold, and everything was taken back").because(why)
+            // Only after the service has said yes: it keeps the host, which has a key to show for itself.
+            Failure::new(Exit::NotReady, "host", "it did not hold, and everything was taken back on this host")
+                .because(why)
+                .because("the service knows the host by its host key from now on: the join token is not needed again")
+                .next("once that is mended: sudo hallpass host enrol --server URL, without a token")
+                .next("or, to take it out of the service, an operator: hallpass admin host retire NAME --reason REASON")
         }
         Stop::TakenBack { why, left } => {
             let failure =

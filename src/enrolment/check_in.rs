@@ -4,7 +4,9 @@
 //! stands in a file is only "delivered". The file is the one that sshd says it reads.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use rand::TryRng as _;
@@ -51,11 +53,41 @@ pub enum Again {
     /// With the next check-in.
     #[default]
     Later,
-    /// Soon: the service did not answer, so a login was not even tried, and a rotation may wait for it.
+    /// Soon: sshd does not listen, or the service gave no certificate, so that no login was tried; and a rotation may wait for it.
     Soon,
-    /// In a moment: sshd does not listen yet, or the service wants a pause; and it is about the key that signs now.
-    InAMoment,
 }
+
+/// How long to look whether sshd listens, after it was told to read its configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience(Instant);
+
+impl Patience {
+    /// Where sshd was told nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Instant::now())
+    }
+
+    /// So long from now on.
+    #[must_use]
+    pub fn of(within: Duration) -> Self {
+        let now = Instant::now();
+        Self(now.checked_add(within).unwrap_or(now))
+    }
+
+    fn is_over(self) -> bool {
+        Instant::now() >= self.0
+    }
+}
+
+/// How often to look whether sshd listens.
+const LISTEN_LOOK: Duration = Duration::from_millis(200);
+
+/// How often to ask again for a certificate, of a service that wants a pause. Our own choice.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a connection to the sshd of this very machine may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// 16 hex digits that nobody can guess.
 ///
@@ -82,6 +114,7 @@ pub async fn prove(
     link: &mut Link,
     (bundle, known): (&Bundle, &BTreeSet<String>),
     keys: &[HostKey],
+    patience: Patience,
 ) -> Proof {
     let mut proof = Proof::default();
     let host_keys: Vec<PublicKey> = keys.iter().map(|key| key.key.public_key().clone()).collect();
@@ -91,7 +124,7 @@ pub async fn prove(
             proof.keys.insert(fingerprint);
             continue;
         }
-        match prove_one(sshd, link, &fingerprint, &host_keys).await {
+        match prove_one(sshd, link, &fingerprint, &host_keys, patience).await {
             Ok(()) => _ = proof.keys.insert(fingerprint),
             // One that signs nothing yet, or nothing more, is not what logins fail by; a rotation waits for it all the same.
             Err(failed) if key.state == KeyState::Active => {
@@ -100,7 +133,7 @@ pub async fn prove(
             }
             Err(failed) => {
                 proof.is_partial |= !failed.is_offline;
-                proof.again = proof.again.max(failed.again.min(Again::Soon));
+                proof.again = proof.again.max(failed.again);
             }
         }
     }
@@ -119,42 +152,96 @@ struct Failed {
     is_offline: bool,
 }
 
-/// One login to itself.
-async fn prove_one(sshd: &Sshd, link: &mut Link, ca: &str, host_keys: &[PublicKey]) -> Result<(), Failed> {
-    let lasting = |why: String| Failed { why, again: Again::Later, is_offline: false };
+impl Failed {
+    const fn lasting(why: String) -> Self {
+        Self { why, again: Again::Later, is_offline: false }
+    }
+
+    const fn passing(why: String) -> Self {
+        Self { why, again: Again::Soon, is_offline: false }
+    }
+}
+
+/// One login to itself, with one certificate however often sshd has to be tried. While nothing listens none is fetched: each is in the log,
+/// the service gives only so many, and what it would say then is not what is wrong.
+async fn prove_one(
+    sshd: &Sshd,
+    link: &mut Link,
+    ca: &str,
+    host_keys: &[PublicKey],
+    patience: Patience,
+) -> Result<(), Failed> {
+    let effective = sshd.effective(CHECK_ACCOUNT).await.map_err(Failed::lasting)?;
+    let address = sshd::own_address(&effective).map_err(Failed::lasting)?;
+    while let Err(why) = connect(address).await {
+        if patience.is_over() {
+            return Err(Failed::passing(format!("sshd does not listen at {address}: {why}")));
+        }
+        tokio::time::sleep(LISTEN_LOOK).await;
+    }
+    let (key, certificate) = fetch(link, ca, patience).await?;
+    loop {
+        match self_login::log_in(address, host_keys, &key, &certificate.to_openssh()).await {
+            Ok(()) => return Ok(()),
+            // It read its configuration in just this moment.
+            Err(why) if why.contains("Connection refused") => {
+                if patience.is_over() {
+                    return Err(Failed::passing(format!("sshd does not listen at {address}: {why}")));
+                }
+                tokio::time::sleep(LISTEN_LOOK).await;
+            }
+            Err(why) => return Err(Failed::lasting(why)),
+        }
+    }
+}
+
+/// Whether something listens there.
+async fn connect(address: SocketAddr) -> Result<(), String> {
+    match tokio::time::timeout(CONNECT_WITHIN, tokio::net::TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {} s", CONNECT_WITHIN.as_secs())),
+    }
+}
+
+/// A certificate by this CA key for the login, with its key.
+async fn fetch(link: &mut Link, ca: &str, patience: Patience) -> Result<(SessionKey, Certificate), Failed> {
     let mut seed = zeroize::Zeroizing::new([0; 32]);
-    SysRng.try_fill_bytes(seed.as_mut_slice()).map_err(|error| lasting(error.to_string()))?;
+    SysRng.try_fill_bytes(seed.as_mut_slice()).map_err(|error| Failed::lasting(error.to_string()))?;
     let key = SessionKey::generate(*seed);
-    let line = link.check_certificate(key.public_key().to_openssh(), Some(ca.to_owned())).await;
-    let line = line.map_err(|error| Failed {
-        why: error.to_string(),
-        again: again_after(&error),
-        is_offline: matches!(&error, ClientError::Problem(problem) if problem.code == "not_found"),
-    })?;
+    let line = loop {
+        match link.check_certificate(key.public_key().to_openssh(), Some(ca.to_owned())).await {
+            Ok(line) => break line,
+            Err(error) if is_busy(&error) && !patience.is_over() => tokio::time::sleep(ASK_AGAIN).await,
+            Err(error) => return Err(refused(&error)),
+        }
+    };
     // What came must be what was asked for, and nothing that opens anything else.
-    let certificate = Certificate::parse_openssh(line.trim()).map_err(|error| lasting(error.to_string()))?;
+    let certificate = Certificate::parse_openssh(line.trim()).map_err(|error| Failed::lasting(error.to_string()))?;
     let whose = certificate.tbs().fields().key_id.whose();
     let is_asked_for = certificate.tbs().subject() == key.public_key()
         && certificate.ca_fingerprint().to_string() == ca
         && matches!(whose, Whose::Check(host) if host == link.name());
-    if !is_asked_for {
-        return Err(lasting("the service gave a certificate that was not asked for".to_owned()));
+    if is_asked_for {
+        Ok((key, certificate))
+    } else {
+        Err(Failed::lasting("the service gave a certificate that was not asked for".to_owned()))
     }
-    let effective = sshd.effective(CHECK_ACCOUNT).await.map_err(lasting)?;
-    let address = sshd::own_address(&effective).map_err(lasting)?;
-    let tried = self_login::log_in(address, host_keys, &key, &certificate.to_openssh()).await;
-    tried.map_err(|why| {
-        let again = if why.contains("Connection refused") { Again::InAMoment } else { Again::Later };
-        Failed { why, again, is_offline: false }
-    })
 }
 
-fn again_after(error: &ClientError) -> Again {
-    match error {
-        ClientError::Problem(problem) if problem.retryable => Again::InAMoment,
-        ClientError::Problem(_) => Again::Later,
-        _ => Again::Soon,
-    }
+/// Whether asking again in a moment may help; of too many calls it would only be one more.
+fn is_busy(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem(problem) if problem.retryable && problem.code != "too_many")
+}
+
+/// Why there is no certificate, with all that the service says of it: also how long to wait.
+fn refused(error: &ClientError) -> Failed {
+    let ClientError::Problem(problem) = error else { return Failed::passing(error.to_string()) };
+    let facts = problem.why.iter().chain(&problem.next).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let why = if facts.is_empty() { problem.title.clone() } else { format!("{} ({facts})", problem.title) };
+    let why = format!("the service gives no certificate for it: {why}");
+    let again = if problem.retryable { Again::Soon } else { Again::Later };
+    Failed { why, again, is_offline: problem.code == "not_found" }
 }
 
 /// What the host is like now, with what has been proven.

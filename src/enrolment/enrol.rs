@@ -8,12 +8,12 @@
 //! trust bundle that the log key has not signed is not written.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::back::{self, Left};
-use super::check_in::{self, Again, Proof};
+use super::check_in::{self, Patience, Proof};
 use super::facts::{self, HostKey};
 use super::ledger::Ledger;
 use super::link::{Joining, Link};
@@ -34,15 +34,12 @@ use crate::wire::host as wire;
 /// How long sshd may take until it listens again after it was told to read its configuration. Our own choice.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often to look whether it does.
-const LISTEN_LOOK: Duration = Duration::from_millis(200);
-
 /// What is asked for.
 #[derive(Debug)]
 pub struct Request {
     /// The service.
     pub server: Server,
-    /// The join token; none for a host that has joined before.
+    /// The join token; none for a host that the service knows by its host key.
     pub token: Option<SecretString>,
     /// The log key, where it is known beforehand.
     pub log_key: Option<NoteVerifier>,
@@ -361,16 +358,11 @@ impl Prepared {
 
     /// Logs in to itself with each CA key; the first try waits until sshd listens again.
     async fn prove(&self, link: &mut Link, bundle: &Bundle) -> Result<Proof, String> {
-        let began = Instant::now();
-        loop {
-            let proof = check_in::prove(&self.sshd, link, (bundle, &BTreeSet::new()), &self.keys).await;
-            match &proof.problem {
-                None => return Ok(proof),
-                Some(_) if proof.again == Again::InAMoment && began.elapsed() < LISTEN_WITHIN => {
-                    tokio::time::sleep(LISTEN_LOOK).await;
-                }
-                Some(why) => return Err(format!("the host could not log in to itself: {why}")),
-            }
+        let patience = Patience::of(LISTEN_WITHIN);
+        let proof = check_in::prove(&self.sshd, link, (bundle, &BTreeSet::new()), &self.keys, patience).await;
+        match &proof.problem {
+            None => Ok(proof),
+            Some(why) => Err(format!("the host could not log in to itself: {why}")),
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use self::install::{Granted, Installer};
 use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
-use super::check_in::{self, Again, Proof};
+use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
@@ -396,7 +396,7 @@ impl<'a> Daemon<'a> {
         }
         // What has worked with the same bundle and the same sshd is not tried again beside what has not.
         let known = if is_fresh { std::mem::take(&mut self.proof.keys) } else { BTreeSet::new() };
-        self.proof = check_in::prove(&self.sshd, &mut self.link, (bundle, &known), &self.keys).await;
+        self.proof = check_in::prove(&self.sshd, &mut self.link, (bundle, &known), &self.keys, Patience::none()).await;
         if let Some(why) = &self.proof.problem {
             (self.say)(&format!("this host cannot log in to itself: {why}"));
         }

@@ -32,7 +32,7 @@ async fn a_host_is_enrolled_looked_at_and_taken_out_by_hand() {
     types(&["host", "status"], 0);
     types(&["host", "leave"], 7);
     types(&["host", "enrol"], 2);
-    types(&["host", "enrol", "--server", &url], 2);
+    types(&[&["host", "enrol", "--yes"], &enrol[2..8]].concat(), 2);
     types(&[&enrol[..9], &["/etc/passwd"]].concat(), 7);
     types(&[&enrol[..], &["--dry-run"]].concat(), 0);
     types(&[&enrol[..], &["--dry-run", "--json"]].concat(), 0);

@@ -104,6 +104,18 @@ impl Host {
         self
     }
 
+    /// Stops its sshd.
+    pub(crate) fn stop_sshd(&mut self) {
+        self.sshd.kill().unwrap();
+        self.sshd.wait().unwrap();
+    }
+
+    /// Starts it again.
+    pub(crate) fn start_sshd(self) -> Self {
+        std::fs::remove_file(self.path("sshd.log")).unwrap();
+        self.with_sshd()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

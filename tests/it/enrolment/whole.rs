@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::host::{Host, Session, until};
+use super::host::{Host, Session, said, until};
 use super::service::Service;
 
 /// How long anything may take that is not what a test is about.
@@ -143,4 +143,44 @@ async fn with_the_service_away_everything_holds_and_nothing_is_lost() {
     assert!(left.contains("the service was not told"), "{left}");
     host.same_as(&before, "as before");
     drop(session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_running_sshd_the_reason_is_said_and_the_host_comes_again_by_its_key() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let service = Service::start();
+    let mut host = Host::start("");
+    host.stop_sshd();
+    let before = host.snapshot();
+    let token = service.join_token().await;
+    let words = service.enrol("web-1", &token);
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    words.extend(["--reload-command", "true"]);
+    for _ in 0..2 {
+        let ran = host.hallpass(&words, None);
+        let told = said(&ran);
+        assert_eq!(ran.status.code(), Some(7), "{told}");
+        assert!(told.contains("sshd does not listen at") && told.contains("Connection refused"), "{told}");
+        assert!(told.contains("the join token is not needed again") && !told.contains("too many calls"), "{told}");
+        host.same_as(&before, "as before");
+    }
+    // Nothing could be tried, so nothing was made for it.
+    let checks = || {
+        let found = service.run("omar", &["audit", "search", "kind:check_certificate_to_be_signed", "--json"]);
+        serde_json::from_str::<serde_json::Value>(&found).unwrap()["entries"].as_array().unwrap().clone()
+    };
+    assert!(checks().is_empty());
+
+    let host = host.start_sshd();
+    let words: Vec<&str> =
+        words.into_iter().filter(|word| *word != "--token-file" && *word != token.to_str().unwrap()).collect();
+    let stranger: Vec<&str> = words.iter().map(|word| if *word == "web-1" { "web-7" } else { word }).collect();
+    let ran = host.hallpass(&stranger, None);
+    assert!(ran.status.code() == Some(2) && said(&ran).contains("needs a join token"), "{}", said(&ran));
+    // sshd is told in the usual way now.
+    let told = host.ok(&words[..words.len() - 2]);
+    assert!(told.contains("web-1 is enrolled"), "{told}");
+    assert_eq!(checks().len(), 1, "{:?}", checks());
 }
