@@ -52,7 +52,7 @@ pub(crate) fn details(request: &wire::Request, now: Timestamp) -> String {
     lines.0
 }
 
-/// One line: id, state, person, hosts, until when or for how long, reason.
+/// One line: id, state, person, hosts, until when or for how long, reason. Of an extension that waits: how much more, and why.
 pub(crate) fn row(request: &wire::Request) -> [String; 5] {
     let when = match &request.window {
         Some(window) if matches!(request.state.as_str(), "approved" | "issued") => {
@@ -60,13 +60,16 @@ pub(crate) fn row(request: &wire::Request) -> [String; 5] {
         }
         _ => format!("for {}", request.lifetime),
     };
-    let state = if request.extension.is_some() { format!("{}+", request.state) } else { request.state.clone() };
+    let (more, reason) = match &request.extension {
+        Some(extension) => (format!(", asks for {} more", escape(&extension.lifetime)), &extension.reason),
+        None => (String::new(), &request.reason),
+    };
     [
         escape(&request.id),
-        escape(&state),
+        escape(&request.state),
         escape(&request.person),
-        format!("{} as {} {}", joined(&request.hosts), escape(&request.account), escape(&when)),
-        escape(&request.reason),
+        format!("{} as {} {}{more}", joined(&request.hosts), escape(&request.account), escape(&when)),
+        escape(reason),
     ]
 }
 
@@ -181,6 +184,25 @@ mod tests {
         assert!(text.contains("(over)\n") && text.contains("by alice\n") && !text.contains("left"), "{text}");
         let text = details(&wire::Request { state: "issued".into(), ..ended }, now);
         assert!(text.contains("(4 min left)"), "{text}");
+    }
+
+    #[test]
+    fn a_row_shows_what_an_extension_asks_for_and_why() {
+        let at = |hour: u8| format!("2026-01-05T{hour}:00:00Z");
+        let request = wire::Request {
+            state: "issued".to_owned(),
+            reason: "of before".to_owned(),
+            window: Some(wire::Window { not_before: at(10), not_after: at(11) }),
+            extension: Some(wire::Extension {
+                lifetime: "20m".to_owned(),
+                reason: "rollback\nruns".to_owned(),
+                decide_by: at(11),
+            }),
+            ..tests_request()
+        };
+        let [_, state, _, what, reason] = row(&request);
+        assert_eq!((state.as_str(), reason.as_str()), ("issued", "rollback\\u{a}runs"));
+        assert!(what.starts_with("h as d until ") && what.ends_with(", asks for 20m more"), "{what}");
     }
 
     fn tests_request() -> wire::Request {
