@@ -217,7 +217,8 @@ fn extend(
         }
     }
     if parts.extension.is_some() {
-        return Err(wrong("an extension waits for approval already; withdraw that one first"));
+        let why = format!("an extension waits for approval already; `hallpass cancel {}` takes it back", parts.id);
+        return Err(wrong(&why));
     }
     let Some(last) = parts.grants.last().filter(|grant| grant.certificate.is_some()) else {
         return Err(wrong("the last extension's certificate was not fetched yet; fetch it first"));
@@ -260,7 +261,10 @@ fn end(
     }
     match &parts.state {
         State::Pending { .. } => {
-            let why = "there is no access to end; withdraw it, or deny it".to_owned();
+            let why = format!(
+                "there is no access to end; `hallpass cancel {0}` takes it back, `hallpass deny {0}` denies it",
+                parts.id
+            );
             return Err(Refusal::WrongState { state: parts.state.word(), why });
         }
         State::Approved | State::Issued => {}

@@ -1,4 +1,6 @@
 //! `hallpass cancel`, `extend`: what an asker does with a request of theirs afterwards.
+//!
+//! What not: which request a host means is for `which`.
 
 use clap::Args;
 
@@ -6,11 +8,11 @@ use super::failure::{Exit, Failure};
 use super::local::Local;
 use super::profile::Profile;
 use super::request::WaitingArgs;
+use super::which::{self, Among, Sought};
 use super::{Context, output, render, wait};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
-use crate::client::{Client, ClientError};
-use crate::name::RequestPrefix;
+use crate::client::Client;
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
@@ -18,7 +20,7 @@ use crate::wire;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CancelArgs {
     /// The request or its host; the only one that waits, if left out
-    #[arg(value_name = "ID|HOST")]
+    #[arg(value_name = "ID|HOST", value_parser = which::parse)]
     which: Option<String>,
 }
 
@@ -26,7 +28,7 @@ pub(crate) struct CancelArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ExtendArgs {
     /// The request or its host; the only live one, if left out
-    #[arg(value_name = "ID|HOST")]
+    #[arg(value_name = "ID|HOST", value_parser = which::parse)]
     which: Option<String>,
     /// How much more
     #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
@@ -42,12 +44,26 @@ pub(crate) struct ExtendArgs {
 pub(crate) fn cancel(context: &Context, args: &CancelArgs) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     let request = context.block_on(async {
-        let id =
-            resolve(&client, args.which.as_deref(), &["pending", "approved"], |id| format!("hallpass cancel {id}"))
-                .await?;
+        let sought = Sought {
+            among: Among::Mine,
+            fits: |request| matches!(request.state.as_str(), "pending" | "approved") || request.extension.is_some(),
+            none: "nothing of yours can be taken back: no request or extension waits, and nothing is unfetched",
+            line: &|id| format!("hallpass cancel {id}"),
+        };
+        let id = sought.find(&client, args.which.as_deref()).await?;
         Ok(client.post::<_, wire::Request>(&format!("/v1/requests/{id}/withdraw"), &serde_json::json!({})).await?)
     })?;
-    closed(context, &profile, &request, "taken back")
+    closed(context, &profile, &request, &taken_back(&request, context.now()))
+}
+
+/// What was taken back: of access that goes on it was the extension.
+fn taken_back(request: &wire::Request, now: Timestamp) -> String {
+    match &request.window {
+        Some(window) if request.state == "issued" => {
+            format!("its extension is taken back; access goes on until {}", render::until(&window.not_after, now))
+        }
+        _ => "taken back".to_owned(),
+    }
 }
 
 /// Notes that a request is over, deletes its files, says so.
@@ -58,7 +74,8 @@ fn closed(context: &Context, profile: &Profile, request: &wire::Request, what: &
     let local = Local::new(&context.places()?, &profile.name);
     local.save_request(request)?;
     local.sweep();
-    context.out.answer(&wait::document(request)?, &format!("{} {what}", output::escape(&request.id)))
+    let colon = if request.state == "issued" { ":" } else { "" };
+    context.out.answer(&wait::document(request)?, &format!("{}{colon} {what}", output::escape(&request.id)))
 }
 
 /// `hallpass extend`.
@@ -67,13 +84,13 @@ pub(crate) fn extend(context: &Context, args: &ExtendArgs) -> Result<(), Failure
     let local = Local::new(&context.places()?, &profile.name);
     let limit = args.waiting.limit();
     let (request, held) = context.block_on(async {
-        let id = resolve(&client, args.which.as_deref(), &["issued"], |id| {
-            format!("hallpass extend {id} --for {}", args.lifetime)
-        })
-        .await?;
+        let line = |id: &str| format!("hallpass extend {id} --for {}", args.lifetime);
+        let sought = Sought { line: &line, ..which::HELD };
+        let id = sought.find(&client, args.which.as_deref()).await?;
         let before: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
-        if wait::is_behind(&local.all()?, &before) {
-            // The server takes no further extension before the last one's certificate is made.
+        let is_unfetched = before.state == "approved" && local.folder_of(&before)?.is_some();
+        if is_unfetched || wait::is_behind(&local.all()?, &before) {
+            // The server takes no extension before the certificate of what was granted last is made.
             wait::fetch(&client, &local, &id).await?;
         }
         let reason = if args.reason.is_empty() { before.reason.clone() } else { args.reason.clone() };
@@ -118,47 +135,4 @@ async fn not_extended(client: &Client, request: &wire::Request, now: Timestamp) 
             .as_ref()
             .map_or_else(String::new, |w| format!("access goes on until {}", render::until(&w.not_after, now))),
     )
-}
-
-/// The id of the request meant: a host of a live request of mine, an id or its start, or the only one in these states. `line` is what
-/// could have been typed for one.
-///
-/// # Errors
-/// When nothing or several fit.
-pub(crate) async fn resolve(
-    client: &Client,
-    which: Option<&str>,
-    states: &[&str],
-    line: impl Fn(&str) -> String,
-) -> Result<String, Failure> {
-    let query: String = states.iter().map(|s| format!("&state={s}")).collect();
-    let mine: wire::Requests = client.get(&format!("/v1/requests?mine=true{query}")).await?;
-    let fitting: Vec<&wire::Request> = match which {
-        Some(host) => mine.requests.iter().filter(|r| r.hosts.iter().any(|h| h == host)).collect(),
-        None => mine.requests.iter().collect(),
-    };
-    match (fitting.as_slice(), which) {
-        ([one], _) => Ok(one.id.clone()),
-        ([], Some(text)) => by_prefix(client, text).await,
-        ([], None) => Err(Failure::failed(format!("you have no request that is {}", states.join(" or ")))
-            .next("hallpass requests --mine")),
-        (several, _) => {
-            let each = several.iter().map(|request| line(&request.id));
-            Err(each.fold(Failure::usage("several of your requests fit"), Failure::next))
-        }
-    }
-}
-
-/// The id of the request that starts with `text`.
-async fn by_prefix(client: &Client, text: &str) -> Result<String, Failure> {
-    let unknown = || {
-        Failure::failed(format!("{text:?} is neither a request that you can see nor a host of a live request of yours"))
-            .next("hallpass requests --mine")
-    };
-    let prefix = RequestPrefix::parse(text).map_err(|_no_id| unknown())?;
-    match client.get::<wire::Request>(&format!("/v1/requests/{}", prefix.as_str())).await {
-        Ok(request) => Ok(request.id),
-        Err(ClientError::Problem(problem)) if problem.status == 404 => Err(unknown()),
-        Err(other) => Err(other.into()),
-    }
 }

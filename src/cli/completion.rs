@@ -61,11 +61,9 @@ enum Kind {
     Hosts,
     /// Requests of anybody, in any state.
     Requests,
-    /// Requests that wait for this person.
-    ToDecide,
-    /// This person's requests in these states.
-    Mine(&'static [&'static str]),
-    /// The same, or their hosts.
+    /// Requests that wait for this person, or their hosts.
+    ToDecideOrHosts,
+    /// This person's requests in these states, or their hosts.
     MineOrHosts(&'static [&'static str]),
     /// Requests, and the pages beside them.
     Pages,
@@ -78,14 +76,14 @@ const WITH: &[(&str, &str, Kind)] = &[
     ("admin host retire", "host", Kind::Hosts),
     ("admin host show", "host", Kind::Hosts),
     ("admin host tag", "host", Kind::Hosts),
-    ("approve", "id", Kind::ToDecide),
+    ("approve", "which", Kind::ToDecideOrHosts),
     ("approve", "only", Kind::Hosts),
     ("cancel", "which", Kind::MineOrHosts(&["pending", "approved"])),
-    ("deny", "id", Kind::ToDecide),
+    ("deny", "which", Kind::ToDecideOrHosts),
     ("doctor", "host", Kind::Destinations),
     ("end", "which", Kind::MineOrHosts(&["approved", "issued"])),
     ("explain", "targets", Kind::Hosts),
-    ("extend", "which", Kind::MineOrHosts(&["issued"])),
+    ("extend", "which", Kind::MineOrHosts(&["approved", "issued"])),
     ("help", "words", Kind::Help),
     ("hosts", "query", Kind::Hosts),
     ("open", "page", Kind::Pages),
@@ -93,9 +91,9 @@ const WITH: &[(&str, &str, Kind)] = &[
     ("request", "targets", Kind::Hosts),
     ("request", "via", Kind::Hosts),
     ("requests", "host", Kind::Hosts),
-    ("show", "id", Kind::Requests),
+    ("show", "which", Kind::Requests),
     ("ssh", "host", Kind::Destinations),
-    ("wait", "id", Kind::Mine(&["pending", "approved"])),
+    ("wait", "which", Kind::MineOrHosts(&["pending", "approved"])),
 ];
 
 /// `hallpass completion`.
@@ -221,8 +219,11 @@ impl Kind {
         match self {
             Self::Hosts | Self::Destinations => cache.hosts().into_iter().map(CompletionCandidate::new).collect(),
             Self::Requests => cache.requests().into_iter().map(of).collect(),
-            Self::ToDecide => cache.requests().into_iter().filter(|known| known.may_decide).map(of).collect(),
-            Self::Mine(states) => mine(states).map(of).collect(),
+            Self::ToDecideOrHosts => {
+                let to_decide = || cache.requests().into_iter().filter(|known| known.may_decide);
+                let hosts = to_decide().flat_map(|known| known.hosts).map(CompletionCandidate::new);
+                to_decide().map(of).chain(hosts).collect()
+            }
             Self::MineOrHosts(states) => {
                 let hosts = mine(states).flat_map(|known| known.hosts).map(CompletionCandidate::new);
                 mine(states).map(of).chain(hosts).collect()

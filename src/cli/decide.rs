@@ -3,9 +3,10 @@
 use clap::Args;
 
 use super::failure::{Exit, Failure};
+use super::which::{self, Among, Sought};
 use super::{Context, output, profile, render, signing, wait};
 use crate::client::{Client, ClientError};
-use crate::name::{Digest, HostName, RequestPrefix};
+use crate::name::{Digest, HostName};
 use crate::ssh::cert::Extension;
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
@@ -13,9 +14,9 @@ use crate::wire;
 /// Arguments of `hallpass approve`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ApproveArgs {
-    /// The request
-    #[arg(value_parser = RequestPrefix::parse)]
-    id: RequestPrefix,
+    /// The request or its host
+    #[arg(value_name = "ID|HOST", value_parser = which::parse)]
+    which: String,
     /// For a shorter time
     #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
     pub(super) lifetime: Option<Lifetime>,
@@ -46,9 +47,9 @@ impl ApproveArgs {
 /// Arguments of `hallpass deny`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DenyArgs {
-    /// The request
-    #[arg(value_parser = RequestPrefix::parse)]
-    id: RequestPrefix,
+    /// The request or its host
+    #[arg(value_name = "ID|HOST", value_parser = which::parse)]
+    which: String,
     /// Why; the asker reads it
     #[arg(long)]
     reason: Option<String>,
@@ -65,7 +66,7 @@ pub(crate) fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failu
     let session = profile::session(&context.places()?, &profile)?;
     let session = session.ok_or_else(|| Failure::not_logged_in(&profile.name))?;
     let request = context.block_on(async {
-        let shown = look(&client, &args.id).await?;
+        let shown = look(&client, &to_decide(&client, &args.which, "approve").await?).await?;
         if let Some(digest) = &args.digest
             && digest.to_string() != shown.digest
         {
@@ -100,11 +101,9 @@ pub(crate) fn deny(context: &Context, args: &DenyArgs) -> Result<(), Failure> {
     let (_, client) = context.connect()?;
     let reason = super::request::reason(context, args.reason.clone())?;
     let request = context.block_on(async {
+        let id = to_decide(&client, &args.which, "deny").await?;
         let body = wire::Why { reason: reason.clone() };
-        client
-            .post::<_, wire::Request>(&format!("/v1/requests/{}/deny", args.id.as_str()), &body)
-            .await
-            .map_err(may_not)
+        client.post::<_, wire::Request>(&format!("/v1/requests/{id}/deny"), &body).await.map_err(may_not)
     })?;
     let what = if request.state == "denied" { "denied" } else { "extension denied" };
     context.out.answer(&wait::document(&request)?, &format!("{} {what}", output::escape(&request.id)))
@@ -121,9 +120,16 @@ fn may_not(error: ClientError) -> Failure {
     failure
 }
 
+/// The id of the request that is to be decided: of those that wait for the caller, where a host is named.
+async fn to_decide(client: &Client, which: &str, command: &str) -> Result<String, Failure> {
+    let line = |id: &str| format!("hallpass {command} {id}");
+    let none = "nothing waits for you";
+    Sought { among: Among::ToDecide, fits: |_| true, none, line: &line }.find(client, Some(which)).await
+}
+
 /// The request as it stands.
-async fn look(client: &Client, id: &RequestPrefix) -> Result<wire::Request, Failure> {
-    Ok(client.get(&format!("/v1/requests/{}", id.as_str())).await?)
+async fn look(client: &Client, id: &str) -> Result<wire::Request, Failure> {
+    Ok(client.get(&format!("/v1/requests/{id}")).await?)
 }
 
 /// Shows what would be signed and asks, unless `--yes`.

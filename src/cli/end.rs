@@ -7,7 +7,8 @@ use super::failure::Failure;
 use super::local::Local;
 use super::masters::{self, Master};
 use super::profile::Profile;
-use super::{Context, change, output, wait};
+use super::which::{self, Sought};
+use super::{Context, output, wait};
 use crate::client::Client;
 use crate::name::{Account, HostName};
 use crate::wire;
@@ -16,7 +17,7 @@ use crate::wire;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct EndArgs {
     /// The request or its host; the only live one, if left out
-    #[arg(value_name = "ID|HOST")]
+    #[arg(value_name = "ID|HOST", value_parser = which::parse)]
     which: Option<String>,
     /// All that you hold
     #[arg(long, conflicts_with = "which")]
@@ -40,9 +41,8 @@ pub(crate) fn run(context: &Context, args: &EndArgs) -> Result<(), Failure> {
         return all(context, (&profile, &client), &local, &args.reason);
     }
     let ended = context.block_on(async {
-        let id =
-            change::resolve(&client, args.which.as_deref(), &["approved", "issued"], |id| format!("hallpass end {id}"))
-                .await?;
+        let sought = Sought { line: &|id| format!("hallpass end {id}"), ..which::HELD };
+        let id = sought.find(&client, args.which.as_deref()).await?;
         Ended::end(&client, &local, &id, &args.reason).await
     })?;
     keep(context, &profile, std::slice::from_ref(&ended));

@@ -6,9 +6,10 @@ use serde_json::json;
 use super::failure::Failure;
 use super::local::Local;
 use super::profile::Profile;
+use super::which::{self, Among, Sought};
 use super::{Context, audit, open, output, render, wait};
 use crate::client::{Client, ClientError};
-use crate::name::{HostName, PersonName, RequestPrefix};
+use crate::name::{HostName, PersonName};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 use crate::wire;
 
@@ -18,9 +19,9 @@ const INBOX: &str = "inbox=true";
 /// Arguments of `hallpass show`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ShowArgs {
-    /// The request
-    #[arg(value_parser = RequestPrefix::parse)]
-    id: RequestPrefix,
+    /// The request or its host
+    #[arg(value_name = "ID|HOST", value_parser = which::parse)]
+    which: String,
 }
 
 /// Arguments of `hallpass requests`.
@@ -86,7 +87,14 @@ pub(super) fn since(text: &str) -> Result<Timestamp, String> {
 pub(crate) fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
     let (profile, client) = context.connect()?;
     let (request, history) = context.block_on(async {
-        let request: wire::Request = client.get(&format!("/v1/requests/{}", args.id.as_str())).await?;
+        let sought = Sought {
+            among: Among::Both,
+            fits: |_| true,
+            none: "you have no such request",
+            line: &|id| format!("hallpass show {id}"),
+        };
+        let id = sought.find(&client, Some(&args.which)).await?;
+        let request: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
         let history: wire::Entries = client.get(&format!("/v1/requests/{}/history", request.id)).await?;
         Ok((request, history))
     })?;

@@ -73,6 +73,7 @@ mod store;
 mod texts;
 mod usage;
 mod wait;
+mod which;
 
 pub use host_program::run_host;
 

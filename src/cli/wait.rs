@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::args::Globals;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
+use super::which::{self, Among, Sought};
 use super::{Context, clock, ended, list, output, profile, render};
 use crate::client::{Client, ClientError};
-use crate::name::RequestPrefix;
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
 
@@ -33,9 +33,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Arguments of `hallpass wait`; `--timeout` ends the waiting (exit code 8).
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WaitArgs {
-    /// The request; the only one that waits, if left out
-    #[arg(value_parser = RequestPrefix::parse)]
-    id: Option<RequestPrefix>,
+    /// The request or its host; the only one that waits, if left out
+    #[arg(value_name = "ID|HOST", value_parser = which::parse)]
+    which: Option<String>,
 }
 
 /// `hallpass wait`.
@@ -46,8 +46,13 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<(), Failure> {
     let (profile, client) = calls.connect()?;
     let local = Local::new(&context.places()?, &profile.name);
     let (request, held) = context.block_on(async {
-        let id = match &args.id {
-            Some(id) => id.as_str().to_owned(),
+        let id = match &args.which {
+            Some(which) => {
+                let line = |id: &str| format!("hallpass wait {id}");
+                let sought =
+                    Sought { among: Among::Mine, fits: |_| true, none: "you have no such request", line: &line };
+                sought.find(&client, Some(which)).await?
+            }
             None => only_waiting(&client, &local).await?,
         };
         let request = until(context, &client, &id, limit, |r| !render::waits(r)).await?;

@@ -81,9 +81,9 @@ fn bash_completes_commands_hosts_requests_and_profiles_offline() {
     assert_eq!(bash(&stage, "alice", "hallpass doctor root@w"), ["@web-1", "@web-2"]);
     assert_eq!(bash(&stage, "alice", "hallpass ssh deploy@"), ["@db-1", "@web-1", "@web-2"]);
     assert_eq!(bash(&stage, "alice", "hallpass request --via d"), ["db-1"]);
-    assert_eq!(bash(&stage, "bob", "hallpass approve "), [id.as_str()]);
+    assert_eq!(bash(&stage, "bob", "hallpass approve "), [id.as_str(), "web-1"]);
     assert_eq!(bash(&stage, "alice", "hallpass approve "), [""; 0], "hers, so not to be decided by her");
-    assert_eq!(bash(&stage, "alice", "hallpass wait "), [id.as_str()]);
+    assert_eq!(bash(&stage, "alice", "hallpass wait "), [id.as_str(), "web-1"]);
     assert_eq!(bash(&stage, "alice", "hallpass cancel "), [id.as_str(), "web-1"]);
     assert_eq!(bash(&stage, "alice", "hallpass end "), [""; 0], "nothing is held");
     assert_eq!(bash(&stage, "alice", "hallpass status --profile d"), ["default"]);
@@ -108,7 +108,9 @@ fn fish_completes_with_what_each_is() {
     };
     assert_eq!(complete("alice", "hallpass ssh w"), "web-1\nweb-2\n");
     assert_eq!(complete("alice", "hallpass ssh deploy@w"), "deploy@web-1\ndeploy@web-2\n");
-    assert!(complete("bob", "hallpass deny ").starts_with(&format!("{id}\tpending: web-1 as deploy\n--reason\t")));
+    assert!(
+        complete("bob", "hallpass deny ").starts_with(&format!("{id}\tpending: web-1 as deploy\nweb-1\n--reason\t"))
+    );
     assert!(complete("alice", "hallpass ext").starts_with("extend\tAsk for more time"));
 }
 

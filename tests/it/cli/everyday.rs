@@ -268,3 +268,40 @@ fn an_export_goes_to_standard_output_or_a_file_that_was_not_there() {
     let again = stage.as_person("omar", &["audit", "export", "--out", &file]);
     assert!(again.code == 1 && again.err.contains("it is there already\n  next  "), "{}", again.err);
 }
+
+#[test]
+fn a_host_stands_for_its_request_and_an_extension_is_taken_back_like_one() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.types("alice", &["cancel"]).code, 1);
+    let id = asked(&mut stage);
+    assert_eq!(stage.types("alice", &["extend", "web-1", "--for", "5m"]).code, 1, "it waits still");
+    assert_eq!(stage.as_person("alice", &["show", "web-1", "--json"]).field("id"), id);
+    assert_eq!(stage.as_person("bob", &["show", "web-1", "--json"]).field("id"), id, "it waits for bob");
+    assert_eq!(stage.types("alice", &["approve", "web-1", "-y"]).code, 1, "nobody decides their own");
+    assert_eq!(stage.as_person("bob", &["approve", "web-1", "-y"]).code, 0);
+    // What `status` shows can be extended, fetched or not.
+    let more = ["extend", "web-1", "--for", "10m", "--reason", "not done yet", "--no-wait"];
+    assert_eq!(stage.types("alice", &more).code, 8);
+    stage.types("alice", &["status"]);
+    stage.types("bob", &["inbox"]);
+    assert_eq!(stage.types("alice", &["extend", "web-1", "--for", "5m", "--no-wait"]).code, 3);
+    let taken_back = stage.types("alice", &["cancel"]);
+    assert!(taken_back.code == 0 && taken_back.out.contains("access goes on until"), "{}", taken_back.out);
+    stage.types("alice", &["status"]);
+    stage.types("alice", &["cancel", "web-1"]);
+    assert_eq!(stage.as_person("alice", &["end", "web-1"]).code, 0);
+    // Where several fit, each is named.
+    asked(&mut stage);
+    let second = stage.as_person("alice", &["request", "web-1", "web-2", "--reason", REASON, "--no-wait"]);
+    assert_eq!(second.code, 8, "{}", second.err);
+    for (person, words) in [
+        ("alice", &["show", "web-1"][..]),
+        ("alice", &["wait", "web-1"]),
+        ("bob", &["approve", "web-1", "-y"]),
+        ("bob", &["deny", "web-1", "--reason", "which one?"]),
+    ] {
+        assert_eq!(stage.types(person, words).code, 2, "{words:?}");
+    }
+    assert_eq!(stage.types("bob", &["show", "web-9"]).code, 1);
+    stage.check("which");
+}
