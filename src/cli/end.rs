@@ -9,8 +9,11 @@ use super::masters::{self, Master};
 use super::profile::Profile;
 use super::which::{self, Sought};
 use super::{Context, output, wait};
+use crate::audit::entry::Entry;
+use crate::audit::event::Event;
 use crate::client::Client;
 use crate::name::{Account, HostName};
+use crate::time::{Timestamp, Window};
 use crate::wire;
 
 /// Arguments of `hallpass end`.
@@ -31,6 +34,8 @@ pub(crate) struct EndArgs {
 struct Ended {
     request: wire::Request,
     masters: Vec<Master>,
+    /// Until when the newest certificate that was made for it is valid.
+    certified: Option<Timestamp>,
 }
 
 /// `hallpass end`.
@@ -91,8 +96,9 @@ impl Ended {
             Some(_) => masters_of(&request).await,
             None => Vec::new(),
         };
+        let certified = certified(client, local, &request).await;
         local.save_request(&request)?;
-        Ok(Self { request, masters })
+        Ok(Self { request, masters, certified })
     }
 
     fn document(&self) -> Result<Value, Failure> {
@@ -110,11 +116,29 @@ impl Ended {
             context.out.note(&master.text());
         }
         // Nothing takes a certificate back: what is deleted here may have been copied.
-        if let (Some(_), Some(window)) = (self.request.serial, &self.request.window) {
-            let until = output::local_text(&window.not_after);
+        if let Some(until) = self.certified.filter(|until| *until > context.now()) {
+            let until = output::local_time(until);
             context
                 .out
                 .note(&format!("no certificate is made for it any more; one fetched before is valid until {until}"));
+        }
+    }
+}
+
+/// Until when the newest certificate of a request is valid, if one was made. The window granted last says so only if that was fetched: of an extension
+/// that was not, the one before it may be out. The log knows; where it can't be read, what lies here.
+async fn certified(client: &Client, local: &Local, request: &wire::Request) -> Option<Timestamp> {
+    if request.serial.is_some() {
+        return request.window.as_ref().and_then(|window| Timestamp::parse(&window.not_after).ok());
+    }
+    match client.get::<wire::Entries>(&format!("/v1/requests/{}/history", request.id)).await {
+        Ok(history) => history.entries.iter().rev().find_map(|text| match Entry::parse(text.as_bytes()) {
+            Ok(Entry { event: Event::CertificateToBeSigned { window, .. }, .. }) => Some(window.end()),
+            _ => None,
+        }),
+        Err(_) => {
+            let held = local.all().unwrap_or_default();
+            held.iter().find(|held| held.request.id == request.id)?.window().map(Window::end)
         }
     }
 }

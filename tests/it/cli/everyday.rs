@@ -305,3 +305,26 @@ fn a_host_stands_for_its_request_and_an_extension_is_taken_back_like_one() {
     assert_eq!(stage.types("bob", &["show", "web-9"]).code, 1);
     stage.check("which");
 }
+
+#[test]
+fn what_still_opens_a_host_is_said_whatever_was_granted_and_not_fetched() {
+    let mut stage = Stage::new();
+    let id = asked(&mut stage);
+    assert_eq!(stage.as_person("bob", &["approve", &id, "-y"]).code, 0);
+    assert_eq!(stage.types("alice", &["end", "web-1"]).err, "", "nothing was fetched");
+    let id = asked(&mut stage);
+    assert_eq!(stage.as_person("bob", &["approve", &id, "-y"]).code, 0);
+    assert_eq!(stage.as_person("alice", &["wait", &id]).code, 0);
+    let end = stage.as_person("alice", &["show", &id, "--json"]).json()["window"]["not_after"].clone();
+    assert_eq!(stage.as_person("alice", &["extend", &id, "--for", "10m", "--no-wait"]).code, 8);
+    assert_eq!(stage.as_person("bob", &["approve", &id, "-y"]).code, 0);
+    let shown = stage.as_person("alice", &["show", &id, "--json"]).json();
+    assert!(shown["serial"].is_null() && shown["window"]["not_after"] != end, "{shown}");
+    // Of the certificate before the extension, which is out.
+    let ended = stage.types("alice", &["end", &id]);
+    let end = hallpass::time::Timestamp::parse(end.as_str().unwrap()).unwrap();
+    let minute = jiff::Timestamp::from_second(i64::try_from(end.unix()).unwrap()).unwrap();
+    let minute = minute.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string();
+    assert!(ended.err.contains("one fetched before is valid until") && ended.err.contains(&minute), "{}", ended.err);
+    stage.check("end_unfetched");
+}
