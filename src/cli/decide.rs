@@ -146,7 +146,13 @@ fn ask_first(context: &Context, request: &wire::Request, question: &str) -> Resu
 fn approved(request: &wire::Request, now: Timestamp) -> String {
     let id = output::escape(&request.id);
     if render::waits(request) {
-        return format!("{id} approved by you; it still needs {}", render::who_can(request));
+        let short = request.unmeetable.as_ref().map(|why| format!("\n{}", output::escape(why))).unwrap_or_default();
+        return match request.eligible.is_empty() {
+            true => format!(
+                "{id} approved by you; that is not enough, and nobody else is known who could approve it{short}"
+            ),
+            false => format!("{id} approved by you; it still needs {}{short}", render::who_can(request)),
+        };
     }
     let until =
         request.window.as_ref().map_or_else(String::new, |w| format!(" until {}", render::until(&w.not_after, now)));

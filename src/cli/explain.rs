@@ -99,6 +99,13 @@ fn text(verdict: &wire::Verdict) -> String {
     for need in &verdict.needs {
         text.push_str(&format!("  needs {} of {}\n", need.need, render::joined(&need.from)));
     }
+    if !verdict.needs.is_empty() {
+        let able = if verdict.eligible.is_empty() { "nobody".to_owned() } else { render::joined(&verdict.eligible) };
+        text.push_str(&format!("  could agree: {able}\n"));
+    }
+    if let Some(why) = &verdict.unmeetable {
+        text.push_str(&format!("  but {}\n", escape(why)));
+    }
     for why in &verdict.refused {
         text.push_str(&format!("  {}\n", escape(why)));
     }

@@ -208,6 +208,7 @@ pub(super) fn explain(file: &Path, asked: Asked) -> Result<Report, Failure> {
     };
     let mut text = String::new();
     let (mut terms_json, mut eligible, mut refused_json) = (Value::Null, Vec::new(), Vec::new());
+    let mut unmeetable = None;
     match &verdict.outcome {
         Outcome::Allow(terms) => {
             say(&mut text, format_args!("allowed at once: {terms}"));
@@ -219,8 +220,10 @@ pub(super) fn explain(file: &Path, asked: Asked) -> Result<Report, Failure> {
             let able = quorum.eligible(&question.person, policy.directory());
             eligible.extend(able.iter().map(ToString::to_string));
             say(&mut text, format_args!("  {quorum}"));
-            let who = if eligible.is_empty() { "nobody but the asker".to_owned() } else { eligible.join(", ") };
+            let who = if eligible.is_empty() { "nobody".to_owned() } else { eligible.join(", ") };
             say(&mut text, format_args!("  could agree: {who}"));
+            unmeetable = quorum.shortage(&question.person, policy.directory()).map(|short| short.to_string());
+            unmeetable.iter().for_each(|why| say(&mut text, format_args!("  but {why}")));
         }
         Outcome::Refuse(refused) => {
             say(&mut text, format_args!("refused"));
@@ -236,7 +239,8 @@ pub(super) fn explain(file: &Path, asked: Asked) -> Result<Report, Failure> {
     }
     show_trace(&mut text, &verdict);
     let document = json!({
-        "schema": "hallpass.policy-explain.v1", "verdict": word, "terms": terms_json, "eligible": eligible, "refused": refused_json,
+        "schema": "hallpass.policy-explain.v1", "verdict": word, "terms": terms_json, "eligible": eligible,
+        "unmeetable": unmeetable, "refused": refused_json,
         "hosts": trace_json(&verdict),
     });
     Ok(Report { text, document, failure })

@@ -39,6 +39,7 @@ pub(crate) fn details(request: &wire::Request, now: Timestamp) -> String {
     }
     lines.maybe("approved by", some(&request.approved_by));
     lines.maybe("can approve", some(&request.eligible).filter(|_| waits(request)));
+    lines.maybe("but", request.unmeetable.as_deref().map(escape));
     if let Some(extension) = &request.extension {
         lines.add("extension", &format!("{} more: {}", escape(&extension.lifetime), escape(&extension.reason)));
         lines.add("decide by", &time(&extension.decide_by));
@@ -98,7 +99,7 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 /// Who has to agree still: `bob@example.com or carol@example.com`.
 pub(crate) fn who_can(request: &wire::Request) -> String {
     if request.eligible.is_empty() {
-        return "nobody who could approve it is known now".to_owned();
+        return "nobody who is known now".to_owned();
     }
     request.eligible.iter().map(|p| escape(p)).collect::<Vec<_>>().join(" or ")
 }

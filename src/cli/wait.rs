@@ -190,6 +190,9 @@ impl Waiter<'_> {
     fn sees(&mut self, request: wire::Request) -> Result<(), Failure> {
         if self.last.is_none() {
             self.context.out.note(&self.waiting_for(&request));
+            if let Some(why) = &request.unmeetable {
+                self.context.out.note(&format!("but {}", output::escape(why)));
+            }
         }
         let is_news = self.last.as_ref().is_none_or(|last| !list::is_same(last, &request));
         if is_news && self.context.out.is_stream() && self.context.out.event(&request, "")?.is_break() {
@@ -277,7 +280,10 @@ pub(crate) fn undecided(request: &wire::Request) -> Failure {
     if let Some(by) = by {
         failure = failure.because(format!("lapses at {}", output::local_text(by)));
     }
-    failure.next(format!("hallpass wait {}", request.id))
+    match &request.unmeetable {
+        Some(why) => failure.because(why.clone()).next(format!("hallpass cancel {}", request.id)),
+        None => failure.next(format!("hallpass wait {}", request.id)),
+    }
 }
 
 /// After the decision: fetches the certificate of an approved request, or says why there is none.

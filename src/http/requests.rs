@@ -78,8 +78,8 @@ pub(super) async fn explain(
     }
     let person = body.person.as_deref().map(PersonName::parse).transpose();
     let person = person.map_err(|e| Problem::invalid("person", &e))?;
-    let (version, verdict) = app.service.explain(&caller.proven, person, question(body)?).await?;
-    Ok(Answer(show::verdict(&verdict, version.0)))
+    let explained = app.service.explain(&caller.proven, person, question(body)?).await?;
+    Ok(Answer(show::verdict(&explained)))
 }
 
 /// The question in a body, without key and person.

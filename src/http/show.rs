@@ -4,6 +4,7 @@ use crate::access::{Grant, State};
 use crate::name::PersonName;
 use crate::policy::{Outcome, Quorum, Refused, Verdict, Way};
 use crate::service::access::View;
+use crate::service::ask::Explained;
 use crate::service::hosts::HostView;
 use crate::service::policy::Applied;
 use crate::ssh::cert::{Certificate, Extension};
@@ -46,6 +47,7 @@ pub(super) fn request(view: &View) -> wire::Request {
         needs: view.quorum.as_ref().map(needs).unwrap_or_default(),
         approved_by: approved_by(view),
         eligible: names(&view.eligible),
+        unmeetable: view.shortage.as_ref().map(ToString::to_string),
         closed,
         extension: extension.map(|extension| wire::Extension {
             lifetime: extension.lifetime.to_string(),
@@ -105,8 +107,9 @@ pub(super) fn certificate(certificate: &Certificate) -> wire::Certificate {
     }
 }
 
-/// Policy's answer with its reasons; `version` gave it.
-pub(super) fn verdict(verdict: &Verdict, version: u32) -> wire::Verdict {
+/// Policy's answer with its reasons.
+pub(super) fn verdict(explained: &Explained) -> wire::Verdict {
+    let Explained { version, verdict, eligible, shortage } = explained;
     let (word, terms, quorum) = match &verdict.outcome {
         Outcome::Allow(terms) => ("allow", Some(terms), None),
         Outcome::Ask(terms, quorum) => ("ask", Some(terms), Some(quorum)),
@@ -123,6 +126,8 @@ pub(super) fn verdict(verdict: &Verdict, version: u32) -> wire::Verdict {
         lifetime: terms.map(|terms| terms.lifetime.to_string()),
         max: terms.map(|terms| terms.lifetime_max.to_string()),
         needs: quorum.map(needs).unwrap_or_default(),
+        eligible: names(eligible),
+        unmeetable: shortage.as_ref().map(ToString::to_string),
         refused: refusals.iter().map(refused).collect(),
         code: refusals.first().map(|first| super::error::refused_code(first.kind).to_owned()),
         hosts: verdict
@@ -133,7 +138,7 @@ pub(super) fn verdict(verdict: &Verdict, version: u32) -> wire::Verdict {
                 rules: trace.rules.iter().map(rule).collect(),
             })
             .collect(),
-        policy: version,
+        policy: version.0,
     }
 }
 

@@ -18,6 +18,7 @@
 //! | `ways.rs` | what a person may ask for, host by host |
 //! | `cas.rs` | which user CA a host is of |
 //! | `quorum.rs` | who must agree, and whether they have |
+//! | `shortage.rs` | who must agree, and can't, since too few may |
 //! | `test.rs` | a policy's own tests |
 //! | `diff.rs`, `standing.rs` | who gains and loses what between two policies |
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
@@ -28,6 +29,7 @@ mod evaluate;
 mod index;
 pub mod quorum;
 mod rule;
+mod shortage;
 mod spec;
 mod standing;
 pub mod test;
@@ -47,6 +49,7 @@ use crate::name::{Account, CaName, GroupName, HostName, PersonName, Principal, R
 use crate::ssh::cert::Options;
 use crate::time::{Lifetime, Timestamp};
 pub use quorum::{Approvals, Need, Quorum, Who};
+pub use shortage::Shortage;
 pub use spec::TEXT_BYTES_MAX;
 pub use ways::Way;
 

@@ -137,6 +137,11 @@ impl Need {
         self.from.iter().any(|who| who.includes(person, directory))
     }
 
+    /// Everybody whom it means; somebody may come twice.
+    pub(super) fn people<'a>(&'a self, directory: &'a Directory) -> impl Iterator<Item = &'a PersonName> {
+        self.from.iter().flat_map(|who| who.people(directory))
+    }
+
     /// The same need, of signed approvals.
     #[must_use]
     pub(super) fn with_signatures(&self) -> Self {

@@ -13,7 +13,7 @@ use crate::access::{AccessRequest, Check, Command, Narrowing, Refusal, Signed, s
 use crate::identity::Proven;
 use crate::identity::approval::Signature;
 use crate::name::{Account, Digest, HostName, PersonName, RequestPrefix, Target};
-use crate::policy::Quorum;
+use crate::policy::{Quorum, Shortage};
 use crate::ssh::PublicKey;
 use crate::ssh::sig::SshSignature;
 use crate::store::{Change, Save, StoreError};
@@ -67,6 +67,8 @@ pub struct View {
     pub eligible: BTreeSet<PersonName>,
     /// The quorum in force for what waits.
     pub quorum: Option<Quorum>,
+    /// Why what waits can't be approved as the policy is, if it can't.
+    pub shortage: Option<Shortage>,
     /// Whether the viewer may decide it now.
     pub may_decide: bool,
 }

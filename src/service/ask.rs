@@ -11,7 +11,7 @@ use crate::access::{AccessRequest, Check, Command, Permit, Refusal, open, step};
 use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::name::{Account, HostName, PersonName, PolicyVersion, RequestId, Target};
-use crate::policy::{Outcome as Answer, Policy, Question, RefusedKind, Verdict};
+use crate::policy::{Outcome as Answer, Policy, Question, RefusedKind, Shortage, Verdict};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::store::{Change, RowVersion, Save, StoreError, Stored};
@@ -22,6 +22,19 @@ struct Asked {
     view: View,
     /// What is to be signed, if it may be fetched at once.
     intended: Option<Intended>,
+}
+
+/// What policy says of a question.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The version that says it.
+    pub version: PolicyVersion,
+    /// What it says.
+    pub verdict: Verdict,
+    /// Who could agree, where somebody must.
+    pub eligible: BTreeSet<PersonName>,
+    /// Why it could not be approved as the policy is, if it could not.
+    pub shortage: Option<Shortage>,
 }
 
 /// Most hosts in one request (invariant I-4's usual limit: one principal each).
@@ -74,12 +87,7 @@ impl Service {
     ///
     /// # Errors
     /// `Forbidden`, `Invalid`.
-    pub async fn explain(
-        &self,
-        by: &Proven,
-        person: Option<PersonName>,
-        ask: Explain,
-    ) -> Outcome<(PolicyVersion, Verdict)> {
+    pub async fn explain(&self, by: &Proven, person: Option<PersonName>, ask: Explain) -> Outcome<Explained> {
         let (version, policy) = self.policy_now();
         let person = person.unwrap_or_else(|| by.person().clone());
         if person != *by.person() {
@@ -90,9 +98,14 @@ impl Service {
         let wanted = Wanted { targets, account, lifetime, start, reason, ticket };
         let question = wanted.question(&person, &policy, at)?;
         // The rules for other people are for those who may read the policy.
-        let explained =
-            if Self::reads_all(by, &policy) { policy.explain(&question) } else { policy.evaluate(&question) };
-        Ok((version, explained))
+        let verdict = if Self::reads_all(by, &policy) { policy.explain(&question) } else { policy.evaluate(&question) };
+        let quorum = match &verdict.outcome {
+            Answer::Ask(_, quorum) => Some(quorum),
+            Answer::Allow(_) | Answer::Refuse(_) => None,
+        };
+        let eligible = quorum.map(|quorum| quorum.eligible(&person, policy.directory())).unwrap_or_default();
+        let shortage = quorum.and_then(|quorum| quorum.shortage(&person, policy.directory()));
+        Ok(Explained { version, verdict, eligible, shortage })
     }
 
     /// The lock that keeps this person's asks in order.

@@ -137,7 +137,8 @@ impl Service {
         };
         eligible.retain(|person| approvals.get(person).is_none_or(|given| !says_all(person, *given)));
         let may_decide = eligible.contains(by.person());
-        View { request, eligible, quorum, may_decide }
+        let shortage = quorum.as_ref().and_then(|q| q.shortage(asker, policy.directory()));
+        View { request, eligible, quorum, shortage, may_decide }
     }
 }
 

@@ -17,7 +17,7 @@
 //! only proves who somebody is, and what they may is read anew at each call.
 
 pub mod access;
-mod ask;
+pub mod ask;
 pub mod browser;
 mod bundles;
 pub mod check;

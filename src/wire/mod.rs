@@ -153,6 +153,9 @@ pub struct Request {
     pub approved_by: Vec<String>,
     /// Who could still approve it now.
     pub eligible: Vec<String>,
+    /// Why it can't be approved as the policy is, if it can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeetable: Option<String>,
     /// Who said no, ended it, and why.
     pub closed: Option<Closed>,
     /// A waiting extension.
@@ -310,6 +313,12 @@ pub struct Verdict {
     pub max: Option<String>,
     /// Who would have to agree.
     pub needs: Vec<Need>,
+    /// Who could.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eligible: Vec<String>,
+    /// Why it could not be approved as the policy is, if it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeetable: Option<String>,
     /// Why it is refused.
     pub refused: Vec<String>,
     /// Code of the refusal: `no_rule`, `refuse_rule`, `reason`, `window`, `unknown_host`.

@@ -199,6 +199,9 @@ fn facts(story: &Story) -> Vec<Fact> {
     }
     if view.request.waits() {
         add("Approvers", Value::Text(eligible(view)));
+        if let Some(short) = &view.shortage {
+            add("But", Value::Text(short.to_string()));
+        }
     }
     let options = &parts.terms.options;
     let permits = list(options.permits.iter().map(|permit| permit.key().replace('_', " ")));

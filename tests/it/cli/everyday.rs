@@ -328,3 +328,28 @@ fn what_still_opens_a_host_is_said_whatever_was_granted_and_not_fetched() {
     assert!(ended.err.contains("one fetched before is valid until") && ended.err.contains(&minute), "{}", ended.err);
     stage.check("end_unfetched");
 }
+
+#[test]
+fn what_cannot_be_approved_is_said_when_it_is_asked_for() {
+    let mut stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let pair = "\n[[rule]]\nname = \"pair\"\nwho = [\"group:sre\"]\nhosts = [\"web-2\"]\naccounts = [\"ops\"]\n\
+                approval = [{ need = 2, from = [\"group:sre\"] }]\n";
+    stage.write("more.toml", &(policy + pair));
+    let file = stage.shown("more.toml");
+    assert_eq!(stage.as_person("omar", &["policy", "apply", &file, "--yes"]).code, 0);
+    stage.types("bob", &["explain", "web-2", "--as", "ops", "--reason", REASON]);
+    stage.types("alice", &["explain", "web-1", "--reason", REASON, "--json"]);
+    let ask = ["request", "web-2", "--as", "ops", "--reason", REASON, "--no-wait", "--json"];
+    let asked = stage.types("bob", &ask);
+    assert!(asked.code == 8 && asked.err.contains("can't be had as the policy is"), "{}", asked.err);
+    let id = asked.field("id");
+    let mut waiting = stage.starts("bob", &["wait", &id]);
+    waiting.hears("but \"2 of group:sre\" can't be had");
+    stage.types("bob", &["show", &id]);
+    let approved = stage.types("omar", &["approve", &id, "-y"]);
+    assert!(approved.out.contains("that is not enough, and nobody else is known"), "{}", approved.out);
+    assert_eq!(stage.types("bob", &["cancel", &id]).code, 0);
+    waiting.ends();
+    stage.check("unmeetable");
+}

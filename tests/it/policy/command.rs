@@ -143,3 +143,35 @@ fn a_hyphen_is_standard_input_for_one_file() {
     assert_eq!((exit(&same), answer(&same)), (0, "nobody gains or loses anything\n"));
     assert_eq!(exit(&hallpass(&["policy", "diff", "-", "-"])), 2);
 }
+
+/// A policy with a refusal that refuses nothing, and with approvals that some who may ask can't get.
+fn doubtful() -> String {
+    let refusal = "[[rule]]\nname = \"no-contractors\"\neffect = \"refuse\"\nwho = [\"group:backand\", \"group:sre\"]\n\
+                   hosts = [\"tag:role=wbe\", \"db-11\", \"mail-*\", \"web-*\", \"db-1\"]\nmessage = \"ask us\"\n";
+    let pair = "[[rule]]\nname = \"pair\"\nwho = [\"group:sre\", \"group:backend\", \"group:later\"]\nhosts = [\"web-1\"]\naccounts = [\"ops\"]\n\
+                approval = [{ need = 2, from = [\"group:sre\", \"person:carol\"] }]\n";
+    format!("{SMALL}{refusal}{pair}")
+}
+
+#[test]
+fn who_asks_for_what_cannot_be_approved_is_told_who_could() {
+    let (_folder, path) =
+        file(&doubtful().replace("effect = \"refuse\"\nwho", "effect = \"refuse\"\naccounts = [\"x\"]\nwho"));
+    let ask = |person: &str, more: &[&str]| {
+        let mut words =
+            vec!["policy", "explain", path.to_str().unwrap(), "--host", "web-1", "--as", "ops", "--person", person];
+        words.extend(more);
+        hallpass(&words)
+    };
+    let short = "\"2 of group:sre, person:carol\" can't be had as the policy is: besides bob, who asks, only carol could approve";
+    let told = ask("bob", &[]);
+    assert!(
+        exit(&told) == 0 && answer(&told).contains(&format!("  could agree: carol\n  but {short}\n")),
+        "{}",
+        answer(&told)
+    );
+    let json: serde_json::Value = serde_json::from_slice(&ask("bob", &["--json"]).stdout).unwrap();
+    assert_eq!(json["unmeetable"], short);
+    let told = ask("alice", &[]);
+    assert!(answer(&told).contains("could agree: bob, carol\n") && !answer(&told).contains("but"), "{}", answer(&told));
+}

@@ -5,6 +5,7 @@ use hallpass::identity::{Actor, Part};
 use hallpass::name::PolicyVersion;
 use hallpass::note::NoteVerifier;
 use hallpass::service::access::Explain;
+use hallpass::service::ask::Explained;
 use hallpass::service::policy::{Applied, LastRead, Reloaded};
 use hallpass::service::{Failure, Outcome};
 use hallpass::signer::Signer as _;
@@ -223,12 +224,14 @@ async fn explaining_others_is_for_readers_and_logs_nothing() {
         let (targets, account, reason) = (ask.targets, ask.account, ask.reason);
         Explain { targets, account, lifetime: None, start: None, reason, ticket: None, at: None }
     };
-    let (version, own) = world.service().explain(&alice, None, question()).await.unwrap();
+    let Explained { version, verdict: own, eligible, shortage } =
+        world.service().explain(&alice, None, question()).await.unwrap();
+    assert!(!eligible.is_empty() && shortage.is_none());
     assert!(matches!(own.outcome, hallpass::policy::Outcome::Ask(..)));
     assert_eq!(version, world.service().policy_now().0);
     let others = world.service().explain(&alice, Some(person("eve")), question()).await;
     assert!(matches!(others, Err(Failure::Forbidden(_))), "{others:?}");
-    let (_, full) = world.service().explain(&ada, Some(person("eve")), question()).await.unwrap();
+    let full = world.service().explain(&ada, Some(person("eve")), question()).await.unwrap().verdict;
     assert!(matches!(full.outcome, hallpass::policy::Outcome::Refuse(_)));
     let rules = |verdict: &hallpass::policy::Verdict| verdict.trace.iter().map(|host| host.rules.len()).sum::<usize>();
     assert!(rules(&full) > rules(&own), "who reads the policy sees every rule");
