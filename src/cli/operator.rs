@@ -69,7 +69,7 @@ fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<(), Failure> {
         if dry_run || would.unchanged {
             return Ok(would);
         }
-        context.out.note(&changes(&would));
+        context.out.note(&format!("{}{}", changes(&would), warnings(&would)));
         if !context.globals.yes && !output::confirm("apply this?", context.globals.no_input, "--yes")? {
             return Err(Failure::new(Exit::Refused, "not_confirmed", "nothing was changed"));
         }
@@ -79,7 +79,8 @@ fn apply(context: &Context, file: &Path, dry_run: bool) -> Result<(), Failure> {
     let sentence = match (applied.unchanged, applied.dry_run) {
         (true, _) => format!("nothing to change: version {} is this policy", applied.version),
         (false, true) => {
-            format!("{}nothing was changed (dry run); in force: version {}", changes(&applied), applied.version)
+            let shown = format!("{}{}", changes(&applied), warnings(&applied));
+            format!("{shown}nothing was changed (dry run); in force: version {}", applied.version)
         }
         (false, false) => format!("version {} is in force ({} tests passed)", applied.version, applied.tests),
     };
@@ -96,6 +97,10 @@ fn in_file(mut failure: Failure, file: &Path) -> Failure {
         }
     }
     failure
+}
+
+fn warnings(applied: &wire::PolicyApplied) -> String {
+    applied.warnings.iter().map(|what| format!("warning: {}\n", escape(what))).collect()
 }
 
 fn changes(applied: &wire::PolicyApplied) -> String {

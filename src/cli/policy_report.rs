@@ -15,7 +15,7 @@ use super::failure::{Exit, Failure};
 use crate::document::{self, Problem};
 use crate::name::{Account, HostName, PersonName, Target};
 use crate::policy::diff::Effect;
-use crate::policy::{Outcome, Policy, Question, Refused, RefusedKind, Terms, Verdict, diff};
+use crate::policy::{KnownHosts, Outcome, Policy, Question, Refused, RefusedKind, Terms, Verdict, diff};
 use crate::ssh::cert::ForceCommand;
 use crate::time::{Lifetime, Timestamp};
 
@@ -109,10 +109,12 @@ pub(super) fn check<P: AsRef<Path>>(files: &[P]) -> Report {
             Ok(policy) => {
                 let file = label(path.as_ref());
                 let counts = policy.counts();
+                let warnings = policy.warnings(KnownHosts::OfFile);
                 say(&mut text, format_args!("{file}: a policy of {counts}"));
+                warnings.iter().for_each(|what| say(&mut text, format_args!("{file}: warning: {what}")));
                 good.push(json!({
                     "file": file, "people": counts.people, "hosts": counts.hosts,
-                    "rules": counts.rules, "tests": counts.tests,
+                    "rules": counts.rules, "tests": counts.tests, "warnings": warnings,
                 }));
             }
             Err(problems) => {
@@ -183,7 +185,10 @@ pub(super) fn diff(old: &Path, new: &Path) -> Report {
         json!({"gains": is(Effect::Gain), "loses": is(Effect::Loss), "text": change.text})
     };
     let shown: Value = changes.iter().map(one).collect();
-    Report { text, document: json!({"schema": "hallpass.policy-diff.v1", "ok": true, "changes": shown}), failure: None }
+    let warnings = new.warnings(KnownHosts::OfFile);
+    warnings.iter().for_each(|what| say(&mut text, format_args!("warning: {what}")));
+    let document = json!({"schema": "hallpass.policy-diff.v1", "ok": true, "changes": shown, "warnings": warnings});
+    Report { text, document, failure: None }
 }
 
 /// `hallpass policy explain FILE …`: the verdict on a question, and why, rule by rule. Exits 0 for allow and ask, 5 when it

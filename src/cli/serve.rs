@@ -409,6 +409,7 @@ async fn on_hangup(
                 tracing::info!(version = %applied.version, "the policy file is what is in force");
             }
             Ok(Reloaded::Applied(applied)) => {
+                applied.warnings.iter().for_each(|what| tracing::warn!(file = %shown, "the policy: {what}"));
                 tracing::info!(version = %applied.version, changes = applied.changes.len(), "policy applied");
             }
             Err(error) => {

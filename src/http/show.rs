@@ -188,6 +188,7 @@ pub(super) fn applied(applied: &Applied, dry_run: bool) -> wire::PolicyApplied {
         changes: applied.changes.iter().map(|change| format!("{} {}", change.effect.sign(), change.text)).collect(),
         tests: applied.tests,
         unchanged: applied.unchanged,
+        warnings: applied.warnings.clone(),
         dry_run,
     }
 }

@@ -19,6 +19,7 @@
 //! | `cas.rs` | which user CA a host is of |
 //! | `quorum.rs` | who must agree, and whether they have |
 //! | `shortage.rs` | who must agree, and can't, since too few may |
+//! | `warn.rs` | what a policy can hardly mean |
 //! | `test.rs` | a policy's own tests |
 //! | `diff.rs`, `standing.rs` | who gains and loses what between two policies |
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
@@ -34,6 +35,7 @@ mod spec;
 mod standing;
 pub mod test;
 mod trace;
+mod warn;
 mod ways;
 mod when;
 
@@ -51,6 +53,7 @@ use crate::time::{Lifetime, Timestamp};
 pub use quorum::{Approvals, Need, Quorum, Who};
 pub use shortage::Shortage;
 pub use spec::TEXT_BYTES_MAX;
+pub use warn::KnownHosts;
 pub use ways::Way;
 
 /// The most hosts of one request. Our choice: a certificate stays small, and an approver can read them all.

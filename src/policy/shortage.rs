@@ -62,6 +62,22 @@ fn places(needs: &[Need]) -> usize {
     needs.iter().map(|need| usize::from(need.need)).fold(0, usize::saturating_add)
 }
 
+/// The people who may be missed among those who could meet these needs: of a need that has more of them than all needs take, none is.
+pub(super) fn missed<'d>(needs: &'d [Need], directory: &'d Directory) -> BTreeSet<&'d PersonName> {
+    let enough = places(needs).saturating_add(1);
+    let few = |need: &'d Need| {
+        let mut able = BTreeSet::new();
+        for name in need.people(directory) {
+            able.insert(name);
+            if able.len() >= enough {
+                return BTreeSet::new();
+            }
+        }
+        able
+    };
+    needs.iter().flat_map(few).collect()
+}
+
 impl fmt::Display for Shortage {
     /// `"2 of group:ops" can't be had as the policy is: besides alice@example.com, who asks, only bob@example.com could approve`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

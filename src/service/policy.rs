@@ -21,7 +21,7 @@ use crate::keyring::Ca;
 use crate::name::{CaName, PolicyVersion};
 use crate::policy::diff::{Change as Difference, diff};
 use crate::policy::test::Tested;
-use crate::policy::{Contradiction, Host, Policy};
+use crate::policy::{Contradiction, Host, KnownHosts, Policy};
 use crate::ssh::Fingerprint;
 use crate::store::{Change, Save, StoreError, StoredPolicy};
 
@@ -34,6 +34,8 @@ pub struct Applied {
     pub changes: Vec<Difference>,
     /// How many of its tests passed.
     pub tests: usize,
+    /// What it can hardly mean, as sentences.
+    pub warnings: Vec<String>,
     /// Whether the text was the same as the one in force (then nothing was written).
     pub unchanged: bool,
 }
@@ -155,20 +157,20 @@ impl Service {
                 "policy version {version} is in force now; look at it and try again"
             )));
         }
-        let Checked { policy, tested, changes } = checked;
+        let Checked { policy, tested, changes, warnings } = checked;
         check_cas(&policy, &self.user_cas()).map_err(|what| {
             bad_policy(vec![Problem { file: file.clone(), line: 1, column: 1, key: "ca.name".to_owned(), what }])
         })?;
         let tests = tested.len();
         let unchanged = policy.text() == current.text();
         if unchanged || dry_run {
-            return Ok(Applied { version, changes, tests, unchanged });
+            return Ok(Applied { version, changes, tests, warnings, unchanged });
         }
         let version = PolicyVersion(version.0.saturating_add(1));
         self.replace_policy(version, policy, (&actor, &file), (tests, changes.len())).await?;
         drop(guard);
         tracing::info!(%version, by = %actor, "policy applied");
-        Ok(Applied { version, changes, tests, unchanged })
+        Ok(Applied { version, changes, tests, warnings, unchanged })
     }
 
     /// Commits the new version and puts it in force. Called under the write lock.
@@ -309,6 +311,7 @@ pub(super) struct Checked {
     pub(super) policy: Policy,
     pub(super) tested: Vec<Tested>,
     pub(super) changes: Vec<Difference>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Checked {
@@ -337,11 +340,14 @@ pub(super) async fn check_text(
         check_keys(&policy, &file, &service_keys)?;
         // Its own tests are about the hosts of the file: they must not depend on who has joined.
         let tested = policy.run_tests();
-        let changes = match known {
-            Some(Known { joined, hosts }) => diff(&joined, &join(&policy, hosts, &file)?),
-            None => Vec::new(),
+        let (changes, warnings) = match known {
+            Some(Known { joined, hosts }) => {
+                let new = join(&policy, hosts, &file)?;
+                (diff(&joined, &new), new.warnings(KnownHosts::All))
+            }
+            None => (Vec::new(), Vec::new()),
         };
-        Ok(Checked { policy, tested, changes })
+        Ok(Checked { policy, tested, changes, warnings })
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(checked) => checked.map_err(bad_policy),

@@ -417,6 +417,9 @@ pub struct PolicyApplied {
     pub tests: usize,
     /// Whether nothing had changed.
     pub unchanged: bool,
+    /// What it can hardly mean, as sentences: groups without members, refusals of no host, approvals that can't be had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Whether nothing was written because it was a dry run.
     pub dry_run: bool,
 }

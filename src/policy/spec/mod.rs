@@ -7,7 +7,7 @@
 //!
 //! Decisions:
 //! - *Why may `who` name a group without members, but `approval` not?* A rule for a team that is still empty does no
-//!   harm; a request that nobody may approve costs somebody an outage.
+//!   harm; a request that nobody may approve costs somebody an outage. `warn` tells of the former: it may be a slip.
 //! - *Why is there no default for `who`, `hosts` and `accounts` of a grant?* Whom a rule lets in must be written down.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 

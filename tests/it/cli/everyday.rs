@@ -353,3 +353,18 @@ fn what_cannot_be_approved_is_said_when_it_is_asked_for() {
     waiting.ends();
     stage.check("unmeetable");
 }
+
+#[test]
+fn who_applies_a_policy_is_warned_of_what_it_can_hardly_mean() {
+    let mut stage = Stage::new();
+    let policy = std::fs::read_to_string(stage.path("service/policy.toml")).unwrap();
+    let rules = "\n[[rule]]\nname = \"pair\"\nwho = [\"group:sre\"]\nhosts = [\"web-2\"]\naccounts = [\"ops\"]\n\
+                 approval = [{ need = 2, from = [\"group:sre\"] }]\n\n[[rule]]\nname = \"no-interns\"\neffect = \"refuse\"\n\
+                 who = [\"group:intern\"]\nhosts = [\"tag:role=wbe\"]\nmessage = \"not yet\"\n";
+    stage.write("more.toml", &(policy + rules));
+    let file = stage.shown("more.toml");
+    assert_eq!(stage.types("omar", &["policy", "apply", &file, "--dry-run", "--json"]).code, 0);
+    let applied = stage.types("omar", &["policy", "apply", &file, "--yes"]);
+    assert!(applied.code == 0 && applied.err.matches("warning: ").count() == 3, "{}", applied.err);
+    stage.check("policy_warnings");
+}

@@ -154,6 +154,38 @@ fn doubtful() -> String {
 }
 
 #[test]
+fn what_a_policy_can_hardly_mean_is_warned_of_and_it_is_one_all_the_same() {
+    let (_folder, path) = file(&doubtful());
+    let path = path.to_str().unwrap();
+    let told = hallpass(&["policy", "check", path]);
+    let warning = |line: &str| line.split_once(": warning: ").map(|(_, what)| what.to_owned());
+    let warnings: Vec<String> = answer(&told).lines().filter_map(warning).collect();
+    let of_file = "means no host of this file (enrolled ones are known to the service), so that keeps nobody out";
+    let expected = [
+        "rule no-contractors: nobody is in group \"backand\", so that keeps nobody out; did you mean \"backend\"?".to_owned(),
+        format!("rule no-contractors: \"tag:role=wbe\" {of_file}; did you mean \"tag:role=web\"?"),
+        format!("rule no-contractors: \"db-11\" {of_file}; did you mean \"db-1\"?"),
+        format!("rule no-contractors: \"mail-*\" {of_file}"),
+        "rule pair: nobody is in group \"later\", so that lets nobody ask".to_owned(),
+        "rule pair: it needs 2 of group:sre, person:carol, which bob can't get: nobody approves their own request, and \
+         there are not enough others"
+            .to_owned(),
+    ];
+    assert_eq!((exit(&told), warnings.as_slice()), (0, expected.as_slice()));
+    let json = hallpass(&["policy", "check", path, "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(document["policies"][0]["warnings"], serde_json::json!(expected));
+    let diff = hallpass(&["policy", "diff", path, path]);
+    assert!(answer(&diff).contains("\nwarning: rule no-contractors: nobody is in group"), "{}", answer(&diff));
+    assert!(!answer(&hallpass(&["policy", "check", &example()])).contains("warning"));
+    // Where the file has no hosts, refusals are for those that enrol.
+    let hosts = SMALL.find("[[host]]").unwrap()..SMALL.find("[[rule]]").unwrap();
+    let (_folder, path) = file(&doubtful().replace(&SMALL[hosts], ""));
+    let told = hallpass(&["policy", "check", path.to_str().unwrap()]);
+    assert!(exit(&told) == 0 && !answer(&told).contains("means no host"), "{}", answer(&told));
+}
+
+#[test]
 fn who_asks_for_what_cannot_be_approved_is_told_who_could() {
     let (_folder, path) =
         file(&doubtful().replace("effect = \"refuse\"\nwho", "effect = \"refuse\"\naccounts = [\"x\"]\nwho"));
