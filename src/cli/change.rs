@@ -9,7 +9,7 @@ use super::local::Local;
 use super::profile::Profile;
 use super::request::WaitingArgs;
 use super::which::{self, Among, Sought};
-use super::{Context, output, render, wait};
+use super::{Context, output, render, usage, wait};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::client::Client;
@@ -34,7 +34,7 @@ pub(crate) struct ExtendArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = Lifetime::parse)]
     lifetime: Lifetime,
     /// Why; the first reason if left out
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: String,
     #[command(flatten)]
     waiting: WaitingArgs,

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::which::{self, Among, Sought};
-use super::{Context, output, profile, render, signing, wait};
+use super::{Context, output, profile, render, signing, usage, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Digest, HostName};
 use crate::ssh::cert::Extension;
@@ -27,7 +27,7 @@ pub(crate) struct ApproveArgs {
     #[arg(long, value_name = "PERMISSION", num_args = 1.., value_parser = extension)]
     pub(super) without: Vec<Extension>,
     /// A remark, for the log
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true, value_parser = usage::free_text)]
     comment: String,
     /// Only if this is what would be approved (as an earlier `show` printed it)
     #[arg(long, value_name = "HEX", value_parser = Digest::parse)]
@@ -51,7 +51,7 @@ pub(crate) struct DenyArgs {
     #[arg(value_name = "ID|HOST", value_parser = which::parse)]
     which: String,
     /// Why; the asker reads it
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: Option<String>,
 }
 

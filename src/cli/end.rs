@@ -8,7 +8,7 @@ use super::local::Local;
 use super::masters::{self, Master};
 use super::profile::Profile;
 use super::which::{self, Sought};
-use super::{Context, output, wait};
+use super::{Context, output, usage, wait};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::client::Client;
@@ -26,7 +26,7 @@ pub(crate) struct EndArgs {
     #[arg(long, conflicts_with = "which")]
     all: bool,
     /// Why; needed when it is not your own
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: String,
 }
 

@@ -37,7 +37,7 @@ time that was taken back it needs --server, and no token: the service knows the 
 pub(super) const LEAVE_HELP: &str = "\
 Brings back every file as it was before the host was enrolled (one that was edited since loses only
 our lines), removes what was made, lets sshd read it, and tells the service. Works without the
-service, too: then say `hallpass admin host retire NAME` there.";
+service, too: then say `hallpass admin host retire NAME --reason TEXT` there.";
 
 /// The longest join token file: a token has 47 characters.
 const TOKEN_BYTES_MAX: usize = 1024;
@@ -146,7 +146,7 @@ pub(crate) fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> 
         }
         let Gone { name, told } = leaving.carry_out().await.map_err(|stop| stopped(stop, "leave"))?;
         if let Err(why) = &told {
-            context.out.note(&format!("the service was not told ({why}); there: hallpass admin host retire {name}"));
+            context.out.note(&format!("the service was not told ({why}); there: hallpass admin host retire {name} --reason TEXT"));
         }
         let text = format!("{name} has left: everything is as it was before it was enrolled");
         context.out.answer(&document(true, told.is_ok()), &text)
@@ -326,7 +326,7 @@ fn stopped(stop: Stop, command: &str) -> Failure {
                 .because(why)
                 .because("the service knows the host by its host key from now on: the join token is not needed again")
                 .next("once that is mended: sudo hallpass host enrol --server URL, without a token")
-                .next("or, to take it out of the service, an operator: hallpass admin host retire NAME --reason REASON")
+                .next("or, to take it out of the service, an operator: hallpass admin host retire NAME --reason TEXT")
         }
         Stop::TakenBack { why, left } => {
             let failure =

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::config_file::{self, Reader};
 use super::failure::{Exit, Failure};
-use super::{Context, output, serve};
+use super::{Context, output, serve, usage};
 use crate::audit::checkpoint::{self, LogKey, usual_origin};
 use crate::audit::report::note_of;
 use crate::config::Config;
@@ -58,7 +58,7 @@ pub(crate) struct RecoverArgs {
     #[arg(long, value_name = "PERSON", value_parser = PersonName::parse)]
     by: Option<PersonName>,
     /// Why, for the log
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = usage::free_text)]
     reason: Option<String>,
 }
 
