@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::known::{self, Known, Wanted};
 use super::line::{Line, Uncommitted, Write, get};
+use super::presence::Presence;
 use super::settings::Connector;
 use super::sheet::{Page, Sheet};
 use super::{flush, log, schema};
@@ -82,6 +83,7 @@ struct State {
     number: u64,
     /// The log as this process has seen it.
     known: Arc<KnownLog>,
+    presence: Arc<Presence>,
     /// How we left it.
     seen: Frontier,
     /// Whether nobody else had written when we last looked: then nobody is waited for.
@@ -102,13 +104,17 @@ impl Groups {
         key: Arc<MacKey>,
         node: String,
         known: Arc<KnownLog>,
+        presence: Arc<Presence>,
     ) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| StoreError::Failed { doing: "starting the writer", why: error.to_string() })?;
         let seen = known.newest();
-        Ok(Self { runtime, state: State { connector, key, node, number: 0, known, seen, is_alone: true, line: None } })
+        Ok(Self {
+            runtime,
+            state: State { connector, key, node, number: 0, known, presence, seen, is_alone: true, line: None },
+        })
     }
 }
 
@@ -181,6 +187,7 @@ impl State {
     /// Begins, on a new connection if there is none. One that was lost while nobody looked is replaced: nothing that was sent on it
     /// counts yet.
     async fn begin(&mut self, jobs: &mut Vec<Job>, queue: &Queue<'_>) -> Result<Begun, StoreError> {
+        self.presence.check()?;
         if let Some(line) = self.line.take() {
             match self.begin_on(line, jobs, queue, false).await {
                 Err(error) if is_lost(&error) => {

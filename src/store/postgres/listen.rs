@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_postgres::AsyncMessage;
+use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
 
 use super::line::{Line, failed, within};
-use super::presence;
+use super::presence::{self, Presence};
 use super::settings::Connector;
 use crate::store::StoreError;
 
@@ -32,8 +32,9 @@ impl Drop for Ear {
 }
 
 impl Ear {
-    /// Listens for all nodes but this one. `entered`: the connection by which it takes part, until the one that listens does.
-    pub(super) fn open(connector: Connector, node: String, mut entered: Option<Line>) -> Self {
+    /// Listens for all nodes but this one. `entered`: the connection by which it takes part, until the one that listens does; whether it has
+    /// that part is told to `presence`.
+    pub(super) fn open(connector: Connector, node: String, mut entered: Option<Line>, presence: Arc<Presence>) -> Self {
         let sql = if entered.is_some() {
             format!("LISTEN hallpass; {}", presence::SHARED)
         } else {
@@ -43,7 +44,7 @@ impl Ear {
         let told = Arc::clone(&heard);
         let task = tokio::spawn(async move {
             loop {
-                if let Err(error) = listen(&connector, (&sql, &node), &told, &mut entered).await {
+                if let Err(error) = listen(&connector, (&sql, &node), &told, (&presence, &mut entered)).await {
                     tracing::warn!(%error, "other nodes are not heard; looking once a second until they are");
                 }
                 // Something may have been missed.
@@ -65,18 +66,24 @@ async fn listen(
     connector: &Connector,
     (sql, node): (&str, &str),
     told: &Notify,
-    entered: &mut Option<Line>,
+    (presence, entered): (&Presence, &mut Option<Line>),
 ) -> Result<(), StoreError> {
     let connecting = connector.config.connect(connector.tls.clone());
     let (client, mut connection) = within(connector.patience, LISTENING, connecting).await?;
     let mut next = std::future::poll_fn(|context| Pin::new(&mut connection).poll_message(context));
-    let asked = client.batch_execute(sql);
+    let asked = client.simple_query(sql);
     tokio::pin!(asked);
     let mut is_asked = false;
     loop {
         tokio::select! {
             done = &mut asked, if !is_asked => {
-                done.map_err(failed(LISTENING))?;
+                let done = done.map_err(failed(LISTENING))?;
+                let is_false = |said: &SimpleQueryMessage| matches!(said, SimpleQueryMessage::Row(row) if row.get(0) == Some("f"));
+                let is_in = !done.iter().any(is_false);
+                presence.is_in(is_in);
+                if !is_in {
+                    return Err(StoreError::Failed { doing: LISTENING, why: presence::REPAIRED.to_owned() });
+                }
                 is_asked = true;
                 drop(entered.take());
                 told.notify_one();

@@ -56,6 +56,7 @@ use gather::Gather;
 use line::{Line, get};
 use listen::Ear;
 use pool::Reads;
+use presence::Presence;
 
 /// The opened store. Dropping it waits for the change that is being written.
 #[derive(Debug)]
@@ -106,8 +107,15 @@ impl PostgresStore {
             Work::Repair => (None, Some(line)),
             Work::Look => (None, None),
         };
+        let presence = Arc::<Presence>::default();
         let known = Arc::new(group::KnownLog::new(head.frontier));
-        let groups = group::Groups::new(connector.clone(), Arc::clone(&key), node.clone(), Arc::clone(&known))?;
+        let groups = group::Groups::new(
+            connector.clone(),
+            Arc::clone(&key),
+            node.clone(),
+            Arc::clone(&known),
+            Arc::clone(&presence),
+        )?;
         let reads = Reads::new(settings, connector.clone())?;
         Ok(Self {
             sessions: Gather::new("reading a session", reads.clone(), rows::sessions),
@@ -115,7 +123,7 @@ impl PostgresStore {
             reads,
             writer: Writer::start(groups)?,
             known,
-            ear: Ear::open(connector, node, entered),
+            ear: Ear::open(connector, node, entered, presence),
             _repairing: repairing,
             key,
         })

@@ -166,12 +166,13 @@ impl Settings {
     }
 
     /// What each session is told at its start. A search path of ours alone: nobody's objects elsewhere take the place of ours. Nothing is worth
-    /// compiling.
+    /// compiling. A node whose machine is gone is gone for the server soon, with what it held.
     fn options(&self) -> String {
         let Self { statement_timeout, lock_timeout, idle_timeout, .. } = self;
         format!(
             "-c search_path=hallpass,pg_temp -c statement_timeout={} -c lock_timeout={} \
-             -c idle_in_transaction_session_timeout={} -c default_transaction_isolation=read\\ committed -c jit=off",
+             -c idle_in_transaction_session_timeout={} -c default_transaction_isolation=read\\ committed -c jit=off \
+             -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
             statement_timeout.saturating_add(*lock_timeout).as_millis(),
             lock_timeout.as_millis(),
             idle_timeout.as_millis()

@@ -354,7 +354,30 @@ async fn whoever_repairs_a_database_is_alone_and_whoever_looks_is_in_nobodys_way
     assert!(refused(open(Work::Serve).await).contains("being repaired"));
     assert_eq!(size(&open(Work::Look).await.unwrap()).await, 2);
     drop(repairing);
-    while open(Work::Serve).await.is_err() {}
+    let node = loop {
+        match open(Work::Serve).await {
+            Ok(node) => break node,
+            Err(why) => assert!(why.to_string().contains("being repaired"), "{why}"),
+        }
+    };
+    append(&node, 2).await.unwrap();
+    // A node that loses its part, and finds that somebody repairs, writes nothing until that is over.
+    let cut = "SELECT count(pg_terminate_backend(l.pid)) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+               WHERE l.locktype = 'advisory' AND a.datname = current_database()";
+    let repairing = loop {
+        database.raw(cut);
+        if let Ok(alone) = open(Work::Repair).await {
+            break alone;
+        }
+    };
+    let error = append(&node, 3).await.unwrap_err().to_string();
+    assert!(error.contains("being repaired"), "{error}");
+    append(&repairing, 3).await.unwrap();
+    drop(repairing);
+    while append(&node, 4).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(refused(open(Work::Repair).await).contains("nodes are at work on it"), "it has its part again");
 }
 
 #[tokio::test]
