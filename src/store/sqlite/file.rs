@@ -161,8 +161,8 @@ fn rewrite(file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The one connection that writes. When it is closed it leaves the write-ahead log as it is, until [`super::merge::Merge::adopt`]: what is in it may not
-/// belong to this file.
+/// The one connection that writes. When it is closed it leaves the write-ahead log as it is, unless [`super::merge::Merge::at_the_end`] finds that all of it
+/// is in the file: what is in it may not belong there, or the file may lack what it had.
 pub(super) fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     keep_log_at_close(&conn, true)?;
@@ -198,6 +198,7 @@ pub(super) fn connect_copy(path: &Path) -> Result<Connection, StoreError> {
 
 fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     // Never CREATE: the file has been made with its mode. NO_MUTEX: each connection stays on one thread.
+    check_pair(path, false)?;
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let real = path.canonicalize().map_err(|error| refuse(format!("{path:?}: {error}")))?;
     let conn = Connection::open_with_flags(real, flags).map_err(failed(OPENING))?;

@@ -43,9 +43,17 @@ impl Groups {
             return Ok(open);
         }
         let mut conn = file::connect_writer(&self.path)?;
-        let head = log::load_checked(&conn, &self.key)?;
         self.merge.adopt(&mut conn)?;
+        let head = log::load_checked(&conn, &self.key)?;
         Ok((conn, head))
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        if let Some((conn, _)) = &self.open {
+            self.merge.at_the_end(conn);
+        }
     }
 }
 

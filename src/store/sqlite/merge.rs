@@ -88,7 +88,7 @@ pub(super) struct Merge {
     next: Instant,
     /// Before that not, unless there are too many.
     free: Instant,
-    /// How long the file was when all was in it.
+    /// How long the file was when all was in it, or when it was opened.
     whole: u64,
     is_broken: bool,
     merged: Arc<Merged>,
@@ -97,10 +97,11 @@ pub(super) struct Merge {
 impl Merge {
     pub(super) fn new(path: &Path, merged: Arc<Merged>) -> Self {
         let (pages, next) = (Arc::default(), Instant::now());
-        Self { path: path.to_owned(), pages, next, free: next, whole: 0, is_broken: false, merged }
+        let whole = std::fs::metadata(path).map_or(0, |found| found.len());
+        Self { path: path.to_owned(), pages, next, free: next, whole, is_broken: false, merged }
     }
 
-    /// This connection, whose log has been checked, commits from now on; it merges nothing by itself but at its end.
+    /// This connection commits from now on; it merges nothing by itself.
     pub(super) fn adopt(&self, conn: &mut Connection) -> Result<(), StoreError> {
         let pages = Arc::clone(&self.pages);
         let count = move |_: &mut _, now: i32| {
@@ -108,8 +109,17 @@ impl Merge {
             Ok(())
         };
         // In the place of SQLite's own hook, which merges.
-        conn.wal_hook(Some(count)).map_err(failed("opening the database"))?;
-        file::keep_log_at_close(conn, self.is_broken)
+        conn.wal_hook(Some(count)).map_err(failed("opening the database"))
+    }
+
+    /// Merges before the last connection is closed, which may then take the write-ahead log away if all of it is in the file.
+    pub(super) fn at_the_end(&mut self, conn: &Connection) {
+        if self.is_broken || self.merge(conn) != Outcome::Well || self.merged.unmerged() > 0 {
+            return;
+        }
+        if let Err(error) = file::keep_log_at_close(conn, false) {
+            tracing::warn!(%error, "the write-ahead log stays beside the database; the next start merges it");
+        }
     }
 
     /// After the answers to a group: merges if it is time.
@@ -129,8 +139,6 @@ impl Merge {
             Outcome::Failing(why) => self.merged.keep(Some(why)),
             Outcome::Broken(why) => {
                 self.is_broken = true;
-                let kept = file::keep_log_at_close(conn, true);
-                let why = kept.err().map_or_else(|| why.clone(), |error| format!("{why} ({error})"));
                 self.merged.keep(Some(why));
             }
         }

@@ -183,6 +183,25 @@ async fn a_write_ahead_log_that_does_not_fit_is_left_as_it_is() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
+#[tokio::test]
+async fn a_clean_stop_leaves_one_whole_file_and_fills_none_that_was_cut() {
+    let database = Sqlite::new();
+    let store = database.open();
+    for seconds in 0..40 {
+        append(&*store, seconds).await.unwrap();
+    }
+    drop(store);
+    assert!(!beside(&database, "-wal").exists(), "all is in the file");
+    let store = database.open();
+    append(&*store, 50).await.unwrap();
+    let path = database.settings().path;
+    let whole = std::fs::metadata(&path).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(whole - 61_440).unwrap();
+    drop(store);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), whole - 61_440);
+    assert!(std::fs::metadata(beside(&database, "-wal")).unwrap().len() > 0);
+}
+
 #[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let database = Sqlite::new();
