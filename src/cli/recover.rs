@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::config_file::{self, Reader};
 use super::failure::{Exit, Failure};
 use super::{Context, output, serve, usage};
-use crate::audit::checkpoint::{self, LogKey, usual_origin};
+use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::audit::report::note_of;
 use crate::config::Config;
 use crate::name::PersonName;
@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::service::clock::check_rest;
 use crate::service::lost::Stands;
 use crate::service::recover::{Found, FoundHead, HEADS_MAX, Recovered, Word, Wrong, examine, recover};
-use crate::store::head_file::{HeadFile, KeptHead};
+use crate::store::head_file::{self, HeadFile, KeptHead};
 use crate::store::{self, SEAL_PURPOSE, Store, StoreError};
 use crate::time::{Clock as _, SystemClock};
 
@@ -109,27 +109,33 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     })
 }
 
-/// A checkpoint that somebody has brought: another node's file, an auditor's, or an export's last line.
+/// What somebody has brought: another node's file, an auditor's checkpoint, or an export, which ends with one.
 #[derive(Debug)]
 struct Given {
     place: String,
-    note: String,
+    notes: Vec<String>,
 }
 
 impl Given {
     fn read(path: &Path) -> Result<Self, Failure> {
         let place = path.display().to_string();
-        let text = checkpoint::newest(&super::audit::read_checkpoint(path)?);
-        let none = || Failure::usage(format!("{place:?} is no checkpoint of this log"));
-        let note =
-            note_of(&text).map_err(|_| none().because("it is no signed checkpoint, nor the last line of an export"))?;
-        Ok(Self { place, note })
+        let text = super::audit::read_checkpoint(path)?;
+        let notes = if text.trim_start().starts_with('{') {
+            let none = |_| {
+                Failure::usage(format!("{place:?} is no checkpoint of this log")).because("it does not end with one")
+            };
+            vec![note_of(&text).map_err(none)?]
+        } else {
+            // A node's file has two, of which one may be damaged.
+            head_file::checkpoints(text.as_bytes())
+        };
+        Ok(Self { place, notes })
     }
 }
 
 impl KeptHead for Given {
     fn read(&self) -> Result<Vec<String>, StoreError> {
-        Ok(vec![self.note.clone()])
+        Ok(self.notes.clone())
     }
 
     fn write(&self, _checkpoint: &str) -> Result<(), StoreError> {
@@ -248,9 +254,11 @@ fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Fail
         );
     }
     let wrong = found.wrong();
-    let is_vouched = matches!(wrong, Wrong::Missing | Wrong::Unusable) && found.vouched().is_some();
+    let vouched = found.vouched().filter(|_| matches!(wrong, Wrong::Missing | Wrong::Unusable));
     let is_lost = matches!(wrong, Wrong::Begun | Wrong::Behind | Wrong::Other | Wrong::Unusable);
-    if is_lost && !is_vouched {
+    if let Some(size) = vouched {
+        add("not known", format!("whether anything was written after the {size} entries that the given one covers"));
+    } else if is_lost {
         let more = if found.more_open { "more than " } else { "" };
         let policy = found.policy.map_or_else(|| "none".to_owned(), |version| version.to_string());
         add(
@@ -267,7 +275,7 @@ fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Fail
                    has passed that time, and no recovery changes that";
         add("clock", format!("{behind} s behind the log's last entry: {why}"));
     }
-    let next = if is_vouched { vouched(context) } else { next(context, wrong) };
+    let next = next(context, wrong);
     if !next.is_empty() {
         lines.push(format!("next: {}", next.join("\n      ")));
     }
@@ -317,16 +325,6 @@ fn stands(stands: &Stands) -> String {
     }
 }
 
-/// Where somebody has given a checkpoint that the database has.
-fn vouched(context: &Context) -> Vec<String> {
-    let apply = "hallpass admin store recover --head FILE --apply --by PERSON --reason TEXT";
-    let apply = config_file::command(context, apply);
-    vec![
-        "look for a newer checkpoint, if there may be one: of each other node, the auditors' last".to_owned(),
-        format!("if this is the newest, this keeps a new one and ends nothing: {apply}"),
-    ]
-}
-
 fn next(context: &Context, wrong: Wrong) -> Vec<String> {
     const APPLY: &str = "--apply --by PERSON --reason TEXT";
     let recover = |words: &str| config_file::command(context, &format!("hallpass admin store recover {words}"));
@@ -360,16 +358,9 @@ fn applied(context: &Context, found: &Found, done: &Recovered) -> Result<(), Fai
             "the log goes on: {kept} entries kept, {lost} given up, {requests} ended, everybody is logged out\n  \
              entry {entry} says so; the log has {size} entries, and its checkpoint is kept"
         ),
-        None if found.vouched().is_some() => {
-            format!("nothing is lost: the checkpoint of {size} entries is kept, nothing else was changed")
-        }
         None => format!("the lost entries were given up before; the checkpoint of {size} entries is kept"),
     };
     context.out.answer(&document(found, Some(done)), &text)?;
-    if found.vouched().is_some() && entry.is_none() {
-        context.out.note("next: start the service");
-        return Ok(());
-    }
     for line in AFTERWARDS {
         context.out.note(line);
     }

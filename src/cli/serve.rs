@@ -43,6 +43,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long work on other threads (a signer that hangs) may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long keeping the last checkpoint may take. With ten seconds to drain and [`FAREWELL`] that is less than the unit waits before it kills (20 s).
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Longest log key file: 32 bytes in base64, and room for line ends.
 const LOG_KEY_BYTES_MAX: usize = 1024;
 
@@ -174,7 +177,9 @@ async fn serve(
     ticks.abort();
     follows.abort();
     hangups.abort();
-    service.finish().await;
+    if tokio::time::timeout(FINISH_TIMEOUT, service.finish()).await.is_err() {
+        tracing::error!("cannot keep the log's last checkpoint: the store does not answer");
+    }
     if is_dead.load(Ordering::Relaxed) {
         return Err(Failure::failed("the server stopped")
             .because("a database thread ended; the service's own log says why")
@@ -235,22 +240,25 @@ async fn start(context: &Context, config: &Config, args: &ServeArgs) -> Result<(
 fn check_there(context: &Context, config: &Config) -> Result<(), Failure> {
     let store::Settings::Sqlite(file) = &config.store else { return Ok(()) };
     let failed = || Failure::failed("cannot start the service");
-    let is_there = file.path.try_exists().map_err(|why| failed().because(format!("{:?}: {why}", file.path)))?;
+    match std::fs::metadata(&file.path) {
+        Ok(found) if found.len() > 0 => return Ok(()),
+        Err(why) if why.kind() != ErrorKind::NotFound => {
+            return Err(Failure::file("look for database", &file.path, &why));
+        }
+        Ok(_) | Err(_) => {}
+    }
     let kept = HeadFile::new(config.log_head_path.clone());
-    if is_there || kept.read().is_ok_and(|kept| kept.is_empty()) {
+    if kept.read().map_err(|why| failed().because(format!("{}: {why}", kept.place())))?.is_empty() {
         return Ok(());
     }
+    let (path, head) = (file.path.display().to_string(), kept.place());
     Err(failed()
-        .because(format!(
-            "there is no database {:?}, and the log's checkpoint in {} says that there was one",
-            file.path,
-            kept.place()
-        ))
+        .because(format!("there is no database {path:?}, or it is empty, and {head:?} is there, which a service writes when it has one"))
         .next(format!(
             "put it back, or the newest copy of it: {}",
             config_file::command(context, "hallpass admin backup restore FOLDER")
         ))
-        .next(format!("if a new log is to begin, under a log key of its own: move {} away", kept.place())))
+        .next(format!("if a new log is to begin, under a log key of its own: move {head} away")))
 }
 
 /// The keys in these files.

@@ -277,8 +277,12 @@ fn end_of_lost(found: &Found, word: &Word) -> Outcome<Option<u64>> {
             return refuse("the database has all that the kept checkpoints cover: there is nothing to recover");
         }
         (Wrong::GivenUp, _) if past.is_none_or(|past| past <= found.size) => return Ok(None),
-        // Somebody has answered for it with a checkpoint: all that is lost is the service's own.
-        (Wrong::Missing | Wrong::Unusable, None) if found.vouched().is_some() => return Ok(None),
+        (Wrong::Missing | Wrong::Unusable, None) if found.vouched().is_some() => {
+            return refuse(
+                "nothing says that anything is lost: the database has all that the given checkpoint covers. If nothing was written after it either, \
+                 move the service's own checkpoint away and start the service; else give the highest serial that hosts have seen as --past",
+            );
+        }
         (Wrong::Missing | Wrong::Unusable, None) => {
             return refuse(
                 "no checkpoint says how many entries are lost. Give one of an auditor's or of another node as --head, or the highest serial \

@@ -101,8 +101,9 @@ fn padded(checkpoint: &str) -> io::Result<Vec<u8>> {
     Ok(place)
 }
 
-/// The checkpoints in what was read of such a file, or of one with a bare checkpoint. One that was only partly written is among them.
-fn checkpoints(bytes: &[u8]) -> Vec<String> {
+/// The checkpoints in what was read of such a file, or of one with a bare checkpoint, the newest or not first. One that was only partly written is among them.
+#[must_use]
+pub fn checkpoints(bytes: &[u8]) -> Vec<String> {
     if u64::try_from(bytes.len()) != Ok(BYTES) {
         return vec![String::from_utf8_lossy(bytes).into_owned()];
     }

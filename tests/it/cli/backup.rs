@@ -221,7 +221,7 @@ fn what_is_written_into_the_log_for_good_is_looked_at_first() {
 
 /// Only `log.head` is gone, and somebody has a checkpoint that the database covers.
 #[test]
-fn a_lost_checkpoint_is_made_anew_by_one_that_somebody_has_and_nothing_ends() {
+fn where_only_the_checkpoint_is_lost_nothing_is_given_up() {
     let mut stage = on_its_port();
     let config = stage.shown("service/config.toml");
     let waiting = asked(&mut stage);
@@ -229,27 +229,52 @@ fn a_lost_checkpoint_is_made_anew_by_one_that_somebody_has_and_nothing_ends() {
     assert_eq!(stage.as_person("omar", &["audit", "export", "--out", &log]).code, 0);
     drop(stage.stop());
     let head = stage.path("service/log.head");
-    let others = stage.shown("other.head");
-    std::fs::copy(&head, &others).unwrap();
-    for torn in [true, false] {
-        if torn {
-            std::fs::write(&head, "").unwrap();
-            assert_eq!(stage.types("omar", &["serve", "--config", &config]).code, 1);
-        } else {
-            std::fs::remove_file(&head).unwrap();
-        }
-        // An auditor's export ends with one, too.
-        for given in [&log, &others] {
-            let found = stage.types("omar", &admin(&config, &["store", "recover", "--head", given]));
-            assert_eq!(found.code, i32::from(torn), "{}{}", found.out, found.err);
-        }
-        let recover = [&["store", "recover", "--head", if torn { &log } else { &others }][..], &WORD].concat();
-        assert_eq!(stage.types("omar", &admin(&config, &recover)).code, 0);
-        assert_eq!(stage.types("omar", &admin(&config, &["store", "recover"])).code, 0);
+    // Another node's, whose newest place is damaged: the other one counts.
+    let mut others = std::fs::read(&head).unwrap();
+    assert_eq!(others.len(), 8192);
+    let newest = if others[4096] == b'\n' { 0 } else { 4096 };
+    let note = others[newest..newest + 400].to_vec();
+    others[4096 - newest..8192 - newest].fill(b'\n');
+    others[4096 - newest..4096 - newest + 400].copy_from_slice(&note);
+    let text = String::from_utf8_lossy(&note).replacen("\n7\n", "\n9\n", 1);
+    others[newest..newest + 400].copy_from_slice(text.as_bytes());
+    std::fs::write(stage.path("other.head"), others).unwrap();
+    std::fs::write(&head, "").unwrap();
+    assert_eq!(stage.types("omar", &["serve", "--config", &config]).code, 1);
+    // An auditor's export ends with one, too.
+    for given in [&log, &stage.shown("other.head")] {
+        let look = ["store", "recover", "--head", given];
+        assert_eq!(stage.types("omar", &admin(&config, &look)).code, 1);
+        let refused = stage.types("omar", &admin(&config, &[&look[..], &WORD].concat()));
+        assert!(refused.code == 1 && refused.err.contains("nothing says that anything is lost"), "{}", refused.err);
     }
+    // As it says.
+    std::fs::rename(&head, stage.path("service/log.head.damaged")).unwrap();
+    assert_eq!(stage.types("omar", &admin(&config, &["store", "recover", "--head", &log])).code, 0);
     stage.start();
     assert_eq!(stage.as_person("alice", &["show", &waiting, "--json"]).field("state"), "pending", "and logged in");
     stage.check("recover_vouched");
+}
+
+/// Nothing new is made where something was.
+#[test]
+fn a_service_whose_database_is_gone_or_empty_makes_none() {
+    let mut stage = on_its_port();
+    let config = stage.shown("service/config.toml");
+    drop(stage.stop());
+    lose_database(&stage);
+    assert_eq!(stage.types("omar", &["serve", "--config", &config]).code, 1);
+    assert_eq!(names(&stage.path("service/state")), ["hallpass.db.lock"]);
+    let path = stage.path("service/state/hallpass.db");
+    std::fs::write(&path, "").unwrap();
+    assert_eq!(stage.types("omar", &["serve", "--config", &config]).code, 1);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    // A write-ahead log without what it belongs to is not SQLite's to delete, whoever comes.
+    std::fs::write(stage.path("service/state/hallpass.db-wal"), "all that there is").unwrap();
+    let folder = stage.shown("backup");
+    assert_eq!(stage.types("omar", &admin(&config, &["backup", "create", &folder])).code, 1);
+    assert_eq!(std::fs::read(stage.path("service/state/hallpass.db-wal")).unwrap(), b"all that there is");
+    stage.check("no_database");
 }
 
 /// A request that was written into the database, and one that was changed there, are found in a backup.
