@@ -270,7 +270,9 @@ fn a_store_moves_from_a_file_to_a_server_and_the_log_goes_on() {
     let mut stage = Stage::new();
     let asked = ["request", "web-1", "--as", "deploy", "--for", "5m", "--reason", "INC-4421 it hangs", "--json"];
     let id = stage.as_person("alice", &asked).field("id");
+    // As every real one does, the configuration says the port: the log is named after it.
     let before = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    let before = before.replace("127.0.0.1:0", &stage.url().replace("https://", ""));
     let postgres = crate::support::postgres::cluster();
     let settings = postgres.settings(&postgres.database());
     let table = format!(
@@ -302,6 +304,13 @@ fn a_store_moves_from_a_file_to_a_server_and_the_log_goes_on() {
     assert_eq!(stage.types("omar", &["store", "migrate", "--from", &nothing, "--to", &to]).code, 1);
     assert!(!stage.path("nothing.db").exists());
     assert_eq!(stage.types("omar", &["store", "migrate", "--from", &file, "--to", &to]).code, 2);
+    // Nor one that is older than what was signed.
+    std::fs::copy(stage.path("service/state/hallpass.db"), stage.path("older.db")).unwrap();
+    stage.start();
+    stage.log_in("bob");
+    drop(stage.stop());
+    let older = format!("sqlite:{}", stage.shown("older.db"));
+    assert_eq!(stage.types("omar", &["store", "migrate", "--from", &older, "--to", &to]).code, 1);
     assert_eq!(types(&mut stage, &migrate(&["--json"])), 0);
     assert_eq!(types(&mut stage, &migrate(&[])), 1, "not over what is there");
     // The logins, the request and the log are there, and the log goes on.
