@@ -216,6 +216,13 @@ fn what_is_written_into_the_log_for_good_is_looked_at_first() {
     behind.args(["-f", "-1d", HALLPASS]).args(admin(&config, &["store", "recover"]));
     let told = String::from_utf8(behind.output().unwrap().stdout).unwrap();
     assert!(told.contains("s behind the log's last entry: the service ran on a clock that was fast"), "{told}");
+    // It really rested so long, and its copy is all that is left.
+    let mut rested = Command::new("faketime");
+    rested
+        .args(["-f", "+500d", HALLPASS])
+        .args(admin(&config, &[&["store", "recover", "--past", "99", "--accept-clock"][..], &WORD].concat()));
+    let done = rested.output().unwrap();
+    assert!(done.status.success(), "{done:?}");
     stage.check("recover_refused");
 }
 
