@@ -84,6 +84,12 @@ impl Frontier {
         complete_subtrees(0, size)
     }
 
+    /// Whether a tree with these nodes begins like this one; `nodes` has those of [`Self::nodes_of`] its size, as far as there are.
+    #[must_use]
+    pub fn begins(&self, nodes: &BTreeMap<Node, Hash>) -> bool {
+        Self::nodes_of(self.size).iter().map(|node| nodes.get(node)).eq(self.roots.iter().map(Some))
+    }
+
     /// Appends a leaf; returns the nodes that are complete now (the leaf itself first), to be stored.
     pub fn push(&mut self, leaf: Hash) -> Vec<(Node, Hash)> {
         let mut complete = Vec::new();
@@ -378,6 +384,10 @@ mod tests {
     fn a_frontier_needs_one_root_for_each_bit_of_its_size() {
         let (frontier, nodes) = grown(&leaves()[..7]);
         let roots: Vec<Hash> = Frontier::nodes_of(7).iter().map(|n| nodes[n]).collect();
+        assert!(frontier.begins(&nodes) && Frontier::default().begins(&nodes));
+        let mut others = nodes.clone();
+        others.insert(Frontier::nodes_of(7)[1], [7; 32]);
+        assert!(!frontier.begins(&others) && !frontier.begins(&BTreeMap::new()), "another, and a shorter one");
         assert_eq!(Frontier::from_parts(7, roots.clone()), Some(frontier));
         assert_eq!(Frontier::from_parts(6, roots), None);
     }

@@ -129,8 +129,8 @@ impl Service {
         // Taken first: what is written while we look only makes it longer.
         let (seen, known) = (self.followed.seen.load(Ordering::Relaxed), self.followed.known());
         let wanted = Frontier::nodes_of(known.size());
-        let (head, nodes) = tokio::try_join!(self.store.head(), self.store.nodes(wanted.clone()))?;
-        let is_known = wanted.iter().map(|node| nodes.get(node)).eq(known.roots().iter().map(Some));
+        let (head, nodes) = tokio::try_join!(self.store.head(), self.store.nodes(wanted))?;
+        let is_known = known.begins(&nodes);
         let (size, first) = (head.frontier.size(), known.size());
         // If it lacked some, and what they were is not known entry by entry, only a start can compare it with what was signed.
         let is_unsure = self.followed.is_lost.load(Ordering::Relaxed) && first < seen;

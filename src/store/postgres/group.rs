@@ -250,9 +250,7 @@ impl State {
         if now < seen {
             return Err(gone_back(&format!("it has {now} entries, and had {seen}")));
         }
-        let wanted = Frontier::nodes_of(seen);
-        let nodes = log::nodes_on(line, &wanted).await?;
-        if wanted.iter().map(|node| nodes.get(node)).eq(known.roots().iter().map(Some)) {
+        if known.begins(&log::nodes_on(line, &Frontier::nodes_of(seen)).await?) {
             return Ok(());
         }
         Err(gone_back(&format!("its first {seen} entries are others")))
