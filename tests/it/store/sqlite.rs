@@ -194,6 +194,8 @@ async fn a_clean_stop_leaves_one_whole_file_and_fills_none_that_was_cut() {
     assert!(!beside(&database, "-wal").exists(), "all is in the file");
     let store = database.open();
     append(&*store, 50).await.unwrap();
+    // The first change is merged once it is answered; whoever is answered after it knows that this is over.
+    append(&*store, 51).await.unwrap();
     let path = database.settings().path;
     let whole = std::fs::metadata(&path).unwrap().len();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(whole - 61_440).unwrap();
