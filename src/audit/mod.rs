@@ -23,6 +23,7 @@ mod replay;
 pub mod report;
 pub mod search;
 mod sentence;
+pub mod shown;
 pub mod tree;
 mod verify;
 

@@ -14,6 +14,8 @@ use serde::Serialize;
 
 use super::args::Globals;
 use super::failure::{Exit, Failure};
+pub(crate) use crate::audit::shown::escape;
+use crate::audit::shown::is_unsafe;
 use crate::time::Timestamp;
 
 /// Longest line that is read from a terminal.
@@ -328,15 +330,6 @@ pub(crate) fn local_text(at: &str) -> String {
     Timestamp::parse(at).map_or_else(|_| escape(at), local_time)
 }
 
-/// Text on one line with everything escaped that a terminal would act on or hide.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_unsafe(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
-    }
-    out
-}
-
 /// A path as a shell takes it for one word: quoted where it would be read otherwise.
 pub(crate) fn word(path: &std::path::Path) -> String {
     let text = path.display().to_string();
@@ -364,17 +357,6 @@ fn escape_json(json: &str) -> String {
         }
     }
     out
-}
-
-/// Control, bidirectional, invisible and tag characters (Unicode's `Cc`, `Cf`, `Zl`, `Zp` and default-ignorable ones).
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
-            | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-            | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A value of the API as a document: with the name of its schema.
@@ -416,15 +398,6 @@ fn write_stderr(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_terminal_would_act_on_is_escaped() {
-        assert_eq!(escape("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
-        assert_eq!(escape("x\ny\tz\u{9b}"), "x\\u{a}y\\u{9}z\\u{9b}");
-        assert_eq!(escape("\u{202e}lanimret\u{200b}"), "\\u{202e}lanimret\\u{200b}");
-        assert_eq!(escape("tag\u{e0041}"), "tag\\u{e0041}");
-        assert_eq!(escape("Grüße, 日本, é"), "Grüße, 日本, é");
-    }
 
     #[test]
     fn a_path_in_a_command_is_one_word() {
