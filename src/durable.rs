@@ -8,7 +8,7 @@
 //! is); `fsync`; rename; `fsync` of the folder. A failed `fsync` is never tried again (the kernel may have dropped the
 //! pages already): the temporary file goes and the old file stays. A crash before the rename leaves a file
 //! `.NAME.PID-N.tmp` with mode 0600 that nobody reads; it may be deleted. A [`NewFile`] goes the same way, with no name until the end where
-//! that can be.
+//! that can be, and so does a [`NewFolder`].
 //!
 //! Known hole: a crash between rename and the folder's `fsync` may bring back the old file, whole.
 
@@ -125,6 +125,66 @@ impl Drop for NewFile {
         // One that can't be removed hurts nobody.
         if let Some(temporary) = self.temporary.take() {
             drop(fs::remove_file(temporary));
+        }
+    }
+}
+
+/// A new folder that is filled file by file, and has its name once all of them are there.
+///
+/// Until then it is a hidden one beside that, for this user alone, and goes with the value; a process that is killed leaves it, as with
+/// [`replace`].
+#[derive(Debug)]
+pub struct NewFolder {
+    temporary: Option<PathBuf>,
+    target: PathBuf,
+}
+
+impl NewFolder {
+    /// Begins a folder that will be `path`.
+    ///
+    /// # Errors
+    /// `io::ErrorKind::AlreadyExists` if something has the name; any I/O error, with the path in its text.
+    pub fn begin(path: &Path) -> io::Result<Self> {
+        let begun = || -> io::Result<Self> {
+            if path.symlink_metadata().is_ok() {
+                return Err(Errno::EXIST.into());
+            }
+            let temporary = temporary_beside(path)?;
+            DirBuilder::new().mode(0o700).create(&temporary)?;
+            Ok(Self { temporary: Some(temporary), target: path.to_owned() })
+        };
+        begun().map_err(|e| named("create", path, &e))
+    }
+
+    /// Creates a file in it with `mode` (for example `0o600`), in a folder of its own if `name` says so (`sample/1.md`).
+    ///
+    /// # Errors
+    /// Any I/O error, with the path in its text.
+    pub fn create(&self, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        let path = temporary.join(name);
+        create_folder(parent(&path), 0o700)?;
+        create(&path, bytes, mode)
+    }
+
+    /// Gives it its name, durably.
+    ///
+    /// # Errors
+    /// `io::ErrorKind::AlreadyExists` if something has the name by now; any I/O error, with the path in its text. Nothing is left of the folder
+    /// then, unless no more than the one around it could not be synced.
+    pub fn finish(mut self) -> io::Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        place_new(temporary, &self.target)?;
+        self.temporary = None;
+        Ok(())
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        // One that can't be removed hurts nobody.
+        if let Some(temporary) = self.temporary.take() {
+            drop(fs::remove_dir_all(temporary));
         }
     }
 }
@@ -322,6 +382,31 @@ mod tests {
             assert_eq!(NewFile::begin_with(&link, 0o600, way).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
             assert!(NewFile::begin_with(&folder.path().join("none/file"), 0o600, way).is_err());
         }
+    }
+
+    #[test]
+    fn a_new_folder_has_its_name_once_it_is_whole_and_never_touches_what_exists() {
+        let around = tempfile::tempdir().unwrap();
+        let path = around.path().join("folder");
+        let dropped = NewFolder::begin(&path).unwrap();
+        dropped.create("deep/file", b"half", 0o600).unwrap();
+        assert!(!path.exists());
+        assert_eq!(names(around.path()).len(), 1, "a hidden one");
+        drop(dropped);
+        assert_eq!(names(around.path()), <[&str; 0]>::default());
+
+        let whole = NewFolder::begin(&path).unwrap();
+        let late = NewFolder::begin(&path).unwrap();
+        whole.create("file", b"1", 0o600).unwrap();
+        whole.create("deep/file", b"2", 0o600).unwrap();
+        whole.finish().unwrap();
+        assert_eq!((fs::read(path.join("deep/file")).unwrap(), mode(&path)), (b"2".to_vec(), 0o700));
+        assert_eq!(late.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(NewFolder::begin(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(
+            (names(around.path()), names(&path)),
+            (vec!["folder".to_owned()], vec!["deep".to_owned(), "file".to_owned()])
+        );
     }
 
     #[test]
