@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use super::approvals::Approvals;
 pub use super::replay::loss::Loss;
-pub use super::verify::{Finding, FindingKind, Lines, Verified, verify};
+pub use super::verify::{Finding, FindingKind, Lines, Verified, verify, verify_showing};
 
 use super::checkpoint::{Checkpoint, CheckpointError, LogVerifier};
 use super::entry::Entry;

@@ -59,18 +59,31 @@ pub struct Demands<'a> {
 /// # Errors
 /// [`UsageError`]; everything that is wrong with the export itself is in the report.
 pub fn verify(input: impl BufRead, demands: Demands<'_>) -> Result<Report, UsageError> {
+    verify_showing(input, demands, &mut |_| ()).map(|(report, _)| report)
+}
+
+/// As [`verify`]; `seen` is shown each entry as it comes. Also gives what a sound export shows; of another one what `seen` made of the entries
+/// counts for nothing.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_showing(
+    input: impl BufRead,
+    demands: Demands<'_>,
+    seen: &mut (dyn FnMut(&Entry) + Send),
+) -> Result<(Report, Option<Verified>), UsageError> {
     let Demands { key, earlier, signed, signers } = demands;
     let wrong = |text: &str| UsageError::Key(text.chars().take(80).collect());
     let given = key.map(|text| LogVerifier::parse(text.trim()).map_err(|_| wrong(text))).transpose()?;
     let earlier = earlier.map(note_of).transpose()?;
     let signers = signers.map(Signers::parse).transpose().map_err(UsageError::Signers)?;
-    let verified = export::verify(input, given.as_ref(), earlier.as_deref()).and_then(|verified| {
+    let verified = export::verify_showing(input, given.as_ref(), earlier.as_deref(), seen).and_then(|verified| {
         let findings = verified.approvals.findings(signed, signers.as_ref());
         if findings.is_empty() { Ok(verified) } else { Err(findings) }
     });
     Ok(match verified {
-        Ok(verified) => sound(&verified, demands, earlier.as_deref()),
-        Err(findings) => unsound(&findings, given.as_ref()),
+        Ok(verified) => (sound(&verified, demands, earlier.as_deref()), Some(verified)),
+        Err(findings) => (unsound(&findings, given.as_ref()), None),
     })
 }
 

@@ -126,12 +126,23 @@ impl FindingKind {
 ///
 /// # Errors
 /// All findings, the first ones first, at most 100.
-pub fn verify(
+pub fn verify(input: impl BufRead, key: Option<&LogVerifier>, earlier: Option<&str>) -> Result<Verified, Vec<Finding>> {
+    verify_showing(input, key, earlier, &mut |_| ())
+}
+
+/// As [`verify`]; `seen` is shown each entry as it comes, when nobody knows yet whether the export is sound: what is made of them counts for
+/// nothing unless this ends well.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_showing(
     mut input: impl BufRead,
     key: Option<&LogVerifier>,
     earlier: Option<&str>,
+    seen: &mut (dyn FnMut(&Entry) + Send),
 ) -> Result<Verified, Vec<Finding>> {
-    let mut check = Verification { key: key.cloned(), earlier_note: earlier, ..Verification::default() };
+    let mut check =
+        Verification { key: key.cloned(), earlier_note: earlier, seen: Some(seen), ..Verification::default() };
     let mut line = Vec::new();
     while check.findings.len() < FINDINGS_MAX {
         check.line = check.line.saturating_add(1);
@@ -199,6 +210,8 @@ struct Verification<'a> {
     key: Option<LogVerifier>,
     earlier_note: Option<&'a str>,
     earlier: Option<Checkpoint>,
+    /// Who else looks at the entries.
+    seen: Option<&'a mut (dyn FnMut(&Entry) + Send)>,
     /// Where the older checkpoint turned out to be of other entries: what the log says of lost ones comes later.
     differs: Option<u64>,
     findings: Vec<Finding>,
@@ -318,6 +331,9 @@ impl Verification<'_> {
             self.first(&entry);
         }
         self.approvals.count(&entry.event, self.line, index);
+        if let Some(seen) = &mut self.seen {
+            seen(&entry);
+        }
         self.lost_heads(&entry);
         let word = entry.event.kind();
         if let Err(Wrong { kind, what }) = self.replay.take(entry) {
