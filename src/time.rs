@@ -57,6 +57,9 @@ pub enum TimeError {
 }
 
 impl Timestamp {
+    /// The first one that there is.
+    pub const MIN: Self = Self(0);
+
     /// The last one that there is.
     pub const MAX: Self = Self(TIMESTAMP_MAX);
 

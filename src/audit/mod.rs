@@ -2,7 +2,8 @@
 //!
 //! What for: what can happen is a closed list ([`event::Event`]), each happening has one spelling ([`entry::Entry`]), the
 //! entries are leaves of one tree ([`tree`]), and a [`checkpoint`] signs that tree, so that anyone with an earlier checkpoint
-//! can prove a change. [`export`] checks a whole log offline, meaning and approvers' signatures included.
+//! can prove a change. [`export`] checks a whole log offline, meaning and approvers' signatures included; [`evidence`]
+//! makes of one what an auditor gets of a period.
 //!
 //! What not: no storage (`store`), no signing of certificates, no wording for pages.
 
@@ -10,6 +11,7 @@ mod approvals;
 pub mod checkpoint;
 pub mod entry;
 pub mod event;
+pub mod evidence;
 pub mod export;
 mod field;
 mod group;

@@ -182,6 +182,9 @@ impl Reporting {
 /// Goes through a log, entry by entry.
 #[derive(Debug)]
 pub struct Reconciler {
+    /// From when on logins are looked at, by the host's clock.
+    logins: Timestamp,
+    /// From when on windows that ended are.
     since: Timestamp,
     requests: BTreeMap<RequestId, Known>,
     hosts: BTreeMap<HostName, Reporting>,
@@ -194,12 +197,23 @@ impl Reconciler {
     /// Looks at logins, and at windows that ended, from `since` on; what was granted before counts as well.
     #[must_use]
     pub fn new(since: Timestamp) -> Self {
+        Self::of(since, since)
+    }
+
+    /// Looks at all logins, since a host may report late, or have a clock that is wrong; and at windows that ended, from `since` on.
+    #[must_use]
+    pub(super) fn of_all_logins(since: Timestamp) -> Self {
+        Self::of(Timestamp::MIN, since)
+    }
+
+    const fn of(logins: Timestamp, since: Timestamp) -> Self {
         Self {
+            logins,
             since,
             requests: BTreeMap::new(),
             hosts: BTreeMap::new(),
             lost: BTreeSet::new(),
-            found: Reconciled::default(),
+            found: Reconciled { sessions: 0, reporting: 0, unseen: 0, findings: Vec::new() },
         }
     }
 
@@ -291,7 +305,7 @@ impl Reconciler {
             known.is_used = true;
             known.granted.clone()
         });
-        if opened < self.since {
+        if opened < self.logins {
             return;
         }
         self.found.sessions = self.found.sessions.saturating_add(1);

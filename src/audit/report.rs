@@ -101,7 +101,7 @@ pub fn note_of(text: &str) -> Result<String, UsageError> {
     Checkpoint::claimed(&note).map(|_| note).map_err(|_| UsageError::Earlier)
 }
 
-const UNVOUCHED: &str = "the key is the file's own: whoever made the file could have chosen it. compare it with one that you got \
+pub(super) const UNVOUCHED: &str = "the key is the file's own: whoever made the file could have chosen it. compare it with one that you got \
                          elsewhere, or give that one as --key";
 
 const UNKNOWN_SIGNERS: &str = "the keys that signed are those that the log names: compare them with the policy, or give your own list as --signers\n";

@@ -32,9 +32,7 @@ pub(crate) struct ReconcileArgs {
 
 /// `hallpass audit reconcile`: exit 1 if anything does not fit.
 pub(crate) fn run(context: &Context, args: &ReconcileArgs) -> Result<(), Failure> {
-    let since = args.since.map_or_else(|| Timestamp::from_unix(0), Ok);
-    let since = since.map_err(|why| Failure::failed("cannot begin at the beginning").because(why.to_string()))?;
-    let mut reconciler = Reconciler::new(since);
+    let mut reconciler = Reconciler::new(args.since.unwrap_or(Timestamp::MIN));
     match &args.file {
         Some(path) => read(path, &mut reconciler)?,
         None => ask(context, &mut reconciler)?,

@@ -2,6 +2,7 @@
 //! can be changed, moved, added or cut without being found and named.
 
 mod cas;
+mod evidence;
 mod hosts;
 pub(crate) mod log;
 mod lost;
