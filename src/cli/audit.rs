@@ -1,6 +1,7 @@
 //! `hallpass audit …`: reads the service's log and proves what it shows; `verify` checks an export, offline.
 //!
-//! What not: what is sound and how an entry reads is `audit::{verify, report}`; here are arguments, calls and files.
+//! What not: what is sound and how an entry reads is `audit::{verify, report}`; here are arguments, calls and files. `export`, `reconcile` and
+//! `report` have files of their own.
 //!
 //! Invariant: `show` checks what the server sent before it shows it (and `export.rs` before a file has its name).
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::failure::{Exit, Failure};
 use super::log_pages::{entries, fitting};
 use super::output::escape;
-use super::{Context, export, follow, reconcile};
+use super::{Context, export, follow, reconcile, report as period_report};
 use crate::audit::checkpoint::{LogVerifier, newest};
 use crate::audit::entry::Entry;
 use crate::audit::report;
@@ -74,6 +75,12 @@ pub(crate) enum AuditCommand {
     /// Names logins without a request, outside the grant (host, account, window), after the end, and grants that nobody used. Exit code 1
     /// if there are any.
     Reconcile(reconcile::ReconcileArgs),
+    /// Make a folder of evidence on a period, from an export, offline
+    ///
+    /// Verifies the export as `verify` does, and makes nothing of one that is not sound. The folder has a page to begin with (summary.md), tables of
+    /// all requests, certificates, sessions, exceptions, policies and hosts of the period (CSV), and with `--sample` a page for each request
+    /// that the seed chooses. The same export and arguments make the same files.
+    Report(period_report::ReportArgs),
 }
 
 /// Arguments of `hallpass audit verify`.
@@ -112,6 +119,7 @@ pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failu
         AuditCommand::Export { out, earlier } => export::run(context, out, earlier.as_deref()),
         AuditCommand::Verify(args) => verify(context, args),
         AuditCommand::Reconcile(args) => reconcile::run(context, args),
+        AuditCommand::Report(args) => period_report::run(context, args),
     }
 }
 
@@ -125,28 +133,43 @@ pub(crate) fn line(entry: &str) -> String {
 }
 
 fn verify(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
+    let report = with_export(args, |input, demands| report::verify(input, demands).map_err(|why| wrong_usage(&why)))?;
+    if report.is_sound {
+        return context.out.answer(&report.json, &report.text);
+    }
+    Err(unsound(context, &report)?)
+}
+
+/// Hands over an export to be verified, and what is demanded of it.
+pub(super) fn with_export<T>(
+    args: &VerifyArgs,
+    take: impl FnOnce(&mut dyn BufRead, report::Demands<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let earlier = args.earlier.as_deref().map(read_checkpoint).transpose()?;
     let earlier = earlier.map(|text| newest(&text));
     let signers =
         args.signers.as_deref().map(|path| read_up_to("list of signers", path, SIGNERS_BYTES_MAX)).transpose()?;
     let (key, earlier, signers) = (args.key.as_deref(), earlier.as_deref(), signers.as_deref());
     let demands = report::Demands { key, earlier, signed: args.signed, signers };
-    let check = |input: &mut dyn BufRead| report::verify(input, demands).map_err(|why| Failure::usage(why.to_string()));
-    let report = if args.file.as_os_str() == "-" {
-        check(&mut std::io::stdin().lock())?
-    } else {
-        let unread = |e: std::io::Error| Failure::file("read export", &args.file, &e);
-        let mut file = std::io::BufReader::new(std::fs::File::open(&args.file).map_err(unread)?);
-        // A folder, say: what can't be read at all says nothing about the log.
-        file.fill_buf().map_err(unread)?;
-        check(&mut file)?
-    };
-    context.out.answer(&report.json, &report.text)?;
-    if report.is_sound {
-        return Ok(());
+    if args.file.as_os_str() == "-" {
+        return take(&mut std::io::stdin().lock(), demands);
     }
+    let unread = |e: std::io::Error| Failure::file("read export", &args.file, &e);
+    let mut file = std::io::BufReader::new(std::fs::File::open(&args.file).map_err(unread)?);
+    // A folder, say: what can't be read at all says nothing about the log.
+    file.fill_buf().map_err(unread)?;
+    take(&mut file, demands)
+}
+
+pub(super) fn wrong_usage(why: &report::UsageError) -> Failure {
+    Failure::usage(why.to_string())
+}
+
+/// Prints what was found in an export, and says that it is not sound.
+pub(super) fn unsound(context: &Context, report: &report::Report) -> Result<Failure, Failure> {
+    context.out.answer(&report.json, &report.text)?;
     let found = report.json.get("findings").and_then(Value::as_array).map_or(0, Vec::len);
-    Err(Failure::new(Exit::Failed, "log_not_sound", "the log is not sound")
+    Ok(Failure::new(Exit::Failed, "log_not_sound", "the log is not sound")
         .because(format!("findings: {found}"))
         .next("compare with another export, and with the checkpoints that you kept"))
 }

@@ -59,6 +59,7 @@ mod progress;
 mod reconcile;
 mod recover;
 mod render;
+mod report;
 mod request;
 mod sandbox;
 mod screen;

@@ -63,7 +63,7 @@ fn the_manuals_examples_print_what_it_says() {
     let desk = Desk::new();
     let mut manual = manual();
     let shown: Vec<String> = blocks(&manual, "console").into_iter().map(str::to_owned).collect();
-    assert_eq!(shown.len(), 3);
+    assert_eq!(shown.len(), 4);
     for block in shown {
         let (command, _) = block.split_once('\n').unwrap();
         let arguments = words(command.strip_prefix("$ hallpass ").unwrap());
@@ -153,6 +153,66 @@ fn the_manuals_script_makes_the_statement_and_ssh_keygen_verifies_it_without_our
     hallpass::durable::create(&desk.0.path().join("more.jsonl"), export(more).as_bytes(), 0o600).unwrap();
     assert!(verify("more.jsonl", "carol", "12"));
     assert_eq!(std::fs::read_to_string(desk.0.path().join("statement")).unwrap(), extension.text(SERVER, at(19)));
+}
+
+#[test]
+fn the_manuals_shell_makes_the_reports_choice_again() {
+    let desk = Desk::new();
+    let manual = manual();
+    let (_, rest) = manual.split_once("```sh\nseed=").unwrap();
+    let script = format!("seed={}", rest.split("```").next().unwrap());
+    let arguments =
+        ["audit", "report", "--period", "2026", "--sample", "2", "--seed", "Ada 4 1 6 6", "--out", "report"];
+    assert_eq!(desk.run(&[&arguments[..], &["log.jsonl"]].concat(), None).0, 0);
+    let mut shell = std::process::Command::new("sh");
+    let chosen = shell.args(["-ec", &script]).current_dir(desk.0.path()).output().unwrap();
+    let chosen = String::from_utf8(chosen.stdout).unwrap();
+    let mut chosen: Vec<String> = chosen.lines().map(|line| line.rsplit_once(' ').unwrap().1.to_owned()).collect();
+    chosen.sort();
+    let pages = std::fs::read_dir(desk.0.path().join("report/sample")).unwrap();
+    let mut pages: Vec<String> =
+        pages.map(|page| page.unwrap().file_name().into_string().unwrap().replace(".md", "")).collect();
+    pages.sort();
+    assert_eq!((pages.len(), pages), (2, chosen));
+}
+
+#[test]
+fn a_report_is_made_of_a_sound_export_alone_and_never_in_halves() {
+    let desk = Desk::new();
+    let names = || {
+        let names = std::fs::read_dir(desk.0.path()).unwrap().map(|name| name.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    let report = |more: &[&str], file: &str, input: Option<&str>| {
+        desk.run(&[&["audit", "report", "--out", "report", "--period"], more, &[file]].concat(), input)
+    };
+    let (code, stdout, stderr) = report(&["2026"], "changed.jsonl", None);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("NOT sound") && stderr.contains("no report was made"), "{stdout}{stderr}");
+    let key = "hallpass.example.com/log+00000000+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs";
+    assert_eq!(report(&["2026", "--key", key], "log.jsonl", None).0, 2);
+    assert_eq!(report(&["2026", "--signed"], "log.jsonl", None).0, 1, "one approval is by a login alone");
+    assert_eq!(report(&["2026"], "missing.jsonl", None).0, 1);
+    for (wrong, code) in [
+        (&["2026-Q5"][..], 2),
+        (&["2026", "--sample", "3"], 2),
+        (&["2026", "--seed", "x"], 2),
+        (&["2026", "--sample", "0", "--seed", "x"], 2),
+        (&["2026", "--sample", "3", "--seed", "a\nb"], 2),
+        (&["2025"], 1),
+        (&["2027-01"], 1),
+    ] {
+        assert_eq!(report(wrong, "log.jsonl", None).0, code, "{wrong:?}");
+    }
+    assert_eq!(names(), before);
+    assert_eq!(report(&["2026"], "-", Some("log.jsonl")).0, 0);
+    let (code, _, stderr) = report(&["2026"], "log.jsonl", None);
+    assert!(code == 1 && stderr.contains("it is there already"), "{stderr}");
+    let mut sums = std::process::Command::new("sha256sum");
+    let checked = sums.args(["-c", "--quiet", "SHA256SUMS"]).current_dir(desk.0.path().join("report")).status();
+    assert!(checked.unwrap().success());
+    assert_eq!(names().len(), before.len() + 1);
 }
 
 #[test]

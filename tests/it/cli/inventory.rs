@@ -20,7 +20,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Enrols a machine; its host token, or the refusal's code.
-fn enrol(stage: &Stage, machine: &Machine, token: &str) -> Result<String, String> {
+pub(super) fn enrol(stage: &Stage, machine: &Machine, token: &str) -> Result<String, String> {
     run(async {
         let stranger = client(stage, None);
         let body = machine.enrolment_by(&stranger, token).await.unwrap();
@@ -32,12 +32,12 @@ fn enrol(stage: &Stage, machine: &Machine, token: &str) -> Result<String, String
     })
 }
 
-fn post<Q: serde::Serialize + Sync>(stage: &Stage, token: &str, path: &str, body: &Q) {
+pub(super) fn post<Q: serde::Serialize + Sync>(stage: &Stage, token: &str, path: &str, body: &Q) {
     run(async { client(stage, Some(token)).post::<_, serde_json::Value>(path, body).await.unwrap() });
 }
 
 /// What a host says of itself.
-fn check_in() -> wire::CheckIn {
+pub(super) fn check_in() -> wire::CheckIn {
     wire::CheckIn {
         about: wire::About { program: "0.1.0".into(), sshd: "9.2p1".into(), os: "Debian 12".into() },
         trust: wire::Trust { file_sha256: "ab".repeat(32), keys: Vec::new(), proven: Vec::new() },

@@ -20,6 +20,7 @@ mod open;
 mod operators;
 mod plain_ssh;
 mod plain_waiting;
+mod report;
 mod rotation;
 mod sandbox;
 pub(crate) mod schemas;
