@@ -76,6 +76,16 @@ pub enum ExportError {
     Root,
 }
 
+/// Reads an entry that is to be this one.
+///
+/// # Errors
+/// [`ExportError::Entry`] if it is not canonical or another.
+pub(super) fn next_entry(wanted: u64, bytes: &[u8]) -> Result<Entry, ExportError> {
+    let wrong = |got: String| ExportError::Entry { wanted, got };
+    let entry = Entry::parse(bytes).map_err(|why| wrong(why.to_string()))?;
+    if entry.index == wanted { Ok(entry) } else { Err(wrong(format!("entry {}", entry.index))) }
+}
+
 /// Writes an export from entries as they come; checks the tree on the way, so that a wrong export isn't written unnoticed.
 #[derive(Debug)]
 pub struct Exporter {
@@ -103,11 +113,8 @@ impl Exporter {
     /// [`ExportError::Entry`] if it is not canonical or not the next.
     pub fn entry(&mut self, bytes: &[u8]) -> Result<String, ExportError> {
         let wanted = self.size();
+        next_entry(wanted, bytes)?;
         let wrong = |got: String| ExportError::Entry { wanted, got };
-        let entry = Entry::parse(bytes).map_err(|why| wrong(why.to_string()))?;
-        if entry.index != wanted {
-            return Err(wrong(format!("entry {}", entry.index)));
-        }
         let text = std::str::from_utf8(bytes).map_err(|why| wrong(why.to_string()))?;
         let mut lines = format!("{text}\n");
         let group = |(node, _): &(Node, Hash)| node.level == GROUP_LEVEL;

@@ -28,5 +28,6 @@ mod sentence;
 pub mod shown;
 pub mod tree;
 mod verify;
+pub mod stretch;
 
 pub use sentence::text_time;

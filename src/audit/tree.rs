@@ -66,6 +66,20 @@ impl Frontier {
         fits.then_some(Self { size, roots })
     }
 
+    /// The frontier of the first `index` leaves, out of the inclusion proof of the leaf behind them in a tree of `size`: what lies to the left of that
+    /// leaf. Whether they are those of the tree shows once the rest is appended and the root compared. `None` if the proof has another length.
+    #[must_use]
+    pub fn before(index: u64, size: u64, proof: &[Hash]) -> Option<Self> {
+        let ranges = if index < size { inclusion_ranges(index, size) } else { return None };
+        if ranges.len() != proof.len() {
+            return None;
+        }
+        let is_left = |(range, _): &(&Range, &Hash)| range.1 <= index;
+        // Leaf side first there, largest first here.
+        let roots = ranges.iter().zip(proof).filter(is_left).map(|(_, hash)| *hash).rev().collect();
+        Self::from_parts(index, roots)
+    }
+
     /// How many leaves.
     #[must_use]
     pub const fn size(&self) -> u64 {
@@ -378,6 +392,24 @@ mod tests {
         assert_eq!(inclusion_proof(3, 9, &nodes), None);
         assert_eq!(consistency_proof(0, 8, &nodes), Some(vec![]));
         assert!(verify_consistency(0, &empty_root(), 8, &grown(&leaves()).0.root(), &[]));
+    }
+
+    #[test]
+    fn the_tree_before_a_leaf_is_in_that_leafs_proof() {
+        let leaves: Vec<Hash> = (0..40_u8).map(|n| leaf_hash(&[n])).collect();
+        for size in 1..=leaves.len() {
+            let (whole, nodes) = grown(&leaves[..size]);
+            for index in 0..size {
+                let (at, of) = (u64::try_from(index).unwrap(), u64::try_from(size).unwrap());
+                let proof = inclusion_proof(at, of, &nodes).unwrap();
+                let mut frontier = Frontier::before(at, of, &proof).unwrap();
+                assert_eq!(frontier, grown(&leaves[..index]).0, "{index} of {size}");
+                leaves[index..size].iter().for_each(|leaf| drop(frontier.push(*leaf)));
+                assert_eq!(frontier.root(), whole.root());
+                assert_eq!(Frontier::before(at, of, &[&proof[..], &[[7; 32]]].concat()), None);
+            }
+            assert_eq!(Frontier::before(u64::try_from(size).unwrap(), u64::try_from(size).unwrap(), &[]), None);
+        }
     }
 
     #[test]
