@@ -3,7 +3,8 @@
 //! What for: what can happen is a closed list ([`event::Event`]), each happening has one spelling ([`entry::Entry`]), the
 //! entries are leaves of one tree ([`tree`]), and a [`checkpoint`] signs that tree, so that anyone with an earlier checkpoint
 //! can prove a change. [`export`] checks a whole log offline, meaning and approvers' signatures included; [`evidence`]
-//! makes of one what an auditor gets of a period.
+//! makes of one what an auditor gets of a period. [`stretch`] checks what came since some entry, and [`feed`] writes that as other
+//! programs read it.
 //!
 //! What not: no storage (`store`), no signing of certificates, no wording for pages.
 
@@ -13,6 +14,7 @@ pub mod entry;
 pub mod event;
 pub mod evidence;
 pub mod export;
+pub mod feed;
 mod field;
 mod group;
 pub mod host_event;
@@ -26,8 +28,8 @@ pub mod report;
 pub mod search;
 mod sentence;
 pub mod shown;
+pub mod stretch;
 pub mod tree;
 mod verify;
-pub mod stretch;
 
 pub use sentence::text_time;

@@ -100,7 +100,7 @@ impl Term {
         let event = &entry.event;
         match self {
             Self::Person(person) => people(event).contains(person),
-            Self::Host(host) => names_host(event, host),
+            Self::Host(host) => hosts(event).contains(&host),
             Self::Account(account) => account_of(event) == Some(account),
             Self::Request(prefix) => event.request().is_some_and(|id| id.digits().starts_with(prefix.as_str())),
             Self::Kind(kind) => event.kind() == *kind,
@@ -125,7 +125,7 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
 }
 
 /// Everybody whom an event names.
-fn people(event: &Event) -> BTreeSet<&PersonName> {
+pub(super) fn people(event: &Event) -> BTreeSet<&PersonName> {
     match event {
         Event::PolicyApplied { by: Actor::Person(person), .. }
         | Event::LoggedIn { person, .. }
@@ -156,17 +156,20 @@ fn people(event: &Event) -> BTreeSet<&PersonName> {
     }
 }
 
-fn names_host(event: &Event, host: &HostName) -> bool {
+/// The hosts that an event names.
+pub(super) fn hosts(event: &Event) -> Vec<&HostName> {
     if let Event::Host(event) = event {
-        event.host() == Some(host)
-    } else if let Event::CaKeysChanged { unproven, .. } = event {
-        unproven.contains(host)
+        event.host().into_iter().collect()
+    } else if let Event::CaKeysChanged { unproven: hosts, .. }
+    | Event::Refused { hosts, .. }
+    | Event::Asked { hosts, .. }
+    | Event::Narrowed { hosts, .. } = event
+    {
+        hosts.iter().collect()
     } else if let Event::CaStepProposed { proposal, .. } = event {
-        proposal.accepted.contains(host)
-    } else if let Event::Refused { hosts, .. } | Event::Asked { hosts, .. } | Event::Narrowed { hosts, .. } = event {
-        hosts.contains(host)
+        proposal.accepted.iter().collect()
     } else {
-        false
+        Vec::new()
     }
 }
 
@@ -174,7 +177,7 @@ const fn account_of(event: &Event) -> Option<&Account> {
     if let Event::Refused { account, .. } | Event::Asked { account, .. } = event { Some(account) } else { None }
 }
 
-fn serial_of(event: &Event) -> Option<Serial> {
+pub(super) fn serial_of(event: &Event) -> Option<Serial> {
     if let Event::Host(event) = event {
         event.serial()
     } else if let Event::CertificateToBeSigned { serial, .. } | Event::CertificateSigned { serial, .. } = event {
