@@ -148,8 +148,8 @@
 //! may have its guard set up by hand; an extension does not reach a session that is open there. Of a session whose watcher root has killed
 //! *and* whose record root has removed, nobody knows any more: the guard keeps no third note of it. Sessions are found by audit session id
 //! alone, not by cgroup too: a user can leave a scope (`systemd-run --scope`), but not the audit session. [`host`] reads TOML by way of `document`.
-//! Of the command line `audit export --since`, `ca export --format known-hosts` and `inbox --watch` are not built; `audit report` makes a folder of an
-//! export and no archive, and tells of no people who joined or left, whom the log does not know.
+//! Of the command line `audit report` makes a folder of an export and no archive, and tells of no people who joined or left, whom the log does not
+//! know.
 //! What policy grants at once is asked and fetched in one call (`POST /v1/certificates`), which the design does not name. Denials are not signed, and an approval need not be where the policy does not want it. Also: `document` (TOML) and `fail` are modules that
 //! the design does not name; [`store`] imports [`policy`] for the words of stored terms; [`http`] shows values of [`policy`], [`access`]
 //! and [`ssh`] as they are; the whole policy text lives in the store, its hash in the log.

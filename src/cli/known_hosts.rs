@@ -1,4 +1,5 @@
 //! `hallpass known-hosts`: the host CA keys that the service names, as lines for ssh's known hosts, and the profile's file of them.
+//! `hallpass ca export --format known-hosts`: the same lines, for a file of the reader's own.
 //!
 //! What for: a host that shows a certificate of the organisation's host CA is known without a question at its first login.
 //! What not: no host key is ever trusted here by itself, and checking is never weakened: ssh reads this file beside the user's own and
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::Context;
+use super::confirmed::Hosts;
 use super::failure::Failure;
 use super::profile::{self, Places, write};
 use super::setup;
@@ -122,6 +124,14 @@ impl KnownHosts {
         self.lines.iter().map(|line| format!("{}\n", line.text())).collect()
     }
 
+    /// Prints the lines, and says what is not among them.
+    fn print(&self, context: &Context, profile: &str, path: Option<&PathBuf>, hosts: &Hosts) -> Result<(), Failure> {
+        context.out.answer(&self.document(profile, path), &self.text())?;
+        let left_out = self.left_out.iter().map(|why| format!("left out, {why}"));
+        left_out.chain(hosts.said()).for_each(|said| context.out.note(&said));
+        Ok(())
+    }
+
     fn document(&self, profile: &str, path: Option<&PathBuf>) -> Value {
         let key = |line: &Line| {
             let patterns: Vec<&str> = line.patterns.iter().map(Pattern::as_str).collect();
@@ -144,11 +154,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         Ok((known, hosts))
     })?;
     let path = Some(places.known_hosts(&profile.name)).filter(|_| !known.lines.is_empty());
-    context.out.answer(&known.document(&profile.name, path.as_ref()), &known.text())?;
-    for why in &known.left_out {
-        context.out.note(&format!("left out, {why}"));
-    }
-    hosts.said().iter().for_each(|said| context.out.note(said));
+    known.print(context, &profile.name, path.as_ref(), &hosts)?;
     match path {
         Some(path) => context.out.note(&format!("also in {}, which ssh reads after `hallpass setup`", path.display())),
         None => context.out.note(
@@ -157,6 +163,27 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         ),
     }
     Ok(())
+}
+
+/// `hallpass ca export --format known-hosts`. Nothing on this machine is changed; that there is nothing to export is a failure, since the answer is
+/// to be a file.
+pub(super) fn export(context: &Context) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let places = context.places()?;
+    let (known, hosts) = context.block_on(async {
+        let hosts = setup::patterns(&places, &profile, &client).await?;
+        Ok((KnownHosts::fetch(&client, &hosts.ours).await?, hosts))
+    })?;
+    if known.lines.is_empty() {
+        let none = Failure::failed("the service names no host CA key for your hosts").because(
+            "it names its host CA for enrolled hosts alone: none of yours is enrolled, or there is no host CA",
+        );
+        let count = known.left_out.len();
+        let left_out = known.left_out.first().map(|why| format!("lines left out: {count}; {why}"));
+        let none = left_out.into_iter().chain(hosts.said()).fold(none, Failure::because);
+        return Err(none.next("hallpass ca ls").next("hallpass admin host ls"));
+    }
+    known.print(context, &profile.name, None, &hosts)
 }
 
 #[cfg(test)]

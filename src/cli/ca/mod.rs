@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{self, escape};
-use super::{Context, render, usage};
+use super::{Context, known_hosts, render, usage};
 use crate::name::CaName;
 use crate::ssh::Fingerprint;
 use crate::wire::ca as wire;
@@ -16,8 +16,11 @@ use crate::wire::ca as wire;
 /// `hallpass ca …`.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum CaCommand {
-    /// Print the CA keys that hosts must trust: the content of a `TrustedUserCAKeys` file
+    /// Print the CA keys that hosts must trust, or those by which clients know hosts
     Export {
+        /// What for: sshd's `TrustedUserCAKeys` (user CA keys), or ssh's known hosts (host CA keys)
+        #[arg(long, value_enum, default_value_t = ExportFormat::Openssh)]
+        format: ExportFormat,
         /// Of this user CA; the default one if left out
         #[arg(long, value_name = "NAME", value_parser = CaName::parse)]
         ca: Option<CaName>,
@@ -46,10 +49,24 @@ pub(crate) enum CaCommand {
     },
 }
 
+/// What exported keys are for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The content of a `TrustedUserCAKeys` file
+    Openssh,
+    /// `@cert-authority` lines for a known-hosts file, during a rotation of both host CA keys
+    KnownHosts,
+}
+
 /// `hallpass ca …`.
 pub(crate) fn run(context: &Context, command: &CaCommand) -> Result<(), Failure> {
     match command {
-        CaCommand::Export { ca } => export(context, ca.as_ref()),
+        CaCommand::Export { format: ExportFormat::Openssh, ca } => export(context, ca.as_ref()),
+        CaCommand::Export { format: ExportFormat::KnownHosts, ca: None } => known_hosts::export(context),
+        CaCommand::Export { format: ExportFormat::KnownHosts, ca: Some(_) } => {
+            Err(Failure::usage("--ca names a user CA, and known hosts are of the host CA")
+                .because("there is one host CA"))
+        }
         CaCommand::Ls => list(context),
         CaCommand::Show { key } => show(context, *key),
         CaCommand::Add(args) => add::run(context, args),

@@ -192,6 +192,11 @@ fn without_a_host_ca_there_is_nothing_to_know_and_that_is_said() {
     let ran = stage.types("alice", &["known-hosts"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, ""));
     assert_eq!(stage.types("alice", &["known-hosts", "--json"]).code, 0);
+    // What is to be a file is not an empty one.
+    for more in [&[][..], &["--json"], &["--ca", "prod"]] {
+        let ran = stage.types("alice", &[&["ca", "export", "--format", "known-hosts"], more].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (if more == ["--ca", "prod"] { 2 } else { 1 }, ""));
+    }
     assert_eq!(stage.as_person("alice", &["setup"]).code, 0);
     // Nothing about known hosts is written for nothing.
     let folder = stage.path("alice/config/ssh");

@@ -131,6 +131,7 @@ fn commands() -> Vec<Vec<&'static str>> {
         "policy show",
         "policy history",
         "ca export",
+        "ca export --format known-hosts",
         "audit tail",
         "audit search x",
         "audit show 0",

@@ -137,6 +137,47 @@ fn operators_let_hosts_join_look_at_them_tag_and_retire_them() {
 }
 
 #[test]
+fn host_ca_keys_are_exported_for_enrolled_hosts_and_both_of_them_in_a_rotation() {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    let (config, key) = (stage.shown("service/config.toml"), stage.shown("service/host_ca_2"));
+    let lines = stage.as_person("omar", &["ca", "add", "host", &key, "--config", &config]).out;
+    let text = std::fs::read_to_string(&config).unwrap();
+    stage.write("service/config.toml", &format!("{text}\n{lines}"));
+    stage.start();
+    for person in ["alice", "omar"] {
+        stage.log_in(person);
+    }
+    let token = stage.as_person("omar", &["admin", "join", "create", "web-*", "--json"]).field("token");
+    enrol(&stage, &Machine::new("web-1", &[60]), &token).unwrap();
+    let export = ["ca", "export", "--format", "known-hosts"];
+    let public = |name: &str| std::fs::read_to_string(stage.path(&format!("service/{name}.pub"))).unwrap();
+    let line = |name: &str| {
+        let words = public(name);
+        let words: Vec<&str> = words.split_whitespace().take(2).collect();
+        format!("@cert-authority web-1 {}\n", words.join(" "))
+    };
+    let (first, second) = (line("host_ca"), line("host_ca_2"));
+    let ran = stage.as_person("alice", &export);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, first.as_str(), ""));
+    assert!(!stage.path("alice/config/ssh/default.known_hosts").exists(), "it changes nothing here");
+    assert_eq!(stage.as_person("omar", &["ca", "rotate", "host", "start"]).code, 0);
+    let ran = stage.types("alice", &export);
+    assert_eq!(ran.out, format!("{first}{second}"));
+    assert_eq!(stage.as_person("alice", &["known-hosts"]).out, ran.out, "the same lines");
+    stage.types("alice", &[&export[..], &["--json"]].concat());
+    let openssh = stage.as_person("alice", &["ca", "export", "--format", "openssh"]);
+    assert_eq!(openssh.out, stage.as_person("alice", &["ca", "export"]).out);
+    // Of a profile that has other hosts nothing is vouched for.
+    assert_eq!(
+        stage.as_person("alice", &["setup", "--hosts", "db-*", "--ssh-config", &stage.shown("ssh_config")]).code,
+        0
+    );
+    assert_eq!(stage.types("alice", &export).code, 1);
+    stage.check("host_ca_export");
+}
+
+#[test]
 fn logins_are_held_against_what_was_granted() {
     let mut stage = Stage::new();
     let token = stage.as_person("omar", &["admin", "join", "create", "web-*", "--json"]).field("token");
