@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, init, list, login, open,
-    operator, prepare, request, serve, setup, ssh, status, store, texts, wait,
+    admin, audit, ca, cert, change, completion, decide, doctor, end, explain, host, hosts, inbox, init, list, login,
+    open, operator, prepare, request, serve, setup, ssh, status, store, texts, wait,
 };
 use crate::time::Lifetime;
 
@@ -49,7 +49,7 @@ pub(crate) struct Globals {
     /// Print one JSON document on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Print one JSON document per line, as things happen (`wait`, `status --watch`, `audit tail`)
+    /// Print one JSON document per line, as things happen (`wait`, `status --watch`, `inbox --watch`, `audit tail`)
     #[arg(long, global = true, conflicts_with = "json")]
     pub(crate) jsonl: bool,
     /// Say nothing but the answer and failures
@@ -115,8 +115,8 @@ pub(crate) enum Command {
     Requests(list::RequestsArgs),
     /// Open the matching web page, signed in
     Open(open::OpenArgs),
-    /// List requests that I may decide
-    Inbox,
+    /// List requests that I may decide, the oldest first
+    Inbox(inbox::InboxArgs),
     /// Approve a request, perhaps for less than was asked
     Approve(decide::ApproveArgs),
     /// Say no to a request, or to its extension

@@ -1,20 +1,15 @@
-//! `hallpass status`, `show`, `requests`, `inbox`: look.
+//! `hallpass show`, `requests`: look at requests.
 
 use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
 use super::local::Local;
-use super::profile::Profile;
 use super::which::{self, Among, Sought};
-use super::{Context, audit, open, output, render, wait};
-use crate::client::{Client, ClientError};
+use super::{Context, audit, render, wait};
 use crate::name::{HostName, PersonName};
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 use crate::wire;
-
-/// The query for what waits for the caller.
-const INBOX: &str = "inbox=true";
 
 /// Arguments of `hallpass show`.
 #[derive(Clone, Debug, Args)]
@@ -124,94 +119,14 @@ pub(crate) fn requests(context: &Context, args: &RequestsArgs) -> Result<(), Fai
     // `+` is the one character of a name that a query would read differently.
     query.extend(args.person.iter().map(|p| format!("person={}", p.as_str().replace('+', "%2B"))));
     query.extend(args.since.iter().map(|s| format!("since={s}")));
-    print_list(context, &query.join("&"), "no requests")
-}
-
-/// `hallpass inbox`.
-pub(crate) fn inbox(context: &Context) -> Result<(), Failure> {
-    print_list(context, INBOX, "nothing waits for you")
-}
-
-fn print_list(context: &Context, query: &str, none: &str) -> Result<(), Failure> {
+    let query = query.join("&");
     let (profile, client) = context.connect()?;
     let list: wire::Requests = context.block_on(async { Ok(client.get(&format!("/v1/requests?{query}")).await?) })?;
     if let Some(cache) = context.cache() {
-        if query == INBOX {
-            cache.keep_inbox(&profile, &list.requests);
-        } else {
-            cache.keep_requests(&profile, &list.requests);
-        }
+        cache.keep_requests(&profile, &list.requests);
     }
     let document = json!({ "schema": "hallpass.requests.v1", "requests": list.requests });
-    context.out.answer(&document, &render::table(&list.requests, none))
-}
-
-/// How somebody stands: what `status` shows.
-#[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    me: wire::WhoAmI,
-    /// What they hold and ask for.
-    pub(crate) mine: wire::Requests,
-    /// What waits for them.
-    pub(crate) inbox: wire::Requests,
-    /// How many seconds their clock is off.
-    clock_off_s: u64,
-}
-
-impl Standing {
-    /// Asks the server.
-    ///
-    /// # Errors
-    /// What the calls fail with.
-    pub(crate) async fn look(client: &Client) -> Result<Self, ClientError> {
-        let me: wire::WhoAmI = client.get("/v1/session").await?;
-        let mine: wire::Requests =
-            client.get("/v1/requests?mine=true&state=pending&state=approved&state=issued").await?;
-        let inbox: wire::Requests = client.get("/v1/requests?inbox=true").await?;
-        let here = SystemClock.now();
-        let there = Timestamp::parse(&me.now).unwrap_or(here);
-        let clock_off_s = here.seconds_since(there).max(there.seconds_since(here));
-        Ok(Self { me, mine, inbox, clock_off_s })
-    }
-
-    /// As one JSON document.
-    pub(crate) fn document(&self, profile: &Profile) -> serde_json::Value {
-        let Self { me, mine, inbox, clock_off_s } = self;
-        json!({
-            "schema": "hallpass.status.v1", "profile": profile.name, "server": profile.server.url, "person": me.person,
-            "groups": me.groups, "roles": me.roles, "expires": me.expires, "clock_off_s": clock_off_s, "requests": mine.requests,
-            "inbox": inbox.requests,
-        })
-    }
-
-    /// As people read it.
-    pub(crate) fn text(&self, profile: &Profile) -> String {
-        let Self { me, mine, inbox, .. } = self;
-        let roles = if me.roles.is_empty() { String::new() } else { format!(" ({})", render::joined(&me.roles)) };
-        let mut text = format!(
-            "{} · {}{roles} · {} · logged in until {}\n",
-            profile.name,
-            output::escape(&me.person),
-            profile.server.url,
-            output::local_text(&me.expires),
-        );
-        text.push_str(&render::table(&mine.requests, "you hold no access and ask for none"));
-        if !inbox.requests.is_empty() {
-            text.push_str(&format!("waiting for you: {}\n", inbox.requests.len()));
-        }
-        text
-    }
-
-    /// Whether nothing has changed but the time.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let same = |a: &wire::Requests, b: &wire::Requests| {
-            a.requests.len() == b.requests.len() && a.requests.iter().zip(&b.requests).all(|(a, b)| is_same(a, b))
-        };
-        same(&self.mine, &other.mine)
-            && same(&self.inbox, &other.inbox)
-            && (&self.me.groups, &self.me.roles, &self.me.expires)
-                == (&other.me.groups, &other.me.roles, &other.me.expires)
-    }
+    context.out.answer(&document, &render::table(&list.requests, "no requests"))
 }
 
 /// Whether two looks at a request saw the same.
@@ -219,16 +134,7 @@ pub(crate) fn is_same(a: &wire::Request, b: &wire::Request) -> bool {
     matches!((serde_json::to_value(a), serde_json::to_value(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// `hallpass status`.
-pub(crate) fn status(context: &Context) -> Result<(), Failure> {
-    let (profile, client) = context.connect()?;
-    let local = Local::new(&context.places()?, &profile.name);
-    local.sweep();
-    open::sweep(&local, open::FILE_SECONDS);
-    let standing = context.block_on(async { Ok(Standing::look(&client).await?) })?;
-    if let Some(cache) = context.cache() {
-        cache.keep_open(&profile, &standing.mine.requests);
-        cache.keep_inbox(&profile, &standing.inbox.requests);
-    }
-    context.out.answer(&standing.document(&profile), &standing.text(&profile))
+/// The same of lists.
+pub(crate) fn are_same(a: &[wire::Request], b: &[wire::Request]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
 }

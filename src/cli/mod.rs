@@ -36,6 +36,7 @@ mod host_enrol;
 mod host_program;
 mod host_run;
 mod hosts;
+mod inbox;
 mod init;
 mod keys;
 mod known_hosts;
@@ -74,6 +75,7 @@ mod store;
 mod texts;
 mod usage;
 mod wait;
+mod watch;
 mod which;
 
 pub use host_program::run_host;
@@ -134,6 +136,7 @@ pub fn run() -> ExitCode {
 fn check_form(form: Form, command: &Command) -> Result<(), Failure> {
     let endless = match command {
         Command::Status(args) => args.is_stream(),
+        Command::Inbox(args) => args.is_stream(),
         Command::Audit(command) => command.is_endless(),
         _ => false,
     };
@@ -142,7 +145,7 @@ fn check_form(form: Form, command: &Command) -> Result<(), Failure> {
         Form::Json if endless => Err(Failure::usage("--json prints one document, and this goes on until Ctrl-C")
             .because("--jsonl prints one per line")),
         Form::JsonLines if !is_stream => Err(Failure::usage("--jsonl is for what happens over time")
-            .because("it goes with `wait`, `status --watch` and `audit tail`")
+            .because("it goes with `wait`, `status --watch`, `inbox --watch` and `audit tail`")
             .because("--json prints one document")),
         Form::Json | Form::JsonLines | Form::Text | Form::Brief => Ok(()),
     }
@@ -160,7 +163,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Show(args) => list::show(context, &args),
         Command::Requests(args) => list::requests(context, &args),
         Command::Open(args) => open::run(context, &args),
-        Command::Inbox => list::inbox(context),
+        Command::Inbox(args) => inbox::run(context, args),
         Command::Approve(args) => decide::approve(context, &args),
         Command::Deny(args) => decide::deny(context, &args),
         Command::Cancel(args) => change::cancel(context, &args),

@@ -3,7 +3,7 @@
 //! What for: the one place where hallpass writes to a terminal. All text passes [`escape`] (or its JSON twin), so that nothing a server,
 //! file or person supplied can move the cursor, hide, or reorder what is read (CVE-2019-6109's class).
 //! What not: no colour, on a terminal or off it: every word says what it means by itself, so `--no-color`, `NO_COLOR` and `CLICOLOR_FORCE`
-//! have no colour to change. The one text that is drawn over itself is `status --watch` (`screen`).
+//! have no colour to change. The one text that is drawn over itself is that of `status --watch` and `inbox --watch` (`screen`).
 //!
 //! Times are local with their offset for people, RFC 3339 in UTC in JSON.
 

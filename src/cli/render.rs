@@ -122,6 +122,14 @@ pub(crate) fn until(at: &str, now: Timestamp) -> String {
     }
 }
 
+/// `(12 min left)`, at `now`, the server's time; nothing of what is over.
+pub(crate) fn left(at: &str, now: Timestamp) -> String {
+    match Timestamp::parse(at) {
+        Ok(end) if end > now => format!("({} left)", span(end.seconds_since(now))),
+        _ => String::new(),
+    }
+}
+
 /// From when to when, and with a time how much is left.
 fn window(window: &wire::Window, now: Option<Timestamp>) -> String {
     let end = now.map_or_else(|| format!("{} (over)", time(&window.not_after)), |now| until(&window.not_after, now));
@@ -156,6 +164,9 @@ impl Lines {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) use tests::tests_request;
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +217,8 @@ mod tests {
         assert!(what.starts_with("h as d until ") && what.ends_with(", asks for 20m more"), "{what}");
     }
 
-    fn tests_request() -> wire::Request {
+    /// A request that waits.
+    pub(crate) fn tests_request() -> wire::Request {
         serde_json::from_value(serde_json::json!({
             "schema": "hallpass.request.v1", "id": "7K3F-9QX2", "state": "pending", "person": "a", "hosts": ["h"], "account": "d",
             "principals": ["d@h"], "reason": "r", "for": "30m", "asked": "2026-01-05T10:00:00Z", "permit": [], "sources": [],

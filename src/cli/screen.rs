@@ -1,4 +1,4 @@
-//! A text on a terminal that is drawn over itself: `status --watch`.
+//! A text on a terminal that is drawn over itself: `status --watch`, `inbox --watch`.
 //!
 //! What for: the only place where hallpass moves the cursor. What not: where text must stand still (no terminal, `TERM=dumb`,
 //! `ACCESSIBLE=1`, `NO_COLOR`, `--no-color`) there is no [`Screen`], and the caller prints lines.

@@ -4,29 +4,21 @@
 //! may call it each time.
 //! What not: nothing is swept or fetched by `--short` and `--watch`; they look.
 //!
-//! `--watch` asks the server every few seconds and shows what changed: drawn over itself on a terminal, as lines elsewhere, one document
-//! per change with `--jsonl`. A server that is away is waited for, as in `wait`.
-
-use std::ops::ControlFlow;
-use std::time::Duration;
+//! How `--watch` goes on is `watch`'s.
 
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::cache::Cache;
 use super::failure::Failure;
-use super::list::{self, Standing};
 use super::local::{Held, Local};
 use super::output::escape;
 use super::profile::{self, Profile};
-use super::screen::Screen;
-use super::{Context, output, render, wait};
-use crate::client::Client;
+use super::watch::{self, View};
+use super::{Context, list, open, output, render};
+use crate::client::{Client, ClientError};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 use crate::wire;
-
-/// How often `--watch` asks. Our own choice: a person sees a decision soon, and three small calls are far below the service's rate.
-const PERIOD: Duration = Duration::from_secs(3);
 
 /// How many grants a prompt shows; the others are counted.
 const SHORT_MAX: usize = 3;
@@ -54,11 +46,7 @@ pub(crate) fn run(context: &Context, args: StatusArgs) -> Result<(), Failure> {
     if args.short {
         return short(context);
     }
-    if !args.watch {
-        return list::status(context);
-    }
-    let (profile, client) = context.connect()?;
-    context.block_on(Watch::new(context, &profile)?.run(&client))
+    if args.watch { watch::run::<Standing>(context) } else { status(context) }
 }
 
 /// A live certificate, as a prompt shows it.
@@ -122,111 +110,93 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// A status that stays.
-struct Watch<'a> {
-    context: &'a Context,
-    profile: &'a Profile,
-    /// `None` where text must stand still.
-    screen: Option<Screen>,
-    interrupt: Option<Signal>,
-    last: Option<Standing>,
-    is_away: bool,
+/// How somebody stands.
+#[derive(Clone, Debug)]
+struct Standing {
+    me: wire::WhoAmI,
+    /// What they hold and ask for.
+    mine: wire::Requests,
+    /// What waits for them.
+    inbox: wire::Requests,
+    /// How many seconds their clock is off.
+    clock_off_s: u64,
 }
 
-impl<'a> Watch<'a> {
-    fn new(context: &'a Context, profile: &'a Profile) -> Result<Self, Failure> {
-        let screen = if context.out.is_json() { None } else { Screen::open(context) };
-        Ok(Self { context, profile, screen, interrupt: None, last: None, is_away: false })
+impl View for Standing {
+    const GONE: &'static str = "over";
+
+    async fn look(client: &Client) -> Result<Self, ClientError> {
+        let me: wire::WhoAmI = client.get("/v1/session").await?;
+        let mine: wire::Requests =
+            client.get("/v1/requests?mine=true&state=pending&state=approved&state=issued").await?;
+        let inbox: wire::Requests = client.get("/v1/requests?inbox=true").await?;
+        let here = SystemClock.now();
+        let there = Timestamp::parse(&me.now).unwrap_or(here);
+        let clock_off_s = here.seconds_since(there).max(there.seconds_since(here));
+        Ok(Self { me, mine, inbox, clock_off_s })
     }
 
-    /// Until Ctrl-C, or until nobody reads on.
-    async fn run(mut self, client: &Client) -> Result<(), Failure> {
-        let caught = signal(SignalKind::interrupt());
-        self.interrupt = Some(caught.map_err(|e| Failure::failed("cannot catch signals").because(e.to_string()))?);
-        loop {
-            let Some(looked) = self.or_stop(Standing::look(client)).await else { return Ok(()) };
-            let flow = match looked {
-                Ok(standing) => self.sees(client, standing).await?,
-                Err(error) if wait::is_transient(&error) => self.away()?,
-                Err(error) => return Err(error.into()),
-            };
-            if flow.is_break() || self.or_stop(tokio::time::sleep(PERIOD)).await.is_none() {
-                return Ok(());
-            }
+    fn document(&self, profile: &Profile) -> Value {
+        let Self { me, mine, inbox, clock_off_s } = self;
+        json!({
+            "schema": "hallpass.status.v1", "profile": profile.name, "server": profile.server.url, "person": me.person,
+            "groups": me.groups, "roles": me.roles, "expires": me.expires, "clock_off_s": clock_off_s, "requests": mine.requests,
+            "inbox": inbox.requests,
+        })
+    }
+
+    fn text(&self, profile: &Profile, _: Timestamp) -> String {
+        let Self { me, mine, inbox, .. } = self;
+        let roles = if me.roles.is_empty() { String::new() } else { format!(" ({})", render::joined(&me.roles)) };
+        let mut text = format!(
+            "{} · {}{roles} · {} · logged in until {}\n",
+            profile.name,
+            escape(&me.person),
+            profile.server.url,
+            output::local_text(&me.expires),
+        );
+        text.push_str(&render::table(&mine.requests, "you hold no access and ask for none"));
+        if !inbox.requests.is_empty() {
+            text.push_str(&format!("waiting for you: {}\n", inbox.requests.len()));
         }
+        text
     }
 
-    /// The outcome of `work`; `None` on Ctrl-C.
-    async fn or_stop<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        let interrupted = async {
-            match &mut self.interrupt {
-                Some(interrupt) => interrupt.recv().await,
-                None => std::future::pending().await,
-            }
+    fn is_same(&self, other: &Self) -> bool {
+        let login = |standing: &Self| {
+            let wire::WhoAmI { groups, roles, expires, .. } = &standing.me;
+            (groups.clone(), roles.clone(), expires.clone())
         };
-        tokio::select! {
-            done = work => Some(done),
-            _ = interrupted => None,
-        }
+        list::are_same(&self.mine.requests, &other.mine.requests)
+            && list::are_same(&self.inbox.requests, &other.inbox.requests)
+            && login(self) == login(other)
     }
 
-    /// Shows how things stand: all of it on a screen, else what changed.
-    async fn sees(&mut self, client: &Client, standing: Standing) -> Result<ControlFlow<()>, Failure> {
-        if std::mem::take(&mut self.is_away) && self.screen.is_none() {
-            self.context.out.note("connected again");
-        }
-        let before = self.last.replace(standing.clone());
-        if let Some(screen) = &mut self.screen {
-            let at = output::local_time(SystemClock.now());
-            return screen.draw(&format!("{}as of {at}; Ctrl-C ends\n", standing.text(self.profile)));
-        }
-        match before {
-            Some(before) if before.is_same(&standing) => Ok(ControlFlow::Continue(())),
-            Some(before) if !self.context.out.is_json() => {
-                let lines = changes(client, &before, &standing).await;
-                self.context.out.stream(lines.as_bytes())
-            }
-            _ => self.context.out.event(&standing.document(self.profile), &standing.text(self.profile)),
-        }
+    fn requests(&self) -> &[wire::Request] {
+        &self.mine.requests
     }
 
-    /// The server is away: said once.
-    fn away(&mut self) -> Result<ControlFlow<()>, Failure> {
-        const AWAY: &str = "the access server cannot be reached; trying again";
-        let is_new = !std::mem::replace(&mut self.is_away, true);
-        match (&mut self.screen, &self.last) {
-            (Some(screen), last) => {
-                let text = last.as_ref().map(|last| last.text(self.profile)).unwrap_or_default();
-                screen.draw(&format!("{text}{AWAY}; Ctrl-C ends\n"))
-            }
-            (None, _) => {
-                if is_new {
-                    self.context.out.note(AWAY);
-                }
-                Ok(ControlFlow::Continue(()))
-            }
-        }
+    fn more(&self, before: &Self) -> Option<String> {
+        let waiting = self.inbox.requests.len();
+        (before.inbox.requests.len() != waiting).then(|| format!("waiting for you: {waiting}"))
+    }
+
+    fn keep(&self, cache: &Cache, profile: &Profile) {
+        cache.keep_open(profile, &self.mine.requests);
+        cache.keep_inbox(profile, &self.inbox.requests);
     }
 }
 
-/// One line for each request that is new, has changed, or is gone.
-async fn changes(client: &Client, before: &Standing, after: &Standing) -> String {
-    let at = output::local_time(SystemClock.now());
-    let line = |request: &wire::Request| format!("{at}  {}\n", render::row(request).join("  "));
-    let old = |request: &wire::Request| before.mine.requests.iter().find(|r| r.id == request.id);
-    let is_new = |request: &&wire::Request| old(request).is_none_or(|old| !list::is_same(old, request));
-    let mut text: String = after.mine.requests.iter().filter(is_new).map(line).collect();
-    for gone in before.mine.requests.iter().filter(|b| after.mine.requests.iter().all(|a| a.id != b.id)) {
-        // How it ended is worth a look; that it is gone is known without.
-        match client.get::<wire::Request>(&format!("/v1/requests/{}", gone.id)).await {
-            Ok(request) => text.push_str(&line(&request)),
-            Err(_) => text.push_str(&format!("{at}  {}  over\n", escape(&gone.id))),
-        }
+fn status(context: &Context) -> Result<(), Failure> {
+    let (profile, client) = context.connect()?;
+    let local = Local::new(&context.places()?, &profile.name);
+    local.sweep();
+    open::sweep(&local, open::FILE_SECONDS);
+    let standing = context.block_on(async { Ok(Standing::look(&client).await?) })?;
+    if let Some(cache) = context.cache() {
+        standing.keep(&cache, &profile);
     }
-    if before.inbox.requests.len() != after.inbox.requests.len() {
-        text.push_str(&format!("{at}  waiting for you: {}\n", after.inbox.requests.len()));
-    }
-    text
+    context.out.answer(&standing.document(&profile), &standing.text(&profile, context.now()))
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ Environment (a flag wins over the environment, the environment over the profile)
   SSH_AUTH_SOCK         the ssh-agent that holds the login key
   HTTPS_PROXY           the proxy to the access server
   TZ                    the time zone in which times are shown
-  NO_COLOR, ACCESSIBLE  set: text stands still (`status --watch`); TERM=dumb does the same
+  NO_COLOR, ACCESSIBLE  set: text stands still (`… --watch`); TERM=dumb does the same
   CLICOLOR_FORCE        without effect: there is no colour to force
 ";
 
@@ -68,11 +68,11 @@ Formatting
   --json      one JSON document; each has a `schema` field, and a JSON schema of that name in
               docs/schemas. Times are RFC 3339 in UTC. Fields are only ever added.
   --jsonl     one JSON document per line, for what happens over time: `wait`, `status --watch`,
-              `audit tail` (with --follow: until Ctrl-C)
+              `inbox --watch`, `audit tail` (with --follow: until Ctrl-C)
   A failure with --json or --jsonl is one JSON line on standard error (hallpass.failure.v1).
   -q          says nothing but the answer and failures; -v says more
-  There is no colour, and no redrawing but that of `status --watch` on a terminal; there,
-  --no-color, NO_COLOR, ACCESSIBLE=1 and TERM=dumb make the text stand still.
+  There is no colour, and no redrawing but that of `status --watch` and `inbox --watch` on a
+  terminal; there, --no-color, NO_COLOR, ACCESSIBLE=1 and TERM=dumb make the text stand still.
   What a terminal would act on or hide is shown as \\u{...}, wherever it came from.
 ";
 

@@ -54,6 +54,8 @@ fn streams_are_one_document_per_line_and_only_where_things_happen_over_time() {
         &["status", "--jsonl"],
         &["request", "web-1", "--reason", REASON, "--jsonl"],
         &["status", "--watch", "--json"],
+        &["inbox", "--jsonl"],
+        &["inbox", "--watch", "--json"],
         &["audit", "tail", "--follow", "--json"],
         &["wait", "--json", "--jsonl"],
         &["status", "--short", "--watch"],

@@ -13,6 +13,7 @@ mod everyday;
 mod help;
 mod host;
 mod hostile;
+mod inbox;
 mod inventory;
 mod key_material;
 mod masters;

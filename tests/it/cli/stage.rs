@@ -450,6 +450,8 @@ fn normal(text: &str, folder: &Path) -> String {
     let text = replace(&text, r"\b[0-9A-HJKMNP-TV-Z]{4}-[0-9A-HJKMNP-TV-Z]{4}\b", "ID");
     // The same ids without their hyphen, in paths and key ids, follow from their first appearance.
     let text = replace(&text, r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:\d\d)", "TIME");
+    // In a column the blanks behind it fill up its width.
+    let text = replace(&text, r"\((\d+ (s|min|h) ?)+left\) {2,}", "(LEFT)  ");
     let text = replace(&text, r"\((\d+ (s|min|h) ?)+left\)", "(LEFT)");
     let text = replace(&text, r"127\.0\.0\.1:\d{4,5}\b", "127.0.0.1:PORT");
     let text = replace(&text, r"\bowner \d+,", "owner UID,");
