@@ -59,15 +59,11 @@ pub(crate) enum AuditCommand {
         #[arg(value_name = "INDEX")]
         index: u64,
     },
-    /// Write the whole log with its signed checkpoint into a file
-    Export {
-        /// The file, which must not exist; `-` for standard output
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-        /// An older export of this log: only what came since is fetched, and the log must continue it
-        #[arg(long, value_name = "FILE")]
-        earlier: Option<PathBuf>,
-    },
+    /// Write the whole log with its signed checkpoint into a file; or, for other programs, entries alone
+    ///
+    /// Without `--since` and `--format` the file proves itself: `audit verify` checks it, offline. With either it has entries and no proof, for a
+    /// spreadsheet or for what collects the events of a house.
+    Export(export::ExportArgs),
     /// Verify an export, offline
     Verify(VerifyArgs),
     /// Hold the logins that hosts report against what was granted
@@ -116,7 +112,7 @@ pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failu
         AuditCommand::Tail { count, follow } => follow::tail(context, *count, *follow),
         AuditCommand::Search { terms } => search(context, terms),
         AuditCommand::Show { index } => show(context, *index),
-        AuditCommand::Export { out, earlier } => export::run(context, out, earlier.as_deref()),
+        AuditCommand::Export(args) => export::run(context, args),
         AuditCommand::Verify(args) => verify(context, args),
         AuditCommand::Reconcile(args) => reconcile::run(context, args),
         AuditCommand::Report(args) => period_report::run(context, args),
@@ -254,9 +250,7 @@ fn show(context: &Context, index: u64) -> Result<(), Failure> {
     let broken = |why: String| Failure::failed(format!("entry {index} is not proven to be in the log")).because(why);
     let verifier = LogVerifier::parse(&head.log_key).map_err(|e| broken(e.to_string()))?;
     let checkpoint = verifier.check(&head.checkpoint).map_err(|e| broken(e.to_string()))?;
-    let hash = |hex: &String| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok().and_then(|b| Hash::try_from(b).ok());
-    let hashes: Option<Vec<Hash>> = proof.proof.iter().map(hash).collect();
-    let hashes = hashes.ok_or_else(|| broken("the proof is not made of hashes".to_owned()))?;
+    let hashes = hashes(&proof).ok_or_else(|| broken("the proof is not made of hashes".to_owned()))?;
     let leaf = Entry::leaf_hash(text.as_bytes());
     if !verify_inclusion(&leaf, index, checkpoint.size, &hashes, &checkpoint.root) {
         return Err(broken("the proof does not lead to the signed root".to_owned()));
@@ -275,6 +269,12 @@ fn show(context: &Context, index: u64) -> Result<(), Failure> {
         escape(&head.log_key),
     );
     context.out.answer(&document, &proven)
+}
+
+/// The hashes of a proof; `None` if it has something else.
+pub(super) fn hashes(proof: &wire::Proof) -> Option<Vec<Hash>> {
+    let hash = |hex: &String| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok().and_then(|b| Hash::try_from(b).ok());
+    proof.proof.iter().map(hash).collect()
 }
 
 #[cfg(test)]

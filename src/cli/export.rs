@@ -5,55 +5,63 @@
 //! Invariants: the file has its name once all of it is there and has been checked. What an older export says is not believed but checked like
 //! what the server sends: the server's checkpoint vouches for all of it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::ops::ControlFlow;
-use std::path::Path;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::json;
 
-use super::Context;
 use super::failure::Failure;
+use super::feed::Format;
+use super::list::since;
 use super::log_pages::each;
 use super::output::{escape, word};
 use super::progress::Progress;
-use crate::audit::checkpoint::LogVerifier;
+use super::sink::{Sink, is_stdout};
+use super::{Context, feed};
+use crate::audit::checkpoint::{Checkpoint, LogVerifier};
 use crate::audit::entry::ENTRY_BYTES_MAX;
 use crate::audit::export::{ExportError, Exporter};
 use crate::client::Client;
-use crate::durable::NewFile;
+use crate::time::Timestamp;
 use crate::wire;
 
-/// Writes the log as of its present checkpoint; to standard output, if that is what `out` stands for. Who reads it there checks it.
-pub(super) fn run(context: &Context, out: &Path, earlier: Option<&Path>) -> Result<(), Failure> {
-    if out.as_os_str() == "-" {
-        return print(context, earlier);
+/// Arguments of `hallpass audit export`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The file, which must not exist; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// An older export of this log: only what came since is fetched, and the log must continue it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "format"])]
+    earlier: Option<PathBuf>,
+    /// Only entries since then: a time (RFC 3339), or how long ago (`7d`). A part does not prove itself
+    #[arg(long, value_name = "TIME|DURATION", value_parser = since)]
+    since: Option<Timestamp>,
+    /// Entries alone, for other programs, without proof; with --since alone: jsonl
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+}
+
+/// `hallpass audit export`.
+pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
+    match (args.format, args.since) {
+        (None, None) => whole(context, &args.out, args.earlier.as_deref()),
+        (format, since) => feed::run(context, &args.out, format.unwrap_or(Format::Jsonl), since),
     }
-    let unwritten = |e: std::io::Error| Failure::file("write export", out, &e);
-    let mut file = NewFile::begin(out, 0o600).map_err(unwritten)?;
+}
+
+/// Writes the log as of its present checkpoint; to standard output, if that is what `out` stands for. Who reads it there checks it.
+fn whole(context: &Context, out: &Path, earlier: Option<&Path>) -> Result<(), Failure> {
+    let mut sink = Sink::begin(context, out)?;
     let (_, client) = context.connect()?;
-    let write = |lines: &str| file.write_all(lines.as_bytes()).map_err(unwritten);
-    let (head, fetched) = context.block_on(write_lines(context, &client, earlier, write))?;
-    file.finish().map_err(unwritten)?;
+    let (head, fetched) = context.block_on(write_lines(context, &client, earlier, |lines| sink.write(lines)))?;
     let document = json!({
         "schema": "hallpass.export.v1", "file": out, "entries": head.size, "fetched": fetched, "log_key": head.log_key,
     });
-    context.out.answer(&document, &written(&head, &format!(" in {}", out.display()), (fetched, earlier)))?;
-    context.out.note(&format!("next: hallpass audit verify --key KEY {}", word(out)));
-    say_key(context, &head);
-    Ok(())
-}
-
-/// The same to standard output, as it comes: what is said of it goes to standard error.
-fn print(context: &Context, earlier: Option<&Path>) -> Result<(), Failure> {
-    let (_, client) = context.connect()?;
-    let write = |lines: &str| match context.out.stream(lines.as_bytes())? {
-        ControlFlow::Continue(()) => Ok(()),
-        // Nobody reads on, and nobody has to be told.
-        ControlFlow::Break(()) => Err(Failure::silent()),
-    };
-    let (head, fetched) = context.block_on(write_lines(context, &client, earlier, write))?;
-    context.out.note(&written(&head, "", (fetched, earlier)));
-    context.out.note("next: hallpass audit verify --key KEY FILE, or - for FILE");
+    sink.finish(context, &document, |place| written(&head, place, (fetched, earlier)))?;
+    let file = if is_stdout(out) { "FILE, or - for FILE".to_owned() } else { word(out) };
+    context.out.note(&format!("next: hallpass audit verify --key KEY {file}"));
     say_key(context, &head);
     Ok(())
 }
@@ -76,12 +84,7 @@ async fn write_lines(
     earlier: Option<&Path>,
     mut write: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(wire::Checkpoint, u64), Failure> {
-    let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
-    let key = LogVerifier::parse(&head.log_key).map_err(|e| unfit(&e.into()))?;
-    let size = key.check(&head.checkpoint).map_err(|e| unfit(&e.into()))?.size;
-    if size != head.size {
-        return Err(unfit(&ExportError::Size { checkpoint: size, entries: head.size }));
-    }
+    let (head, key, Checkpoint { size, .. }) = checkpoint(client).await?;
     let (mut exporter, header) = Exporter::new(key);
     write(&header)?;
     if let Some(earlier) = earlier {
@@ -108,6 +111,17 @@ async fn write_lines(
     Ok((head, fetched))
 }
 
+/// The log's present checkpoint, whose signature was checked with the key that the server gives.
+pub(super) async fn checkpoint(client: &Client) -> Result<(wire::Checkpoint, LogVerifier, Checkpoint), Failure> {
+    let head: wire::Checkpoint = client.get("/v1/log/checkpoint").await?;
+    let key = LogVerifier::parse(&head.log_key).map_err(|e| unfit(&e.into()))?;
+    let checkpoint = key.check(&head.checkpoint).map_err(|e| unfit(&e.into()))?;
+    if checkpoint.size != head.size {
+        return Err(unfit(&ExportError::Size { checkpoint: checkpoint.size, entries: head.size }));
+    }
+    Ok((head, key, checkpoint))
+}
+
 /// One that says something else than the earlier export, which the same key has signed.
 fn other_log(why: String) -> Failure {
     Failure::failed("the log does not continue the earlier export")
@@ -116,7 +130,7 @@ fn other_log(why: String) -> Failure {
         .next("hallpass audit verify --earlier EARLIER FILE, which says where history was rewritten")
 }
 
-fn unfit(why: &ExportError) -> Failure {
+pub(super) fn unfit(why: &ExportError) -> Failure {
     Failure::failed("the server's log does not fit together").because(why.to_string())
 }
 

@@ -29,6 +29,25 @@ pub(super) async fn entries(client: &Client, from: u64, to: u64) -> Result<Vec<S
     Ok(all)
 }
 
+/// The number of the first of `to` entries for which `is_so`, as it is for all behind it; `to` if there is none.
+pub(super) async fn first(
+    client: &Client,
+    to: u64,
+    is_so: impl Fn(&str) -> Result<bool, Failure>,
+) -> Result<u64, Failure> {
+    let (mut from, mut to) = (0, to);
+    while from < to {
+        let middle = from.midpoint(to);
+        let entry = page(client, middle, middle.saturating_add(1)).await?.pop().unwrap_or_default();
+        if is_so(&entry)? {
+            to = middle;
+        } else {
+            from = middle.saturating_add(1);
+        }
+    }
+    Ok(from)
+}
+
 /// Those of the first `to` entries that fit.
 pub(super) async fn fitting(
     context: &Context,

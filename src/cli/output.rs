@@ -372,8 +372,11 @@ pub(crate) fn with_schema(schema: &str, value: &impl Serialize) -> Result<serde_
     Ok(document)
 }
 
-/// A document on one line.
-fn json_line(document: &impl Serialize) -> Result<String, Failure> {
+/// A document on one line, with its end.
+///
+/// # Errors
+/// Never in practice.
+pub(crate) fn json_line(document: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string(document)
         .map_err(|e| Failure::failed("cannot write the JSON document").because(e.to_string()))?;
     Ok(format!("{}\n", escape_json(&json)))

@@ -1,8 +1,10 @@
 //! `docs/audit.md` by its word: commands print what it shows, its script finds the root, its tables are complete; and the
 //! program's exit codes.
 
+use hallpass::audit::entry::Entry;
 use hallpass::audit::event::Event;
 use hallpass::audit::export::FindingKind;
+use hallpass::audit::feed::{cef, csv};
 
 use super::log::*;
 
@@ -91,6 +93,38 @@ fn the_manual_names_every_kind_of_entry_and_of_finding_and_its_entries_are_real(
     for line in lines {
         assert!(SHORT.lines().any(|entry| entry == line), "{line}");
     }
+}
+
+#[test]
+fn the_manuals_lines_for_other_programs_are_those_of_real_entries_and_its_severities_the_programs() {
+    let manual = manual();
+    let golden = include_str!("../../golden/events.jsonl");
+    let entries: Vec<Entry> = golden.lines().map(|line| Entry::parse(line.as_bytes()).unwrap()).collect();
+    let csv: Vec<&str> = blocks(&manual, "csv").into_iter().flat_map(str::lines).collect();
+    assert_eq!(csv[0], csv::HEAD.trim_end());
+    let cef: Vec<&str> = blocks(&manual, "cef").into_iter().flat_map(str::lines).collect();
+    assert!(csv.len() == 3 && !cef.is_empty());
+    for line in &csv[1..] {
+        assert!(entries.iter().any(|entry| csv::line(entry, str::to_owned).trim_end() == *line), "{line}");
+    }
+    for line in cef {
+        assert!(entries.iter().any(|entry| cef::line(entry, "VERSION", str::to_owned).trim_end() == line), "{line}");
+    }
+    let severities: Vec<(u8, &str)> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" | "))
+        .filter_map(|(number, kinds)| Some((number.parse().ok()?, kinds)))
+        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in &entries {
+        let (kind, severity) = (entry.event.kind(), cef::severity(&entry.event));
+        let row = severities.iter().find(|(number, _)| *number == severity).unwrap_or_else(|| panic!("{kind}"));
+        assert!(row.1.contains(&format!("`{kind}`")), "{kind} is {severity}");
+        seen.insert(kind);
+    }
+    let named = severities.iter().map(|(_, kinds)| kinds.matches('`').count() / 2).sum::<usize>();
+    // One of them has two rows.
+    assert_eq!((seen.len(), named), (Event::KINDS.len(), Event::KINDS.len() + 1));
 }
 
 #[test]

@@ -135,6 +135,7 @@ fn commands() -> Vec<Vec<&'static str>> {
         "audit tail",
         "audit search x",
         "audit show 0",
+        "audit export --since 1h --out -",
         "logout",
     ];
     all.iter().map(|line| line.split(' ').collect()).collect()

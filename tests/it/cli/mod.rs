@@ -10,6 +10,7 @@ mod device;
 mod doctor;
 mod enrol;
 mod everyday;
+mod feed;
 mod help;
 mod host;
 mod hostile;
