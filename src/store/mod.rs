@@ -87,7 +87,7 @@ pub async fn open(settings: &Settings, key: MacKey) -> Result<Box<dyn Store>, St
 pub enum Work {
     /// To work on it, perhaps beside other nodes.
     Serve,
-    /// To look at it.
+    /// To look at it: it is of this program's schema, or refused, since making it so can't be taken back.
     Look,
     /// To change it while no node works on it.
     Repair,
@@ -99,9 +99,20 @@ pub enum Work {
 /// What the database's own `open` says; that nodes work on it, or that it is being repaired.
 pub async fn open_to(work: Work, settings: &Settings, key: MacKey) -> Result<Box<dyn Store>, StoreError> {
     match settings {
-        Settings::Sqlite(file) => Ok(Box::new(sqlite::SqliteStore::open(file, key)?)),
+        Settings::Sqlite(file) => Ok(Box::new(sqlite::SqliteStore::open_to(work, file, key)?)),
         Settings::Postgres(settings) => Ok(Box::new(postgres::PostgresStore::open_to(work, settings, key).await?)),
     }
+}
+
+/// Why a database of an older schema is not looked at (0: it has none).
+fn older_schema(found: usize, ours: usize) -> String {
+    if found == 0 {
+        return "nothing of hallpass is in it, and looking changes nothing: no service has ever begun on it".to_owned();
+    }
+    format!(
+        "it has schema {found}, and this program would bring it to {ours}, which can't be taken back, and looking changes nothing: look with \
+         the program that last served it, or start this program's service on it, which brings it to {ours} first"
+    )
 }
 
 /// A boxed future, so that the store can be a trait object.

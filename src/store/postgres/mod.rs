@@ -88,14 +88,17 @@ impl PostgresStore {
     /// The same, for other work.
     ///
     /// # Errors
-    /// As [`Self::open`]; [`StoreError::Failed`] when nodes work on it, or it is being repaired.
+    /// As [`Self::open`]; [`StoreError::Failed`] when nodes work on it, it is being repaired, or it is to be looked at and has an older schema.
     pub async fn open_to(work: Work, settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
         let key = Arc::new(key);
         let connector = settings.connector()?;
         let line = Line::connect(&connector).await?;
         presence::enter(&line, work).await?;
         schema::check_server(&line).await?;
-        schema::migrate(&line).await?;
+        match work {
+            Work::Serve | Work::Repair => schema::migrate(&line).await?,
+            Work::Look => schema::check_there(&line).await?,
+        }
         line.run("opening the database", "BEGIN").await?;
         let checked = log::check_locked(&line, &key).await;
         // Whatever came of it: nobody waits for us any longer.

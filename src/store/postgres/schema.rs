@@ -5,7 +5,7 @@
 //! same lock under which every change is written. A new program never waits for the old ones; it migrates when it starts.
 
 use super::line::{Line, get};
-use crate::store::StoreError;
+use crate::store::{StoreError, older_schema};
 
 /// In order; a database at schema N has had the first N. Each: its SQL, and the oldest program that may work on what it leaves.
 const MIGRATIONS: &[(&str, i32)] = &[
@@ -84,18 +84,23 @@ pub(super) async fn migrate(line: &Line) -> Result<(), StoreError> {
     migrated
 }
 
+/// Refuses a schema that is not ours yet.
+pub(super) async fn check_there(line: &Line) -> Result<(), StoreError> {
+    let version = present(line).await?;
+    if version < ours() {
+        let [version, ours] = [version, ours()].map(|version| usize::try_from(version).unwrap_or(0));
+        return Err(refuse(older_schema(version, ours)));
+    }
+    check_newer(line, version).await
+}
+
 async fn migrate_alone(line: &Line) -> Result<(), StoreError> {
     let mut version = present(line).await?;
-    if version > ours() {
-        let row = line.one(OPENING, "SELECT version, serves FROM schema_version", &[]).await?;
-        check(get(&row, 0)?, get(&row, 1)?)?;
-        tracing::warn!(
-            schema = version,
-            ours = ours(),
-            "a newer program has migrated the database, and lets this one go on"
-        );
-        return Ok(());
+    let has_folder: bool = get(&line.one(OPENING, "SELECT to_regnamespace('hallpass') IS NOT NULL", &[]).await?, 0)?;
+    if !has_folder {
+        line.run(MIGRATING, "CREATE SCHEMA hallpass").await?;
     }
+    check_newer(line, version).await?;
     for (sql, serves) in MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
         version = version.saturating_add(1);
         line.run(
@@ -107,20 +112,31 @@ async fn migrate_alone(line: &Line) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Which version there is; 0 for none. Makes the folder for our tables.
+/// Whether we may work on what a newer program has made of it.
+async fn check_newer(line: &Line, version: i32) -> Result<(), StoreError> {
+    if version > ours() {
+        let row = line.one(OPENING, "SELECT version, serves FROM schema_version", &[]).await?;
+        check(get(&row, 0)?, get(&row, 1)?)?;
+        tracing::warn!(
+            schema = version,
+            ours = ours(),
+            "a newer program has migrated the database, and lets this one go on"
+        );
+    }
+    Ok(())
+}
+
+/// Which version there is; 0 for none.
 async fn present(line: &Line) -> Result<i32, StoreError> {
     let row = line
         .one(
             OPENING,
-            "SELECT to_regnamespace('hallpass') IS NOT NULL, to_regclass('hallpass.schema_version') IS NOT NULL,
+            "SELECT to_regclass('hallpass.schema_version') IS NOT NULL,
                     (SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('hallpass'))",
             &[],
         )
         .await?;
-    let (has_folder, has_version, tables): (bool, bool, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    if !has_folder {
-        line.run(MIGRATING, "CREATE SCHEMA hallpass").await?;
-    }
+    let (has_version, tables): (bool, i64) = (get(&row, 0)?, get(&row, 1)?);
     if has_version {
         return get(&line.one(OPENING, "SELECT version FROM schema_version", &[]).await?, 0);
     }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, OFlags};
 
 use super::failed;
-use crate::store::StoreError;
+use crate::store::{StoreError, older_schema};
 
 /// `hpas` in ASCII, in the file's header: SQLite's `application_id`. Our own choice.
 const APPLICATION_ID: i32 = 0x6870_6173;
@@ -214,8 +214,8 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// Brings the schema to ours, one transaction per step: a crash leaves a whole schema of some version.
-pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
+/// Which schema it has; 0 for none.
+fn schema(conn: &Connection) -> Result<usize, StoreError> {
     let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).map_err(failed(OPENING));
     let version = number("PRAGMA user_version")?;
     let application = number("PRAGMA application_id")?;
@@ -231,6 +231,18 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
              made before the upgrade"
         )));
     }
+    Ok(done)
+}
+
+/// Refuses a schema that is not ours yet.
+pub(super) fn check_schema(conn: &Connection) -> Result<(), StoreError> {
+    let done = schema(conn)?;
+    if done < MIGRATIONS.len() { Err(refuse(older_schema(done, MIGRATIONS.len()))) } else { Ok(()) }
+}
+
+/// Brings the schema to ours, one transaction per step: a crash leaves a whole schema of some version.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
+    let done = schema(conn)?;
     for (step, sql) in (1_u32..).zip(MIGRATIONS).skip(done) {
         let migrating = "migrating the database";
         if done > 0 {

@@ -42,7 +42,7 @@ use tokio::sync::oneshot;
 use super::writer::{Job, Writer, stopped};
 use super::{
     Change, Committed, Figures, Head, LiveCertificate, Note, OpenRequests, Pending, RequestFilter, Store, StoreError,
-    Stored, StoredPolicy,
+    Stored, StoredPolicy, Work,
 };
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Hash, Node};
@@ -85,11 +85,22 @@ impl SqliteStore {
     /// [`StoreError::Failed`] when it can't be opened, is in use by another process, readable by others, of another program
     /// or of a newer schema; [`StoreError::Damaged`] when head, tree and entries disagree, or the head has not this key's seal.
     pub fn open(settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
+        Self::open_to(Work::Serve, settings, key)
+    }
+
+    /// The same, for other work.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`StoreError::Failed`] when it is to be looked at and has an older schema.
+    pub fn open_to(work: Work, settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
         let key = Arc::new(key);
         let lock = file::prepare(&settings.path)?;
         file::write_log_again(&settings.path)?;
         let mut conn = file::connect_writer(&settings.path)?;
-        file::migrate(&mut conn)?;
+        match work {
+            Work::Serve | Work::Repair => file::migrate(&mut conn)?,
+            Work::Look => file::check_schema(&conn)?,
+        }
         let head = log::load_checked(&conn, &key)?;
         let readers = Readers::start(&settings.path)?;
         let merged = Arc::new(Merged::default());

@@ -330,6 +330,23 @@ async fn a_database_that_was_put_back_while_a_node_runs_is_not_written_on() {
 }
 
 #[tokio::test]
+async fn whoever_looks_leaves_an_older_schema_as_it_is() {
+    let database = Postgres::new();
+    let settings = cluster().settings(&database.name);
+    let look = async || PostgresStore::open_to(Work::Look, &settings, MacKey::new([3; 32])).await;
+    let error = look().await.unwrap_err().to_string();
+    assert!(error.contains("nothing of hallpass is in it"), "{error}");
+    assert_eq!(cluster().sql(&database.name, "SELECT to_regnamespace('hallpass') IS NULL").trim(), "t");
+
+    drop(database.try_open().await.unwrap());
+    drop(look().await.unwrap());
+    database.raw("UPDATE schema_version SET version = 1");
+    let error = look().await.unwrap_err().to_string();
+    assert!(error.contains("schema 1") && error.contains("can't be taken back"), "{error}");
+    assert_eq!(database.raw("SELECT version FROM schema_version").trim(), "1");
+}
+
+#[tokio::test]
 async fn whoever_repairs_a_database_is_alone_and_whoever_looks_is_in_nobodys_way() {
     let database = Postgres::new();
     let settings = cluster().settings(&database.name);

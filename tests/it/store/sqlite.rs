@@ -9,7 +9,8 @@ use hallpass::audit::entry::Entry;
 use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::{Session, TokenHash};
 use hallpass::name::RequestPrefix;
-use hallpass::store::{LIST_MAX, RequestFilter, Save, Store, StoreError};
+use hallpass::store::sqlite::SqliteStore;
+use hallpass::store::{LIST_MAX, RequestFilter, Save, Store, StoreError, Work};
 use rusqlite::Connection;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
@@ -246,6 +247,26 @@ async fn what_an_older_schema_found_by_id_is_found_by_number() {
             desk.store.requests(RequestFilter { host, limit: 10, ..RequestFilter::default() }).await.unwrap();
         assert_eq!(requests.iter().map(|stored| stored.request.id()).collect::<Vec<_>>(), found);
     }
+}
+
+#[tokio::test]
+async fn whoever_looks_leaves_an_older_schema_as_it_is() {
+    let database = Sqlite::new();
+    append(&*database.open(), 0).await.unwrap();
+    let look = || SqliteStore::open_to(Work::Look, &database.settings(), MacKey::new([3; 32]));
+    assert_eq!(look().unwrap().head().await.unwrap().frontier.size(), 1);
+    raw(&database).execute_batch(BY_ID).unwrap();
+
+    let error = look().unwrap_err().to_string();
+    assert!(error.contains("schema 8") && error.contains("can't be taken back"), "{error}");
+    let version: i64 = raw(&database).query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 8);
+    SqliteStore::open_to(Work::Repair, &database.settings(), MacKey::new([3; 32])).unwrap();
+    look().unwrap();
+
+    std::fs::write(database.settings().path, "").unwrap();
+    let error = look().unwrap_err().to_string();
+    assert!(error.contains("nothing of hallpass is in it"), "{error}");
 }
 
 #[test]
