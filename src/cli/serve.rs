@@ -77,12 +77,18 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     process::keep_to_ourselves()
         .map_err(|error| Failure::failed("cannot keep what is in memory to ourselves").because(error.to_string()))?;
     arm_fail_point();
-    let mut config = config_file::read(context, Reader::Service)?;
+    let config = config_file::read(context, Reader::Service)?;
     // What root made here, the service could not read.
     if rustix::process::geteuid().is_root() {
         config_file::check_user(&config)?;
     }
     start_logging(&config.logging)?;
+    let is_json = config.logging.json;
+    run_logged(context, args, config).map_err(|failure| if is_json { logged(failure) } else { failure })
+}
+
+/// The same, once there is a log.
+fn run_logged(context: &Context, args: &ServeArgs, mut config: Config) -> Result<(), Failure> {
     process::limit_connections(&mut config.http);
     let door = open_door(&mut config)?;
     // Looked up here: the runtime, which asks the same, starts where control groups can't be read.
@@ -142,9 +148,10 @@ async fn serve(
     sandbox::tell(config.sandbox.mode, fence);
     sandbox::attempt().await;
     let public_url = &config.service.public_url;
-    context.out.note(&format!("hallpass {} listens on {} as {public_url}", env!("CARGO_PKG_VERSION"), door.address));
+    let tell = |text: &str| if config.logging.json { tracing::info!("{text}") } else { context.out.note(text) };
+    tell(&format!("hallpass {} listens on {} as {public_url}", env!("CARGO_PKG_VERSION"), door.address));
     if let Some(pin) = &door.pin {
-        context.out.note(&format!(
+        tell(&format!(
             "its certificate is its own; clients log in with\n  hallpass login --server {public_url} --pin {pin} --person NAME"
         ));
     }
@@ -186,7 +193,7 @@ async fn serve(
             .next("start it again"));
     }
     served.map_err(|why| Failure::failed("the server stopped").because(why))?;
-    context.out.note("stopped");
+    tell("stopped");
     Ok(())
 }
 
@@ -463,6 +470,16 @@ fn start_logging(logging: &Logging) -> Result<(), Failure> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     let started = if logging.json { builder.json().try_init() } else { builder.try_init() };
     started.map_err(|e| Failure::failed("cannot start logging").because(e.to_string()))
+}
+
+/// A failure as a line of the log, since whoever reads JSON takes no other; said as everywhere where the log says nothing of the kind.
+fn logged(failure: Failure) -> Failure {
+    if failure.what.is_empty() || !tracing::enabled!(tracing::Level::ERROR) {
+        return failure;
+    }
+    let (why, next) = (failure.why.join("; "), failure.next.join("; "));
+    tracing::error!(code = failure.code, why, next, "{}", failure.what);
+    Failure::said(failure.exit)
 }
 
 /// Crash tests name the point at which this process dies.
