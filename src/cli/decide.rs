@@ -79,7 +79,8 @@ pub(crate) fn approve(context: &Context, args: &ApproveArgs) -> Result<(), Failu
             .next(format!("hallpass show {}", shown.id)));
         }
         ask_first(context, &shown, "approve this?")?;
-        let signature = match args.unsigned {
+        // Of what nobody waits for the service says what became of it; nothing is signed for that.
+        let signature = match args.unsigned || !render::waits(&shown) {
             true => None,
             false => Some(signing::sign(context, (&profile, &session), &shown, args)?),
         };
@@ -132,10 +133,10 @@ async fn look(client: &Client, id: &str) -> Result<wire::Request, Failure> {
     Ok(client.get(&format!("/v1/requests/{id}")).await?)
 }
 
-/// Shows what would be signed and asks, unless `--yes`.
+/// Shows what would be signed and asks, unless `--yes` or nobody waits for it: then there is nothing to say yes to.
 fn ask_first(context: &Context, request: &wire::Request, question: &str) -> Result<(), Failure> {
     context.out.note(&render::details(request, context.now()));
-    if context.globals.yes || output::confirm(question, context.globals.no_input, "--yes")? {
+    if context.globals.yes || !render::waits(request) || output::confirm(question, context.globals.no_input, "--yes")? {
         return Ok(());
     }
     Err(Failure::new(Exit::Refused, "not_confirmed", "nothing was decided")

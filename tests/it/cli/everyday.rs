@@ -314,6 +314,18 @@ fn a_host_stands_for_its_request_and_an_extension_is_taken_back_like_one() {
 }
 
 #[test]
+fn nobody_is_asked_to_approve_what_is_decided() {
+    let mut stage = Stage::new();
+    let id = asked(&mut stage);
+    // Who can't be asked is told that they would be, and how to say yes to it beforehand.
+    let waiting = stage.as_person("bob", &["approve", &id, "--no-input"]);
+    assert!(waiting.code == 2 && waiting.err.contains("--yes"), "{}", waiting.err);
+    assert_eq!(stage.as_person("bob", &["approve", &id, "-y"]).code, 0);
+    let decided = stage.as_person("bob", &["approve", &id, "--for", "5m", "--no-input"]);
+    assert!(decided.code == 3 && decided.err.contains("nothing left to decide"), "{}", decided.err);
+}
+
+#[test]
 fn what_still_opens_a_host_is_said_whatever_was_granted_and_not_fetched() {
     let mut stage = Stage::new();
     let id = asked(&mut stage);
