@@ -1,10 +1,10 @@
 //! What `hallpass setup` adds to plain `ssh` when the certificate is good: the real client against a real sshd on loopback.
 //!
 //! *bare*: key and certificate named in ssh's configuration. *hallpass*: the same pair by way of the fragment, whose `exec` runs
-//! `hallpass ssh-prepare`. *true*: in place of it a program that does nothing, for what any `exec` costs. `ssh -G` only reads the
+//! `hallpass ssh-prepare`. *trivial*: in place of it a program in Rust that does nothing, for what any `exec` costs. `ssh -G` only reads the
 //! configuration, so the difference there is all of ours. Contestants take turns, one run each; the service is stopped.
 //!
-//! Also what a prompt and a completion key cost: `hallpass status --short` and an answer to bash, beside *true*, a process that does nothing.
+//! Also what a prompt and a completion key cost: `hallpass status --short` and an answer to bash, beside *trivial*.
 //!
 //! Run: `cargo bench --bench plain_ssh`; a smoke run in seconds: `cargo bench --bench plain_ssh -- --short`.
 #![allow(
@@ -111,7 +111,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let _host = prepare(&laptop, &runtime);
     let runs = if short { RUNS_SHORT } else { RUNS };
-    let contestants = ["bare", "true", "hallpass"];
+    let contestants = ["bare", "trivial", "hallpass"];
     for (what, arguments) in [("ssh -G bench-1", &["-G", "bench-1"][..]), ("ssh bench-1 true", &["bench-1", "true"])] {
         let mut times = vec![Vec::with_capacity(runs); contestants.len()];
         // The first round is the warm-up.
@@ -128,14 +128,18 @@ fn main() {
                 }
             }
         }
-        print(what, &contestants, &times);
+        let added = print(what, &contestants, &times);
+        // A login differs from the next by more than either adds.
+        if let ([_, trivial, ours], "-G") = (&added[..], arguments[0]) {
+            println!("  ssh-prepare beside the trivial program: {:.1}", ours / trivial);
+        }
     }
     local(&laptop, runs);
 }
 
 /// What answers from local files alone, at each prompt and each key.
 fn local(laptop: &Laptop, runs: usize) {
-    let contestants = ["true", "status --short", "completion"];
+    let contestants = ["trivial", "status --short", "completion"];
     let commands = || {
         let mut short = laptop.command(HALLPASS);
         short.args(["status", "--short"]);
@@ -144,7 +148,7 @@ fn local(laptop: &Laptop, runs: usize) {
             .args(["--", "hallpass", "ssh", ""])
             .env("HALLPASS_COMPLETE", "bash")
             .env("_CLAP_COMPLETE_INDEX", "2");
-        [laptop.command("true"), short, completion]
+        [laptop.command(&laptop.path("trivial-program")), short, completion]
     };
     let mut times = vec![Vec::with_capacity(runs); contestants.len()];
     for round in 0..=runs {
@@ -164,7 +168,9 @@ fn local(laptop: &Laptop, runs: usize) {
     print("local answers", &contestants, &times);
 }
 
-fn print(what: &str, contestants: &[&str], times: &[Vec<Duration>]) {
+/// Prints them; returns what each adds to the first, in milliseconds.
+fn print(what: &str, contestants: &[&str], times: &[Vec<Duration>]) -> Vec<f64> {
+    let mut all = Vec::with_capacity(times.len());
     println!("{what:<20} {:>12} {:>12} {:>8}", "median", "added", "ratio");
     for (name, own) in contestants.iter().zip(times) {
         // Pairwise, so that a machine that slows down slows both.
@@ -173,7 +179,18 @@ fn print(what: &str, contestants: &[&str], times: &[Vec<Duration>]) {
         let ratio = median(pairs().map(|(took, bare)| took / bare).collect());
         let took = median(pairs().map(|(took, _)| 1_000.0 * took).collect());
         println!("  {name:<18} {took:>9.2} ms {added:>9.2} ms {ratio:>8.2}");
+        all.push(added);
     }
+    all
+}
+
+/// A program in Rust that does nothing.
+fn make_trivial(laptop: &Laptop) -> String {
+    laptop.write("trivial.rs", "fn main() {}");
+    let program = laptop.path("trivial-program");
+    let made = Command::new("rustc").args(["-O", "-o", &program, &laptop.path("trivial.rs")]).status().unwrap();
+    assert!(made.success(), "{made}");
+    program
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {
@@ -220,7 +237,8 @@ fn prepare(laptop: &Laptop, runtime: &tokio::runtime::Runtime) -> sshd::Host {
         certificate.trim_end_matches("-cert.pub")
     );
     laptop.write("bare", &format!("{pair}{base}"));
-    laptop.write("true", &format!("Match originalhost bench-1 exec /bin/true\n{pair}{base}"));
+    let trivial = make_trivial(laptop);
+    laptop.write("trivial", &format!("Match originalhost bench-1 exec {trivial}\n{pair}{base}"));
     laptop.write("hallpass", &base);
     laptop.hallpass(&["setup", "--ssh-config", &laptop.path("hallpass")]);
     service.kill().unwrap();

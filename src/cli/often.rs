@@ -42,7 +42,8 @@ pub(super) fn read(line: impl Iterator<Item = OsString>) -> Option<Cli> {
             let (globals, command) = host(rest)?;
             Some(Cli { globals, command: Command::Host(command) })
         }
-        ["ssh-prepare", ..] => {
+        // The second is what the fragment of ssh's configuration says.
+        ["ssh-prepare", ..] | ["--profile", _, "ssh-prepare", ..] => {
             let Often { globals, command: OftenCommand::SshPrepare(args) } = Often::try_parse_from(line).ok()?;
             Some(Cli { globals, command: Command::SshPrepare(args) })
         }
@@ -116,7 +117,10 @@ fn once(place: &mut Option<String>, value: &str) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::cli::ssh_config::{self, Fragment, Pattern};
 
     fn both(words: &str) -> (Option<String>, Option<String>) {
         let line = || words.split(' ').map(OsString::from);
@@ -133,11 +137,32 @@ mod tests {
             "hallpass host principals --user=deploy --serial=9 --key-id= --config /x --cert=AA==",
             "hallpass host watch --spool /var/lib/hallpass/host/spool /run/hallpass/sessions/1-2-3",
             "hallpass ssh-prepare --folder /run/x --profile work --timeout 3s",
+            "hallpass --profile work ssh-prepare --folder /run/x --strict",
             "hallpass ssh-prepare --folder=/run/x --strict --no-input --server https://h -qy",
         ] {
             let (here, whole) = both(words);
             assert!(here.is_some(), "{words}");
             assert_eq!(here, whole, "{words}");
+        }
+    }
+
+    #[test]
+    fn what_ssh_runs_is_read_here() {
+        let pattern = Pattern::parse("web-1").unwrap();
+        for strict in [false, true] {
+            let text = ssh_config::fragment(&Fragment {
+                profile: "work",
+                hosts: std::slice::from_ref(&pattern),
+                program: Path::new("hallpass"),
+                folder: Path::new("/run/x"),
+                known_hosts: None,
+                coexist: false,
+                strict,
+            });
+            let line = text.lines().find_map(|line| line.split_once("exec \"")).unwrap().1;
+            let (here, whole) = both(&line.trim_end_matches('"').replace('\'', ""));
+            assert!(here.is_some(), "{line}");
+            assert_eq!(here, whole, "{line}");
         }
     }
 
@@ -163,6 +188,8 @@ mod tests {
             "hallpass --quiet host guard",
             "hallpass ssh-prepare",
             "hallpass ssh-prepare --folder /x --timeout never",
+            "hallpass --profile ssh-prepare --folder /x",
+            "hallpass --profile work status",
             "hallpass version",
         ] {
             assert_eq!(both(words).0, None, "{words}");
