@@ -16,7 +16,7 @@ use super::standing::{Standing, candidates};
 use super::trace::listed_up_to;
 use super::{Host, Policy, Scope};
 use crate::identity::Person;
-use crate::name::{Account, HostName, PersonName, RuleName};
+use crate::name::{Account, CaName, HostName, PersonName, RuleName};
 
 /// The most combinations of a person, an account and a host that are compared one by one. Our choice: two seconds.
 const PLACES_MAX: usize = 500_000;
@@ -75,6 +75,7 @@ pub fn diff(old: &Policy, new: &Policy) -> Vec<Change> {
     }
     people(old, new, &mut changes);
     hosts(old, new, &mut changes);
+    cas(old, new, &mut changes);
     defaults(old, new, &mut changes);
     changes.in_order()
 }
@@ -254,6 +255,34 @@ fn hosts(old: &Policy, new: &Policy, changes: &mut Changes) {
             Scope::Host => changes.note(format!("host {} is gone", host.name)),
             Scope::Account => changes.gain(format!("host {} is gone: {FREED}", host.name)),
         }
+    }
+}
+
+/// Hosts that trust another CA's keys from now on: those of the file, and by their tags those that have enrolled.
+fn cas(old: &Policy, new: &Policy, changes: &mut Changes) {
+    let lines = |policy: &Policy| -> Vec<String> {
+        policy.cas.iter().map(|rule| format!("hosts with {} are of CA {}", rule.tag, rule.ca)).collect()
+    };
+    let (before, after) = (lines(old), lines(new));
+    after.iter().filter(|line| !before.contains(line)).for_each(|line| changes.note(format!("new: {line}")));
+    before.iter().filter(|line| !after.contains(line)).for_each(|line| changes.note(format!("no longer: {line}")));
+    let kept = |lines: &[String], others: &[String]| -> Vec<String> {
+        lines.iter().filter(|line| others.contains(line)).cloned().collect()
+    };
+    if kept(&before, &after) != kept(&after, &before) {
+        changes.note("tags are looked at in another order for the CA of a host".to_owned());
+    }
+    let mut moved: BTreeMap<(CaName, CaName), Vec<&HostName>> = BTreeMap::new();
+    for host in new.hosts() {
+        let Some(was) = old.hosts.get(&host.name) else { continue };
+        let (was, is) = (old.ca_of(was), new.ca_of(host));
+        if was != is {
+            moved.entry((was, is)).or_default().push(&host.name);
+        }
+    }
+    for ((was, is), hosts) in moved {
+        let hosts = listed_up_to(HOSTS_MAX, &hosts);
+        changes.note(format!("CA {is} instead of {was} for {hosts}"));
     }
 }
 

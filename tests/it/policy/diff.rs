@@ -51,6 +51,27 @@ fn less_is_told_as_less_and_what_is_not_clearly_less_as_more() {
 }
 
 #[test]
+fn hosts_that_go_over_to_another_ca_are_named() {
+    let cas = |order: [&str; 2]| {
+        let line = |tag| format!("[[ca]]\ntag = \"role={tag}\"\nname = \"{tag}\"\n");
+        SMALL.to_owned() + &line(order[0]) + &line(order[1])
+    };
+    let parse = |text: &str| Policy::parse(text, "p").unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let told = |old: &str, new: &str| -> Vec<String> {
+        let changes = diff(&parse(old), &parse(new));
+        changes.into_iter().map(|change| format!("{} {}", change.effect.sign(), change.text)).collect()
+    };
+    let some = cas(["web", "db"]);
+    let moved = ["~ CA db instead of default for db-1", "~ CA web instead of default for web-1"];
+    let new = ["~ new: hosts with role=db are of CA db", "~ new: hosts with role=web are of CA web"];
+    assert_eq!(told(SMALL, &some), [moved, new].concat());
+    assert_eq!(told(&some, SMALL)[0], "~ CA default instead of db for db-1");
+    assert_eq!(told(&some, &some), Vec::<String>::new());
+    let other = "~ tags are looked at in another order for the CA of a host";
+    assert_eq!(told(&some, &cas(["db", "web"])), [other]);
+}
+
+#[test]
 fn a_reason_that_is_wanted_no_longer_is_told_with_a_difference() {
     let grant = "1 of group:sre must agree, 30m up to 1h (4h in total)";
     assert_eq!(
