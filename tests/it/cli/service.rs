@@ -102,13 +102,13 @@ fn a_service_that_cannot_start_says_why_before_it_writes_anything() {
 
 #[test]
 fn where_the_log_is_json_so_is_why_the_service_ends() {
-    let mut stage = Stage::empty();
+    let stage = Stage::empty();
     stage.set_up();
     let config = stage.shown("service/config.toml");
     let good = std::fs::read_to_string(&config).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let mut said = |level: &str| {
+    let said = |level: &str| {
         let logging = format!("[logging]\nformat = \"json\"\nlevel = {level:?}\n");
         stage.write("service/config.toml", &format!("{}\n{logging}", good.replace("127.0.0.1:0", &address)));
         let mode = std::fs::Permissions::from_mode(0o600);
@@ -118,8 +118,8 @@ fn where_the_log_is_json_so_is_why_the_service_ends() {
         ran.err
     };
     let err = said("info");
-    let lines = err.lines().map(|line| serde_json::from_str(line).unwrap());
-    let last: serde_json::Value = lines.last().unwrap();
+    let lines: Vec<serde_json::Value> = err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
     assert_eq!((last["level"].as_str().unwrap(), last["fields"]["code"].as_str().unwrap()), ("ERROR", "failed"));
     assert_eq!(last["fields"]["message"], format!("cannot listen on {address}"));
     assert!(last["fields"]["next"].as_str().unwrap().starts_with("change `listen`"), "{last}");

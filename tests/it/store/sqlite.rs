@@ -310,7 +310,7 @@ async fn a_clean_stop_leaves_one_whole_file() {
 fn a_missing_folder_is_named() {
     let mut settings = Sqlite::new().settings();
     settings.path = settings.path.join("nowhere").join("hallpass.db");
-    let error = hallpass::store::sqlite::SqliteStore::open(&settings, MacKey::new([3; 32])).unwrap_err().to_string();
+    let error = SqliteStore::open(&settings, MacKey::new([3; 32])).unwrap_err().to_string();
     assert!(error.contains("nowhere/hallpass.db"), "{error}");
 }
 
