@@ -167,11 +167,15 @@ impl Settings {
 
     /// What each session is told at its start. A search path of ours alone: nobody's objects elsewhere take the place of ours. Nothing is worth
     /// compiling. A node whose machine is gone is gone for the server soon, with what it held.
+    ///
+    /// A plan is made once for each statement of a connection, whatever is looked up, and finds each row by an index. Left to itself the server takes the
+    /// small tables of its first minutes for what they stay, and keeps plans that read all of them, under the head's lock (`cargo bench --bench postgres`).
     fn options(&self) -> String {
         let Self { statement_timeout, lock_timeout, idle_timeout, .. } = self;
         format!(
             "-c search_path=hallpass,pg_temp -c statement_timeout={} -c lock_timeout={} \
              -c idle_in_transaction_session_timeout={} -c default_transaction_isolation=read\\ committed -c jit=off \
+             -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_material=off \
              -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
             statement_timeout.saturating_add(*lock_timeout).as_millis(),
             lock_timeout.as_millis(),

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::hosts::seen;
 use super::{Desk, Postgres, Sqlite, change, event};
 use crate::support::cut::{Cut, Proxy};
-use crate::support::fixtures::{at, host, id};
+use crate::support::fixtures::{at, host, id, key, person};
 use crate::support::postgres::{Cluster, cluster};
 
 async fn append(store: &dyn Store, seconds: u64) -> Result<u64, StoreError> {
@@ -327,6 +327,37 @@ async fn a_database_that_was_put_back_while_a_node_runs_is_not_written_on() {
     let error = append(&idle, 11).await.unwrap_err();
     assert!(matches!(&error, StoreError::Damaged { .. }), "its beginning is another: {error}");
     append(&other, 12).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_table_that_grows_is_read_whole_to_find_a_row_of_it() {
+    // A server's figures of a connection are sure to be there once it has ended.
+    let read = async |database: &Postgres, column: &str| -> i64 {
+        let sql = format!(
+            "SELECT coalesce(sum({column}), 0) FROM pg_stat_user_tables WHERE schemaname = 'hallpass'
+             AND relname IN ('request', 'request_host', 'log_entry', 'log_node', 'certificate', 'session')"
+        );
+        while database.raw("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").trim() != "1" {
+            tokio::task::yield_now().await;
+        }
+        database.raw(&sql).trim().parse().unwrap()
+    };
+    let database = Postgres::new();
+    drop(database.try_open().await.unwrap());
+    let before = (read(&database, "seq_scan").await, read(&database, "idx_scan").await);
+    {
+        let (desk, other) = (Desk::new(&database).await, database.try_open().await.unwrap());
+        for number in 1..9 {
+            let seconds = u64::from(number) * 10;
+            desk.issued(id(number), at(seconds)).await;
+            append(&other, seconds + 5).await.unwrap();
+            desk.store.entries_of(id(number)).await.unwrap();
+            desk.store.hosts_of(vec![id(number)]).await.unwrap();
+            desk.store.open_of(person("alice@example.com"), key(1)).await.unwrap();
+        }
+    }
+    assert_eq!(read(&database, "seq_scan").await, before.0);
+    assert!(read(&database, "idx_scan").await > before.1 + 50);
 }
 
 #[tokio::test]
