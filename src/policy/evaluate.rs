@@ -289,12 +289,7 @@ fn combined(asked: &Asked<'_>, granted: &[Granted<'_>], beside: &[Granted<'_>]) 
             .and_then(|_| options(all(), "one certificate opens all hosts of scope \"account\""))?,
         rules: numbers.into_values().map(|rule| rule.name.clone()).collect(),
     };
-    let mut needs: BTreeSet<_> = all().flat_map(|g| &g.grant.approval).cloned().collect();
-    // The same people asked twice, once for signatures: that is one need, and it wants them.
-    let asked_twice: Vec<_> =
-        needs.iter().filter(|n| !n.signed && needs.contains(&n.with_signatures())).cloned().collect();
-    needs.retain(|need| !asked_twice.contains(need));
-    Ok(match Quorum::new(needs.into_iter().collect()) {
+    Ok(match Quorum::of_all(all().map(|g| g.grant.approval.as_slice())) {
         Some(quorum) => Outcome::Ask(terms, quorum),
         None => Outcome::Allow(terms),
     })

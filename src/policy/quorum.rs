@@ -41,6 +41,23 @@ pub struct Need {
     pub signed: bool,
 }
 
+/// How often a grant has a need, and how many of those want signatures.
+#[derive(Clone, Copy, Debug, Default)]
+struct Copies {
+    all: usize,
+    signed: usize,
+}
+
+/// Whether these needs hold everything that the others demand: each of the others has one of its own here, with signatures if it wants them.
+pub(super) fn demand_all_of(needs: &[Need], others: &[Need]) -> bool {
+    let mut left: Vec<&Need> = needs.iter().collect();
+    let mut take =
+        |wanted: &Need| left.iter().position(|need| **need == *wanted).map(|place| left.swap_remove(place)).is_some();
+    // Those that want signatures first: nothing else can stand for them.
+    let (signed, others): (Vec<&Need>, Vec<&Need>) = others.iter().partition(|need| need.signed);
+    signed.into_iter().all(&mut take) && others.into_iter().all(|need| take(need) || take(&need.with_signatures()))
+}
+
 /// All needs of a request; each approver counts for one of them. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quorum(pub(super) Vec<Need>);
@@ -56,6 +73,32 @@ impl Quorum {
     #[must_use]
     pub fn new(needs: Vec<Need>) -> Option<Self> {
         if needs.is_empty() { None } else { Some(Self(needs)) }
+    }
+
+    /// What all these grants demand, in order. The same need of two grants is one need, which wants signatures if either does; two alike of
+    /// one grant are two.
+    pub(super) fn of_all<'n>(grants: impl Iterator<Item = &'n [Need]>) -> Option<Self> {
+        let mut all: BTreeMap<Need, Copies> = BTreeMap::new();
+        for grant in grants {
+            let mut own: BTreeMap<Need, Copies> = BTreeMap::new();
+            for need in grant {
+                let copies = own.entry(Need { signed: false, ..need.clone() }).or_default();
+                copies.all = copies.all.saturating_add(1);
+                copies.signed = copies.signed.saturating_add(usize::from(need.signed));
+            }
+            for (need, copies) in own {
+                let most = all.entry(need).or_default();
+                most.all = most.all.max(copies.all);
+                most.signed = most.signed.max(copies.signed);
+            }
+        }
+        let mut needs = Vec::new();
+        for (need, Copies { all, signed }) in all {
+            needs.extend(std::iter::repeat_n(need.with_signatures(), signed));
+            needs.extend(std::iter::repeat_n(need, all.saturating_sub(signed)));
+        }
+        needs.sort();
+        Self::new(needs)
     }
 
     /// Whether this person's approval could count, if need be signed.
@@ -215,5 +258,54 @@ impl fmt::Display for Quorum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let needs: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         write!(f, "needs {}", needs.join(" and "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `sre`: one of group:sre; `sre!`: the same, signed.
+    fn needs(words: &str) -> Vec<Need> {
+        let need = |word: &str| {
+            let from = BTreeSet::from([Who::parse(&format!("group:{}", word.trim_end_matches('!'))).unwrap()]);
+            Need { need: 1, from, signed: word.ends_with('!') }
+        };
+        words.split_whitespace().map(need).collect()
+    }
+
+    #[test]
+    fn what_two_grants_want_alike_is_wanted_once_and_what_one_wants_twice_is_wanted_twice() {
+        for (grants, all) in [
+            (&[""][..], ""),
+            (&["sre", "sre"], "sre"),
+            (&["sre sre"], "sre sre"),
+            (&["sre sre", "sre"], "sre sre"),
+            (&["sre sre!"], "sre sre!"),
+            (&["sre", "sre!"], "sre!"),
+            (&["sre sre", "sre!"], "sre sre!"),
+            (&["sre! sre!", "sre sre sre"], "sre sre! sre!"),
+            (&["sre dba", "dba"], "dba sre"),
+        ] {
+            let grants: Vec<Vec<Need>> = grants.iter().map(|grant| needs(grant)).collect();
+            let quorum = Quorum::of_all(grants.iter().map(Vec::as_slice));
+            assert_eq!(quorum.map(|quorum| quorum.0).unwrap_or_default(), needs(all), "{grants:?}");
+        }
+    }
+
+    #[test]
+    fn a_need_stands_for_one_other_and_a_signature_for_none() {
+        for (mine, others, holds) in [
+            ("", "", true),
+            ("sre", "", true),
+            ("sre", "sre", true),
+            ("sre", "sre sre", false),
+            ("sre sre!", "sre sre", true),
+            ("sre sre!", "sre! sre!", false),
+            ("sre! sre", "sre sre!", true),
+            ("dba", "sre", false),
+        ] {
+            assert_eq!(demand_all_of(&needs(mine), &needs(others)), holds, "{mine:?} for {others:?}");
+        }
     }
 }

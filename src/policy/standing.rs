@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use super::quorum::demand_all_of;
 use super::rule::{Effect, Grant};
 use super::trace::listed;
 use super::when::When;
@@ -82,7 +83,7 @@ fn is_at_most(new: &Grant, old: &Grant) -> bool {
         && new.window.total <= old.window.total
         && new.reason_chars_min >= old.reason_chars_min
         && (old.ticket.is_none() || new.ticket == old.ticket)
-        && old.approval.iter().all(|need| new.approval.contains(need) || new.approval.contains(&need.with_signatures()))
+        && demand_all_of(&new.approval, &old.approval)
         && sources
         && (before.force_command.is_none() || options.force_command == before.force_command)
         && (options.verify_required || !before.verify_required)

@@ -45,7 +45,8 @@ impl Policy {
     pub fn warnings(&self, known: KnownHosts) -> Vec<String> {
         let mut names = Names::of(self);
         let all = self.rules.iter().flat_map(|rule| {
-            let said = [groups(rule, &names), patterns(rule, &mut names, known), approvals(rule, &self.directory)];
+            let said =
+                [groups(rule, &names), patterns(rule, &mut names, known), days(rule), approvals(rule, &self.directory)];
             said.into_iter().flatten().map(|what| format!("rule {}: {what}", rule.name)).collect::<Vec<_>>()
         });
         all.take(WARNINGS_MAX).collect()
@@ -103,6 +104,19 @@ fn near(text: &str, known: impl Iterator<Item = String>) -> String {
     let known: Vec<String> = known.take(NEAR_MAX).collect();
     let near = nearest(text, known.iter().map(String::as_str));
     near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default()
+}
+
+/// Days of which there are none.
+fn days(rule: &Rule) -> Vec<String> {
+    let so = match &rule.effect {
+        Effect::Grant(_) => "grants nothing",
+        Effect::Refuse { .. } => "refuses nothing",
+    };
+    let never = rule.when.as_ref().filter(|when| when.is_never());
+    never
+        .map(|_| format!("\"when\" names no day, so that it {so}; without \"days\" it counts on all of them"))
+        .into_iter()
+        .collect()
 }
 
 /// Groups that nobody is in, among those whom it is about.

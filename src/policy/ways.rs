@@ -54,12 +54,10 @@ impl Policy {
                     continue;
                 }
                 if let Ok(granted) = decide(&asked, host) {
-                    // In the order, and without the doubles, that a verdict has.
-                    let needs: BTreeSet<_> = granted.grant.approval.iter().cloned().collect();
                     ways.push(Way {
                         account: account.clone(),
                         rule: granted.rule.name.clone(),
-                        quorum: Quorum::new(needs.into_iter().collect()),
+                        quorum: Quorum::of_all(std::iter::once(granted.grant.approval.as_slice())),
                         longest: granted.grant.window.max.min(granted.grant.window.total),
                     });
                 }

@@ -42,6 +42,11 @@ impl When {
         Self { days, hours, zone, text }
     }
 
+    /// Whether no moment is inside.
+    pub(super) fn is_never(&self) -> bool {
+        self.days.is_empty()
+    }
+
     /// Whether this moment is inside. A span over midnight belongs to the day on which it starts.
     pub(super) fn holds(&self, at: Timestamp) -> bool {
         let Some((today, minute)) = self.local(at) else { return false };

@@ -147,7 +147,7 @@ fn a_hyphen_is_standard_input_for_one_file() {
 /// A policy with a refusal that refuses nothing, and with approvals that some who may ask can't get.
 fn doubtful() -> String {
     let refusal = "[[rule]]\nname = \"no-contractors\"\neffect = \"refuse\"\nwho = [\"group:backand\", \"group:sre\"]\n\
-                   hosts = [\"tag:role=wbe\", \"db-11\", \"mail-*\", \"web-*\", \"db-1\"]\nmessage = \"ask us\"\n";
+                   hosts = [\"tag:role=wbe\", \"db-11\", \"mail-*\", \"web-*\", \"db-1\"]\nwhen = { days = [], zone = \"UTC\" }\nmessage = \"ask us\"\n";
     let pair = "[[rule]]\nname = \"pair\"\nwho = [\"group:sre\", \"group:backend\", \"group:later\"]\nhosts = [\"web-1\"]\naccounts = [\"ops\"]\n\
                 approval = [{ need = 2, from = [\"group:sre\", \"person:carol\"] }]\n";
     format!("{SMALL}{refusal}{pair}")
@@ -166,6 +166,7 @@ fn what_a_policy_can_hardly_mean_is_warned_of_and_it_is_one_all_the_same() {
         format!("rule no-contractors: \"tag:role=wbe\" {of_file}; did you mean \"tag:role=web\"?"),
         format!("rule no-contractors: \"db-11\" {of_file}; did you mean \"db-1\"?"),
         format!("rule no-contractors: \"mail-*\" {of_file}"),
+        "rule no-contractors: \"when\" names no day, so that it refuses nothing; without \"days\" it counts on all of them".to_owned(),
         "rule pair: nobody is in group \"later\", so that lets nobody ask".to_owned(),
         "rule pair: it needs 2 of group:sre, person:carol, which bob can't get: nobody approves their own request, and \
          there are not enough others"

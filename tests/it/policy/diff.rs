@@ -51,6 +51,22 @@ fn less_is_told_as_less_and_what_is_not_clearly_less_as_more() {
 }
 
 #[test]
+fn two_entries_alike_are_two_people() {
+    let one = "approval = [{ need = 1, from = [\"group:sre\"] }]";
+    let two = "approval = [{ need = 1, from = [\"group:sre\"] }, { need = 1, from = [\"group:sre\"] }]";
+    let small = SMALL.replace("[[person]]\nname = \"carol\"", "[[person]]\nname = \"carol\"\ngroups = [\"sre\"]");
+    let parse = |text: &str| Policy::parse(text, "p").unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let (of_one, of_two) = (parse(&small), parse(&small.replace(one, two)));
+    let effect = |old, new| diff(old, new).into_iter().map(|change| change.effect).collect::<Vec<_>>();
+    assert_eq!(effect(&of_one, &of_two), [Effect::Loss]);
+    assert_eq!(effect(&of_two, &of_one), [Effect::Gain]);
+    let mut asked = super::question("alice", "web-1", "deploy");
+    asked.reason = "it hangs, INC-7".to_owned();
+    let Outcome::Ask(_, quorum) = of_two.evaluate(&asked).outcome else { panic!("it must be asked for") };
+    assert_eq!(quorum.to_string(), "needs 1 of group:sre and 1 of group:sre");
+}
+
+#[test]
 fn hosts_that_go_over_to_another_ca_are_named() {
     let cas = |order: [&str; 2]| {
         let line = |tag| format!("[[ca]]\ntag = \"role={tag}\"\nname = \"{tag}\"\n");
