@@ -252,12 +252,26 @@ pub(super) fn applies((_, bytes): &Found, version: PolicyVersion) -> Result<bool
 
 /// The bytes of neighbouring entries from number `first` on, if none is missing.
 pub(super) fn gapless(first: i64, rows: impl IntoIterator<Item = Found>) -> Result<Vec<Vec<u8>>, StoreError> {
-    let bytes = |(expected, (number, bytes)): (i64, Found)| {
+    let bytes = |((number, bytes), expected): (Found, i64)| {
         if number == expected {
             Ok(bytes)
         } else {
             Err(damaged("the log", format!("entry {expected} is missing before entry {number}")))
         }
     };
-    (first..).zip(rows).map(bytes).collect()
+    // In this order: behind the last number that there is no row is looked for, and so no next number made.
+    rows.into_iter().zip(first..).map(bytes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_the_last_number_that_there_is_nothing_is_found() {
+        assert_eq!(gapless(i64::MAX, []).unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(gapless(7, [(7, vec![1]), (8, vec![2])]).unwrap(), [[1], [2]]);
+        gapless(7, [(7, vec![1]), (9, vec![2])]).unwrap_err();
+        gapless(7, [(8, vec![1])]).unwrap_err();
+    }
 }
