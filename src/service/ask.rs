@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::access::{Ask, Explain, View};
 use super::issue::Intended;
+use super::refusals::Refusals;
 use super::text::{self, REASON_CHARS_MAX, TICKET_CHARS_MAX};
 use super::{ATTEMPTS, Failure, Outcome, Service, whole};
 use crate::access::{AccessRequest, Check, Command, Permit, Refusal, open, step};
@@ -173,7 +174,7 @@ impl Service {
         self.ca_for(&permit).is_ok().then_some(permit)
     }
 
-    /// Logs the refusal and gives it back.
+    /// Logs the refusal and gives it back; or says that there have been too many.
     async fn record_refused_ask(
         &self,
         question: Question,
@@ -185,6 +186,9 @@ impl Service {
             Answer::Allow(_) | Answer::Ask(..) => Vec::new(),
         };
         let Question { person, hosts, account, reason, at, .. } = question;
+        if !self.refusals.take(&person, at) {
+            return Ok(Failure::TooMany(Refusals::too_many()));
+        }
         let event = Event::Refused { person, hosts, account, reason, why, policy };
         self.commit_decision(Change { at, saves: Vec::new(), events: vec![event] }).await?;
         Ok(Failure::Policy(Box::new(verdict)))

@@ -19,6 +19,7 @@
 use std::sync::Arc;
 
 use super::policy::sha256_hex;
+use super::refusals::Refusals;
 use super::{ATTEMPTS, CLOCK_TOLERANCE_S, Failure, Outcome, Service, whole};
 use crate::access::{AccessRequest, Certified, Command, Permit, Refusal, RefusalKind, step};
 use crate::audit::event::Event;
@@ -101,6 +102,9 @@ impl Service {
         let taken = match step(stored.request, Command::Certify { by: by.clone(), check }, now) {
             Ok(taken) => taken,
             Err(why) => {
+                if why.kind() == RefusalKind::Policy && !self.refusals.take(by.person(), now) {
+                    return Err(Failure::TooMany(Refusals::too_many()));
+                }
                 return match self.record_refusal(by, request, &why, policy_version).await {
                     Ok(()) => Err(why.into()),
                     Err(StoreError::Conflict) => Ok(None),

@@ -45,6 +45,7 @@ pub mod lost;
 mod moving;
 pub mod policy;
 pub mod recover;
+mod refusals;
 pub mod rotate;
 pub mod schedule;
 mod seen;
@@ -240,6 +241,7 @@ pub struct Service {
     /// On which day somebody was last told that a further one is missing.
     keys_warned: AtomicU64,
     followed: follow::Followed,
+    refusals: refusals::Refusals,
 }
 
 impl std::fmt::Debug for Service {

@@ -99,6 +99,7 @@ impl Service {
             moves_looked: AtomicU64::new(0),
             keys_warned: AtomicU64::new(0),
             followed: super::follow::Followed::default(),
+            refusals: super::refusals::Refusals::default(),
         });
         service.keep_head(1).await?;
         Ok(service)

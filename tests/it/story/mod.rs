@@ -392,6 +392,27 @@ async fn open_requests_are_limited_and_ended_ones_do_not_count() {
 }
 
 #[tokio::test]
+async fn whoever_is_refused_again_and_again_does_not_fill_the_log() {
+    let world = World::new().await;
+    let (eve, ada) = (world.proven("eve").await, world.proven("ada").await);
+    let before = world.entries(&ada).await.len();
+    let mut refused = 0;
+    let why = loop {
+        match world.service().ask(&eve, world.ask(&["web-1"], "deploy")).await {
+            Err(Failure::Policy(_)) => refused += 1,
+            other => break other,
+        }
+    };
+    assert!(matches!(&why, Err(Failure::TooMany(why)) if why.contains("in this hour")), "{why:?}");
+    assert_eq!((refused, world.entries(&ada).await.len()), (120, before + 120));
+    let alice = world.proven("alice").await;
+    assert!(matches!(world.service().ask(&alice, world.ask(&["web-1"], "root")).await, Err(Failure::Policy(_))));
+    world.pass(3_600);
+    let eve = world.proven("eve").await;
+    assert!(matches!(world.service().ask(&eve, world.ask(&["web-1"], "deploy")).await, Err(Failure::Policy(_))));
+}
+
+#[tokio::test]
 async fn a_refused_ask_is_logged_and_makes_no_request() {
     let world = World::new().await;
     let (alice, eve, ada) = (world.proven("alice").await, world.proven("eve").await, world.proven("ada").await);
