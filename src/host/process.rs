@@ -5,6 +5,7 @@
 //! Invariants: a process is named by its pid *and* its start time, so that a reused pid is never signalled (I-35). A process
 //! belongs to a login by its audit session id, which `pam_loginuid` sets and an ordinary user can't change, whatever it does
 //! with `setsid` or double forks (OPENSSH facts 3.10). A descendant that has an audit session id of its own is a login of its own.
+//! A process runs as long as any of its threads does: one whose first thread has ended is shown as a zombie, and is none.
 //!
 //! Linux only: it reads `/proc`.
 
@@ -39,7 +40,7 @@ pub struct Processes {
 struct Look {
     parent: i32,
     started: u64,
-    /// A zombie: it runs nothing any more.
+    /// None of its threads runs any more.
     is_over: bool,
     /// Device number of its terminal, 0 for none.
     terminal: u32,
@@ -200,7 +201,7 @@ pub(super) fn glance(
                 // Gone already is fine.
                 let _gone = pidfd_send_signal(&fd, signal);
             }
-            // A zombie still says whose it was, and runs nothing.
+            // What has ended says whose it was until its parent has been told, and runs nothing.
             if !look(*pid).is_ok_and(|look| look.is_some_and(|look| look.is_over)) {
                 sighted.insert(session);
             }
@@ -235,23 +236,36 @@ fn look(pid: i32) -> io::Result<Option<Look>> {
         Err(error) => return Err(error),
     };
     let unreadable = || io::Error::other(format!("/proc/{pid}/stat is not as proc(5) says"));
-    parse_stat(&stat).map(Some).ok_or_else(unreadable)
+    let (found, threads) = parse_stat(&stat).ok_or_else(unreadable)?;
+    // The state is the first thread's, and the others may run on without it.
+    let is_over = found.is_over && (threads <= 1 || ended_threads(pid) >= threads);
+    Ok(Some(Look { is_over, ..found }))
+}
+
+/// How many threads of a process are there and run no more. What can't be read counts as running, as does a thread that begins or goes
+/// while the list is read: the next look tells.
+fn ended_threads(pid: i32) -> u64 {
+    let has_ended = |stat: Vec<u8>| parse_stat(&stat).is_some_and(|(thread, _)| thread.is_over);
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let ended = threads.filter(|thread| std::fs::read(thread.path().join("stat")).is_ok_and(has_ended));
+    u64::try_from(ended.count()).unwrap_or(0)
 }
 
 /// "No such process", which reading a file of a process that has just ended gives.
 const ESRCH: i32 = 3;
 
-/// From a line of `/proc/PID/stat`. The command name is whatever bytes the process chose, also brackets, blanks and what is
+/// From a line of `/proc/PID/stat`, or of a thread's: with how many threads the process has. The command name is whatever bytes the process chose, also brackets, blanks and what is
 /// not UTF-8, so fields are counted from the last `)` and nothing before it is looked at.
-fn parse_stat(stat: &[u8]) -> Option<Look> {
+fn parse_stat(stat: &[u8]) -> Option<(Look, u64)> {
     let rest = stat.rsplit(|byte| *byte == b')').next()?;
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     // A signed number in the file, and a device number's bits in it.
     let terminal = fields.nth(2)?.parse::<i32>().ok()?.cast_unsigned();
-    let started = fields.nth(14)?.parse().ok()?;
-    Some(Look { parent, started, is_over: matches!(state, "Z" | "X"), terminal, session: None })
+    let threads = fields.nth(12)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    Some((Look { parent, started, is_over: matches!(state, "Z" | "X"), terminal, session: None }, threads))
 }
 
 #[cfg(test)]
@@ -270,10 +284,40 @@ mod tests {
     fn a_command_name_with_brackets_and_blanks_does_not_shift_the_fields() {
         let stat = b"42 (a) b (c)) S 7 42 42 34816 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
         let read = Look { terminal: 34816, ..look_at(7, 12345, None) };
-        assert_eq!(parse_stat(stat), Some(read));
-        let stat = b"42 (\xff\xfe) Z 7 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
-        assert_eq!(parse_stat(stat), Some(Look { is_over: true, ..look_at(7, 12345, None) }));
+        assert_eq!(parse_stat(stat), Some((read, 1)));
+        let stat = b"42 (\xff\xfe) Z 7 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 12345 0 0";
+        assert_eq!(parse_stat(stat), Some((Look { is_over: true, ..look_at(7, 12345, None) }, 3)));
         assert_eq!(parse_stat(b"42 (x) S"), None);
+    }
+
+    /// What the kernel says of the first thread alone.
+    fn first_thread(pid: i32) -> (Look, u64) {
+        parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_runs_until_the_last_one_has() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/guard/headless.c");
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("headless");
+        let built = std::process::Command::new("cc").args(["-pthread", "-o"]).arg(&program).arg(source).status();
+        assert!(built.unwrap().success());
+        let mut child = std::process::Command::new(&program).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        while !first_thread(pid).0.is_over {
+            std::thread::yield_now();
+        }
+        let process = Process::running(pid).unwrap().unwrap();
+        assert!(process.is_running() && process.open().is_some());
+        let now = Processes::scan().unwrap();
+        assert_eq!(pids(&now.with_descendants(&BTreeSet::from([process]))), [pid]);
+        process.signal(Signal::KILL);
+        while first_thread(pid).1 > 1 {
+            std::thread::yield_now();
+        }
+        // Not waited for yet, so what it was is still there.
+        assert!(!process.is_running() && process.open().is_none());
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

@@ -210,9 +210,11 @@ impl GuardedHost {
         let pids = pids.filter_map(|folder| folder.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
         pids.filter(|pid| {
             use std::os::unix::fs::MetadataExt as _;
-            let is_zombie =
-                std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
-            !is_zombie && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|folder| folder.uid() == self.uid)
+            // A process whose first thread has ended looks like one that is over, and may run on.
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            let runs = |path: PathBuf| std::fs::read_to_string(path).is_ok_and(|stat| !stat.contains(") Z "));
+            threads.map(|thread| thread.path().join("stat")).any(runs)
+                && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|folder| folder.uid() == self.uid)
         })
         .collect()
     }

@@ -28,6 +28,7 @@ async fn a_session_ends_when_its_record_says_and_in_time_whatever_happens_to_the
         what_a_closed_connection_leaves_behind_ends_with_the_window_and_the_watcher_with_what_is_left(),
         sessions_that_are_due_are_ended_by_one_and_other_sessions_are_left_alone(),
         a_watcher_outlives_the_control_group_of_its_connection(),
+        a_process_whose_first_thread_has_ended_is_not_forgotten_and_is_ended_too(),
         a_process_that_changes_its_number_all_the_time_is_ended_too(),
         processes_that_fork_while_they_are_being_ended_are_ended_too(),
     );
@@ -215,6 +216,35 @@ async fn what_a_closed_connection_leaves_behind_ends_with_the_window_and_the_wat
     still(end, "inside the window it may stay", || (host.processes().len(), host.watchers()) == (1, 1));
     let late = gone(&host, end).await;
     assert!((0..2_000).contains(&late), "{late} ms after the end");
+}
+
+/// A program that runs on without its first thread, where the host's account can start it.
+fn headless(host: &GuardedHost) -> String {
+    let program = host.path("home/headless").display().to_string();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/guard/headless.c");
+    let mut cc = std::process::Command::new("cc");
+    let built = cc.args(["-Wall", "-Wextra", "-Werror", "-pthread", "-o", &program, source]).status();
+    assert!(built.unwrap().success());
+    program
+}
+
+async fn a_process_whose_first_thread_has_ended_is_not_forgotten_and_is_ended_too() {
+    let (open, closed) = (GuardedHost::start(&More::default()).await, GuardedHost::start(&More::default()).await);
+    let (programs, end) = ([headless(&open), headless(&closed)], soon(30));
+    // One beside a connection that stays, and one that a closed connection has left behind.
+    let command = format!("{} </dev/null >/dev/null 2>&1 & sleep 600", programs[0]);
+    let _session = open.session(&open.pass(end), &[], &command).await;
+    let (code, _) = closed.ssh(&closed.pass(end), &format!("{} </dev/null >/dev/null 2>&1 &", programs[1])).await;
+    assert_eq!(code, 0);
+    // Long enough for its watcher to have looked twice whether anything is left.
+    wait_until(end, -400).await;
+    still(end, "inside the window it may stay", || {
+        (open.watchers(), closed.processes().len(), closed.watchers(), closed.records().len()) == (1, 1, 1, 1)
+    });
+    for host in [&open, &closed] {
+        let late = gone(host, end).await;
+        assert!((0..2_000).contains(&late), "{late} ms after the end");
+    }
 }
 
 async fn sessions_that_are_due_are_ended_by_one_and_other_sessions_are_left_alone() {
