@@ -20,7 +20,7 @@ use super::record::{self, Folder, Key, Record};
 use super::settings::Settings;
 use super::spool::Spool;
 use super::sweep::{self, Place};
-use crate::name::RequestId;
+use crate::name::{RequestId, Serial};
 use crate::ssh::Fingerprint;
 use crate::time::{Clock as _, Lifetime, SystemClock, Timestamp};
 
@@ -44,6 +44,17 @@ pub struct Session {
     pub record: Result<Record, String>,
     /// Whether its watcher runs.
     pub is_watched: bool,
+}
+
+/// What is over before its time, by everything that a session can be known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Over {
+    /// Requests that were ended.
+    pub requests: BTreeSet<RequestId>,
+    /// Certificates that were ended.
+    pub serials: BTreeSet<Serial>,
+    /// CA keys that are lost.
+    pub cas: BTreeSet<Fingerprint>,
 }
 
 /// What [`Sessions::tend`] did.
@@ -78,13 +89,14 @@ impl Sessions {
         keys.into_iter().filter_map(|key| self.session(key)).collect()
     }
 
-    /// Gives the sessions of a request this end, as far as the login's other certificates allow. How many have another end now.
+    /// Gives the sessions of a request this end, as far as the login's other certificates allow, but for those that rest on what is over.
+    /// How many have another end now.
     ///
     /// # Errors
     /// In words, for the first that could not be changed; the others are.
-    pub fn rearm(&self, request: &RequestId, end: Timestamp) -> Result<usize, String> {
+    pub fn rearm(&self, request: &RequestId, end: Timestamp, over: &Over) -> Result<usize, String> {
         self.change(
-            |record| record.request() == Some(request),
+            |record| record.request() == Some(request) && !over.has(record),
             |record| {
                 let end = record.bound.map_or(end, |bound| bound.min(end));
                 (record.deadline.wall != end).then(|| Deadline::new(end, SystemClock.moment()))
@@ -100,12 +112,16 @@ impl Sessions {
         self.end_where(|record| record.request() == Some(request))
     }
 
-    /// Ends the sessions that were opened with a certificate by one of these CA keys, as [`Self::end`] does. How many.
+    /// Ends the sessions that rest on what is over, as [`Self::end`] does. How many. Cheap enough to be done again and again, for a
+    /// session whose login was under way when it was done before.
     ///
     /// # Errors
     /// In words, for the first that could not be changed; the others are.
-    pub fn end_by(&self, lost: &BTreeSet<Fingerprint>) -> Result<usize, String> {
-        self.end_where(|record| lost.contains(&record.ca))
+    pub fn end_over(&self, over: &Over) -> Result<usize, String> {
+        if *over == Over::default() {
+            return Ok(0);
+        }
+        self.end_where(|record| over.has(record))
     }
 
     fn end_where(&self, is_meant: impl Fn(&Record) -> bool) -> Result<usize, String> {
@@ -211,6 +227,14 @@ impl Sessions {
     }
 }
 
+impl Over {
+    fn has(&self, record: &Record) -> bool {
+        record.request().is_some_and(|request| self.requests.contains(request))
+            || self.serials.contains(&record.serial)
+            || self.cas.contains(&record.ca)
+    }
+}
+
 impl Tended {
     const fn add(&mut self, other: Self) {
         self.watched = self.watched.saturating_add(other.watched);
@@ -259,13 +283,16 @@ mod tests {
         let (sessions, record) = host(state.path());
         let at = |text| Timestamp::parse(text).unwrap();
         let other = RequestId::parse("7K3F9QX3").unwrap();
-        assert_eq!(sessions.rearm(&other, at("2100-01-01T01:00:00Z")), Ok(0));
-        assert_eq!(sessions.rearm(record.request().unwrap(), at("2100-01-01T00:00:00Z")), Ok(0), "it has that end");
+        let rearm = |request: &RequestId, end| sessions.rearm(request, at(end), &Over::default());
+        assert_eq!(rearm(&other, "2100-01-01T01:00:00Z"), Ok(0));
+        assert_eq!(rearm(record.request().unwrap(), "2100-01-01T00:00:00Z"), Ok(0), "it has that end");
+        let over = Over { serials: BTreeSet::from([record.serial]), ..Over::default() };
+        assert_eq!(sessions.rearm(record.request().unwrap(), at("2100-01-01T01:00:00Z"), &over), Ok(0), "it is over");
         let end = || sessions.list().pop().unwrap().record.unwrap().deadline.wall;
         for (asked, given) in
             [("2100-01-01T01:00:00Z", "2100-01-01T01:00:00Z"), ("2100-01-02T00:00:00Z", "2100-01-01T02:00:00Z")]
         {
-            assert_eq!((sessions.rearm(record.request().unwrap(), at(asked)), end()), (Ok(1), at(given)));
+            assert_eq!((rearm(record.request().unwrap(), asked), end()), (Ok(1), at(given)));
         }
         assert_eq!(
             (sessions.end(&other), sessions.end(record.request().unwrap()), sessions.end(record.request().unwrap())),
@@ -276,16 +303,28 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lost_ca_key_opened_ends_whichever_request_it_names() {
-        let state = tempfile::tempdir().unwrap();
-        let (sessions, record) = host(state.path());
-        let other = Fingerprint::parse(&format!("SHA256:{}", "B".repeat(42) + "A")).unwrap();
-        assert_eq!(sessions.end_by(&BTreeSet::new()), Ok(0));
-        assert_eq!(sessions.end_by(&BTreeSet::from([other])), Ok(0));
-        let lost = BTreeSet::from([other, record.ca]);
-        assert_eq!((sessions.end_by(&lost), sessions.end_by(&lost)), (Ok(1), Ok(0)));
-        let left = sessions.list().pop().unwrap().record.unwrap().deadline.left(SystemClock.moment());
-        assert!(left <= ENDS_IN, "{left:?}");
+    fn what_rests_on_anything_that_is_over_ends_once_by_whichever_it_is_known() {
+        let other_ca = Fingerprint::parse(&format!("SHA256:{}", "B".repeat(42) + "A")).unwrap();
+        let others = Over {
+            requests: BTreeSet::from([RequestId::parse("7K3F9QX3").unwrap()]),
+            serials: BTreeSet::from([Serial::new(8).unwrap()]),
+            cas: BTreeSet::from([other_ca]),
+        };
+        for pick in 0..3 {
+            let state = tempfile::tempdir().unwrap();
+            let (sessions, record) = host(state.path());
+            let mut over = others.clone();
+            assert_eq!((sessions.end_over(&Over::default()), sessions.end_over(&over)), (Ok(0), Ok(0)));
+            match pick {
+                0 => _ = over.requests.insert(*record.request().unwrap()),
+                1 => _ = over.serials.insert(record.serial),
+                // Whichever request it names: it may be the thief's.
+                _ => _ = over.cas.insert(record.ca),
+            }
+            assert_eq!((sessions.end_over(&over), sessions.end_over(&over)), (Ok(1), Ok(0)));
+            let left = sessions.list().pop().unwrap().record.unwrap().deadline.left(SystemClock.moment());
+            assert!(left <= ENDS_IN, "{left:?}");
+        }
     }
 
     #[test]

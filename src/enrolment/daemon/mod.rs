@@ -8,7 +8,9 @@
 //! happened meanwhile is in the spool, and is reported later.
 //!
 //! Invariants: what the service says is checked as a whole before any of it is used ([`install`]); there is always a pause before a call is
-//! tried again ([`pace`]); an event leaves the spool only when the service says that it is in the log.
+//! tried again ([`pace`]); an event leaves the spool only when the service says that it is in the log. What could not be put in place (a file
+//! system is full) is tried again until it is, whether the service can be asked then or not. What is over before its time is looked
+//! for among the sessions at each look, not once: a login may have been under way.
 
 pub mod install;
 mod pace;
@@ -36,7 +38,7 @@ use super::sshd::{Sshd, Told};
 use crate::client::{Client, ClientError, EventStream};
 use crate::host::process::Process;
 use crate::host::program::Program;
-use crate::host::sessions::Sessions;
+use crate::host::sessions::{Over, Sessions};
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
 use crate::notify;
@@ -65,8 +67,14 @@ struct Daemon<'a> {
     keys: Vec<HostKey>,
     installer: Installer,
     program: Program,
-    /// The state that was put in place last.
-    etag: Option<String>,
+    /// What the service said last.
+    state: Option<State>,
+    /// What of it could not be put in place.
+    left: Vec<String>,
+    /// Between attempts at that.
+    left_pause: Pause,
+    /// What is over before its time.
+    over: Over,
     /// Whether the service has said that there is another one.
     is_stale: bool,
     bundle: Option<Bundle>,
@@ -97,6 +105,8 @@ struct Push {
 struct Due {
     connect: Instant,
     look: Instant,
+    /// What could not be put in place.
+    left: Instant,
     state: Instant,
     check_in: Instant,
     renew: Instant,
@@ -151,7 +161,10 @@ impl<'a> Daemon<'a> {
                 log_key: service.log_key,
             },
             program,
-            etag: None,
+            state: None,
+            left: Vec::new(),
+            left_pause: Pause::default(),
+            over: Over::default(),
             is_stale: true,
             bundle: None,
             host_ca: None,
@@ -160,7 +173,7 @@ impl<'a> Daemon<'a> {
             stream: None,
             pause: Pause::default(),
             proof_pause: Pause::default(),
-            due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
+            due: Due { connect: now, look: now, left: now, state: now, check_in: now, renew: now },
             contact: Contact { daemon, answered: None, checked_in: None, trouble: None },
         })
     }
@@ -171,9 +184,13 @@ impl<'a> Daemon<'a> {
         if now >= self.due.look {
             self.due.look = now + LOOK_EVERY;
             self.tend(false).await;
+            self.end_over();
             if self.contact.trouble.is_none() && report::is_waiting() {
                 self.due.connect = now;
             }
+        }
+        if !self.left.is_empty() && now >= self.due.left {
+            self.put_again().await;
         }
         if now < self.due.connect {
             return;
@@ -219,13 +236,19 @@ impl<'a> Daemon<'a> {
         let is_pushed = self.stream.as_ref().is_some_and(|push| push.is_heard);
         self.is_stale |= !is_pushed;
         if self.is_stale || Instant::now() >= self.due.state {
-            let state = match self.etag.clone() {
+            let state = match self.state.as_ref().map(|state| state.etag.clone()) {
                 Some(etag) => self.link.changed_state(&etag).await.map_err(told)?,
                 None => Some(self.link.state().await.map_err(told)?),
             };
             if let Some(state) = state {
-                self.put_in_place(&state).await;
-                self.etag = Some(state.etag);
+                if state.is_retired {
+                    (self.say)(
+                        "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
+                    );
+                }
+                self.left_pause.reset();
+                self.state = Some(state);
+                self.put_again().await;
             }
             self.is_stale = false;
             self.due.state = Instant::now() + spread(STATE_EVERY, random());
@@ -240,8 +263,28 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    /// Puts a new state in place. What can't be is said, and does not keep the rest from being so.
-    async fn put_in_place(&mut self, state: &State) {
+    /// Puts what the service said last in place, and says what can't be, once; that is tried again after a pause.
+    async fn put_again(&mut self) {
+        let Some(state) = self.state.take() else { return };
+        let left = self.put_in_place(&state).await;
+        self.state = Some(state);
+        for why in left.iter().filter(|why| !self.left.contains(why)) {
+            (self.say)(why);
+        }
+        if left.is_empty() {
+            self.left_pause.reset();
+            if !self.left.is_empty() {
+                (self.say)("what could not be put in place is in place now");
+            }
+        } else {
+            self.due.left = Instant::now() + self.left_pause.next(random());
+        }
+        self.left = left;
+    }
+
+    /// Puts a state in place. What can't be is returned, and does not keep the rest from being so.
+    async fn put_in_place(&mut self, state: &State) -> Vec<String> {
+        let mut left = Vec::new();
         match self.installer.bundle(&state.bundle.text) {
             Ok((bundle, is_new)) => {
                 if is_new {
@@ -250,94 +293,95 @@ impl<'a> Daemon<'a> {
                 }
                 self.bundle = Some(bundle);
             }
-            Err(why) => (self.say)(&why),
+            Err(why) => left.push(why),
         }
-        self.put_host_ca(state.host_ca.as_deref());
+        left.extend(self.put_host_ca(state.host_ca.as_deref()).err());
         let settings_path = Path::new(settings::PATH);
         match install::tags(settings_path, state) {
             Ok(true) => (self.say)("the tags of this host have changed"),
             Ok(false) => {}
-            Err(why) => (self.say)(&why),
+            Err(why) => left.push(why),
+        }
+        match install::lost(&state.lost) {
+            Ok(lost) => self.over.cas = lost,
+            Err(why) => left.push(why),
         }
         match Settings::load(settings_path) {
             Ok(settings) => {
-                self.put_certificates(&state.certificates, &settings).await;
+                left.extend(self.put_certificates(&state.certificates, &settings).await.err());
                 match install::granted(&state.grants) {
-                    Ok(granted) => self.put_grants(&granted, &settings),
-                    Err(why) => (self.say)(&why),
+                    Ok(granted) => left.extend(self.put_grants(&granted, &settings)),
+                    Err(why) => left.push(why),
                 }
-                // After the grants: these have no say about what was opened with a stolen key.
-                self.end_lost(&state.lost, &settings);
             }
-            Err(why) => (self.say)(&why),
+            Err(why) => left.push(why),
         }
-        if state.is_retired {
-            (self.say)(
-                "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
-            );
-        }
+        // After the grants: these have no say about what is over, or was opened with a stolen key.
+        self.end_over();
+        left
     }
 
     /// Host certificates by another CA key than this are replaced at once.
-    fn put_host_ca(&mut self, ca: Option<&str>) {
-        match ca.map(Fingerprint::parse).transpose() {
-            Ok(ca) if ca == self.host_ca => {}
-            Ok(ca) => {
-                self.host_ca = ca;
-                self.due.renew = Instant::now();
-            }
-            Err(why) => (self.say)(&format!("the service names a host CA key that is none: {why}")),
+    fn put_host_ca(&mut self, ca: Option<&str>) -> Result<(), String> {
+        let told = |why| format!("the service names a host CA key that is none: {why}");
+        let ca = ca.map(Fingerprint::parse).transpose().map_err(told)?;
+        if ca != self.host_ca {
+            self.host_ca = ca;
+            self.due.renew = Instant::now();
         }
+        Ok(())
     }
 
-    /// Ends and ends of sessions as the service has them.
-    fn put_grants(&self, granted: &Granted, settings: &Settings) {
+    /// The ended list, and the ends of sessions, as the service has them. What could not be put in place.
+    fn put_grants(&mut self, granted: &Granted, settings: &Settings) -> Vec<String> {
+        let mut left = Vec::new();
+        // Known first: sessions end also where the list can't be written.
+        self.over.requests.clone_from(&granted.over);
+        self.over.serials.clone_from(&granted.serials);
         match install::ended_list(settings, granted) {
             Ok(true) if !granted.serials.is_empty() => {
                 (self.say)(&format!("{} certificates are over before their time", granted.serials.len()));
             }
             Ok(_) => {}
-            Err(why) => (self.say)(&why),
+            Err(why) => left.push(why),
         }
         let sessions = match Sessions::open(settings) {
             Ok(sessions) => sessions,
-            Err(why) => return (self.say)(&why),
+            Err(why) => {
+                left.push(why);
+                return left;
+            }
         };
-        let told = |what: &str, request: &dyn std::fmt::Display, done: Result<usize, String>| match done {
-            Ok(0) => {}
-            Ok(count) => (self.say)(&format!("request {request}: {count} sessions {what}")),
-            Err(why) => (self.say)(&why),
-        };
-        for request in &granted.over {
-            told("end now", request, sessions.end(request));
-        }
         for (request, end) in &granted.ends {
-            told(&format!("go on until {end}"), request, sessions.rearm(request, *end));
+            match sessions.rearm(request, *end, &self.over) {
+                Ok(0) => {}
+                Ok(count) => (self.say)(&format!("request {request}: {count} sessions go on until {end}")),
+                Err(why) => left.push(why),
+            }
         }
+        left
     }
 
-    /// Ends what was opened with a CA key that is lost, whatever its certificate says of itself: it may be the thief's.
-    fn end_lost(&self, lost: &[String], settings: &Settings) {
-        let ended = install::lost(lost)
-            .and_then(|lost| if lost.is_empty() { Ok(0) } else { Sessions::open(settings)?.end_by(&lost) });
-        match ended {
-            Ok(0) => {}
-            Ok(count) => (self.say)(&format!("{count} sessions by a CA key that is lost end now")),
-            Err(why) => (self.say)(&why),
+    /// Ends what rests on what is over before its time: also what was opened with a CA key that is lost, whatever its certificate says of
+    /// itself, which may be the thief's. What can't be ended now is looked for again at the next look.
+    fn end_over(&self) {
+        let ended = Settings::load(Path::new(settings::PATH))
+            .and_then(|settings| Sessions::open(&settings)?.end_over(&self.over));
+        if let Ok(count @ 1..) = ended {
+            (self.say)(&format!("{count} sessions that are over before their time end now"));
         }
     }
 
     /// Host certificates; sshd reads them when it is told to.
-    async fn put_certificates(&self, lines: &[String], settings: &Settings) {
-        match install::certificates(Path::new(places::SSHD_FOLDER), lines, &self.keys, settings) {
-            Ok(false) => {}
-            Ok(true) => match self.sshd.reload().await {
+    async fn put_certificates(&self, lines: &[String], settings: &Settings) -> Result<(), String> {
+        if install::certificates(Path::new(places::SSHD_FOLDER), lines, &self.keys, settings)? {
+            match self.sshd.reload().await {
                 Ok(Told::By(how)) => (self.say)(&format!("new host certificates are in place ({how})")),
                 Ok(Told::NotRunning) => (self.say)("new host certificates are in place; sshd does not run"),
                 Err(why) => (self.say)(&format!("new host certificates are there, but sshd was not told: {why}")),
-            },
-            Err(why) => (self.say)(&why),
+            }
         }
+        Ok(())
     }
 
     /// Asks for new host certificates when half of their time is over.
@@ -352,7 +396,9 @@ impl<'a> Daemon<'a> {
         match self.link.certificates(&self.keys).await {
             Ok(lines) => match Settings::load(Path::new(settings::PATH)) {
                 Ok(settings) => {
-                    self.put_certificates(&lines, &settings).await;
+                    if let Err(why) = self.put_certificates(&lines, &settings).await {
+                        (self.say)(&why);
+                    }
                     // The rotation of the host CA key may wait for this one.
                     self.due.check_in = Instant::now();
                 }

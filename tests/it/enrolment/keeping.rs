@@ -112,3 +112,45 @@ async fn where_no_event_gets_through_the_daemon_asks_every_few_seconds() {
         assert!(!host.opens(&key));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_file_system_kept_out_is_written_once_there_is_room_and_open_sessions_end_meanwhile() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let mut service = Service::start();
+    let host = Host::start("");
+    let token = service.join_token().await;
+    let words = service.enrol("web-1", &token);
+    host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    // What sshd reads lies on a small file system of its own.
+    let small = "cp -a /etc/ssh/hallpass /run/kept && mount -t tmpfs -o size=64k,mode=755 tmpfs /etc/ssh/hallpass && \
+                 cp -a /run/kept/. /etc/ssh/hallpass/";
+    host.ok_of("/bin/sh", &["-c", small]);
+    let _daemon = host.daemon();
+    until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
+    let (request, key) = access(&service, "web-1", "10m");
+    // `hallpass end` forgets the key; a thief has a copy.
+    let copy = host.path("copy");
+    std::fs::copy(&key, &copy).unwrap();
+    std::fs::copy(format!("{}-cert.pub", key.display()), host.path("copy-cert.pub")).unwrap();
+    let key = copy;
+    let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
+    host.ok_of("/bin/sh", &["-c", "! cat /dev/zero > /etc/ssh/hallpass/fill 2>/dev/null"]);
+    service.run("alice", &["end", &request]);
+    assert_eq!(session.0.wait().unwrap().code(), Some(255), "the early end reaches the open session");
+    until("the daemon says what is wrong", PATIENCE, || host.daemon_log().contains("/etc/ssh/hallpass/ended"));
+    // The list could not be written, so the certificate still opens; what it opens ends at the next look.
+    let ran = host.ssh(&key, "echo ready; sleep 1000").output().unwrap();
+    assert_eq!((ran.status.code(), &ran.stdout[..]), (Some(255), &b"ready\n"[..]), "{ran:?}\n{}", host.last_log());
+    // Room again, while nobody can be asked.
+    service.kill();
+    host.ok_of("/bin/rm", &["/etc/ssh/hallpass/fill"]);
+    until("the list is written", Duration::from_secs(70), || {
+        host.command("cat", &["/etc/ssh/hallpass/ended"]).output().unwrap().stdout.ends_with(b"\n")
+    });
+    assert!(!host.opens(&key));
+    until("that is said", PATIENCE, || host.daemon_log().contains("is in place now"));
+    assert_eq!(host.daemon_log().matches("No space left").count(), 1, "{}", host.daemon_log());
+    host.ok_of("/bin/umount", &["/etc/ssh/hallpass"]);
+}
