@@ -3,11 +3,14 @@
 //! What for: `session required pam_exec.so quiet type=open_session /usr/local/bin/hallpass-host guard`, below `pam_loginuid`. An exit
 //! code other than 0 makes sshd close the connection.
 //!
-//! Order, and what a crash leaves behind: judge the login; arm its end ([`arming`](super::arming)); only then succeed. A crash before the last step
-//! is a failure for PAM, so the login does not go on; the watcher ends with its pipe, and the record of a session that never was goes
-//! with the next sweep after its time. What is refused is put down for the service, too.
+//! Order, and what a crash leaves behind: judge the login; arm its end ([`arming`](super::arming)); judge it again; only then succeed. A crash
+//! before the last step is a failure for PAM, so the login does not go on; the watcher ends with its pipe, and the record of a session
+//! that never was goes with the next sweep after its time. What is refused is put down for the service, too.
 //!
 //! Invariants: nothing but a login that is not ours, or an armed watcher, makes [`open`] succeed.
+//!
+//! *Why twice?* Whoever ends a certificate early writes the ended list first, and then ends the sessions that have a record. A login that had
+//! read the list before that and had no record yet would be missed by both. So what opens it is read once more when the record is there.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -63,29 +66,58 @@ pub enum Refused {
 /// # Errors
 /// [`Refused`]: the connection must be closed.
 pub fn open(login: &Login, settings: &Path, program: &Program) -> Result<Passed, Refused> {
+    open_session(login, settings, program, || Ok(Key { session: session()?, connection: connection()? }))
+}
+
+/// The same for a session that the caller knows.
+///
+/// # Errors
+/// [`Refused`]: the connection must be closed.
+pub fn open_session(
+    login: &Login,
+    settings: &Path,
+    program: &Program,
+    key: impl FnOnce() -> Result<Key, String>,
+) -> Result<Passed, Refused> {
     let rules = Rules::load(settings);
-    let passed = try_open(login, &rules, program);
+    let passed = try_open(login, &rules, program, key).and_then(|passed| match passed {
+        // Its watcher sees the connection end.
+        Passed::Armed(_) => still_open(login, &Rules::load(settings)).map(|()| passed),
+        Passed::NotOurs | Passed::Unguarded(_) => Ok(passed),
+    });
     if let (Err(why), Ok(rules)) = (&passed, &rules) {
         report(login, rules, &why.to_string());
     }
     passed
 }
 
-fn try_open(login: &Login, rules: &Result<Rules, String>, program: &Program) -> Result<Passed, Refused> {
+fn try_open(
+    login: &Login,
+    rules: &Result<Rules, String>,
+    program: &Program,
+    key: impl FnOnce() -> Result<Key, String>,
+) -> Result<Passed, Refused> {
     match judge(login.auth_info.as_deref(), &login.account, rules, SystemClock.now())? {
         Judgement::NotOurs => Ok(Passed::NotOurs),
         Judgement::Unguarded(why) => Ok(Passed::Unguarded(why)),
         Judgement::Governed(governed) => {
             let rules = rules.as_ref().map_err(|why| Refused::NotArmed(why.clone()))?;
-            let record = arm(login, &governed, rules, program).map_err(Refused::NotArmed)?;
+            let record = key().and_then(|key| arm(login, &governed, rules, program, key)).map_err(Refused::NotArmed)?;
             Ok(Passed::Armed(Box::new(record)))
         }
     }
 }
 
+/// Whether a login whose record is there would be let in by what is there now.
+fn still_open(login: &Login, rules: &Result<Rules, String>) -> Result<(), Refused> {
+    match judge(login.auth_info.as_deref(), &login.account, rules, SystemClock.now())? {
+        Judgement::Governed(_) => Ok(()),
+        Judgement::NotOurs | Judgement::Unguarded(_) => Err(Refused::Denied(Denial::Stranger)),
+    }
+}
+
 /// Makes sure that the session ends.
-fn arm(login: &Login, governed: &Governed, rules: &Rules, program: &Program) -> Result<Record, String> {
-    let key = Key { session: session()?, connection: connection()? };
+fn arm(login: &Login, governed: &Governed, rules: &Rules, program: &Program, key: Key) -> Result<Record, String> {
     let (folder, spool) = (Folder::open(&rules.settings.state)?, Spool::at(&rules.settings.spool));
     let (host, boot_id) = (rules.settings.name.clone(), record::boot_id()?);
     let arms = Arms { program, folder: &folder, spool: &spool };

@@ -5,8 +5,12 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use data_encoding::BASE64;
+use hallpass::host::guard::{Login, Passed, Refused, open_session};
 use hallpass::host::judgement::{Denial, Judgement, Rules, judge};
 use hallpass::host::principals::{Question, answer};
+use hallpass::host::process::{Process, SessionId};
+use hallpass::host::program::{Kind, Program};
+use hallpass::host::record::Key;
 use hallpass::host::settings::Settings;
 use hallpass::name::Serial;
 use hallpass::ssh::cert::Certificate;
@@ -269,6 +273,58 @@ fn the_ca_of_every_certificate_that_ssh_keygen_makes_is_recognised_and_of_none_t
             assert!((0..blob.len()).all(|length| Skimmed::read(&blob[..length]).is_none()));
             assert_eq!(Skimmed::read(&[blob.as_slice(), b"x"].concat()), None);
             assert_eq!(Skimmed::read(SessionKey::generate([1; 32]).public_key().blob()), None);
+        }
+    }
+}
+
+/// In place of a watcher: puts something else in place of one of the host's files before it says that it is armed.
+fn meddler(folder: &std::path::Path, file: &str, text: &str) -> Program {
+    let (script, path) = (folder.join("meddler.txt"), folder.join("meddler"));
+    let lines = format!("#!/bin/sh\nread word\nprintf '{text}' > {}/{file}\necho armed\n", folder.display());
+    super::site::write(&script, &lines);
+    // By another process: what this one still has open for writing can't be run.
+    assert!(Command::new("install").args(["-m", "755"]).args([&script, &path]).status().unwrap().success());
+    Program::new(Kind::Host, path)
+}
+
+#[test]
+fn a_login_is_refused_whose_certificate_ends_early_between_its_judgement_and_its_record() {
+    let now = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    let window =
+        Window::new(Timestamp::from_unix(now - 60).unwrap(), Timestamp::from_unix(now + 600).unwrap()).unwrap();
+    for (file, text, why) in [
+        ("elsewhere", "7\n", None),
+        ("ended", "8\n", None),
+        ("ended", "7\n", Some(Denial::Ended(Serial::new(7).unwrap()))),
+        // Another CA key than the one that signed it.
+        (
+            "trust",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n",
+            Some(Denial::Stranger),
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let maker = Maker::new(folder.path());
+        let (path, shown) = (|name: &str| folder.path().join(name), folder.path().display());
+        super::site::write(&path("trust"), &format!("{}\n", maker.key().to_openssh()));
+        super::site::write(
+            &path("host.toml"),
+            &format!(
+                "name = \"web-1\"\ntrust = \"{shown}/trust\"\nended = \"{shown}/ended\"\nstate = \"{shown}/state\"\n\
+             spool = \"{shown}/spool\"\n"
+            ),
+        );
+        let certificate = maker.certificate(7, window, &["deploy@web-1"]);
+        let login = Login {
+            account: "deploy".to_owned(),
+            auth_info: Some(format!("publickey {}\n", first_words(&certificate)).into_bytes()),
+            from: None,
+        };
+        let key = || Ok(Key { session: SessionId::new(12).unwrap(), connection: Process::own().unwrap() });
+        let passed = open_session(&login, &path("host.toml"), &meddler(folder.path(), file, text), key);
+        match why {
+            None => assert!(matches!(passed, Ok(Passed::Armed(_))), "{file} {text:?}: {passed:?}"),
+            Some(why) => assert_eq!(passed, Err(Refused::Denied(why))),
         }
     }
 }
