@@ -11,14 +11,13 @@ use crate::durable;
 use crate::enrolment::facts::HostKey;
 use crate::enrolment::places;
 use crate::enrolment::{enrol, texts};
-use crate::host::ended;
 use crate::host::settings::Settings;
 use crate::name::{Principal, RequestId, Serial};
 use crate::note::NoteVerifier;
 use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
 use crate::ssh::cert::{Certificate, Purpose};
-use crate::time::Timestamp;
+use crate::time::{Lifetime, Timestamp};
 use crate::wire::host::{Grant, State};
 
 /// What is read again before every login, and where.
@@ -39,8 +38,8 @@ pub struct Granted {
     pub ends: BTreeMap<RequestId, Timestamp>,
     /// Requests that are over before their time.
     pub over: BTreeSet<RequestId>,
-    /// Certificates that are over before their time.
-    pub serials: BTreeSet<Serial>,
+    /// Certificates that are over before their time, and when their windows end.
+    pub serials: BTreeMap<Serial, Timestamp>,
 }
 
 impl Installer {
@@ -170,7 +169,7 @@ pub fn granted(grants: &[Grant]) -> Result<Granted, String> {
         let serial = Serial::new(grant.serial).map_err(|why| told(&why))?;
         let until = Timestamp::parse(&grant.until).map_err(|why| told(&why))?;
         if grant.is_ended {
-            all.serials.insert(serial);
+            all.serials.insert(serial, until);
             all.over.insert(request);
         } else {
             let end = all.ends.entry(request).or_insert(until);
@@ -191,10 +190,52 @@ pub fn lost(fingerprints: &[String]) -> Result<BTreeSet<Fingerprint>, String> {
     fingerprints.iter().map(|text| Fingerprint::parse(text).map_err(|why| told(&why))).collect()
 }
 
-/// Writes the ended list, if it says anything else now. Whether it did.
+/// The certificates that are over before their time, each until its window is.
 ///
-/// # Errors
-/// In words; the old list stays.
-pub fn ended_list(settings: &Settings, granted: &Granted) -> Result<bool, String> {
-    ended::write(&settings.ended, &granted.serials)
+/// Ended is ended: one that was named once stays, whatever the service says later (it may go on from an older copy of its database). The
+/// list itself says only serials, so after a start of the daemon it is not known when the window of one ends that the service does not name
+/// any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered(BTreeMap<Serial, Timestamp>);
+
+/// How long a serial is kept whose window's end nobody names: longer than the longest that a policy grants (30 days).
+const UNKNOWN_FOR: Lifetime = Lifetime::minutes(31 * 24 * 60);
+
+/// How long a serial is kept when its window is over, should the host's clock be set back. Our own choice.
+const KEEP_FOR: Lifetime = Lifetime::minutes(60);
+
+/// The most that are kept, which the list can hold whatever the serials are. Our own choice.
+const REMEMBERED_MAX: usize = 100_000;
+
+impl Remembered {
+    /// Adds what the service names, and what is in the list already; drops what is over.
+    ///
+    /// If they are too many, those go first that the service does not name, and of these the ones that end first.
+    pub fn learn(&mut self, granted: &BTreeMap<Serial, Timestamp>, list: &BTreeSet<Serial>, now: Timestamp) {
+        for (serial, until) in granted {
+            let known = self.0.entry(*serial).or_insert(*until);
+            *known = *until.max(known);
+        }
+        let unknown = now.plus(UNKNOWN_FOR).unwrap_or(now);
+        for serial in list {
+            self.0.entry(*serial).or_insert(unknown);
+        }
+        // Past the end of time nothing is over.
+        self.0.retain(|_, until| until.plus(KEEP_FOR).map_or(true, |end| now < end));
+        let excess = self.0.len().saturating_sub(REMEMBERED_MAX);
+        if excess > 0 {
+            let others = self.0.iter().filter(|(serial, _)| !granted.contains_key(*serial));
+            let mut others: Vec<(Timestamp, Serial)> = others.map(|(serial, until)| (*until, *serial)).collect();
+            others.sort_unstable();
+            for (_, serial) in others.iter().take(excess) {
+                self.0.remove(serial);
+            }
+        }
+    }
+
+    /// Their serials.
+    #[must_use]
+    pub fn serials(&self) -> BTreeSet<Serial> {
+        self.0.keys().copied().collect()
+    }
 }

@@ -10,7 +10,8 @@
 //! Invariants: what the service says is checked as a whole before any of it is used ([`install`]); there is always a pause before a call is
 //! tried again ([`pace`]); an event leaves the spool only when the service says that it is in the log. What could not be put in place (a file
 //! system is full) is tried again until it is, whether the service can be asked then or not. What is over before its time is looked
-//! for among the sessions at each look, not once: a login may have been under way.
+//! for among the sessions at each look, not once: a login may have been under way. A certificate that is over stays so until its window
+//! is, whatever the service says later.
 
 pub mod install;
 mod pace;
@@ -24,7 +25,7 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use self::install::{Granted, Installer};
+use self::install::{Granted, Installer, Remembered};
 use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
 use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
@@ -36,6 +37,7 @@ use super::plan::Facts;
 use super::programs;
 use super::sshd::{Sshd, Told};
 use crate::client::{Client, ClientError, EventStream};
+use crate::host::ended;
 use crate::host::process::Process;
 use crate::host::program::Program;
 use crate::host::sessions::{Over, Sessions};
@@ -75,6 +77,8 @@ struct Daemon<'a> {
     left_pause: Pause,
     /// What is over before its time.
     over: Over,
+    /// The certificates among it, as long as their windows are not.
+    remembered: Remembered,
     /// Whether the service has said that there is another one.
     is_stale: bool,
     bundle: Option<Bundle>,
@@ -165,6 +169,7 @@ impl<'a> Daemon<'a> {
             left: Vec::new(),
             left_pause: Pause::default(),
             over: Over::default(),
+            remembered: Remembered::default(),
             is_stale: true,
             bundle: None,
             host_ca: None,
@@ -337,10 +342,13 @@ impl<'a> Daemon<'a> {
         let mut left = Vec::new();
         // Known first: sessions end also where the list can't be written.
         self.over.requests.clone_from(&granted.over);
-        self.over.serials.clone_from(&granted.serials);
-        match install::ended_list(settings, granted) {
-            Ok(true) if !granted.serials.is_empty() => {
-                (self.say)(&format!("{} certificates are over before their time", granted.serials.len()));
+        // A list that can't be read is replaced.
+        let list = ended::read(&settings.ended).unwrap_or_default();
+        self.remembered.learn(&granted.serials, &list, SystemClock.now());
+        self.over.serials = self.remembered.serials();
+        match ended::write(&settings.ended, &self.over.serials) {
+            Ok(true) if !self.over.serials.is_empty() => {
+                (self.say)(&format!("{} certificates are over before their time", self.over.serials.len()));
             }
             Ok(_) => {}
             Err(why) => left.push(why),

@@ -1,11 +1,12 @@
 //! What the daemon takes from the service, and what it does not; what a login that reads at the same moment sees.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hallpass::enrolment::daemon::install::{Installer, granted, tags};
+use hallpass::enrolment::daemon::install::{Installer, Remembered, granted, tags};
 use hallpass::host::settings::Settings;
 use hallpass::host::trust;
-use hallpass::name::CaName;
+use hallpass::name::{CaName, Serial};
 use hallpass::note::NoteSigner;
 use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
 use hallpass::ssh::private::SessionKey;
@@ -124,7 +125,10 @@ fn grants_are_believed_as_a_whole_and_ended_is_ended() {
     let ends: Vec<(String, Timestamp)> = all.ends.iter().map(|(request, end)| (request.to_string(), *end)).collect();
     assert_eq!(ends, [("7K3F-9QX2".to_owned(), at(300))]);
     assert_eq!(all.over.iter().map(ToString::to_string).collect::<Vec<_>>(), ["9502-QB92"]);
-    assert_eq!(all.serials.iter().map(|serial| serial.number()).collect::<Vec<_>>(), [11]);
+    assert_eq!(
+        all.serials.iter().map(|(serial, until)| (serial.number(), *until)).collect::<Vec<_>>(),
+        [(11, at(100))]
+    );
 }
 
 #[test]
@@ -160,4 +164,37 @@ fn tags_follow_the_service_and_nothing_else_of_host_toml_changes() {
         assert!(tags(&path, &state(name, bad)).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     }
+}
+
+#[test]
+fn what_was_ended_once_stays_in_the_list_until_its_window_is_over_whatever_the_service_says() {
+    const DAY: u64 = 86_400;
+    let serial = |number: u64| Serial::new(number).unwrap();
+    let named = |all: &[(u64, u64)]| -> BTreeMap<Serial, Timestamp> {
+        all.iter().map(|(number, until)| (serial(*number), at(*until))).collect()
+    };
+    let numbers = |remembered: &Remembered| remembered.serials().iter().map(|one| one.number()).collect::<Vec<_>>();
+    let (mut remembered, nothing) = (Remembered::default(), BTreeSet::new());
+    remembered.learn(&named(&[(7, 1_000), (8, 20_000)]), &nothing, at(0));
+    assert_eq!(numbers(&remembered), [7, 8]);
+    // The service forgets one, and says that the other one's window ends earlier.
+    remembered.learn(&named(&[(8, 10)]), &remembered.serials(), at(500));
+    assert_eq!(numbers(&remembered), [7, 8]);
+    // Over, but for a clock that is set back; then over.
+    remembered.learn(&named(&[]), &nothing, at(1_000 + 3_599));
+    assert_eq!(numbers(&remembered), [7, 8]);
+    remembered.learn(&named(&[]), &remembered.serials(), at(1_000 + 3_600));
+    assert_eq!(numbers(&remembered), [8]);
+    // A daemon that has just been started: what it does not know the end of is kept longer than any window lasts.
+    let mut remembered = Remembered::default();
+    remembered.learn(&named(&[(9, 100)]), &BTreeSet::from([serial(8), serial(9)]), at(0));
+    remembered.learn(&named(&[]), &remembered.serials(), at(30 * DAY));
+    assert_eq!(numbers(&remembered), [8]);
+    remembered.learn(&named(&[]), &remembered.serials(), at(32 * DAY));
+    assert!(numbers(&remembered).is_empty());
+    // Bounded: what the service names stays.
+    let many = (1..=100_000).map(serial).collect();
+    remembered.learn(&named(&[(200_000, 100), (200_001, 100)]), &many, at(0));
+    let all = numbers(&remembered);
+    assert_eq!((all.len(), all[0], &all[99_998..]), (100_000, 3, &[200_000, 200_001][..]));
 }
