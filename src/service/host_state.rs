@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::inventory::HostChange;
 use super::policy::sha256_hex;
-use super::{Outcome, Service};
+use super::{Failure, Outcome, Service};
 use crate::access::{AccessRequest, State};
 use crate::audit::event::Event;
 use crate::identity::host::HostProven;
@@ -17,11 +17,11 @@ use crate::keyring::Ca;
 use crate::name::{Account, HostName, RequestId, Serial};
 use crate::ssh::Fingerprint;
 use crate::ssh::cert::Purpose;
-use crate::store::{LIST_MAX, RequestFilter};
 use crate::time::Timestamp;
 
-/// In which states a request has certificates that a host must know of.
-const CERTIFIED: [&str; 3] = ["approved", "issued", "ended"];
+/// The most grants of one state: as many serials as a host's list of ended ones holds (`host::ended`), and what one answer of [`client`](crate::client)
+/// takes. A host with more is told nothing, and that is an error in the service's journal: with a part of them it would open what was left out.
+const GRANTS_MAX: usize = 100_000;
 
 /// What a host must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Service {
     /// The state, and until when it holds if nothing changes.
     async fn look_up_state(&self, name: &HostName, now: Timestamp) -> Outcome<(HostState, Timestamp)> {
         let inventory = self.inventory();
-        let host = inventory.host(name).cloned().ok_or(super::Failure::NotLoggedIn)?;
+        let host = inventory.host(name).cloned().ok_or(Failure::NotLoggedIn)?;
         let in_use = self.keys.now();
         let lost = in_use.lost();
         let grants = self.grants_of(name, now, &lost).await?;
@@ -171,16 +171,8 @@ impl Service {
         now: Timestamp,
         lost: &BTreeSet<Fingerprint>,
     ) -> Outcome<Vec<HostGrant>> {
-        let filter = RequestFilter {
-            host: Some(host.clone()),
-            states: BTreeSet::from(CERTIFIED),
-            until_after: Some(now),
-            limit: LIST_MAX,
-            ..RequestFilter::default()
-        };
         let mut grants = Vec::new();
-        for stored in self.store.requests(filter).await? {
-            let id = stored.request.id();
+        for id in self.store.certified_for(host.clone(), now).await? {
             let Some((stored, entries)) = self.store.logged(id).await? else { continue };
             let events: Vec<Event> = entries.into_iter().map(|entry| entry.event).collect();
             let is_forged = stored.request.check_logged(&events).is_err();
@@ -188,6 +180,10 @@ impl Service {
                 tracing::error!(request = %id, "a request is not what the log says of it; hosts are told that it is over");
             }
             grants.extend(grants_in(&stored.request, host, now, (is_forged, lost)));
+        }
+        if grants.len() > GRANTS_MAX {
+            let why = format!("{} grants of {host} in their window; a host takes {GRANTS_MAX} at most", grants.len());
+            return Err(Failure::internal("telling a host its grants", why));
         }
         grants.sort_by_key(|grant| grant.serial);
         Ok(grants)

@@ -301,8 +301,6 @@ pub struct RequestFilter {
     pub states: BTreeSet<&'static str>,
     /// Only for this host.
     pub host: Option<HostName>,
-    /// Only those whose last grant ends after this.
-    pub until_after: Option<Timestamp>,
     /// Only those that wait for a decision: pending, or granted with an extension that waits.
     pub waits: bool,
     /// Only asked at or after.
@@ -504,6 +502,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The certificates that are not over at `now`, neither by their window nor because their request was ended. A damaged row is reported and left out.
     fn live_certificates(&self, now: Timestamp) -> Pending<'_, Vec<LiveCertificate>>;
+
+    /// The requests for this host with a certificate, whatever became of them, whose last grant is not over at `now`, in the order of asking: all of
+    /// them, however many there are, since what is left out of them would stay open. A damaged row is reported and left out.
+    fn certified_for(&self, host: HostName, now: Timestamp) -> Pending<'_, Vec<RequestId>>;
 
     /// The session with this token hash.
     fn session(&self, token: TokenHash) -> Pending<'_, Option<Session>>;

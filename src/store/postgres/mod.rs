@@ -195,6 +195,12 @@ impl Store for PostgresStore {
         self.open.get((asker, key))
     }
 
+    fn certified_for(&self, host: HostName, now: Timestamp) -> Pending<'_, Vec<RequestId>> {
+        self.reads.read("reading requests", move |client| {
+            Box::pin(async move { request::certified_for(client, &host, now).await })
+        })
+    }
+
     fn live_certificates(&self, now: Timestamp) -> Pending<'_, Vec<LiveCertificate>> {
         self.reads.read("reading requests", move |client| Box::pin(request::live_certificates(client, now)))
     }

@@ -79,7 +79,7 @@ struct Conditions {
 
 impl Conditions {
     fn of(filter: &RequestFilter) -> Result<Self, StoreError> {
-        let RequestFilter { asker, states, host, until_after, waits, since, prefix, limit } = filter;
+        let RequestFilter { asker, states, host, waits, since, prefix, limit } = filter;
         // A constant, not a parameter, so that the index of waiting requests can be used.
         let sql = if *waits { select!("WHERE waits") } else { select!("WHERE true") };
         let mut all = Self { sql: sql.to_owned(), values: Vec::new() };
@@ -92,9 +92,6 @@ impl Conditions {
         }
         if let Some(host) = host {
             all.and(" AND id IN (SELECT request FROM request_host WHERE host = ", ")", host.as_str().to_owned());
-        }
-        if let Some(until) = until_after {
-            all.and(" AND until > ", "", time_to_sql(*until)?);
         }
         if let Some(since) = since {
             all.and(" AND asked >= ", "", time_to_sql(*since)?);
@@ -152,6 +149,22 @@ pub(super) async fn live_certificates(
     let sql = select!("WHERE state IN ('approved', 'issued') AND until > $1");
     let found = rows(client, READING, sql, &[&time_to_sql(now)?]).await?;
     Ok(readable(&found).iter().flat_map(|stored| live(stored, now)).collect())
+}
+
+/// Requests for this host with a certificate whose last grant is not over.
+pub(super) async fn certified_for(
+    client: &impl GenericClient,
+    host: &HostName,
+    now: Timestamp,
+) -> Result<Vec<RequestId>, StoreError> {
+    // A quote within a text of the body has a backslash before it, so that only a certificate looks like one.
+    let sql = select!(
+        "WHERE id IN (SELECT request FROM request_host WHERE host = $1)
+         AND until > $2 AND strpos(body, '\"certificate\":{') > 0
+         ORDER BY number"
+    );
+    let found = rows(client, READING, sql, &[&host.as_str(), &time_to_sql(now)?]).await?;
+    Ok(readable(&found).iter().map(|stored| stored.request.id()).collect())
 }
 
 /// What these people have open: how many, and which of them hold this key.

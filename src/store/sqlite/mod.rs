@@ -176,6 +176,10 @@ impl Store for SqliteStore {
         Box::pin(self.writer.run(move |reply| Job::Sweep(now, reply)))
     }
 
+    fn certified_for(&self, host: HostName, now: Timestamp) -> Pending<'_, Vec<RequestId>> {
+        self.read(move |conn| request::certified_for(conn, &host, now))
+    }
+
     fn live_certificates(&self, now: Timestamp) -> Pending<'_, Vec<LiveCertificate>> {
         self.read(move |conn| request::live_certificates(conn, now))
     }

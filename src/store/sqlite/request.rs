@@ -11,7 +11,7 @@ use super::{failed, log};
 use crate::access::AccessRequest;
 use crate::audit::entry::Entry;
 use crate::identity::mac::MacKey;
-use crate::name::{PersonName, RequestId};
+use crate::name::{HostName, PersonName, RequestId};
 use crate::ssh::PublicKey;
 use crate::store::columns::{Columns, live, readable};
 use crate::store::numbers::{from_sql, limit_to_sql, time_to_sql};
@@ -69,7 +69,7 @@ pub(super) fn update(conn: &Connection, request: AccessRequest, expected: RowVer
 fn save_hosts(conn: &Connection, request: &AccessRequest) -> Result<(), StoreError> {
     let id = request.id();
     let id = id.digits();
-    let hosts: BTreeSet<&str> = request.parts().terms.hosts.keys().map(crate::name::HostName::as_str).collect();
+    let hosts: BTreeSet<&str> = request.parts().terms.hosts.keys().map(HostName::as_str).collect();
     let run = || -> rusqlite::Result<()> {
         let listed: BTreeSet<String> = conn
             .prepare_cached("SELECT host FROM host_request WHERE request = (SELECT number FROM request WHERE id = ?1)")?
@@ -123,7 +123,7 @@ pub(super) fn logged(
 
 /// Requests that match, newest first.
 pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<Stored>, StoreError> {
-    let RequestFilter { asker, states, host, until_after, waits, since, prefix, limit } = filter;
+    let RequestFilter { asker, states, host, waits, since, prefix, limit } = filter;
     // A constant, not a parameter, so that the index of waiting requests can be used.
     let mut sql = if *waits { select!("WHERE waits = 1") } else { select!("WHERE 1") }.to_owned();
     let mut values: Vec<Value> = Vec::new();
@@ -143,9 +143,6 @@ pub(super) fn matching(conn: &Connection, filter: &RequestFilter) -> Result<Vec<
     }
     if let Some(host) = host {
         and("number IN (SELECT request FROM host_request WHERE host = ?)", host.as_str().to_owned().into());
-    }
-    if let Some(until) = until_after {
-        and("json_extract(body, '$.grants[#-1].end') > ?", time_to_sql(*until)?.into());
     }
     if let Some(since) = since {
         and("asked >= ?", time_to_sql(*since)?.into());
@@ -180,6 +177,20 @@ pub(super) fn live_certificates(conn: &Connection, now: Timestamp) -> Result<Vec
         .map_err(failed(READING))?;
     let rows = select.query_map([time_to_sql(now)?], columns).map_err(failed(READING))?;
     Ok(readable(rows_of(rows), usize::MAX)?.iter().flat_map(|stored| live(stored, now)).collect())
+}
+
+/// Requests for this host with a certificate whose last grant is not over.
+pub(super) fn certified_for(conn: &Connection, host: &HostName, now: Timestamp) -> Result<Vec<RequestId>, StoreError> {
+    // A quote within a text of the body has a backslash before it, so that only a certificate looks like one.
+    let mut select = conn
+        .prepare_cached(select!(
+            "WHERE number IN (SELECT request FROM host_request WHERE host = ?1)
+             AND instr(body, '\"certificate\":{') > 0 AND json_extract(body, '$.grants[#-1].end') > ?2
+             ORDER BY number"
+        ))
+        .map_err(failed(READING))?;
+    let rows = select.query_map(params![host.as_str(), time_to_sql(now)?], columns).map_err(failed(READING))?;
+    Ok(readable(rows_of(rows), usize::MAX)?.iter().map(|stored| stored.request.id()).collect())
 }
 
 /// What this person has open: how many, and which of them hold this key.

@@ -13,6 +13,7 @@ use reqwest::header::{ETAG, IF_NONE_MATCH};
 
 use super::machine::{Machine, join, join_for, private, site};
 use crate::api::site::{Site, problem};
+use crate::support::prefix;
 
 /// A host of role web, as which policy lets alice in once bob agrees.
 async fn web(site: &Site, name: &str, seed: u8) -> (Machine, Client, String) {
@@ -91,6 +92,31 @@ async fn a_host_joins_is_asked_for_learns_of_an_early_end_and_leaves() {
     );
     assert_eq!(problem(host.post::<_, wire::Nothing>("/v1/hosts/leave", &wire::Nothing {}).await).code, "not_found");
     site.world.check().await;
+}
+
+#[tokio::test]
+async fn an_early_end_is_told_however_many_grants_without_a_certificate_come_after_it() {
+    let site = site().await;
+    let wish =
+        wire::JoinFor { names: vec!["app-1".into()], tags: vec!["role=staging".into()], ..wire::JoinFor::default() };
+    let host = Machine::new("app-1", &[60]).join(&site, &join_for(&site, wish).await.token).await;
+    let (world, alice) = (&site.world, site.world.proven("alice").await);
+    let over = async |is_fetched: bool| {
+        let asked = world.service().ask(&alice, world.ask(&["app-1"], "deploy")).await.unwrap();
+        let id = asked.request.id();
+        if is_fetched {
+            world.fetch(&alice, id).await.unwrap();
+        }
+        world.service().end(&alice, &prefix(id), String::new()).await.unwrap();
+        id.to_string()
+    };
+    let ended = over(true).await;
+    for _ in 0..1_100 {
+        over(false).await;
+    }
+    let grants = state(&host).await.grants;
+    let told: Vec<(&str, bool)> = grants.iter().map(|grant| (grant.request.as_str(), grant.is_ended)).collect();
+    assert_eq!(told, [(ended.as_str(), true)]);
 }
 
 #[tokio::test]

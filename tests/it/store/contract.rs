@@ -23,7 +23,8 @@ use super::finding::{
     requests_are_found_by_each_filter, requests_are_found_by_prefix, what_is_open_is_counted_and_found_by_its_key,
 };
 use super::hosts::{
-    a_host_is_certified_by_a_permit_on_the_inventory_that_it_is_of, grants_are_found_by_host_while_their_window_lasts,
+    a_host_is_certified_by_a_permit_on_the_inventory_that_it_is_of,
+    all_that_was_certified_for_a_host_is_found_while_its_window_lasts,
     the_inventory_is_the_logs_and_changes_rest_on_what_was_read, what_hosts_leave_is_kept_and_swept,
 };
 use super::issuing::{
@@ -91,7 +92,7 @@ contract! {
     the_inventory_is_the_logs_and_changes_rest_on_what_was_read
     a_host_is_certified_by_a_permit_on_the_inventory_that_it_is_of
     what_hosts_leave_is_kept_and_swept
-    grants_are_found_by_host_while_their_window_lasts
+    all_that_was_certified_for_a_host_is_found_while_its_window_lasts
 }
 
 pub(super) fn session(n: u8, who: &str, expires: Timestamp) -> Session {

@@ -13,7 +13,7 @@ use hallpass::inventory::double::Runs;
 use hallpass::inventory::permit::{HostPermit, certify_host};
 use hallpass::name::{CaName, Digest, HostName, JoinId, ReportId, Serial};
 use hallpass::ssh::cert::Certificate;
-use hallpass::store::{LIST_MAX, Note, RequestFilter, Save, Store, StoreError};
+use hallpass::store::{LIST_MAX, Note, Save, Store, StoreError};
 
 use super::{Database, Desk, change, event};
 use crate::hosts::machine::private;
@@ -248,18 +248,32 @@ async fn host_certificates(desk: &Desk) {
     assert_eq!(desk.store.host_certificates(HostName::parse("web-2").unwrap()).await.unwrap(), []);
 }
 
-pub(super) async fn grants_are_found_by_host_while_their_window_lasts(database: &dyn Database) {
+pub(super) async fn all_that_was_certified_for_a_host_is_found_while_its_window_lasts(database: &dyn Database) {
     let desk = Desk::new(database).await;
     let issued = desk.issued(id(1), at(0)).await;
     let end = issued.request.grant().unwrap().window.end();
-    let find = async |name: &str, after| {
-        let filter =
-            RequestFilter { host: Some(host(name)), until_after: Some(after), limit: 10, ..RequestFilter::default() };
-        desk.store.requests(filter).await.unwrap().len()
-    };
+    let find = async |name: &str, after| desk.store.certified_for(host(name), after).await.unwrap();
     let just_before = end.minus(hallpass::time::Lifetime::from_seconds(1).unwrap()).unwrap();
-    assert_eq!((find("dev-1", just_before).await, find("dev-1", end).await, find("dev-2", at(0)).await), (1, 0, 0));
-    // What was never granted has no window.
+    assert_eq!((find("dev-1", just_before).await, find("dev-1", end).await), (vec![id(1)], vec![]));
+    assert_eq!(find("dev-2", at(0)).await, []);
     desk.ask(id(2), "alice@example.com", &["web-1"], at(0)).await;
-    assert_eq!(find("web-1", at(0)).await, 0);
+    assert_eq!(find("web-1", at(0)).await, [], "what was never granted has no window");
+
+    // However many are granted and ended after it, none of which can open anything.
+    let ended = desk.house.end(issued.request, at(1));
+    desk.save(ended, issued.version, at(1)).await.unwrap();
+    let many = u32::try_from(LIST_MAX).unwrap() + 100;
+    for batch in (1_000..1_000 + many).collect::<Vec<_>>().chunks(100) {
+        let (mut saves, mut events) = (Vec::new(), Vec::new());
+        for n in batch {
+            let asked = desk.house.ask(id(*n), "alice@example.com", &["dev-1"], at(2));
+            let ended = desk.house.end(asked.request, at(2));
+            events.extend(asked.events.into_iter().chain(ended.events));
+            saves.push(Save::NewRequest(ended.request));
+        }
+        desk.store.commit(change(at(2), saves, events)).await.unwrap();
+    }
+    assert_eq!(find("dev-1", at(3)).await, [id(1)]);
+    desk.issued(id(3), at(3)).await;
+    assert_eq!(find("dev-1", at(3)).await, [id(1), id(3)]);
 }

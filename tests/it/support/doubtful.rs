@@ -80,6 +80,7 @@ impl Store for Doubtful {
         due(now: Timestamp, limit: usize) -> Vec<Stored>;
         open_of(asker: PersonName, key: PublicKey) -> OpenRequests;
         live_certificates(now: Timestamp) -> Vec<LiveCertificate>;
+        certified_for(host: HostName, now: Timestamp) -> Vec<RequestId>;
         session(token: TokenHash) -> Option<Session>;
         browser_session(token: TokenHash) -> Option<(BrowserSession, Session)>;
         sweep(now: Timestamp) -> ();
