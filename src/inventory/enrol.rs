@@ -3,12 +3,15 @@
 //! | Known already | Offered | Answer |
 //! |---|---|---|
 //! | nothing | a name that the token gives | enrolled |
-//! | the name, with this identity key | anything the token gives | enrolled anew (a retried call spends no second use of the token) |
+//! | the name, with this identity key | anything the token gives | enrolled anew, with the tags that it has (a retried call spends no second use of the token) |
 //! | the name, with another key | | refused and noted: a host that was set up anew, or somebody else |
 //! | one of the keys, under another name | | refused and noted: a clone, or a renamed host |
 //! | a further name that is another host's | | refused |
 //!
 //! Retiring the host first lets both through.
+//!
+//! *Why do tags stay?* Rules go by them. A host that comes again has a token that it had before, and that says what an operator meant then; whatever
+//! an operator has said of a tag since, with `host tag` or with a newer token, is what an operator means now.
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use std::collections::BTreeSet;
@@ -138,7 +141,7 @@ pub fn enrol(
     check_known(inventory, host, join, &keys)?;
     check_names(inventory, host, join, &names, around.policy)?;
     check_own_tags(known, join, &tags)?;
-    let tags = joined_tags(host, join, tags, around.policy)?;
+    let tags = joined_tags(inventory, (host, known), join, tags, around.policy)?;
     Ok(HostEvent::HostEnrolled { host: host.clone(), join: join.id.clone(), keys, names, tags })
 }
 
@@ -260,15 +263,18 @@ fn check_own_tags(known: Option<&EnrolledHost>, join: &Join, wanted: &BTreeSet<T
     }
 }
 
-/// The host's tags with those of the token; neither the token nor the policy's file may be contradicted, nor the host itself.
+/// The tags that the host has, with those that it says and those of the token; neither the token nor the policy's file may be contradicted, nor the
+/// host itself. Of what an operator has said since the token was made, neither the token nor the host says anything.
 fn joined_tags(
-    host: &HostName,
+    inventory: &Inventory,
+    (host, known): (&HostName, Option<&EnrolledHost>),
     join: &Join,
     wanted: BTreeSet<Tag>,
     policy: &Policy,
 ) -> Result<BTreeSet<Tag>, EnrolRefusal> {
-    let tags: BTreeSet<Tag> = wanted.into_iter().chain(join.tags.iter().cloned()).collect();
-    let by_key = pairs(&tags);
+    let said = |key: &TagKey| known.and_then(|known| inventory.said(known, key));
+    let counts = |tag: &Tag| said(&tag.key).is_none_or(|number| number <= join.number);
+    let mut tags: BTreeSet<Tag> = wanted.into_iter().chain(join.tags.iter().cloned()).filter(counts).collect();
     for tag in &tags {
         // Two values of one key: one of them is not in the map.
         let other = tags.iter().find(|other| other.key == tag.key && other.value != tag.value);
@@ -278,7 +284,10 @@ fn joined_tags(
             return Err(refuse_tag(wanted, fixed.value.clone(), by));
         }
     }
-    if by_key.len() > TAGS_MAX {
+    let is_new = |tag: &&Tag| tags.iter().all(|new| new.key != tag.key);
+    let kept: Vec<Tag> = known.iter().flat_map(|known| &known.tags).filter(is_new).cloned().collect();
+    tags.extend(kept);
+    if tags.len() > TAGS_MAX {
         return Err(EnrolRefusal::Invalid("a host has at most 64 tags"));
     }
     check_tags_with_file(host, &tags, policy)?;

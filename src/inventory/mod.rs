@@ -7,7 +7,7 @@
 //! What not: no policy (`policy` takes the hosts as an argument), no storing, no network.
 //!
 //! Invariants: names, further names and keys of active hosts are all different; a retired host is no host; the names and tags of a
-//! host are those that its join token gave, but for tags that an operator changed.
+//! host are those that its join token gave, but for tags that an operator changed; of a tag an operator's newest word counts, by hand or by token.
 //!
 //! | File | What |
 //! |---|---|
@@ -88,6 +88,8 @@ pub struct EnrolledHost {
     pub moved: Option<Stand>,
     /// The newest attempts to take its name or keys, oldest first.
     pub conflicts: Vec<Conflict>,
+    /// Tags that an operator has set or taken away since it joined, by which of the inventory's entries; of its last token see [`Inventory::said`].
+    said: BTreeMap<TagKey, u64>,
     for_policy: Arc<Host>,
 }
 
@@ -232,6 +234,12 @@ impl Inventory {
         self.joins.get(id).map(|join| &**join)
     }
 
+    /// Which of the entries says newest what this tag of a host is, by an operator: by hand, or by the token of its last joining.
+    fn said(&self, host: &EnrolledHost, key: &TagKey) -> Option<u64> {
+        let join = self.join(&host.join).filter(|join| join.tags.iter().any(|tag| tag.key == *key));
+        host.said.get(key).copied().max(join.map(|join| join.number))
+    }
+
     /// The join token with this hash.
     fn with_token(&self, token: TokenHash) -> Option<&Join> {
         self.join(self.tokens.get(&token)?)
@@ -285,7 +293,10 @@ impl Inventory {
                 }
             }
             HostEvent::HostTagged { host, tags, .. } => {
+                let number = self.entries;
                 if let Some(host) = self.host_mut(host) {
+                    let changed = host.tags.symmetric_difference(tags).map(|tag| (tag.key.clone(), number));
+                    host.said.extend(changed.collect::<Vec<_>>());
                     host.tags.clone_from(tags);
                     host.for_policy = for_policy(&host.name, tags);
                 }
@@ -337,6 +348,19 @@ impl Inventory {
         }
     }
 
+    /// What operators have said of the tags of a host that comes again with this token: by hand, and by a newer token before.
+    fn said_before(&self, known: &EnrolledHost, join: &JoinId) -> BTreeMap<TagKey, u64> {
+        let (last, now) = (self.join(&known.join), self.join(join));
+        let newer = last.filter(|last| now.is_none_or(|now| now.number < last.number));
+        let by_token = newer.into_iter().flat_map(|last| last.tags.iter().map(|tag| (tag.key.clone(), last.number)));
+        let mut said = known.said.clone();
+        for (key, number) in by_token {
+            let kept = said.entry(key).or_insert(number);
+            *kept = number.max(*kept);
+        }
+        said
+    }
+
     fn take_host(
         &mut self,
         name: &HostName,
@@ -349,6 +373,7 @@ impl Inventory {
         let known = earlier.filter(|known| known.is_active);
         let is_again = known.is_some_and(|known| known.join == *join);
         let (enrolled, conflicts) = known.map_or((at, Vec::new()), |known| (known.enrolled, known.conflicts.clone()));
+        let said = known.map(|known| self.said_before(known, join)).unwrap_or_default();
         let mut tags = tags.clone();
         if let Some(join) = self.joins.get_mut(join).map(Arc::make_mut) {
             join.used = join.used.saturating_add(u64::from(!is_again));
@@ -374,6 +399,7 @@ impl Inventory {
                 None => earlier.and_then(|earlier| earlier.moved).map(|_| entry),
             },
             conflicts,
+            said,
         };
         self.disown(name);
         for key in &host.keys {

@@ -24,6 +24,8 @@ pub(super) struct Hosts {
 
 #[derive(Debug)]
 struct Join {
+    /// The entry that made it.
+    made: u64,
     left: u64,
     expires: Timestamp,
     names: BTreeSet<NamePattern>,
@@ -38,6 +40,8 @@ struct Host {
     keys: Vec<PublicKey>,
     names: BTreeSet<HostName>,
     tags: BTreeSet<Tag>,
+    /// The entry by which an operator said last what this tag is: by hand, or by a token newer than its last one.
+    said: BTreeMap<TagKey, u64>,
     is_active: bool,
     ca: CaName,
     keeps: BTreeSet<Fingerprint>,
@@ -64,6 +68,7 @@ impl Hosts {
         match event {
             HostEvent::JoinCreated { join, uses, expires, names, tags, may_tag, .. } => {
                 let new = Join {
+                    made: entry.index,
                     left: *uses,
                     expires: *expires,
                     names: names.clone(),
@@ -89,6 +94,8 @@ impl Hosts {
             HostEvent::HostTagged { host, tags, .. } => {
                 self.active(host)?;
                 if let Some(known) = self.hosts.get_mut(host) {
+                    let changed = known.tags.symmetric_difference(tags).map(|tag| (tag.key.clone(), entry.index));
+                    known.said.extend(changed);
                     known.tags.clone_from(tags);
                 }
                 Ok(())
@@ -156,12 +163,26 @@ impl Hosts {
         }
         let (join, keys, names, tags) = (join.clone(), keys.to_vec(), names.clone(), tags.clone());
         let known = self.hosts.remove(host).filter(|known| known.is_active);
+        let said = known.as_ref().map(|known| self.said_before(known, &join)).unwrap_or_default();
         let is_new_at = known.as_ref().map_or(entry.index, |known| known.is_new_at);
         let (ca, keeps, waits, proven) =
             known.map(|known| (known.ca, known.keeps, known.waits, known.proven)).unwrap_or_default();
-        let new = Host { join, keys, names, tags, is_active: true, ca, keeps, waits, proven, is_new_at };
+        let new = Host { join, keys, names, tags, said, is_active: true, ca, keeps, waits, proven, is_new_at };
         self.hosts.insert(host.clone(), new);
         good
+    }
+
+    /// What operators have said of the tags of a host that comes again with this token.
+    fn said_before(&self, known: &Host, join: &JoinId) -> BTreeMap<TagKey, u64> {
+        let mut said = known.said.clone();
+        let newer = |last: &&Join| self.joins.get(join).is_none_or(|now| now.made < last.made);
+        if let Some(last) = self.joins.get(&known.join).filter(newer) {
+            for tag in &last.tags {
+                let kept = said.entry(tag.key.clone()).or_insert(last.made);
+                *kept = last.made.max(*kept);
+            }
+        }
+        said
     }
 
     /// What is known of the CA of an enrolled host.
@@ -192,13 +213,20 @@ impl Hosts {
         let is_same = |known: &Host| known.keys.first() == keys.first();
         let has = |tag: &Tag| token.tags.contains(tag) || known.is_some_and(|known| known.tags.contains(tag));
         let may = |tag: &Tag| token.may_tag.as_ref().is_none_or(|keys| keys.contains(&tag.key));
+        let before = known.map(|known| self.said_before(known, join)).unwrap_or_default();
+        // A token is silent about a tag of which an operator has said something since: then the host has what it had.
+        let is_as_before = |tag: &Tag| {
+            let of_key = |tags: &BTreeSet<Tag>| tags.iter().find(|of| of.key == tag.key).cloned();
+            before.get(&tag.key).is_some_and(|said| *said > token.made)
+                && known.is_some_and(|known| of_key(&known.tags) == of_key(tags))
+        };
         let rules = [
             (!token.is_revoked, "its join token was revoked"),
             (at < token.expires, "its join token had expired"),
             (token.left > 0 || again, "its join token was spent"),
             (!keys.is_empty(), "it has no key"),
             (given(host) && names.iter().all(given), "its join token does not give this name"),
-            (tags.is_superset(&token.tags), "it lacks a tag of its join token"),
+            (token.tags.iter().all(|tag| tags.contains(tag) || is_as_before(tag)), "it lacks a tag of its join token"),
             (tags.iter().all(|tag| has(tag) || may(tag)), "its join token does not give this tag"),
             (known.is_none_or(is_same), "another key has this name"),
             (!taken(host) && !names.iter().any(taken), "another host has this name"),

@@ -211,10 +211,28 @@ fn a_host_has_tags_of_its_token_of_an_operator_and_those_that_the_token_lets_it_
             by_operator(&["role=web", "env=a"]),
             tagged(&["role=web", "env=a"]),
         ],
+        // What an operator has said since the token was made stays; and in a log of before it was so, it did not.
+        vec![created(1, 9000), tagged(&["role=web"]), by_operator(&["role=db"]), tagged(&["role=db"])],
+        vec![created(1, 9000), tagged(&["role=web"]), by_operator(&[]), tagged(&[])],
+        vec![created(1, 9000), tagged(&["role=web"]), by_operator(&["role=db"]), tagged(&["role=web"])],
         // A token of before there was such a thing.
         vec![any, tagged(&["role=web", "env=prod"])],
     ] {
         assert_eq!(findings(events), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_host_that_comes_again_without_a_tag_of_its_token_is_found_unless_an_operator_took_it_away() {
+    let by_operator =
+        |tags: &[&str]| HostEvent::HostTagged { host: host("web-1"), by: person("olga"), tags: self::tags(tags) };
+    for events in [
+        vec![created(1, 9000), tagged(&["role=web"]), tagged(&[])],
+        vec![created(1, 9000), tagged(&["role=web"]), by_operator(&["role=web", "env=a"]), tagged(&["env=a"])],
+        vec![created(1, 9000), tagged(&["role=web"]), by_operator(&["role=db"]), tagged(&[])],
+    ] {
+        let found = findings(events);
+        assert!(found.iter().any(|what| what.contains("it lacks a tag of its join token")), "{found:?}");
     }
 }
 

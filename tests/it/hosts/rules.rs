@@ -137,6 +137,47 @@ fn a_host_sets_the_tags_that_its_token_says_and_keeps_those_that_it_has() {
 }
 
 #[test]
+fn of_a_tag_an_operators_newest_word_counts_whatever_the_host_comes_with() {
+    let house = House::new();
+    let mut told = Told::default();
+    told.join(1, &["app-*"], 2, &["zone=eu"], at(NEVER));
+    told.join(2, &["app-*"], 5, &["zone=af"], at(NEVER));
+    let mut seconds = 0;
+    let mut enrol = |told: &mut Told, token: u8, tags: &[&str]| {
+        seconds += 1;
+        told.enrol(&house.policy, (token, "app-1", &[60]), (&[], tags), seconds).unwrap();
+        let tags = &told.inventory.host(&host("app-1")).unwrap().tags;
+        tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let by_operator = |told: &mut Told, tags: &[&str]| {
+        let tags = tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect();
+        told.tell(9, HostEvent::HostTagged { host: host("app-1"), by: person("olga@example.com"), tags });
+    };
+    assert_eq!(enrol(&mut told, 1, &["role=web"]), "role=web zone=eu");
+    assert_eq!(enrol(&mut told, 1, &[]), "role=web zone=eu", "a host alone loses no tag");
+    assert_eq!(enrol(&mut told, 1, &["role=app"]), "role=app zone=eu", "its own it may change");
+    by_operator(&mut told, &["env=prod", "role=db", "zone=us"]);
+    for (token, tags) in [(1, &[][..]), (1, &["role=web"]), (1, &["zone=eu"]), (2, &[]), (1, &["zone=us"])] {
+        assert_eq!(enrol(&mut told, token, tags), "env=prod role=db zone=us", "{token} {tags:?}");
+    }
+    by_operator(&mut told, &["env=prod"]);
+    for (token, tags) in [(1, &["role=web", "zone=eu"][..]), (2, &["role=web"])] {
+        assert_eq!(enrol(&mut told, token, tags), "env=prod", "{token} {tags:?}");
+    }
+    // A token that was made later is an operator's word, too; and an earlier one does not take it back.
+    told.join(3, &["app-*"], 5, &["zone=ap"], at(NEVER));
+    assert_eq!(enrol(&mut told, 3, &["role=web"]), "env=prod role=web zone=ap");
+    assert_eq!(enrol(&mut told, 2, &[]), "env=prod role=web zone=ap");
+    // Retired, it begins anew.
+    let (by, reason) = (person("olga@example.com"), String::new());
+    told.tell(9, HostEvent::HostRetired { host: host("app-1"), by, reason });
+    told.join(4, &["app-*"], 1, &[], at(NEVER));
+    assert_eq!(enrol(&mut told, 4, &[]), "");
+    let log = told.entries.into_iter().map(|entry| (at(9), entry.event)).collect();
+    assert_eq!(crate::audit_log::log::meaning_of(log), Vec::<String>::new());
+}
+
+#[test]
 fn a_persons_key_and_a_signing_key_are_no_host_keys() {
     let house = House::new();
     let mut told = Told::default();
