@@ -179,6 +179,11 @@ impl Problem {
             EnrolRefusal::Token | EnrolRefusal::Over(..) => {
                 (StatusCode::FORBIDDEN, "join_refused", "hallpass admin join create NAME")
             }
+            EnrolRefusal::Retired { .. } => (
+                StatusCode::FORBIDDEN,
+                "join_refused",
+                "if it is to come back, an operator makes a new token: hallpass admin join create NAME",
+            ),
             EnrolRefusal::Name { .. } => (
                 StatusCode::FORBIDDEN,
                 "join_refused",
@@ -200,7 +205,7 @@ impl Problem {
             }
         };
         let problem = Self::new(status, code, &refusal.to_string());
-        let same = "if it is the same machine with a new key or name, an operator retires it, and it enrols again";
+        let same = "if it is the same machine with a new key or name, an operator retires it, and it enrols again with a join token made after that";
         let is_known = matches!(refusal, EnrolRefusal::Known { .. });
         problem.why(is_known.then(|| same.to_owned())).next(next)
     }

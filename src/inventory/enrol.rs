@@ -8,7 +8,9 @@
 //! | one of the keys, under another name | | refused and noted: a clone, or a renamed host |
 //! | a further name that is another host's | | refused |
 //!
-//! Retiring the host first lets both through.
+//! | a name or a key of a host that an operator retired after the token was made | | refused |
+//!
+//! Retiring the host first lets the others through, with a token that is made then.
 //!
 //! *Why do tags stay?* Rules go by them. A host that comes again has a token that it had before, and that says what an operator meant then; whatever
 //! an operator has said of a tag since, with `host tag` or with a newer token, is what an operator means now.
@@ -105,6 +107,16 @@ pub enum EnrolRefusal {
         /// Whose it is.
         owner: String,
     },
+    /// An operator has retired a host with this name or key, and let nobody in for it since.
+    #[error("{what} was retired after the join token {join} was made")]
+    Retired {
+        /// The token.
+        join: JoinId,
+        /// The name for which a new token is needed.
+        name: HostName,
+        /// What was retired.
+        what: String,
+    },
     /// Too much of something.
     #[error("{0}")]
     Invalid(&'static str),
@@ -138,6 +150,7 @@ pub fn enrol(
     check_token(join, known, now)?;
     let keys = identity_first(proven.keys(), known)?;
     check_keys(&keys, around)?;
+    check_retired(inventory, host, join, (&names, &keys))?;
     check_known(inventory, host, join, &keys)?;
     check_names(inventory, host, join, &names, around.policy)?;
     check_own_tags(known, join, &tags)?;
@@ -212,6 +225,24 @@ fn check_known(inventory: &Inventory, host: &HostName, join: &Join, keys: &[Publ
         Some(other) => Err(refused(other, format!("a key of {host} is that of the enrolled host {}", other.name))),
         None => Ok(()),
     }
+}
+
+/// What an operator took out comes back by an operator's word alone, not by a token that somebody has yet.
+fn check_retired(
+    inventory: &Inventory,
+    host: &HostName,
+    join: &Join,
+    (names, keys): (&BTreeSet<HostName>, &[PublicKey]),
+) -> Result<(), EnrolRefusal> {
+    let is_later = |retired: Option<&u64>| retired.is_some_and(|number| *number > join.number);
+    let name = names.iter().chain([host]).find(|name| is_later(inventory.retired_names.get(*name)));
+    let has_key = || keys.iter().any(|key| is_later(inventory.retired_keys.get(&key.fingerprint())));
+    let what = match name {
+        Some(name) => format!("the host {name}"),
+        None if has_key() => format!("a host with a key of {host}"),
+        None => return Ok(()),
+    };
+    Err(EnrolRefusal::Retired { join: join.id.clone(), name: host.clone(), what })
 }
 
 fn check_names(

@@ -59,6 +59,9 @@ pub struct Inventory {
     names: RedBlackTreeMapSync<HostName, HostName>,
     /// Which token has this hash.
     tokens: RedBlackTreeMapSync<TokenHash, JoinId>,
+    /// Names and keys of hosts that an operator has retired, by the newest entry that says so.
+    retired_names: RedBlackTreeMapSync<HostName, u64>,
+    retired_keys: RedBlackTreeMapSync<Fingerprint, u64>,
 }
 
 /// A host that has joined.
@@ -310,6 +313,9 @@ impl Inventory {
                 }
             }
             HostEvent::HostRetired { host, .. } | HostEvent::HostLeft { host } => {
+                if matches!(event, HostEvent::HostRetired { .. }) {
+                    self.note_retired(host);
+                }
                 self.disown(host);
                 if let Some(host) = self.host_mut(host) {
                     host.is_active = false;
@@ -331,6 +337,15 @@ impl Inventory {
     /// This host, to be changed here alone.
     fn host_mut(&mut self, name: &HostName) -> Option<&mut EnrolledHost> {
         self.hosts.get_mut(name).map(Arc::make_mut)
+    }
+
+    /// A token that was made before this lets neither the name of this host nor its keys in any more.
+    fn note_retired(&mut self, name: &HostName) {
+        let Some(host) = self.hosts.get(name).map(Arc::clone) else { return };
+        for key in &host.keys {
+            self.retired_keys.insert_mut(key.fingerprint(), self.entries);
+        }
+        self.retired_names.insert_mut(name.clone(), self.entries);
     }
 
     /// The keys and further names of this host are nobody's.

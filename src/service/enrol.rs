@@ -157,7 +157,7 @@ impl Service {
     /// Opens a session for a host that shows its identity key.
     ///
     /// # Errors
-    /// `LoginRefused` for all reasons alike.
+    /// `LoginRefused` for all reasons alike, but `Forbidden` for one that is retired.
     pub async fn host_login(self: &Arc<Self>, answer: HostAnswer) -> Outcome<NewHostSession> {
         let this = Arc::clone(self);
         whole(async move {
@@ -167,6 +167,8 @@ impl Service {
             if known.as_ref() != proven.keys().first() {
                 return Err(refuse(&answer.host, &LoginRefusal::Unknown));
             }
+            // It has shown whose key it has, so that it may be told; what it had before is good for an hour at most.
+            this.active_host(&answer.host)?;
             let (secret, session) = this.new_host_session(&answer.host, &proven)?;
             this.keep_host_session(redemption, session.clone()).await?;
             this.host_session_of(&session, secret)
@@ -174,7 +176,7 @@ impl Service {
         .await
     }
 
-    /// Which host a host token proves now. A retired host is still told that it is.
+    /// Which host a host token proves now. A retired host is still told that it is, while the token lasts that it had.
     ///
     /// # Errors
     /// `NotLoggedIn`.
@@ -217,9 +219,14 @@ impl Service {
     /// # Errors
     /// `Forbidden` when it is retired.
     pub(super) fn enrolled(&self, by: &HostProven) -> Outcome<EnrolledHost> {
+        self.active_host(by.host())
+    }
+
+    fn active_host(&self, name: &HostName) -> Outcome<EnrolledHost> {
         let inventory = self.inventory();
-        let host = inventory.host(by.host()).filter(|host| host.is_active).cloned();
-        host.ok_or_else(|| Failure::Forbidden(format!("host {} is retired; enrol it again to use it", by.host())))
+        let host = inventory.host(name).filter(|host| host.is_active).cloned();
+        let why = "to use it again, enrol it with a join token that is made now (hallpass admin join create";
+        host.ok_or_else(|| Failure::Forbidden(format!("host {name} is retired; {why} {name})")))
     }
 
     /// The host takes itself out.

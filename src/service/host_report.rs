@@ -127,13 +127,14 @@ impl Service {
     /// Takes reports, oldest first; gives the ids of those that are in the log now, whether or not they were before.
     ///
     /// # Errors
-    /// `Invalid` for too many; store failures, after which the host sends them again.
+    /// `Invalid` for too many, `Forbidden` when it is retired; store failures, after which the host sends them again.
     pub async fn take_reports(self: &Arc<Self>, by: &HostProven, reports: Vec<Report>) -> Outcome<Vec<ReportId>> {
         if reports.len() > REPORTS_MAX {
             let count = reports.len();
             return Err(Failure::Invalid(format!("{count} reports at once; at most {REPORTS_MAX} are taken")));
         }
-        let (this, host) = (Arc::clone(self), by.host().clone());
+        // Whoever has the keys of a host that was taken out writes nothing into the log.
+        let (this, host) = (Arc::clone(self), self.enrolled(by)?.name);
         whole(async move {
             for _ in 0..ATTEMPTS {
                 if this.try_take(&host, &reports).await? {

@@ -134,7 +134,7 @@ impl Hosts {
                 known.proven.clone_from(proven);
                 Ok(())
             }
-            // What a host says is the host's; it may come after the host was retired.
+            // What a host says is the host's; in logs of before, it may come after the host was retired.
             HostEvent::HostDoubled { host }
             | HostEvent::SessionOpened { host, .. }
             | HostEvent::SessionEnded { host, .. }

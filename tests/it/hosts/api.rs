@@ -194,11 +194,65 @@ async fn a_host_with_another_key_and_a_clone_are_refused_and_noted_until_the_hos
     let retired: wire::HostDetail = omar.post("/v1/hosts/app-1/retire", &why).await.unwrap();
     assert_eq!(retired.state, "retired");
     assert!(state(&first).await.is_retired, "it is told so");
+    for machine in [&reinstalled, &clone] {
+        let refused = problem(machine.enrol(&site, &token).await);
+        assert_eq!((refused.status, refused.code.as_str()), (403, "join_refused"), "the token is older");
+        assert!(refused.title.contains("was retired after the join token"), "{}", refused.title);
+        assert!(refused.next[0].contains("hallpass admin join create"), "{:?}", refused.next);
+    }
+    let token = join(&site, &["app-*"], 10).await.token;
     let second = reinstalled.join(&site, &token).await;
     // Its token is not over, and was seen just now: but it is another machine's host.
     assert_eq!(problem(first.get::<wire::State>("/v1/hosts/self/state").await).code, "not_logged_in");
     assert!(!state(&second).await.is_retired);
     clone.join(&site, &token).await;
+    site.world.check().await;
+}
+
+#[tokio::test]
+async fn a_retired_host_gets_no_token_reports_nothing_and_comes_back_by_a_new_token_alone() {
+    let site = site().await;
+    let token = join(&site, &["app-*"], 10).await.token;
+    let machine = Machine::new("app-1", &[60]);
+    let host = machine.join(&site, &token).await;
+    let omar = site.logged_in("omar").await;
+    let why = api::Why { reason: "compromised".to_owned() };
+    let _unused: wire::HostDetail = omar.post("/v1/hosts/app-1/retire", &why).await.unwrap();
+    let size = async || site.world.service().checkpoint().await.unwrap().1;
+    let before = size().await;
+
+    let refused = problem(machine.session(&site).await);
+    assert_eq!((refused.status, refused.code.as_str()), (403, "forbidden"));
+    assert!(refused.title.contains("app-1 is retired") && refused.title.contains("join create"), "{}", refused.title);
+    let event = wire::SessionEvent {
+        id: "a.1".to_owned(),
+        kind: "opened".to_owned(),
+        serial: 7,
+        key_id: "hallpass/7K3F9QX2/alice".to_owned(),
+        ca: SessionKey::generate([0xCA; 32]).public_key().fingerprint().to_string(),
+        account: "root".to_owned(),
+        from: "192.0.2.6".to_owned(),
+        at: site.world.now().to_string(),
+        why: String::new(),
+    };
+    let events = wire::SessionEvents { events: vec![event] };
+    assert_eq!(problem(host.post::<_, wire::Taken>("/v1/hosts/sessions", &events).await).code, "forbidden");
+    for machine in [&machine, &Machine::new("app-1", &[61]), &Machine::new("app-2", &[61, 60])] {
+        assert_eq!(problem(machine.enrol(&site, &token).await).code, "join_refused");
+    }
+    let mut further = Machine::new("app-3", &[62]);
+    further.names = vec!["app-1".to_owned()];
+    assert_eq!(problem(further.enrol(&site, &token).await).code, "join_refused");
+    assert_eq!(size().await, before, "nothing is written");
+    assert!(state(&host).await.is_retired, "it is told so, while it has a token");
+
+    // Others come with that token as before, and who has left by itself does again.
+    let other = Machine::new("app-4", &[64]);
+    let _: wire::Nothing = other.join(&site, &token).await.post("/v1/hosts/leave", &wire::Nothing {}).await.unwrap();
+    other.join(&site, &token).await;
+    let new = join(&site, &["app-1"], 1).await.token;
+    assert!(!state(&machine.join(&site, &new).await).await.is_retired);
+    machine.session(&site).await.unwrap();
     site.world.check().await;
 }
 

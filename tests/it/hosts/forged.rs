@@ -104,20 +104,21 @@ async fn a_host_session_that_somebody_else_wrote_proves_nothing() {
 async fn a_forged_host_certificate_is_not_shown_to_the_host() {
     use hallpass::wire::host as wire;
     let (mut site, _) = town().await;
-    let machine = Machine::new("app-2", &[61]);
+    let (machine, other) = (Machine::new("app-2", &[61]), Machine::new("app-3", &[63]));
+    let _other = other.join(&site, &join(&site, &["app-3"], 1).await.token).await;
     let host = site.client(Some(&machine.session(&site).await.unwrap().token));
     let keys = vec![machine.keys[0].public_key().to_openssh()];
     let made: wire::HostCertificates =
         host.post("/v1/hosts/certificates", &wire::CertificatesFor { keys }).await.unwrap();
     // Its own certificate under another host's name, and a damaged one.
     after(&mut site, |conn| {
-        let sql = "INSERT INTO host_certificate (host, key, line) VALUES ('app-1', 'x', ?1), ('app-2', 'y', ?2)";
+        let sql = "INSERT INTO host_certificate (host, key, line) VALUES ('app-3', 'x', ?1), ('app-2', 'y', ?2)";
         conn.execute(sql, params![made.certificates[0], made.certificates[0].replace("AAAA", "AAAB")]).unwrap();
     })
     .await
     .unwrap();
     site.start().await;
-    for (machine, count) in [(Machine::new("app-1", &[60]), 0), (machine, 1)] {
+    for (machine, count) in [(other, 0), (machine, 1)] {
         let host = site.client(Some(&machine.session(&site).await.unwrap().token));
         let state: wire::State = host.get("/v1/hosts/self/state").await.unwrap();
         assert_eq!(state.certificates.len(), count, "{}", machine.name);
