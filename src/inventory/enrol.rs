@@ -127,7 +127,7 @@ pub enum EnrolRefusal {
         known: HostName,
         /// What does not fit.
         why: String,
-        /// What is written about it; nothing if it was noted before.
+        /// What is written about it; nothing if it was noted before, or much else with this token.
         event: Option<Box<HostEvent>>,
     },
 }
@@ -150,9 +150,11 @@ pub fn enrol(
     check_token(join, known, now)?;
     let keys = identity_first(proven.keys(), known)?;
     check_keys(&keys, around)?;
+    // First: who has a token for other names tells nothing about this host, and nothing of it is noted there.
+    check_given(host, join, &names)?;
     check_retired(inventory, host, join, (&names, &keys))?;
-    check_known(inventory, host, join, &keys)?;
-    check_names(inventory, host, join, &names, around.policy)?;
+    check_known(inventory, host, join, &keys, now)?;
+    check_names(inventory, host, &names, around.policy)?;
     check_own_tags(known, join, &tags)?;
     let tags = joined_tags(inventory, (host, known), join, tags, around.policy)?;
     Ok(HostEvent::HostEnrolled { host: host.clone(), join: join.id.clone(), keys, names, tags })
@@ -200,7 +202,13 @@ fn check_keys(keys: &[PublicKey], around: Surroundings<'_>) -> Result<(), EnrolR
 }
 
 /// A name keeps its key, and a key its name, until an operator retires the host.
-fn check_known(inventory: &Inventory, host: &HostName, join: &Join, keys: &[PublicKey]) -> Result<(), EnrolRefusal> {
+fn check_known(
+    inventory: &Inventory,
+    host: &HostName,
+    join: &Join,
+    keys: &[PublicKey],
+    now: Timestamp,
+) -> Result<(), EnrolRefusal> {
     let Some(identity) = keys.first() else { return Err(EnrolRefusal::Invalid("there is no key")) };
     let refused = |known: &EnrolledHost, why: String| {
         let key = identity.fingerprint();
@@ -212,7 +220,7 @@ fn check_known(inventory: &Inventory, host: &HostName, join: &Join, keys: &[Publ
             known: known.name.clone(),
             why: why.clone(),
         };
-        let event = if is_noted { None } else { Some(Box::new(event)) };
+        let event = if is_noted || join.is_noted_enough(now) { None } else { Some(Box::new(event)) };
         EnrolRefusal::Known { known: known.name.clone(), why, event }
     };
     if let Some(known) = inventory.host(host).filter(|known| known.is_active)
@@ -245,10 +253,22 @@ fn check_retired(
     Err(EnrolRefusal::Retired { join: join.id.clone(), name: host.clone(), what })
 }
 
+/// The host's own name and its further ones are among those that the token gives.
+fn check_given(host: &HostName, join: &Join, names: &BTreeSet<HostName>) -> Result<(), EnrolRefusal> {
+    let is_given = |name: &HostName| join.names.iter().any(|pattern| pattern.matches(name));
+    match names.iter().chain([host]).find(|name| !is_given(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let given: Vec<&str> = join.names.iter().map(NamePattern::as_str).collect();
+            let (join, name, given) = (join.id.clone(), name.clone(), given.join(", "));
+            Err(EnrolRefusal::Name { join, name, given })
+        }
+    }
+}
+
 fn check_names(
     inventory: &Inventory,
     host: &HostName,
-    join: &Join,
     names: &BTreeSet<HostName>,
     policy: &Policy,
 ) -> Result<(), EnrolRefusal> {
@@ -262,11 +282,6 @@ fn check_names(
         return Err(EnrolRefusal::Invalid("the host's own name is among its further names"));
     }
     for name in names.iter().chain([host]) {
-        if !join.names.iter().any(|pattern| pattern.matches(name)) {
-            let given: Vec<&str> = join.names.iter().map(NamePattern::as_str).collect();
-            let (join, name, given) = (join.id.clone(), name.clone(), given.join(", "));
-            return Err(EnrolRefusal::Name { join, name, given });
-        }
         if let Some(owner) = inventory.called(name).find(|other| other.name != *host) {
             let owner = format!("the enrolled host {}", owner.name);
             return Err(EnrolRefusal::NameTaken { name: name.clone(), owner });

@@ -47,6 +47,9 @@ use crate::time::Timestamp;
 /// How many refused attempts on a host's name or keys are shown; older ones are in the log.
 const CONFLICTS_MAX: usize = 16;
 
+/// How many refusals of one join token are noted within an hour; further ones are refused alike. Our own choice: enough to see it by, and no way to fill the log.
+const REFUSED_MAX: usize = 100;
+
 /// The hosts and join tokens that the log tells of. Copies share what has not changed: each change is decided on one, and makes one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -136,10 +139,18 @@ pub struct Join {
     pub may_tag: Option<BTreeSet<TagKey>>,
     /// Whether it was taken back.
     pub is_revoked: bool,
+    /// When it was refused for a host that is known, and that was noted: the newest [`REFUSED_MAX`], oldest first.
+    refused: Vec<Timestamp>,
     token: TokenHash,
 }
 
 impl Join {
+    /// Whether so much was refused with it within the hour that no more of it is noted.
+    fn is_noted_enough(&self, now: Timestamp) -> bool {
+        let oldest = self.refused.first().filter(|_| self.refused.len() >= REFUSED_MAX);
+        oldest.is_some_and(|at| now.seconds_since(*at) < 3600)
+    }
+
     /// `open`, `revoked`, `expired` or `spent`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> &'static str {
@@ -275,6 +286,7 @@ impl Inventory {
                     tags: tags.clone(),
                     may_tag: may_tag.clone(),
                     is_revoked: false,
+                    refused: Vec::new(),
                     token: TokenHash(*token.bytes()),
                 };
                 self.tokens.insert_mut(new.token, join.clone());
@@ -288,7 +300,12 @@ impl Inventory {
             HostEvent::HostEnrolled { host, join, keys, names, tags } => {
                 self.take_host(host, join, (keys, names, tags), entry);
             }
-            HostEvent::HostRefused { host, key, known, why, .. } => {
+            HostEvent::HostRefused { host, join, key, known, why } => {
+                if let Some(join) = self.joins.get_mut(join).map(Arc::make_mut) {
+                    join.refused.push(at);
+                    let over = join.refused.len().saturating_sub(REFUSED_MAX);
+                    join.refused.drain(..over);
+                }
                 if let Some(known) = self.host_mut(known) {
                     known.conflicts.push(Conflict { at, name: host.clone(), key: *key, why: why.clone() });
                     let over = known.conflicts.len().saturating_sub(CONFLICTS_MAX);

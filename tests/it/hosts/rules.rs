@@ -178,6 +178,35 @@ fn of_a_tag_an_operators_newest_word_counts_whatever_the_host_comes_with() {
 }
 
 #[test]
+fn a_token_for_other_names_notes_nothing_at_a_host_and_one_for_its_name_not_without_end() {
+    let house = House::new();
+    let mut told = Told::default();
+    told.join(1, &["app-*"], 5, &[], at(NEVER));
+    told.join(2, &["zzz-1"], 5, &[], at(NEVER));
+    told.enrol(&house.policy, (1, "app-1", &[60]), (&[], &[]), 1).unwrap();
+    for seed in [61, 62] {
+        let refused = told.enrol(&house.policy, (2, "app-1", &[seed]), (&[], &[]), 2);
+        assert!(matches!(refused, Err(EnrolRefusal::Name { .. })), "{refused:?}");
+    }
+    let mut noted = |seconds: u64| {
+        let mut count = 0;
+        for seed in 61..=180 {
+            match told.enrol(&house.policy, (1, "app-1", &[seed]), (&[], &[]), seconds) {
+                Err(EnrolRefusal::Known { event, .. }) => {
+                    count += usize::from(event.is_some());
+                    event.into_iter().for_each(|event| told.tell(seconds, *event));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        count
+    };
+    assert_eq!(noted(10), 100);
+    assert_eq!(noted(3609), 0, "still the same hour");
+    assert_eq!(noted(3610), 100);
+}
+
+#[test]
 fn a_persons_key_and_a_signing_key_are_no_host_keys() {
     let house = House::new();
     let mut told = Told::default();
