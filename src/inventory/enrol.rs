@@ -7,7 +7,6 @@
 //! | the name, with another key | | refused and noted: a host that was set up anew, or somebody else |
 //! | one of the keys, under another name | | refused and noted: a clone, or a renamed host |
 //! | a further name that is another host's | | refused |
-//!
 //! | a name or a key of a host that an operator retired after the token was made | | refused |
 //!
 //! Retiring the host first lets the others through, with a token that is made then.
