@@ -20,6 +20,8 @@ pub(crate) struct Host {
     holder: Child,
     sshd: Child,
     pub(crate) port: u16,
+    /// Its port while sshd is stopped: bound, so that no other test gets it, and not listened at.
+    kept: Option<tokio::net::TcpSocket>,
 }
 
 impl Host {
@@ -62,7 +64,13 @@ impl Host {
         std::fs::copy(HALLPASS_HOST, path.join("bin/hallpass-host")).unwrap();
         // Free now; whoever takes it in between makes this test fail, not pass.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host = Self { holder: hold(path, namespaces), sshd: Command::new("true").spawn().unwrap(), folder, port };
+        let host = Self {
+            holder: hold(path, namespaces),
+            sshd: Command::new("true").spawn().unwrap(),
+            folder,
+            port,
+            kept: None,
+        };
         host.edit("ssh/sshd_config", |text| format!("{first}Port {port}\nListenAddress 127.0.0.1\n{text}"));
         host.edit("passwd", |text| format!("deploy:x:{uid}:{uid}::{}:/bin/sh\n{text}", path_of(&host, "home")));
         host.edit("group", |text| format!("deploy:x:{uid}:\n{text}"));
@@ -108,10 +116,16 @@ impl Host {
     pub(crate) fn stop_sshd(&mut self) {
         self.sshd.kill().unwrap();
         self.sshd.wait().unwrap();
+        let kept = tokio::net::TcpSocket::new_v4().unwrap();
+        // As sshd does, since its connections have not been forgotten yet.
+        kept.set_reuseaddr(true).unwrap();
+        kept.bind((std::net::Ipv4Addr::LOCALHOST, self.port).into()).unwrap();
+        self.kept = Some(kept);
     }
 
     /// Starts it again.
-    pub(crate) fn start_sshd(self) -> Self {
+    pub(crate) fn start_sshd(mut self) -> Self {
+        self.kept = None;
         std::fs::remove_file(self.path("sshd.log")).unwrap();
         self.with_sshd()
     }

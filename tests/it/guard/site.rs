@@ -219,6 +219,13 @@ impl GuardedHost {
         .collect()
     }
 
+    /// Removes all state; a watcher may be putting its record back meanwhile.
+    pub(crate) fn lose_state(&self) {
+        while let Err(error) = std::fs::remove_dir_all(self.path("state")) {
+            assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{error}");
+        }
+    }
+
     /// The files of sessions that the guard knows.
     pub(crate) fn records(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(self.path("state/sessions")).map(|files| files.flatten().collect::<Vec<_>>());

@@ -108,13 +108,13 @@ async fn a_session_whose_record_is_gone_with_all_state_ends_in_time() {
     let host = GuardedHost::start(&More::default()).await;
     let end = soon(20);
     let _session = host.session(&host.pass(end), &[], "nohup setsid sleep 600 >/dev/null 2>&1 & sleep 600").await;
-    std::fs::remove_dir_all(host.path("state")).unwrap();
+    host.lose_state();
     while host.records().is_empty() {
         assert!(since(end) < 0, "its watcher puts it back");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // And where that can't be done, the end holds all the same.
-    std::fs::remove_dir_all(host.path("state")).unwrap();
+    host.lose_state();
     std::fs::write(host.path("state"), "").unwrap();
     wait_until(end, -400).await;
     still(end, "its processes", || host.processes().len() >= 3);
@@ -194,7 +194,7 @@ async fn what_happens_to_sessions_is_put_down_once_each() {
     assert_eq!(words(&told), [(Kind::Opened, ""), (Kind::Ended, "its window is over")]);
     gone(&host, soon(0)).await;
     // Refused by the guard itself: the folder of the records can't be had.
-    std::fs::remove_dir_all(host.path("state")).unwrap();
+    host.lose_state();
     std::fs::write(host.path("state"), "").unwrap();
     host.ssh(&last, "true").await;
     let told = events(&host, &last, 1).await;
