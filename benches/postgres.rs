@@ -1,7 +1,7 @@
 //! Two nodes on one PostgreSQL: durable certificates per second beside single-row commits of the same server.
 //!
-//! *pgbench*: one prepared `INSERT` of 600 bytes and its commit, on as many connections. *issue*: the whole chain of a request that policy
-//! allows at once (ask, then fetch) over TLS 1.3 keep-alive, half of the clients on each node; four log entries each in three commits
+//! *pgbench*: one prepared `INSERT` of 600 bytes and its commit, on as many connections. *issue*: a request that policy allows at once,
+//! asked and fetched in one call over TLS 1.3 keep-alive, half of the clients on each node; four log entries each in two commits
 //! before the answer. Contestants run in slices by turns; ratios are medians of the pairs of one pass. Clients, nodes and the database
 //! share the machine.
 //!
