@@ -27,6 +27,8 @@ mod kinds;
 #[path = "../tests/it/guard/maker.rs"]
 mod maker;
 mod programs;
+#[path = "../tests/it/guard/promise.rs"]
+mod promise;
 #[path = "../tests/it/guard/site.rs"]
 mod site;
 #[path = "../tests/it/guard/staying.rs"]

@@ -23,6 +23,7 @@
 #[path = "../tests/it/guard"]
 mod guard {
     pub(crate) mod maker;
+    pub(crate) mod promise;
     pub(crate) mod site;
 }
 #[path = "../tests/it/enrolment"]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::service::{HALLPASS, HALLPASS_HOST};
+use crate::guard::promise::Promise;
 
 /// How long anything may take that is not what a test is about.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -353,9 +354,9 @@ pub(crate) fn said(ran: &Output) -> String {
 /// Waits until something holds.
 #[track_caller]
 pub(crate) fn until(what: &str, within: Duration, holds: impl Fn() -> bool) {
-    let began = Instant::now();
+    let promise = Promise::within(within);
     while !holds() {
-        assert!(began.elapsed() < within, "not within {within:?}: {what}");
+        assert!(!promise.is_broken(), "not within {within:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

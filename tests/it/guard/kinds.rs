@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use super::site::{GuardedHost, More, since, soon, still, wait_until};
+use super::site::{Due, GuardedHost, More, since, soon, still, wait_until};
 use super::staying::{Kind, Stay, echoes};
-
-/// How long after the end of its window anything of a session may be there, in milliseconds (promise P8).
-const GONE_WITHIN: i64 = 2_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_session_is_there_two_seconds_after_its_window() {
@@ -24,12 +21,13 @@ async fn nothing_of_a_session_is_there_two_seconds_after_its_window() {
     assert_eq!((host.records().len(), host.watchers()), (connections, connections), "one for each connection");
 
     wait_until(end, -400).await;
+    let due = Due::at(end);
     for (kind, stay) in &mut stays {
         still(end, kind.name(), || stay.is_there());
     }
     while !(stays.iter_mut().all(|(_, stay)| stay.is_over()) && host.processes().is_empty()) {
         let left = stays.iter_mut().filter_map(|(kind, stay)| (!stay.is_over()).then_some(*kind)).collect::<Vec<_>>();
-        assert!(since(end) < GONE_WITHIN, "still there: {left:?} {:?} {:?}", host.processes(), host.records());
+        assert!(!due.is_over(), "still there: {left:?} {:?} {:?}", host.processes(), host.records());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     println!("everything was gone {} ms after the end", since(end));

@@ -3,6 +3,7 @@
 mod judging;
 mod kinds;
 pub(crate) mod maker;
+pub(crate) mod promise;
 mod rules;
 pub(crate) mod site;
 mod staying;

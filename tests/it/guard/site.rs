@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::maker::Maker;
+use super::promise::Promise;
 
 const HALLPASS_HOST: &str = env!("CARGO_BIN_EXE_hallpass-host");
 
@@ -210,11 +211,13 @@ impl GuardedHost {
         let pids = pids.filter_map(|folder| folder.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
         pids.filter(|pid| {
             use std::os::unix::fs::MetadataExt as _;
+            if !std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|folder| folder.uid() == self.uid) {
+                return false;
+            }
             // A process whose first thread has ended looks like one that is over, and may run on.
             let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
             let runs = |path: PathBuf| std::fs::read_to_string(path).is_ok_and(|stat| !stat.contains(") Z "));
             threads.map(|thread| thread.path().join("stat")).any(runs)
-                && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|folder| folder.uid() == self.uid)
         })
         .collect()
     }
@@ -327,6 +330,30 @@ pub(crate) fn still(end: Timestamp, what: &str, holds: impl FnOnce() -> bool) {
     if !holds() {
         assert!(since(end) >= 0, "{what}: not before the end");
         println!("not shown here: {what} until the end; the machine is too busy");
+    }
+}
+
+/// What has to be gone two seconds after an end (promise P8).
+pub(crate) struct Due {
+    end: Timestamp,
+    promise: Promise,
+}
+
+impl Due {
+    /// To be had before the end.
+    pub(crate) fn at(end: Timestamp) -> Self {
+        let early = u64::try_from(-since(end)).unwrap_or_default();
+        Self { end, promise: Promise::within(Duration::from_millis(2_000 + early)) }
+    }
+
+    /// How many milliseconds the end is past.
+    pub(crate) fn since(&self) -> i64 {
+        since(self.end)
+    }
+
+    /// Whether it is too late.
+    pub(crate) fn is_over(&self) -> bool {
+        self.promise.is_broken()
     }
 }
 
