@@ -47,6 +47,10 @@ const STREAMS_PER_HOST_MAX: usize = 4;
 /// A quarter of all connections may be in their handshake, but so many always. Our own choice: a crowd that comes at once.
 const HANDSHAKES_MIN: usize = 128;
 
+/// One address has an eighth of those, but so many always. Our own choice: an office's crowd has its handshakes done in two round trips each, and
+/// nobody with a few addresses locks all others out.
+const HANDSHAKES_EACH_MIN: usize = 64;
+
 /// The limits of one server.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -136,7 +140,7 @@ impl Limits {
             connections: Places::new(connections_max.div_ceil(2).max(1)),
             sites: Places::new(connections_max.saturating_sub(connections_max / 4).max(1)),
             handshakes: Places::new(handshakes),
-            handshakes_each: Places::new(handshakes.div_ceil(2)),
+            handshakes_each: Places::new((handshakes / 8).max(HANDSHAKES_EACH_MIN).min(handshakes.div_ceil(2))),
         }
     }
 
@@ -325,15 +329,24 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_a_handshake_are_a_quarter_of_all_and_half_of_that_for_one_address() {
-        let limits = Limits::new(1, 1, 1000);
-        let (one, other, third) =
-            ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap());
-        let held: Vec<_> = (0..125).map(|_| limits.handshake(one).unwrap()).collect();
-        assert!(limits.handshake(one).is_none());
-        let more: Vec<_> = (0..125).map(|_| limits.handshake(other).unwrap()).collect();
-        assert!(limits.handshake(third).is_none());
-        drop((held, more));
-        assert!(limits.handshake(third).is_some());
+    fn connections_without_a_handshake_are_a_quarter_of_all_and_an_eighth_of_that_for_one_address() {
+        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
+        let limits = Limits::new(1, 1, 4_096);
+        let take = |n, count: usize| (0..count).map(|_| limits.handshake(address(n)).unwrap()).collect::<Vec<_>>();
+        let mut held: Vec<_> = (0..7).flat_map(|n| take(n, 128)).collect();
+        assert!(limits.handshake(address(0)).is_none());
+        held.extend(take(7, 128));
+        assert!(limits.handshake(address(8)).is_none(), "all are taken");
+        drop(held);
+        assert!(limits.handshake(address(8)).is_some());
+    }
+
+    #[test]
+    fn a_small_server_gives_an_address_half_of_its_handshakes_at_most() {
+        for (all, each) in [(1_000, 64), (128, 64), (100, 50), (1, 1)] {
+            let limits = Limits::new(1, 1, all);
+            let held: Vec<_> = std::iter::from_fn(|| limits.handshake(IpAddr::from([10, 0, 0, 1]))).collect();
+            assert_eq!(held.len(), each, "{all}");
+        }
     }
 }

@@ -113,7 +113,7 @@ async fn an_http1_peer_that_reads_nothing_is_cut_off() {
 async fn connections_that_say_nothing_have_a_smaller_share() {
     let site = Site::with(|settings| settings.connections_max = 1000).await;
     let mut held = Vec::new();
-    for _ in 0..125 {
+    for _ in 0..64 {
         held.push(tokio::net::TcpStream::connect(site.settings.listen).await.unwrap());
     }
     let mut late = tokio::net::TcpStream::connect(site.settings.listen).await.unwrap();
