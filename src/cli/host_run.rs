@@ -153,6 +153,7 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
         "answered": contact.as_ref().and_then(|c| c.answered).map(|at| at.to_string()),
         "checked_in": contact.as_ref().and_then(|c| c.checked_in).map(|at| at.to_string()),
         "trouble": contact.as_ref().and_then(|c| c.trouble.clone()),
+        "left": contact.as_ref().map_or(&[][..], |c| &c.left),
     });
     let mut lines = vec![match (&name, &url) {
         (Some(name), Some(url)) => format!("{name}: {enrolment} at {url}"),
@@ -170,6 +171,9 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
         }
         Some(_) => "daemon: runs, has not reached the service yet".to_owned(),
     });
+    for why in contact.iter().flat_map(|contact| &contact.left) {
+        lines.push(format!("not in place yet: {why}"));
+    }
     context.out.answer(&document, &lines.join("\n"))
 }
 

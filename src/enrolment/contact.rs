@@ -2,6 +2,7 @@
 //!
 //! It lies in memory (`/run`): after a start of the machine nobody has been in contact yet.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -15,11 +16,14 @@ use crate::time::Timestamp;
 /// Where it is.
 const PATH: &str = "/run/hallpass/daemon";
 
-/// The longest such file.
-const BYTES_MAX: usize = 4 * 1024;
+/// The longest such file: all that is kept, and then some.
+const BYTES_MAX: usize = 8 * 1024;
 
 /// The most of a trouble that is kept.
 const TROUBLE_CHARS_MAX: usize = 300;
+
+/// The most of what is not in place that is kept.
+const LEFT_MAX: usize = 16;
 
 /// What the daemon last knew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +34,10 @@ pub struct Contact {
     pub answered: Option<Timestamp>,
     /// When the last check-in was taken.
     pub checked_in: Option<Timestamp>,
-    /// What is wrong now.
+    /// Why the service can't be asked now.
     pub trouble: Option<String>,
+    /// Why something that it said is not in place; a sentence each.
+    pub left: Vec<String>,
 }
 
 impl Contact {
@@ -61,7 +67,7 @@ impl Contact {
     }
 
     fn to_text(&self) -> String {
-        let Self { daemon, answered, checked_in, trouble } = self;
+        let Self { daemon, answered, checked_in, trouble, left } = self;
         let mut text = format!("pid = {}\nstarted = {}\n", daemon.pid, daemon.started);
         let times = [("answered", answered), ("checked_in", checked_in)];
         for (key, at) in times {
@@ -71,12 +77,20 @@ impl Contact {
             }
         }
         if let Some(trouble) = trouble {
-            let plain =
-                trouble.chars().map(|c| if (' '..='~').contains(&c) && c != '"' && c != '\\' { c } else { '\'' });
-            _ = writeln!(text, "trouble = \"{}\"", plain.take(TROUBLE_CHARS_MAX).collect::<String>());
+            _ = writeln!(text, "trouble = {}", quoted(trouble));
         }
+        // Each once, as the reader of documents demands of a list.
+        let left: BTreeSet<String> = left.iter().map(|why| quoted(why)).take(LEFT_MAX).collect();
+        let left: Vec<String> = left.into_iter().collect();
+        _ = writeln!(text, "left = [{}]", left.join(", "));
         text
     }
+}
+
+/// As much of a text as is kept, in quotation marks.
+fn quoted(text: &str) -> String {
+    let plain = text.chars().map(|c| if (' '..='~').contains(&c) && c != '"' && c != '\\' { c } else { '\'' });
+    format!("\"{}\"", plain.take(TROUBLE_CHARS_MAX).collect::<String>())
 }
 
 fn read_root(root: &Table<'_>) -> Option<Contact> {
@@ -85,8 +99,10 @@ fn read_root(root: &Table<'_>) -> Option<Contact> {
     let time = |key| root.parsed(key, Timestamp::parse).map(|found| found.value);
     let (answered, checked_in) = (time("answered"), time("checked_in"));
     let trouble = root.string("trouble").map(|found| found.value.to_owned());
+    let left = root.list("left", LEFT_MAX, |text| Ok::<_, String>(text.to_owned()));
+    let left = left.map(|found| found.value.into_iter().map(|why| why.value).collect()).unwrap_or_default();
     let daemon = Process { pid: i32::try_from(pid?.value).ok()?, started: started?.value };
-    Some(Contact { daemon, answered, checked_in, trouble })
+    Some(Contact { daemon, answered, checked_in, trouble, left })
 }
 
 fn path() -> PathBuf {
@@ -104,10 +120,21 @@ mod tests {
             answered: Some(Timestamp::from_unix(1_000).unwrap()),
             checked_in: None,
             trouble: Some("no \"answer\"\nfrom \\ it".to_owned()),
+            left: vec!["no space".to_owned(), "no\tsshd".to_owned(), "no space".to_owned()],
         };
         let read = |text: &str| document::read(text, "x", BYTES_MAX, read_root);
         let found = read(&contact.to_text()).unwrap();
-        assert_eq!(found, Contact { trouble: Some("no 'answer''from ' it".to_owned()), ..contact });
+        let left = vec!["no space".to_owned(), "no'sshd".to_owned()];
+        assert_eq!(found, Contact { trouble: Some("no 'answer''from ' it".to_owned()), left, ..contact.clone() });
+        // However much there is, it can be read.
+        let left = (0..99).map(|n| format!("{n}{}", "y".repeat(999)));
+        let much = Contact {
+            trouble: Some("x".repeat(999)),
+            left: left.chain(["y".to_owned(), "y".to_owned()]).collect(),
+            ..contact
+        };
+        let found = read(&much.to_text()).unwrap();
+        assert_eq!((found.left.len(), found.left[0].len()), (LEFT_MAX, TROUBLE_CHARS_MAX));
         assert!(read("pid = 7\n").is_err());
     }
 }

@@ -220,6 +220,9 @@ async fn login(sshd: &Sshd, link: &mut Link, bundle: &Bundle) -> Result<String, 
 
 fn daemon() -> Result<String, String> {
     let contact = Contact::load().filter(Contact::is_running).ok_or("the daemon does not run")?;
+    if let Some(why) = contact.left.first() {
+        return Err(format!("what the service says is not all in place, which is tried again: {why}"));
+    }
     match (contact.trouble, contact.answered) {
         (Some(trouble), _) => Err(trouble),
         (None, Some(at)) => Ok(format!("in touch, last answer {at}")),

@@ -103,26 +103,30 @@ pub fn tags(path: &Path, state: &State) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Installs host certificates that are others than those that are there. Whether any was.
+/// A host certificate that is to lie where sshd reads it.
+pub type Placed = (PathBuf, String);
+
+/// The host certificates in these lines that are others than those that are there, and where they go.
+#[must_use]
+pub fn new_certificates(folder: &Path, lines: &[String], keys: &[HostKey], settings: &Settings) -> Vec<Placed> {
+    let all = lines.iter().filter_map(|line| certificate(folder, line, keys, settings));
+    // A certificate that sshd is not told to show is of no use; `host enrol` anew tells it.
+    all.filter(|(path, text)| path.exists() && std::fs::read_to_string(path).map_or(true, |there| there != *text))
+        .collect()
+}
+
+/// Writes them.
 ///
 /// # Errors
 /// In words, for the first that could not be written.
-pub fn certificates(folder: &Path, lines: &[String], keys: &[HostKey], settings: &Settings) -> Result<bool, String> {
-    let mut has_changed = false;
-    for line in lines {
-        let Some((path, text)) = certificate(folder, line, keys, settings) else { continue };
-        // A certificate that sshd is not told to show is of no use; `host enrol` anew tells it.
-        if !path.exists() || std::fs::read_to_string(&path).is_ok_and(|now| now == text) {
-            continue;
-        }
-        durable::replace(&path, text.as_bytes(), 0o644).map_err(|error| error.to_string())?;
-        has_changed = true;
-    }
-    Ok(has_changed)
+pub fn write(certificates: &[Placed]) -> Result<(), String> {
+    certificates
+        .iter()
+        .try_for_each(|(path, text)| durable::replace(path, text.as_bytes(), 0o644).map_err(|error| error.to_string()))
 }
 
 /// Where a certificate goes, if it is one of this host's.
-fn certificate(folder: &Path, line: &str, keys: &[HostKey], settings: &Settings) -> Option<(PathBuf, String)> {
+fn certificate(folder: &Path, line: &str, keys: &[HostKey], settings: &Settings) -> Option<Placed> {
     let certificate = Certificate::parse_openssh(line.trim()).ok()?;
     let tbs = certificate.tbs();
     let key = keys.iter().find(|key| key.key.public_key() == tbs.subject())?;

@@ -7,25 +7,27 @@
 //! What not: no login and no end of a session waits for this. Killed, or cut off for days, it leaves the host as safe as its clock; what
 //! happened meanwhile is in the spool, and is reported later.
 //!
-//! Invariants: what the service says is checked as a whole before any of it is used ([`install`]); there is always a pause before a call is
-//! tried again ([`pace`]); an event leaves the spool only when the service says that it is in the log. What could not be put in place (a file
-//! system is full) is tried again until it is, whether the service can be asked then or not. What is over before its time is looked
-//! for among the sessions at each look, not once: a login may have been under way. A certificate that is over stays so until its window
-//! is, whatever the service says later.
+//! Invariants: what the service says is checked as a whole before any of it is used ([`install`]), and what can't be put in place is tried again
+//! ([`in_place`]); there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
+//! is in the log.
 
+mod in_place;
 pub mod install;
 mod pace;
 mod report;
+mod untold;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use self::install::{Granted, Installer, Remembered};
+use self::in_place::{InPlace, Wants};
+use self::install::Installer;
 use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
 use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
@@ -35,19 +37,16 @@ use super::link::Link;
 use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
 use super::programs;
-use super::sshd::{Sshd, Told};
+use super::sshd::Sshd;
 use crate::client::{Client, ClientError, EventStream};
-use crate::host::ended;
 use crate::host::process::Process;
 use crate::host::program::Program;
-use crate::host::sessions::{Over, Sessions};
+use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
 use crate::notify;
-use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
 use crate::time::{Clock as _, SystemClock};
-use crate::wire::host::State;
 
 /// How often to ask where no events come.
 const POLL_EVERY: Duration = Duration::from_secs(4);
@@ -66,24 +65,12 @@ struct Daemon<'a> {
     say: Say<'a>,
     sshd: Sshd,
     link: Link,
-    keys: Vec<HostKey>,
-    installer: Installer,
+    keys: Arc<[HostKey]>,
     program: Program,
-    /// What the service said last.
-    state: Option<State>,
-    /// What of it could not be put in place.
-    left: Vec<String>,
-    /// Between attempts at that.
-    left_pause: Pause,
-    /// What is over before its time.
-    over: Over,
-    /// The certificates among it, as long as their windows are not.
-    remembered: Remembered,
-    /// Whether the service has said that there is another one.
+    /// What the service said last, and how much of it is in place.
+    in_place: InPlace<'a>,
+    /// Whether the service has said that it has changed.
     is_stale: bool,
-    bundle: Option<Bundle>,
-    /// The CA key that signs host certificates now.
-    host_ca: Option<Fingerprint>,
     proof: Proof,
     /// What the proof was made with.
     proven: Option<(Instant, String)>,
@@ -109,8 +96,6 @@ struct Push {
 struct Due {
     connect: Instant,
     look: Instant,
-    /// What could not be put in place.
-    left: Instant,
     state: Instant,
     check_in: Instant,
     renew: Instant,
@@ -150,36 +135,28 @@ impl<'a> Daemon<'a> {
         let (link, service) = open_link(&sshd).await?;
         let settings = Settings::load(Path::new(settings::PATH))?;
         let facts = Facts { effective: sshd.effective(CHECK_ACCOUNT).await?, ..Facts::default() };
-        let keys = facts::host_keys(&root, &facts)?;
+        let keys: Arc<[HostKey]> = facts::host_keys(&root, &facts)?.into();
         Spool::at(&settings.spool).create()?;
         let daemon = Process::own().map_err(|error| format!("cannot look at our own process: {error}"))?;
         let now = Instant::now();
+        let memory = root.path(places::MEMORY);
+        let version = memory.join("bundle-version");
+        let installer = Installer { trust: settings.trust, version, log_key: service.log_key };
         Ok(Self {
             say,
+            in_place: InPlace::new(say, sshd.clone(), Arc::clone(&keys), installer, &memory),
             sshd,
             link,
             keys,
-            installer: Installer {
-                trust: settings.trust,
-                version: root.path(places::MEMORY).join("bundle-version"),
-                log_key: service.log_key,
-            },
             program,
-            state: None,
-            left: Vec::new(),
-            left_pause: Pause::default(),
-            over: Over::default(),
-            remembered: Remembered::default(),
             is_stale: true,
-            bundle: None,
-            host_ca: None,
             proof: Proof::default(),
             proven: None,
             stream: None,
             pause: Pause::default(),
             proof_pause: Pause::default(),
-            due: Due { connect: now, look: now, left: now, state: now, check_in: now, renew: now },
-            contact: Contact { daemon, answered: None, checked_in: None, trouble: None },
+            due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
+            contact: Contact { daemon, answered: None, checked_in: None, trouble: None, left: Vec::new() },
         })
     }
 
@@ -189,13 +166,14 @@ impl<'a> Daemon<'a> {
         if now >= self.due.look {
             self.due.look = now + LOOK_EVERY;
             self.tend(false).await;
-            self.end_over();
+            self.in_place.end_over();
             if self.contact.trouble.is_none() && report::is_waiting() {
                 self.due.connect = now;
             }
         }
-        if !self.left.is_empty() && now >= self.due.left {
-            self.put_again().await;
+        if self.in_place.is_due(now) {
+            let wants = self.in_place.again().await;
+            self.serve(wants);
         }
         if now < self.due.connect {
             return;
@@ -241,19 +219,13 @@ impl<'a> Daemon<'a> {
         let is_pushed = self.stream.as_ref().is_some_and(|push| push.is_heard);
         self.is_stale |= !is_pushed;
         if self.is_stale || Instant::now() >= self.due.state {
-            let state = match self.state.as_ref().map(|state| state.etag.clone()) {
-                Some(etag) => self.link.changed_state(&etag).await.map_err(told)?,
+            let state = match self.in_place.etag() {
+                Some(etag) => self.link.changed_state(etag).await.map_err(told)?,
                 None => Some(self.link.state().await.map_err(told)?),
             };
             if let Some(state) = state {
-                if state.is_retired {
-                    (self.say)(
-                        "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
-                    );
-                }
-                self.left_pause.reset();
-                self.state = Some(state);
-                self.put_again().await;
+                let wants = self.in_place.take(state).await;
+                self.serve(wants);
             }
             self.is_stale = false;
             self.due.state = Instant::now() + spread(STATE_EVERY, random());
@@ -268,150 +240,35 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    /// Puts what the service said last in place, and says what can't be, once; that is tried again after a pause.
-    async fn put_again(&mut self) {
-        let Some(state) = self.state.take() else { return };
-        let left = self.put_in_place(&state).await;
-        self.state = Some(state);
-        for why in left.iter().filter(|why| !self.left.contains(why)) {
-            (self.say)(why);
+    /// What has been put in place wants other things done at once.
+    fn serve(&mut self, Wants { check_in, renew }: Wants) {
+        let now = Instant::now();
+        if check_in {
+            self.due.check_in = now;
         }
-        if left.is_empty() {
-            self.left_pause.reset();
-            if !self.left.is_empty() {
-                (self.say)("what could not be put in place is in place now");
-            }
-        } else {
-            self.due.left = Instant::now() + self.left_pause.next(random());
+        if renew {
+            self.due.renew = now;
         }
-        self.left = left;
-    }
-
-    /// Puts a state in place. What can't be is returned, and does not keep the rest from being so.
-    async fn put_in_place(&mut self, state: &State) -> Vec<String> {
-        let mut left = Vec::new();
-        match self.installer.bundle(&state.bundle.text) {
-            Ok((bundle, is_new)) => {
-                if is_new {
-                    (self.say)(&format!("the trust bundle is now version {}", bundle.version()));
-                    self.due.check_in = Instant::now();
-                }
-                self.bundle = Some(bundle);
-            }
-            Err(why) => left.push(why),
+        if self.contact.left != self.in_place.left() {
+            self.contact.left = self.in_place.left().to_vec();
+            self.save_contact();
         }
-        left.extend(self.put_host_ca(state.host_ca.as_deref()).err());
-        let settings_path = Path::new(settings::PATH);
-        match install::tags(settings_path, state) {
-            Ok(true) => (self.say)("the tags of this host have changed"),
-            Ok(false) => {}
-            Err(why) => left.push(why),
-        }
-        match install::lost(&state.lost) {
-            Ok(lost) => self.over.cas = lost,
-            Err(why) => left.push(why),
-        }
-        match Settings::load(settings_path) {
-            Ok(settings) => {
-                left.extend(self.put_certificates(&state.certificates, &settings).await.err());
-                match install::granted(&state.grants) {
-                    Ok(granted) => left.extend(self.put_grants(&granted, &settings)),
-                    Err(why) => left.push(why),
-                }
-            }
-            Err(why) => left.push(why),
-        }
-        // After the grants: these have no say about what is over, or was opened with a stolen key.
-        self.end_over();
-        left
-    }
-
-    /// Host certificates by another CA key than this are replaced at once.
-    fn put_host_ca(&mut self, ca: Option<&str>) -> Result<(), String> {
-        let told = |why| format!("the service names a host CA key that is none: {why}");
-        let ca = ca.map(Fingerprint::parse).transpose().map_err(told)?;
-        if ca != self.host_ca {
-            self.host_ca = ca;
-            self.due.renew = Instant::now();
-        }
-        Ok(())
-    }
-
-    /// The ended list, and the ends of sessions, as the service has them. What could not be put in place.
-    fn put_grants(&mut self, granted: &Granted, settings: &Settings) -> Vec<String> {
-        let mut left = Vec::new();
-        // Known first: sessions end also where the list can't be written.
-        self.over.requests.clone_from(&granted.over);
-        // A list that can't be read is replaced.
-        let list = ended::read(&settings.ended).unwrap_or_default();
-        self.remembered.learn(&granted.serials, &list, SystemClock.now());
-        self.over.serials = self.remembered.serials();
-        match ended::write(&settings.ended, &self.over.serials) {
-            Ok(true) if !self.over.serials.is_empty() => {
-                (self.say)(&format!("{} certificates are over before their time", self.over.serials.len()));
-            }
-            Ok(_) => {}
-            Err(why) => left.push(why),
-        }
-        let sessions = match Sessions::open(settings) {
-            Ok(sessions) => sessions,
-            Err(why) => {
-                left.push(why);
-                return left;
-            }
-        };
-        for (request, end) in &granted.ends {
-            match sessions.rearm(request, *end, &self.over) {
-                Ok(0) => {}
-                Ok(count) => (self.say)(&format!("request {request}: {count} sessions go on until {end}")),
-                Err(why) => left.push(why),
-            }
-        }
-        left
-    }
-
-    /// Ends what rests on what is over before its time: also what was opened with a CA key that is lost, whatever its certificate says of
-    /// itself, which may be the thief's. What can't be ended now is looked for again at the next look.
-    fn end_over(&self) {
-        let ended = Settings::load(Path::new(settings::PATH))
-            .and_then(|settings| Sessions::open(&settings)?.end_over(&self.over));
-        if let Ok(count @ 1..) = ended {
-            (self.say)(&format!("{count} sessions that are over before their time end now"));
-        }
-    }
-
-    /// Host certificates; sshd reads them when it is told to.
-    async fn put_certificates(&self, lines: &[String], settings: &Settings) -> Result<(), String> {
-        if install::certificates(Path::new(places::SSHD_FOLDER), lines, &self.keys, settings)? {
-            match self.sshd.reload().await {
-                Ok(Told::By(how)) => (self.say)(&format!("new host certificates are in place ({how})")),
-                Ok(Told::NotRunning) => (self.say)("new host certificates are in place; sshd does not run"),
-                Err(why) => (self.say)(&format!("new host certificates are there, but sshd was not told: {why}")),
-            }
-        }
-        Ok(())
     }
 
     /// Asks for new host certificates when half of their time is over.
     async fn renew(&mut self) {
         let now = Instant::now();
-        let is_due =
-            install::is_renewal_due(Path::new(places::SSHD_FOLDER), &self.keys, self.host_ca, SystemClock.now());
+        let (folder, ca) = (Path::new(places::SSHD_FOLDER), self.in_place.host_ca());
+        let is_due = install::is_renewal_due(folder, &self.keys, ca, SystemClock.now());
         if now < self.due.renew || !is_due {
             return;
         }
         self.due.renew = now + RENEW_EVERY;
         match self.link.certificates(&self.keys).await {
-            Ok(lines) => match Settings::load(Path::new(settings::PATH)) {
-                Ok(settings) => {
-                    if let Err(why) = self.put_certificates(&lines, &settings).await {
-                        (self.say)(&why);
-                    }
-                    // The rotation of the host CA key may wait for this one.
-                    self.due.check_in = Instant::now();
-                }
-                Err(why) => (self.say)(&why),
-            },
+            Ok(lines) => {
+                let wants = self.in_place.take_certificates(lines).await;
+                self.serve(wants);
+            }
             Err(error) => {
                 self.due.renew = now + RENEW_AGAIN;
                 (self.say)(&format!("host certificates were not renewed: {error}"));
@@ -420,13 +277,12 @@ impl<'a> Daemon<'a> {
     }
 
     async fn check_in(&mut self) -> Result<(), ClientError> {
-        if let Some(bundle) = self.bundle.clone() {
+        if let Some(bundle) = self.in_place.bundle().cloned() {
             self.prove(&bundle).await;
         }
         let mut report = check_in::report(&self.sshd, &self.link, &self.proof).await;
-        if self.host_ca.is_some() {
-            let shown = install::shown(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
-            report.shows = shown.iter().map(ToString::to_string).collect();
+        if self.in_place.host_ca().is_some() {
+            report.shows = self.in_place.shown().iter().map(ToString::to_string).collect();
         }
         self.link.check_in(&report).await?;
         self.contact.checked_in = Some(SystemClock.now());

@@ -23,10 +23,26 @@ fn certificate(host: &Host) -> Certificate {
     Certificate::parse_openssh(std::fs::read_to_string(path).unwrap().trim()).unwrap()
 }
 
+/// The certificate for that key that sshd shows, if it answers: ssh-keyscan has it from sshd itself.
+fn shown(host: &Host) -> Option<String> {
+    let port = host.port.to_string();
+    let mut scan = std::process::Command::new("ssh-keyscan");
+    let shown = scan.args(["-c", "-t", "ed25519", "-p", &port, "127.0.0.1"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let kind = words.iter().position(|word| word.ends_with("-cert-v01@openssh.com"))?;
+    Some(format!("{} {}", words[kind], words[kind + 1]))
+}
+
+/// The same as the file says, without the comment that its line ends with.
+fn line(certificate: &Certificate) -> Option<String> {
+    Some(certificate.to_openssh().splitn(3, ' ').take(2).collect::<Vec<_>>().join(" "))
+}
+
 /// A daemon at another time.
-fn daemon_later(host: &Host, ahead: &str) -> Daemon {
+fn daemon_later(host: &Host, ahead: &str, words: &[&str]) -> Daemon {
     let log = std::fs::File::create(host.path("daemon.log")).unwrap();
-    let mut command = host.command("/usr/local/bin/hallpass-host", &["run"]);
+    let mut command = host.command("/usr/local/bin/hallpass-host", &[&["run"], words].concat());
     fake_time(&mut command, ahead);
     let command = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(log);
     Daemon(command.spawn().unwrap())
@@ -52,7 +68,7 @@ async fn a_host_certificate_is_renewed_when_half_of_its_life_is_over_and_not_bef
         service.kill();
         let ahead = format!("+{ahead}");
         service.start_later(&ahead);
-        let daemon = daemon_later(&host, &ahead);
+        let daemon = daemon_later(&host, &ahead, &[]);
         until("the daemon has checked in", PATIENCE, || checked_in(&host));
         if is_due {
             until("the certificate is another one", PATIENCE, || certificate(&host) != first);
@@ -67,16 +83,47 @@ async fn a_host_certificate_is_renewed_when_half_of_its_life_is_over_and_not_bef
     assert_eq!(second.fields().principals, first.fields().principals, "names never widen");
     assert_eq!(second.fields().window.seconds(), lifetime);
     assert!(second.fields().window.start() > first.fields().window.start());
-    // What sshd shows is what lies there: ssh-keyscan has it from sshd itself.
-    let port = host.port.to_string();
-    let mut scan = std::process::Command::new("ssh-keyscan");
-    let shown = scan.args(["-c", "-t", "ed25519", "-p", &port, "127.0.0.1"]).output().unwrap();
-    let shown = String::from_utf8(shown.stdout).unwrap();
-    let words: Vec<&str> = shown.split_whitespace().collect();
-    let kind = words.iter().position(|word| word.ends_with("-cert-v01@openssh.com")).unwrap();
-    let line = format!("{} {}", words[kind], words[kind + 1]);
-    // Without the comment that the file's line ends with.
-    assert!(certificate(&host).to_openssh().starts_with(&format!("{line} ")), "{shown}");
+    // What sshd shows is what lies there.
+    assert_eq!(shown(&host), line(&certificate(&host)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sshd_is_told_of_a_new_certificate_until_it_can_be_told_also_by_the_next_daemon() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let mut service = Service::start();
+    let host = Host::start("");
+    let token = service.join_token().await;
+    let words = service.enrol("web-1", &token);
+    host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let first = certificate(&host);
+    let window = first.tbs().fields().window;
+    let ahead = format!("+{}", window.start().unix() + window.seconds() * 3 / 4 - SystemClock.now().unix());
+    service.kill();
+    service.start_later(&ahead);
+    let reload = ["--reload-command", "test -e /run/may-reload && kill -HUP $(cat /run/sshd.pid)"];
+    let untold = "new host certificates are there, but sshd was not told";
+    let daemon = daemon_later(&host, &ahead, &reload);
+    until("the daemon says what is wrong", PATIENCE, || host.daemon_log().contains(untold));
+    // (Whether it shows the old one depends on its release.)
+    assert!(certificate(&host) != first);
+    let status = host.ok(&["host", "status"]);
+    assert!(status.contains(&format!("\nnot in place yet: {untold}")), "{status}");
+    assert!(host.ok(&["host", "status", "--json"]).contains(&format!("\"left\":[\"{untold}")));
+    daemon.stop();
+    let daemon = daemon_later(&host, &ahead, &reload);
+    until("the next daemon says it, too", PATIENCE, || host.daemon_log().contains(untold));
+    host.ok_of("/bin/touch", &["/run/may-reload"]);
+    until("sshd is told", Duration::from_secs(70), || host.daemon_log().contains("new host certificates are in place"));
+    until("sshd shows it", PATIENCE, || shown(&host) == line(&certificate(&host)));
+    until("nothing is left", PATIENCE, || host.ok(&["host", "status", "--json"]).contains("\"left\":[]"));
+    daemon.stop();
+    // Once it was told, it is not told again.
+    let daemon = daemon_later(&host, &ahead, &reload);
+    until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
+    assert!(!host.daemon_log().contains("host certificates"), "{}", host.daemon_log());
+    daemon.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,273 @@
+//! What the service said last, and how much of it is in place on this host.
+//!
+//! Invariants: what can't be put in place (a file system is full, sshd can't be told) does not keep the rest from being so, is shown by
+//! `host status`, and is tried again until it is in place, whether the service can be asked then or not. What is over before its time is
+//! looked for among the sessions at each look, not once: a login may have been under way. A certificate that is over stays so until its
+//! window is, whatever the service says later.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::install::{self, Granted, Installer, Remembered};
+use super::pace::Pause;
+use super::untold::Untold;
+use super::{Say, random};
+use crate::enrolment::facts::HostKey;
+use crate::enrolment::places;
+use crate::enrolment::sshd::{Sshd, Told};
+use crate::host::ended;
+use crate::host::sessions::{Over, Sessions};
+use crate::host::settings::{self, Settings};
+use crate::ssh::Fingerprint;
+use crate::ssh::bundle::Bundle;
+use crate::time::{Clock as _, SystemClock};
+use crate::wire::host::State;
+
+/// The state, and what it has brought about.
+pub(super) struct InPlace<'a> {
+    say: Say<'a>,
+    sshd: Sshd,
+    keys: Arc<[HostKey]>,
+    installer: Installer,
+    untold: Untold,
+    /// What the service said last.
+    state: Option<State>,
+    bundle: Option<Bundle>,
+    /// The CA key that signs host certificates now.
+    host_ca: Option<Fingerprint>,
+    /// What is over before its time.
+    over: Over,
+    /// The certificates among it, as long as their windows are not.
+    remembered: Remembered,
+    /// What could not be put in place.
+    left: Vec<String>,
+    /// Between attempts at that.
+    pause: Pause,
+    /// When the next one is due.
+    due: Instant,
+}
+
+/// What should be done at once because of what has been put in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wants {
+    /// The service should know.
+    pub(super) check_in: bool,
+    /// Host certificates may be by another CA key than signs now.
+    pub(super) renew: bool,
+}
+
+impl<'a> InPlace<'a> {
+    /// `memory`: the folder of what enrolment and daemon remember.
+    pub(super) fn new(say: Say<'a>, sshd: Sshd, keys: Arc<[HostKey]>, installer: Installer, memory: &Path) -> Self {
+        Self {
+            say,
+            sshd,
+            keys,
+            installer,
+            untold: Untold::at(memory.join("sshd-untold")),
+            state: None,
+            bundle: None,
+            host_ca: None,
+            over: Over::default(),
+            remembered: Remembered::default(),
+            left: Vec::new(),
+            pause: Pause::default(),
+            due: Instant::now(),
+        }
+    }
+
+    /// Of what the service said last.
+    pub(super) fn etag(&self) -> Option<&str> {
+        self.state.as_ref().map(|state| state.etag.as_str())
+    }
+
+    /// The trust bundle in force, once the service has named one that could be believed.
+    pub(super) const fn bundle(&self) -> Option<&Bundle> {
+        self.bundle.as_ref()
+    }
+
+    /// The CA key that signs host certificates now, if the service has one.
+    pub(super) const fn host_ca(&self) -> Option<Fingerprint> {
+        self.host_ca
+    }
+
+    /// What could not be put in place.
+    pub(super) fn left(&self) -> &[String] {
+        &self.left
+    }
+
+    /// Whether that should be tried again.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.left.is_empty() && now >= self.due
+    }
+
+    /// The CA keys by which sshd shows host certificates, or may show them as long as it has not been told of others.
+    pub(super) fn shown(&self) -> BTreeSet<Fingerprint> {
+        let mut shown = install::shown(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
+        shown.extend(self.untold.still().unwrap_or_default());
+        shown
+    }
+
+    /// Puts in place what the service says now.
+    pub(super) async fn take(&mut self, state: State) -> Wants {
+        if state.is_retired {
+            (self.say)(
+                "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
+            );
+        }
+        self.pause.reset();
+        self.state = Some(state);
+        self.again().await
+    }
+
+    /// Puts new host certificates in place, of which the state that was taken last does not know.
+    pub(super) async fn take_certificates(&mut self, lines: Vec<String>) -> Wants {
+        if let Some(state) = &mut self.state {
+            state.certificates = lines;
+        }
+        let wants = self.again().await;
+        // The rotation of the host CA key may wait for this one.
+        Wants { check_in: true, ..wants }
+    }
+
+    /// Puts what the service said last in place, and says what can't be, once; that is tried again after a pause.
+    pub(super) async fn again(&mut self) -> Wants {
+        let mut wants = Wants::default();
+        let Some(state) = self.state.take() else { return wants };
+        let left = self.put(&state, &mut wants).await;
+        self.state = Some(state);
+        for why in left.iter().filter(|why| !self.left.contains(why)) {
+            (self.say)(why);
+        }
+        if left.is_empty() {
+            self.pause.reset();
+            if !self.left.is_empty() {
+                (self.say)("what could not be put in place is in place now");
+            }
+        } else {
+            self.due = Instant::now() + self.pause.next(random());
+        }
+        self.left = left;
+        wants
+    }
+
+    /// Puts a state in place. What can't be is returned, and does not keep the rest from being so.
+    async fn put(&mut self, state: &State, wants: &mut Wants) -> Vec<String> {
+        let mut left = Vec::new();
+        match self.installer.bundle(&state.bundle.text) {
+            Ok((bundle, is_new)) => {
+                if is_new {
+                    (self.say)(&format!("the trust bundle is now version {}", bundle.version()));
+                    wants.check_in = true;
+                }
+                self.bundle = Some(bundle);
+            }
+            Err(why) => left.push(why),
+        }
+        match self.put_host_ca(state.host_ca.as_deref()) {
+            Ok(is_new) => wants.renew |= is_new,
+            Err(why) => left.push(why),
+        }
+        let settings_path = Path::new(settings::PATH);
+        match install::tags(settings_path, state) {
+            Ok(true) => (self.say)("the tags of this host have changed"),
+            Ok(false) => {}
+            Err(why) => left.push(why),
+        }
+        match install::lost(&state.lost) {
+            Ok(lost) => self.over.cas = lost,
+            Err(why) => left.push(why),
+        }
+        match Settings::load(settings_path) {
+            Ok(settings) => {
+                match self.put_certificates(&state.certificates, &settings).await {
+                    Ok(was_told) => wants.check_in |= was_told,
+                    Err(why) => left.push(why),
+                }
+                match install::granted(&state.grants) {
+                    Ok(granted) => left.extend(self.put_grants(&granted, &settings)),
+                    Err(why) => left.push(why),
+                }
+            }
+            Err(why) => left.push(why),
+        }
+        // After the grants: these have no say about what is over, or was opened with a stolen key.
+        self.end_over();
+        left
+    }
+
+    /// Host certificates by another CA key than this are replaced at once. Whether it is another one than before.
+    fn put_host_ca(&mut self, ca: Option<&str>) -> Result<bool, String> {
+        let told = |why| format!("the service names a host CA key that is none: {why}");
+        let ca = ca.map(Fingerprint::parse).transpose().map_err(told)?;
+        let is_new = ca != self.host_ca;
+        self.host_ca = ca;
+        Ok(is_new)
+    }
+
+    /// The ended list, and the ends of sessions, as the service has them. What could not be put in place.
+    fn put_grants(&mut self, granted: &Granted, settings: &Settings) -> Vec<String> {
+        let mut left = Vec::new();
+        // Known first: sessions end also where the list can't be written.
+        self.over.requests.clone_from(&granted.over);
+        // A list that can't be read is replaced.
+        let list = ended::read(&settings.ended).unwrap_or_default();
+        self.remembered.learn(&granted.serials, &list, SystemClock.now());
+        self.over.serials = self.remembered.serials();
+        match ended::write(&settings.ended, &self.over.serials) {
+            Ok(true) if !self.over.serials.is_empty() => {
+                (self.say)(&format!("{} certificates are over before their time", self.over.serials.len()));
+            }
+            Ok(_) => {}
+            Err(why) => left.push(why),
+        }
+        let sessions = match Sessions::open(settings) {
+            Ok(sessions) => sessions,
+            Err(why) => {
+                left.push(why);
+                return left;
+            }
+        };
+        for (request, end) in &granted.ends {
+            match sessions.rearm(request, *end, &self.over) {
+                Ok(0) => {}
+                Ok(count) => (self.say)(&format!("request {request}: {count} sessions go on until {end}")),
+                Err(why) => left.push(why),
+            }
+        }
+        left
+    }
+
+    /// Ends what rests on what is over before its time: also what was opened with a CA key that is lost, whatever its certificate says of
+    /// itself, which may be the thief's. What can't be ended now is looked for again at the next look.
+    pub(super) fn end_over(&self) {
+        let ended = Settings::load(Path::new(settings::PATH))
+            .and_then(|settings| Sessions::open(&settings)?.end_over(&self.over));
+        if let Ok(count @ 1..) = ended {
+            (self.say)(&format!("{count} sessions that are over before their time end now"));
+        }
+    }
+
+    /// Host certificates; sshd reads them when it is told to. Whether it was told.
+    async fn put_certificates(&self, lines: &[String], settings: &Settings) -> Result<bool, String> {
+        let folder = Path::new(places::SSHD_FOLDER);
+        let new = install::new_certificates(folder, lines, &self.keys, settings);
+        if !new.is_empty() {
+            self.untold.note(&install::shown(folder, &self.keys, SystemClock.now()))?;
+            install::write(&new)?;
+        }
+        if self.untold.still().is_none() {
+            return Ok(false);
+        }
+        match self.sshd.reload().await {
+            Ok(Told::By(how)) => (self.say)(&format!("new host certificates are in place ({how})")),
+            Ok(Told::NotRunning) => (self.say)("new host certificates are in place; sshd does not run"),
+            Err(why) => return Err(format!("new host certificates are there, but sshd was not told: {why}")),
+        }
+        self.untold.forget()?;
+        Ok(true)
+    }
+}
