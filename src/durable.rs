@@ -74,10 +74,9 @@ impl NewFile {
         if path.symlink_metadata().is_ok() {
             return Err(Errno::EXIST.into());
         }
-        let temporary = temporary_beside(path)?;
         let (file, temporary) = match unnamed(parent(path))? {
             Some(file) => (file, None),
-            None => (new_file(&temporary)?, Some(temporary)),
+            None => temporary_beside(path, new_file).map(|(file, temporary)| (file, Some(temporary)))?,
         };
         Ok(Self { file: io::BufWriter::new(file), target: path.to_owned(), mode, temporary })
     }
@@ -149,8 +148,7 @@ impl NewFolder {
             if path.symlink_metadata().is_ok() {
                 return Err(Errno::EXIST.into());
             }
-            let temporary = temporary_beside(path)?;
-            DirBuilder::new().mode(0o700).create(&temporary)?;
+            let ((), temporary) = temporary_beside(path, make_hidden_folder)?;
             Ok(Self { temporary: Some(temporary), target: path.to_owned() })
         };
         begun().map_err(|e| named("create", path, &e))
@@ -187,6 +185,15 @@ impl Drop for NewFolder {
             drop(fs::remove_dir_all(temporary));
         }
     }
+}
+
+/// Creates a hidden folder beside `path`, for this user alone. Nothing removes it.
+///
+/// # Errors
+/// Any I/O error, with the path in its text.
+pub fn create_temporary_folder(path: &Path) -> io::Result<PathBuf> {
+    let made = temporary_beside(path, make_hidden_folder);
+    made.map(|((), folder)| folder).map_err(|e| named("make a folder beside", path, &e))
 }
 
 /// A file in this folder without a name; `None` where there are no such files, or no way to name them.
@@ -242,16 +249,15 @@ fn create_one_folder(folder: &Path, mode: u32) -> io::Result<()> {
 }
 
 fn place(path: &Path, bytes: &[u8], mode: u32, rename: fn(&Path, &Path) -> io::Result<()>) -> io::Result<File> {
-    let temporary = temporary_beside(path)?;
-    let placed = write_new(&temporary, bytes, mode).and_then(|file| rename(&temporary, path).map(|()| file));
+    let (file, temporary) = temporary_beside(path, new_file)?;
+    let placed = write_whole(file, bytes, mode).and_then(|file| rename(&temporary, path).map(|()| file));
     // The first error is the one to report; a temporary file that can't be removed hurts nobody.
     let file = placed.inspect_err(|_first| drop(fs::remove_file(&temporary)))?;
     sync_folder(parent(path))?;
     Ok(file)
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
-    let mut file = new_file(path)?;
+fn write_whole(mut file: File, bytes: &[u8], mode: u32) -> io::Result<File> {
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()?;
@@ -275,13 +281,31 @@ fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+fn make_hidden_folder(free: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(free)
+}
+
+/// How many names are tried. Our own choice: a process that is killed leaves one at most for each of its threads.
+const NAMES_MAX: usize = 1_000;
+
+/// Makes something under a name beside `path` that is free, and gives the name.
+///
+/// *Why is not any name free?* Numbers of processes come again, in a container with each start: what a killed one has left must not keep the
+/// next from writing.
+fn temporary_beside<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    Ok(parent(path).join(temporary))
+    for _ in 0..NAMES_MAX {
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+        let temporary = parent(path).join(temporary);
+        match make(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return Ok((made?, temporary)),
+        }
+    }
+    Err(io::Error::other("too many temporary files of killed processes lie there (`.NAME.PID-N.tmp`); remove them"))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -337,6 +361,28 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert_eq!(create(&link, b"x", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(names(folder.path()), ["file", "link"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_of_the_same_number_has_left_keeps_nobody_from_writing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let left = std::sync::Mutex::new(Vec::new());
+        // The names that come next are taken.
+        let taken = |free: &Path| {
+            let mut left = left.lock().unwrap();
+            if left.len() < 3 {
+                left.push(free.to_owned());
+                new_file(free)?;
+            }
+            new_file(free)
+        };
+        let (_file, temporary) = temporary_beside(&path, taken).unwrap();
+        let left = left.into_inner().unwrap();
+        assert!(left.len() == 3 && !left.contains(&temporary), "{left:?} {temporary:?}");
+        assert_eq!(names(folder.path()).len(), 4);
+        let never = temporary_beside(&path, |_| Err::<(), _>(Errno::EXIST.into()));
+        assert!(never.unwrap_err().to_string().contains("remove them"));
     }
 
     type Way = fn(&Path) -> io::Result<Option<File>>;

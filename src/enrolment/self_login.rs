@@ -9,11 +9,9 @@
 //! *Why does exit code 1 count?* The account has no shell: its program says so and ends with 1. What matters is that it was started at all;
 //! when sshd, the principals command or the guard says no, `ssh` ends with 255.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::places::CHECK_ACCOUNT;
@@ -33,11 +31,8 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Result<Self, String> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new("/run").join(format!("hallpass-check-{}-{number}", std::process::id()));
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.map(|()| Self(path.clone())).map_err(|error| format!("cannot make {path:?}: {error}"))
+        let made = durable::create_temporary_folder(Path::new("/run/hallpass-check"));
+        made.map(Self).map_err(|error| error.to_string())
     }
 }
 

@@ -10,11 +10,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::scratch::Scratch;
 use super::{SEAL_PURPOSE, StoreError, sqlite};
 use crate::audit::checkpoint::LogKey;
 use crate::durable;
@@ -77,39 +78,6 @@ fn wrong(why: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged { what: "the backup".to_owned(), why: why.to_string() }
 }
 
-/// A folder for work that is not done yet; gone with the value, unless the process is killed.
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Makes one beside `path`, for this user alone.
-    ///
-    /// # Errors
-    /// Any I/O error.
-    pub fn beside(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.tmp", std::process::id()));
-        let folder = path.with_file_name(hidden);
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&folder)?;
-        Ok(Self(folder))
-    }
-
-    /// A file in it.
-    #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What can't be removed hurts nobody.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 /// Makes a backup of a database file in the new folder `to`, while a service may run on it. `told` hears pages done, and all of them.
 ///
 /// # Errors
@@ -147,7 +115,7 @@ pub fn create(
     File::open(&database).and_then(|file| file.sync_all()).map_err(|why| failed(DOING, why))?;
     durable::create(&scratch.file(MANIFEST), text.as_bytes(), 0o600).map_err(|why| failed(DOING, why))?;
     fail::point("backup.written");
-    durable::place_new(&scratch.0, to).map_err(|why| failed(DOING, why))?;
+    scratch.place(to).map_err(|why| failed(DOING, why))?;
     fail::point("backup.placed");
     Ok(manifest)
 }

@@ -9,7 +9,7 @@
 //! | `change.rs` `log.rs` `sweep.rs` | the rules of a change, of the log's head and proofs, of what is over: the same for both |
 //! | `columns.rs` `rows.rs` `host_rows.rs` `numbers.rs` | rows ↔ domain types |
 //! | `copy.rs` | from a SQLite file to an empty PostgreSQL database |
-//! | `backup.rs` | a database file with a manifest, made while a service runs |
+//! | `backup.rs` `scratch.rs` | a database file with a manifest, made while a service runs; where copies are made and looked at |
 //! | `head_file.rs` | the newest checkpoint, apart from the database |
 
 pub mod backup;
@@ -22,6 +22,7 @@ mod log;
 mod numbers;
 pub mod postgres;
 pub mod rows;
+pub mod scratch;
 pub mod sqlite;
 mod sweep;
 mod writer;

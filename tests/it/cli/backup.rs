@@ -320,7 +320,12 @@ fn dying_at_any_step_leaves_what_doing_it_again_goes_on_from() {
     };
     for point in ["backup.copied", "backup.written", "backup.placed"] {
         dies(&stage, point, &["backup", "create", &folder]);
-        assert_eq!(stage.path("backup").exists(), point == "backup.placed", "{point}");
+        let is_placed = point == "backup.placed";
+        assert_eq!(stage.path("backup").exists(), is_placed, "{point}");
+        // What the one before has left is swept.
+        let all = std::fs::read_dir(stage.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+        let left = all.filter(|name| name.to_str().unwrap().ends_with(".tmp")).count();
+        assert_eq!(left, usize::from(!is_placed), "{point}");
     }
     assert_eq!(stage.as_person("omar", &admin(&config, &["backup", "verify", &folder])).code, 0);
     issued(&stage);
