@@ -182,7 +182,7 @@ impl Reporting {
 /// Goes through a log, entry by entry.
 #[derive(Debug)]
 pub struct Reconciler {
-    /// From when on logins are looked at, by the host's clock.
+    /// From when on logins are looked at: when they were, by the host's clock, or when the log has heard of them.
     logins: Timestamp,
     /// From when on windows that ended are.
     since: Timestamp,
@@ -194,13 +194,14 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Looks at logins, and at windows that ended, from `since` on; what was granted before counts as well.
+    /// Looks at logins that were, or were reported, from `since` on, since a host may report late or have a clock that is wrong; and at windows
+    /// that ended. What was granted before counts as well.
     #[must_use]
     pub fn new(since: Timestamp) -> Self {
         Self::of(since, since)
     }
 
-    /// Looks at all logins, since a host may report late, or have a clock that is wrong; and at windows that ended, from `since` on.
+    /// Looks at all logins, and at windows that ended from `since` on.
     #[must_use]
     pub(super) fn of_all_logins(since: Timestamp) -> Self {
         Self::of(Timestamp::MIN, since)
@@ -280,7 +281,7 @@ impl Reconciler {
             }
             HostEvent::SessionOpened { host, serial, ca, account, opened, request, .. } => {
                 let login = Login { host, serial: *serial, ca: *ca, account, at: *opened };
-                self.take_login(&login, *request, entry.index);
+                self.take_login(&login, *request, entry);
             }
             HostEvent::JoinCreated { .. }
             | HostEvent::JoinRevoked { .. }
@@ -298,14 +299,14 @@ impl Reconciler {
         }
     }
 
-    fn take_login(&mut self, login: &Login<'_>, request: Option<RequestId>, entry: u64) {
+    fn take_login(&mut self, login: &Login<'_>, request: Option<RequestId>, entry: &Entry) {
         let Login { host, serial, at: opened, .. } = *login;
         let known = request.and_then(|id| self.requests.get_mut(&id));
         let granted = known.map(|known| {
             known.is_used = true;
             known.granted.clone()
         });
-        if opened < self.logins {
+        if opened.max(entry.at) < self.logins {
             return;
         }
         self.found.sessions = self.found.sessions.saturating_add(1);
@@ -316,7 +317,7 @@ impl Reconciler {
         self.found.findings.push(Finding {
             kind: FindingKind::Login(flag),
             at: opened,
-            entry,
+            entry: entry.index,
             host: Some(host.clone()),
             request,
             serial,

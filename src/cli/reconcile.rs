@@ -22,7 +22,7 @@ use crate::wire;
 /// Arguments of `hallpass audit reconcile`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ReconcileArgs {
-    /// Only logins, and windows that ended, since then: a time (RFC 3339), or how long ago (`7d`)
+    /// Only logins that were or were reported, and windows that ended, since then: a time (RFC 3339), or how long ago (`7d`)
     #[arg(long, value_name = "TIME|DURATION", value_parser = since)]
     since: Option<Timestamp>,
     /// An export to read, offline, instead of the service's log; verify it first

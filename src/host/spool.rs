@@ -73,7 +73,13 @@ impl Spool {
         crate::durable::replace(&path, event.to_string().as_bytes(), 0o600).map_err(|error| error.to_string())
     }
 
-    /// The events that wait, oldest first, at most so many; a file that is not one is removed, with a line in the log.
+    /// Whether anything waits, by the names alone.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids().is_empty()
+    }
+
+    /// The events that wait, oldest first, at most so many: all of them are read for it, which is 10,000 files perhaps; a file that is not one is removed, with a line in the log.
     #[must_use]
     pub fn events(&self, at_most: usize) -> Vec<Event> {
         let mut events: Vec<Event> = self.ids().into_iter().filter_map(|id| self.event(&id)).collect();
@@ -169,7 +175,9 @@ mod tests {
         std::fs::write(folder.path().join("ended-1"), "garbage").unwrap();
         std::fs::write(folder.path().join("opened-1"), event(Kind::Opened, 1).to_string()).unwrap();
         std::fs::write(folder.path().join(".ended-2.7-0.tmp"), "half").unwrap();
+        assert!(!spool.is_empty());
         assert_eq!(spool.events(9), []);
+        assert!(spool.is_empty());
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!(left, [".ended-2.7-0.tmp"]);
     }

@@ -18,7 +18,7 @@ const ROUNDS: usize = 8;
 /// Whether anything waits to be reported.
 pub(super) fn is_waiting() -> bool {
     let settings = Settings::load(Path::new(settings::PATH));
-    settings.is_ok_and(|settings| !Spool::at(&settings.spool).events(1).is_empty())
+    settings.is_ok_and(|settings| !Spool::at(&settings.spool).is_empty())
 }
 
 impl Daemon<'_> {
@@ -29,20 +29,26 @@ impl Daemon<'_> {
     pub(super) async fn report(&mut self) -> Result<(), ClientError> {
         let Ok(settings) = Settings::load(Path::new(settings::PATH)) else { return Ok(()) };
         let spool = Spool::at(&settings.spool);
-        let mut size = BATCH;
+        // Read once for all of the round.
+        let all = spool.events(BATCH.saturating_mul(ROUNDS));
+        let (mut left, mut size) = (all.as_slice(), BATCH);
         for _ in 0..ROUNDS {
-            let events = spool.events(size);
-            if events.is_empty() {
+            let Some((events, after)) =
+                left.split_at_checked(size.min(left.len())).filter(|(events, _)| !events.is_empty())
+            else {
                 break;
-            }
+            };
             match self.link.report(events.iter().map(wire).collect()).await {
-                Ok(taken) => taken.iter().for_each(|id| spool.remove(id)),
+                Ok(taken) => {
+                    taken.iter().for_each(|id| spool.remove(id));
+                    left = after;
+                }
                 // One of them is not what the service takes: find it, and don't let it stand in front of the others.
-                Err(error) if is_refused(&error) => match events.as_slice() {
+                Err(error) if is_refused(&error) => match events {
                     [event] => {
                         (self.say)(&format!("the service does not take {}: {error}", event.id));
                         spool.remove(&event.id);
-                        size = BATCH;
+                        (left, size) = (after, BATCH);
                     }
                     _ => size = 1,
                 },

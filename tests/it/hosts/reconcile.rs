@@ -116,8 +116,19 @@ fn a_grant_that_nobody_used_is_found_if_its_hosts_report() {
     let found = reconciled(reports("web-2", 0), 0);
     assert_eq!((kinds(&found), found.reporting, found.unseen), (vec![], 1, 2), "web-1 reports nothing");
     assert_eq!(kinds(&reconciled(reports("web-1", 0), 3000)), [], "its window ended before");
-    let found = reconciled([reports("web-1", 0), vec![login(9, "root", 100, REQUEST)]].concat(), 200);
-    assert_eq!((found.sessions, kinds(&found)), (0, vec![]), "used before, and looked at only since");
+    let found = reconciled([reports("web-1", 0), vec![login(9, "root", 100, REQUEST)]].concat(), 2903);
+    assert_eq!((found.sessions, kinds(&found)), (0, vec![]), "used and reported before, and looked at only since");
+}
+
+#[test]
+fn a_login_that_is_reported_late_or_by_a_clock_that_is_wrong_is_looked_at() {
+    // Reported at 2902, whenever it was.
+    for (opened, since, is_looked_at) in
+        [(100, 2902, true), (100, 2903, false), (2950, 2940, true), (2930, 2940, false)]
+    {
+        let found = reconciled([reports("web-1", 0), vec![login(9, "root", opened, REQUEST)]].concat(), since);
+        assert_eq!(found.sessions, u64::from(is_looked_at), "{opened} {since}");
+    }
 }
 
 #[test]
