@@ -15,7 +15,7 @@ use crate::enrolment::enrol::{self, Done, Prepared, Request, Stop};
 use crate::enrolment::leave::{self, Gone};
 use crate::enrolment::places;
 use crate::enrolment::program;
-use crate::enrolment::service_file::ServiceFile;
+use crate::enrolment::service_file::{ServiceFile, parse_command};
 use crate::host::program::Program;
 use crate::host::settings::{self, Settings};
 use crate::name::{HostName, TagKey, TagValue};
@@ -71,7 +71,7 @@ pub(crate) struct EnrolArgs {
     #[arg(long)]
     replace: bool,
     /// How sshd is told to read its configuration, for `sh -c`; else systemctl, or SIGHUP
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     reload_command: Option<String>,
     /// Print what would be done, and do nothing
     #[arg(long)]
@@ -82,7 +82,7 @@ pub(crate) struct EnrolArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LeaveArgs {
     /// How sshd is told to read its configuration, for `sh -c`; else systemctl, or SIGHUP
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     reload_command: Option<String>,
     /// Print what would be taken back, and do nothing
     #[arg(long)]
@@ -121,6 +121,11 @@ pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> 
     })
 }
 
+/// How sshd is told, as it was said when this host was enrolled.
+fn known_reload() -> Option<String> {
+    ServiceFile::load(Path::new(places::SERVICE_TOML)).ok()?.reload
+}
+
 /// `hallpass host leave`.
 ///
 /// # Errors
@@ -129,7 +134,7 @@ pub(crate) fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> 
     super::serve::arm_fail_point();
     need_root("leave")?;
     context.block_on(async {
-        let leaving = leave::prepare(args.reload_command.clone()).map_err(|stop| stopped(stop, "leave"))?;
+        let leaving = leave::prepare(args.reload_command.clone().or_else(known_reload)).map_err(|stop| stopped(stop, "leave"))?;
         let Some(leaving) = leaving else {
             return Err(Failure::new(Exit::NotReady, "host", "this host is not enrolled").next("hallpass host check"));
         };
@@ -223,13 +228,13 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
     Ok(Request {
         server,
         token,
+        reload: args.reload_command.clone().or_else(|| known.as_ref()?.reload.clone()),
         log_key: args.log_key.clone().or_else(|| known.map(|known| known.log_key)),
         name: name(args, before.as_ref())?,
         tags: tags.into_iter().collect(),
         names: args.principal.clone(),
         has_guard: !args.no_guard,
         may_replace: args.replace,
-        reload: args.reload_command.clone(),
         program: chosen(context).await?,
     })
 }

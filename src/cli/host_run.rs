@@ -14,7 +14,7 @@ use crate::enrolment::daemon;
 use crate::enrolment::examine::{self, Condition, Report};
 use crate::enrolment::memory::{Memory, Standing};
 use crate::enrolment::places::{self, Root};
-use crate::enrolment::service_file::ServiceFile;
+use crate::enrolment::service_file::{ServiceFile, parse_command};
 use crate::host::sessions::{Session, Sessions};
 use crate::host::settings::{self, Settings};
 use crate::name::RequestId;
@@ -32,8 +32,8 @@ order, 7 if not. Run it as root.";
 /// Arguments of `hallpass host run`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
-    /// How sshd is told to read its configuration, for `sh -c`; else systemctl, or SIGHUP
-    #[arg(long, value_name = "COMMAND")]
+    /// How sshd is told to read its configuration, for `sh -c`; else as `enrol` was given, or systemctl, or SIGHUP
+    #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     reload_command: Option<String>,
 }
 

@@ -4,7 +4,6 @@
 //! stands in a file is only "delivered". The file is the one that sshd says it reads.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -85,9 +84,6 @@ const LISTEN_LOOK: Duration = Duration::from_millis(200);
 
 /// How often to ask again for a certificate, of a service that wants a pause. Our own choice.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long a connection to the sshd of this very machine may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// 16 hex digits that nobody can guess.
 ///
@@ -173,7 +169,7 @@ async fn prove_one(
 ) -> Result<(), Failed> {
     let effective = sshd.effective(CHECK_ACCOUNT).await.map_err(Failed::lasting)?;
     let address = sshd::own_address(&effective).map_err(Failed::lasting)?;
-    while let Err(why) = connect(address).await {
+    while let Err(why) = sshd::listens(address).await {
         if patience.is_over() {
             return Err(Failed::passing(format!("sshd does not listen at {address}: {why}")));
         }
@@ -192,15 +188,6 @@ async fn prove_one(
             }
             Err(why) => return Err(Failed::lasting(why)),
         }
-    }
-}
-
-/// Whether something listens there.
-async fn connect(address: SocketAddr) -> Result<(), String> {
-    match tokio::time::timeout(CONNECT_WITHIN, tokio::net::TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no connection within {} s", CONNECT_WITHIN.as_secs())),
     }
 }
 

@@ -17,6 +17,7 @@ use super::check_in::{self, Patience, Proof};
 use super::facts::{self, HostKey};
 use super::ledger::Ledger;
 use super::link::{Joining, Link};
+use super::lock::{Lock, One};
 use super::memory::{Memory, Standing, Which};
 use super::places::{self, Root};
 use super::plan::{self, Facts, Obstacle, Plan, Risk, Wish, Write};
@@ -122,36 +123,13 @@ pub struct Done {
     pub notes: Vec<String>,
 }
 
-/// Nobody else enrols or leaves at the same time.
-#[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "it holds the lock until it is dropped")] std::fs::File);
-
-impl Lock {
-    /// Takes it.
-    ///
-    /// # Errors
-    /// When somebody else has it.
-    pub fn take() -> Result<Self, String> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let path = "/run/hallpass-enrolment.lock";
-        let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nofollow).open(path);
-        let file = file.map_err(|error| format!("cannot open {path}: {error}"))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file)),
-            Err(_) => Err("another `hallpass host enrol` or `leave` is at work here".to_owned()),
-        }
-    }
-}
-
 /// Looks and plans. Changes nothing, unless an earlier enrolment was cut short: that is taken back first.
 ///
 /// # Errors
 /// [`Stop`].
 pub async fn prepare(request: Request, is_dry: bool) -> Result<Prepared, Stop> {
     let root = Root::default();
-    let lock = Lock::take().map_err(Stop::Unable)?;
+    let lock = Lock::take(One::Enrolment).map_err(Stop::Unable)?;
     let sshd = Sshd::find(request.reload.clone()).map_err(Stop::Unable)?;
     let memory = Memory::new(&root);
     let recovered = recover(&memory, &sshd, is_dry).await?;
@@ -187,7 +165,11 @@ async fn recover(memory: &Memory, sshd: &Sshd, is_dry: bool) -> Result<bool, Sto
 }
 
 fn wish(request: &Request, certificates: &[String], bundle: Option<String>, log_key: Option<&NoteVerifier>) -> Wish {
-    let service = log_key.map(|log_key| ServiceFile { server: request.server.clone(), log_key: log_key.clone() });
+    let service = log_key.map(|log_key| ServiceFile {
+        server: request.server.clone(),
+        log_key: log_key.clone(),
+        reload: request.reload.clone(),
+    });
     Wish {
         name: request.name.clone(),
         tags: request.tags.iter().cloned().collect(),

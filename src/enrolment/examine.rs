@@ -104,7 +104,8 @@ pub async fn examine() -> Report {
         Err(why) => report.add("sshd", Err(why), "sshd -t"),
     }
     service_part(&mut report, &sshd).await;
-    report.add("daemon", daemon(), "systemctl status hallpass-host, or run `hallpass host run`");
+    let (daemon, next) = daemon();
+    report.add("daemon", daemon, next);
     report
 }
 
@@ -218,14 +219,19 @@ async fn login(sshd: &Sshd, link: &mut Link, bundle: &Bundle) -> Result<String, 
     }
 }
 
-fn daemon() -> Result<String, String> {
-    let contact = Contact::load().filter(Contact::is_running).ok_or("the daemon does not run")?;
-    if let Some(why) = contact.left.first() {
-        return Err(format!("what the service says is not all in place, which is tried again: {why}"));
-    }
-    match (contact.trouble, contact.answered) {
-        (Some(trouble), _) => Err(trouble),
-        (None, Some(at)) => Ok(format!("in touch, last answer {at}")),
-        (None, None) => Err("the daemon has not reached the service yet".to_owned()),
+/// How it is with the daemon, and what to do if it is not well.
+fn daemon() -> (Result<String, String>, &'static str) {
+    let start = "systemctl status hallpass-host, or run `hallpass host run`";
+    let Some(Contact { trouble, answered, left, .. }) = Contact::load().filter(Contact::is_running) else {
+        return (Err("the daemon does not run".to_owned()), start);
+    };
+    match (trouble, left.first(), answered) {
+        (None, Some(why), _) => {
+            let why = format!("what the service says is not all in place, which is tried again: {why}");
+            (Err(why), "hallpass host status shows all of it; sshd -t")
+        }
+        (Some(trouble), ..) => (Err(trouble), "hallpass host status"),
+        (None, None, Some(at)) => (Ok(format!("in touch, last answer {at}")), start),
+        (None, None, None) => (Err("the daemon has not reached the service yet".to_owned()), "hallpass host status"),
     }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::back::{self, Left};
-use super::enrol::{Lock, Stop};
+use super::enrol::Stop;
 use super::facts;
 use super::link::Link;
+use super::lock::{Lock, One};
 use super::memory::{Memory, Standing, Which};
 use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
@@ -40,7 +41,7 @@ pub struct Leaving {
 /// # Errors
 /// [`Stop`].
 pub fn prepare(reload: Option<String>) -> Result<Option<Leaving>, Stop> {
-    let lock = Lock::take().map_err(Stop::Unable)?;
+    let lock = Lock::take(One::Enrolment).map_err(Stop::Unable)?;
     let sshd = Sshd::find(reload).map_err(Stop::Unable)?;
     let memory = Memory::new(&Root::default());
     match memory.standing().map_err(Stop::Unable)? {

@@ -366,7 +366,7 @@ fn without_our_lines(bytes: &[u8], path: &Path) -> Result<Vec<u8>, String> {
 fn remove_kept_fresh(folder: &Path) {
     let Ok(files) = fs::read_dir(folder) else { return };
     let is_ours = |name: &str| {
-        ["user_ca_keys", "ended"].contains(&name)
+        ["user_ca_keys", "ended", "untold"].contains(&name)
             || name.ends_with("-cert.pub")
             || (name.starts_with('.') && name.ends_with(".tmp"))
     };

@@ -23,6 +23,7 @@ pub mod facts;
 pub mod leave;
 pub mod ledger;
 pub mod link;
+pub mod lock;
 pub mod machine;
 pub mod memory;
 pub mod pam;

@@ -14,6 +14,8 @@ pub const SSHD_FOLDER: &str = "/etc/ssh/hallpass";
 pub const TRUST: &str = "/etc/ssh/hallpass/user_ca_keys";
 /// The list of ended certificates.
 pub const ENDED: &str = "/etc/ssh/hallpass/ended";
+/// Which host certificates sshd may still show, as long as it could not be told of newer ones.
+pub const UNTOLD: &str = "/etc/ssh/hallpass/untold";
 /// sshd's own file.
 pub const SSHD_CONFIG: &str = "/etc/ssh/sshd_config";
 /// The folder that distributions let sshd include.

@@ -13,6 +13,9 @@ use crate::note::NoteVerifier;
 /// The longest file. Our own choice; a usual one has 500 bytes.
 const BYTES_MAX: usize = 16 * 1024;
 
+/// The longest command. Our own choice.
+const COMMAND_BYTES_MAX: usize = 1_000;
+
 /// What is in it.
 #[derive(Clone, Debug)]
 pub struct ServiceFile {
@@ -20,6 +23,8 @@ pub struct ServiceFile {
     pub server: Server,
     /// The log key, as it was when the host was enrolled.
     pub log_key: NoteVerifier,
+    /// How sshd is told to read its configuration, for `sh -c`, where neither systemctl nor SIGHUP is right.
+    pub reload: Option<String>,
 }
 
 impl ServiceFile {
@@ -46,17 +51,18 @@ impl ServiceFile {
     /// Its text.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let Self { server: Server { url, pin, proxy }, log_key } = self;
+        let Self { server: Server { url, pin, proxy }, log_key, reload } = self;
         let optional = |key: &str, value: &Option<String>| {
             value.as_ref().map(|value| format!("{key} = {value:?}\n")).unwrap_or_default()
         };
         format!(
             "# Where the access service is. Written by `hallpass host enrol`.\n\
              server = {url:?}\n{}{}\
-             # Signs trust bundles: one that it has not signed is not taken.\nlog_key = \"{}\"\n",
+             # Signs trust bundles: one that it has not signed is not taken.\nlog_key = \"{}\"\n{}",
             optional("pin", pin),
             optional("proxy", proxy),
-            log_key.to_text()
+            log_key.to_text(),
+            optional("reload", reload)
         )
     }
 }
@@ -66,8 +72,23 @@ fn read_root(root: &Table<'_>) -> Option<ServiceFile> {
     let pin = root.parsed("pin", parse_plain).map(|found| found.value);
     let proxy = root.parsed("proxy", parse_plain).map(|found| found.value);
     let log_key = root.needed("log_key", root.parsed("log_key", NoteVerifier::parse), "the log key");
+    let reload = root.parsed("reload", parse_command).map(|found| found.value);
     let url = server?.value;
-    Some(ServiceFile { server: Server { url, pin, proxy }, log_key: log_key?.value })
+    Some(ServiceFile { server: Server { url, pin, proxy }, log_key: log_key?.value, reload })
+}
+
+/// A command for `sh -c`, which this file can hold.
+///
+/// # Errors
+/// When it is none, or has other characters than printable ones of ASCII.
+pub fn parse_command(text: &str) -> Result<String, &'static str> {
+    let is_plain =
+        !text.trim().is_empty() && text.len() <= COMMAND_BYTES_MAX && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    if is_plain {
+        Ok(text.to_owned())
+    } else {
+        Err("it must be one line of printable ASCII, 1,000 characters at most; name a script")
+    }
 }
 
 /// What the client will look at more closely.

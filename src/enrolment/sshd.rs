@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -15,6 +16,9 @@ use super::sshd_config::{Effective, Release};
 
 /// systemd's names for it.
 const UNITS: [&str; 2] = ["ssh.service", "sshd.service"];
+
+/// How long a connection to itself may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The host's sshd.
 #[derive(Clone, Debug)]
@@ -84,20 +88,39 @@ impl Sshd {
             && let Some(systemctl) = programs::find("systemctl")
         {
             for unit in UNITS {
-                if programs::output(&systemctl, &["is-active", "--quiet", unit]).await.is_ok() {
+                // One that does not answer has not said that the unit is not active.
+                if programs::run(&systemctl, &["is-active", "--quiet", unit], PATIENCE).await?.code == Some(0) {
                     programs::output(&systemctl, &["reload", unit]).await?;
                     return Ok(Told::By(format!("systemctl reload {unit}")));
                 }
             }
         }
-        let pid_file = self.effective(places::CHECK_ACCOUNT).await?.some("pidfile").map(PathBuf::from);
+        let effective = self.effective(places::CHECK_ACCOUNT).await?;
+        let pid_file = effective.some("pidfile").map(PathBuf::from);
         match pid_file.and_then(|path| named_listener(&path)).or_else(only_listener) {
             Some(pid) => {
                 kill_process(pid, Signal::HUP).map_err(|error| format!("cannot signal sshd: {error}"))?;
                 Ok(Told::By(format!("SIGHUP to process {}", pid.as_raw_nonzero())))
             }
-            None => Ok(Told::NotRunning),
+            None => match own_address(&effective) {
+                Ok(address) if listens(address).await.is_ok() => Err(format!(
+                    "something listens at {address}, and which process that is can't be told from here; give `--reload-command`"
+                )),
+                _ => Ok(Told::NotRunning),
+            },
         }
+    }
+}
+
+/// Whether something listens there.
+///
+/// # Errors
+/// In words: why it does not, as far as can be told.
+pub async fn listens(address: SocketAddr) -> Result<(), String> {
+    match tokio::time::timeout(CONNECT_WITHIN, tokio::net::TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {} s", CONNECT_WITHIN.as_secs())),
     }
 }
 

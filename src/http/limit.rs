@@ -67,9 +67,10 @@ pub(super) struct Limits {
     connections: Places<IpAddr>,
     /// By /48; IPv6 only.
     sites: Places<IpAddr>,
-    /// Connections whose TLS handshake is not done: all of them, and by address.
+    /// Connections whose TLS handshake is not done: all of them, by address, and by /48.
     handshakes: Places<()>,
     handshakes_each: Places<IpAddr>,
+    handshakes_site: Places<IpAddr>,
 }
 
 /// What one connection takes of its address's share, and of its /48's; given back when dropped.
@@ -141,6 +142,7 @@ impl Limits {
             sites: Places::new(connections_max.saturating_sub(connections_max / 4).max(1)),
             handshakes: Places::new(handshakes),
             handshakes_each: Places::new((handshakes / 8).max(HANDSHAKES_EACH_MIN).min(handshakes.div_ceil(2))),
+            handshakes_site: Places::new(handshakes.div_ceil(2)),
         }
     }
 
@@ -214,8 +216,13 @@ impl Limits {
     }
 
     /// One more connection from this address whose handshake is not done; these cost nothing to open, so they are fewer.
-    pub(super) fn handshake(&self, address: IpAddr) -> Option<(Place<IpAddr>, Place<()>)> {
-        Some((self.handshakes_each.take(network(address))?, self.handshakes.take(())?))
+    pub(super) fn handshake(&self, address: IpAddr) -> Option<(Share, Place<()>)> {
+        let place = self.handshakes_each.take(network(address))?;
+        let of_site = match site(address) {
+            Some(site) => Some(self.handshakes_site.take(site)?),
+            None => None,
+        };
+        Some(((place, of_site), self.handshakes.take(())?))
     }
 }
 
@@ -339,6 +346,11 @@ mod tests {
         assert!(limits.handshake(address(8)).is_none(), "all are taken");
         drop(held);
         assert!(limits.handshake(address(8)).is_some());
+        let at = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, n, 0, 0, 0, 1]);
+        let held: Vec<_> = (0..512).map(|n| limits.handshake(at(n / 128)).unwrap()).collect();
+        assert!(limits.handshake(at(9)).is_none(), "the networks of one site have half");
+        drop(held);
+        assert!(limits.handshake(at(9)).is_some());
     }
 
     #[test]

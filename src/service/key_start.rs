@@ -12,6 +12,8 @@ use super::inventory::Hosts;
 use super::keys::Known;
 use super::{Failure, NamedCa, Outcome};
 use crate::inventory::Inventory;
+use crate::inventory::check_in::Seen;
+use crate::inventory::permit::HOST_LIFETIME;
 use crate::keyring::{Ca, Configured, Ring, UserKeys};
 use crate::name::{CaName, HostName};
 use crate::signer::Signer;
@@ -153,7 +155,10 @@ impl Opened<'_> {
             lasting.extend(store.live_certificates(now).await?.iter().map(|one| one.ca));
         }
         if purposes.contains(&Purpose::Host) {
-            lasting.extend(shown(store, &hosts.inventory(), now).await?.into_keys());
+            let (inventory, seen) = (hosts.inventory(), store.seen().await?);
+            let mut shown = shown(store, &inventory, now).await?;
+            add_said(&mut shown, &inventory, |host| seen.get(host).cloned(), now);
+            lasting.extend(shown.into_keys());
         }
         Ok(lasting)
     }
@@ -174,6 +179,21 @@ pub(super) async fn shown(store: &dyn Store, inventory: &Inventory, now: Timesta
         }
     }
     Ok(shown)
+}
+
+/// Adds what hosts say of themselves, as long as it can be true: what was handed out need not have been put in place.
+pub(super) fn add_said(
+    shown: &mut Shown,
+    inventory: &Inventory,
+    seen: impl Fn(&HostName) -> Option<Seen>,
+    now: Timestamp,
+) {
+    for (host, seen) in inventory.active().filter_map(|host| Some((&host.name, seen(&host.name)?))) {
+        let Ok(until) = seen.at.plus(HOST_LIFETIME) else { continue };
+        for ca in seen.check_in.shows.iter().filter(|_| now < until) {
+            shown.entry(*ca).or_default().entry(host.clone()).or_insert(until);
+        }
+    }
 }
 
 /// A start must not have a key sign that is not trusted.

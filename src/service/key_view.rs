@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::key_start::{Shown, shown};
+use super::key_start::{Shown, add_said, shown};
 use super::keys::{Proposed, none_signs};
 use super::schedule::Waits;
 use super::{Outcome, Service, policy};
 use crate::identity::Proven;
-use crate::inventory::permit::HOST_LIFETIME;
 use crate::inventory::{EnrolledHost, Inventory};
 use crate::keyring::{Ca, RingKey};
 use crate::name::{CaName, Digest, HostName};
@@ -116,13 +115,7 @@ impl Service {
         }
         let inventory = self.inventory();
         let mut shown = shown(self.store.as_ref(), &inventory, now).await?;
-        // What was handed out need not have been put in place: what a host says of itself counts, too, as long as it can be true.
-        for (host, seen) in inventory.active().filter_map(|host| Some((&host.name, self.seen(&host.name)?))) {
-            let Ok(until) = seen.at.plus(HOST_LIFETIME) else { continue };
-            for ca in seen.check_in.shows.iter().filter(|_| now < until) {
-                shown.entry(*ca).or_default().entry(host.clone()).or_insert(until);
-            }
-        }
+        add_said(&mut shown, &inventory, |host| self.seen(host), now);
         Ok(shown)
     }
 

@@ -1,11 +1,10 @@
 //! What the service said last, and how much of it is in place on this host.
 //!
-//! Invariants: what can't be put in place (a file system is full, sshd can't be told) does not keep the rest from being so, is shown by
+//! Invariants: what can't be put in place (a file system is full) does not keep the rest from being so, is shown by
 //! `host status`, and is tried again until it is in place, whether the service can be asked then or not. What is over before its time is
 //! looked for among the sessions at each look, not once: a login may have been under way. A certificate that is over stays so until its
 //! window is, whatever the service says later.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +12,10 @@ use tokio::time::Instant;
 
 use super::install::{self, Granted, Installer, Remembered};
 use super::pace::Pause;
-use super::untold::Untold;
+use super::telling::Telling;
 use super::{Say, random};
 use crate::enrolment::facts::HostKey;
 use crate::enrolment::places;
-use crate::enrolment::sshd::{Sshd, Told};
 use crate::host::ended;
 use crate::host::sessions::{Over, Sessions};
 use crate::host::settings::{self, Settings};
@@ -29,10 +27,8 @@ use crate::wire::host::State;
 /// The state, and what it has brought about.
 pub(super) struct InPlace<'a> {
     say: Say<'a>,
-    sshd: Sshd,
     keys: Arc<[HostKey]>,
     installer: Installer,
-    untold: Untold,
     /// What the service said last.
     state: Option<State>,
     bundle: Option<Bundle>,
@@ -60,14 +56,11 @@ pub(super) struct Wants {
 }
 
 impl<'a> InPlace<'a> {
-    /// `memory`: the folder of what enrolment and daemon remember.
-    pub(super) fn new(say: Say<'a>, sshd: Sshd, keys: Arc<[HostKey]>, installer: Installer, memory: &Path) -> Self {
+    pub(super) fn new(say: Say<'a>, keys: Arc<[HostKey]>, installer: Installer) -> Self {
         Self {
             say,
-            sshd,
             keys,
             installer,
-            untold: Untold::at(memory.join("sshd-untold")),
             state: None,
             bundle: None,
             host_ca: None,
@@ -104,15 +97,8 @@ impl<'a> InPlace<'a> {
         !self.left.is_empty() && now >= self.due
     }
 
-    /// The CA keys by which sshd shows host certificates, or may show them as long as it has not been told of others.
-    pub(super) fn shown(&self) -> BTreeSet<Fingerprint> {
-        let mut shown = install::shown(Path::new(places::SSHD_FOLDER), &self.keys, SystemClock.now());
-        shown.extend(self.untold.still().unwrap_or_default());
-        shown
-    }
-
     /// Puts in place what the service says now.
-    pub(super) async fn take(&mut self, state: State) -> Wants {
+    pub(super) fn take(&mut self, state: State, telling: &mut Telling<'_>) -> Wants {
         if state.is_retired {
             (self.say)(
                 "the service has retired this host: nothing is granted here any more; `hallpass host leave` takes it out",
@@ -120,24 +106,24 @@ impl<'a> InPlace<'a> {
         }
         self.pause.reset();
         self.state = Some(state);
-        self.again().await
+        self.again(telling)
     }
 
     /// Puts new host certificates in place, of which the state that was taken last does not know.
-    pub(super) async fn take_certificates(&mut self, lines: Vec<String>) -> Wants {
+    pub(super) fn take_certificates(&mut self, lines: Vec<String>, telling: &mut Telling<'_>) -> Wants {
         if let Some(state) = &mut self.state {
             state.certificates = lines;
         }
-        let wants = self.again().await;
+        let wants = self.again(telling);
         // The rotation of the host CA key may wait for this one.
         Wants { check_in: true, ..wants }
     }
 
     /// Puts what the service said last in place, and says what can't be, once; that is tried again after a pause.
-    pub(super) async fn again(&mut self) -> Wants {
+    pub(super) fn again(&mut self, telling: &mut Telling<'_>) -> Wants {
         let mut wants = Wants::default();
         let Some(state) = self.state.take() else { return wants };
-        let left = self.put(&state, &mut wants).await;
+        let left = self.put(&state, telling, &mut wants);
         self.state = Some(state);
         for why in left.iter().filter(|why| !self.left.contains(why)) {
             (self.say)(why);
@@ -155,7 +141,7 @@ impl<'a> InPlace<'a> {
     }
 
     /// Puts a state in place. What can't be is returned, and does not keep the rest from being so.
-    async fn put(&mut self, state: &State, wants: &mut Wants) -> Vec<String> {
+    fn put(&mut self, state: &State, telling: &mut Telling<'_>, wants: &mut Wants) -> Vec<String> {
         let mut left = Vec::new();
         match self.installer.bundle(&state.bundle.text) {
             Ok((bundle, is_new)) => {
@@ -183,10 +169,7 @@ impl<'a> InPlace<'a> {
         }
         match Settings::load(settings_path) {
             Ok(settings) => {
-                match self.put_certificates(&state.certificates, &settings).await {
-                    Ok(was_told) => wants.check_in |= was_told,
-                    Err(why) => left.push(why),
-                }
+                left.extend(self.put_certificates(&state.certificates, &settings, telling).err());
                 match install::granted(&state.grants) {
                     Ok(granted) => left.extend(self.put_grants(&granted, &settings)),
                     Err(why) => left.push(why),
@@ -251,23 +234,17 @@ impl<'a> InPlace<'a> {
         }
     }
 
-    /// Host certificates; sshd reads them when it is told to. Whether it was told.
-    async fn put_certificates(&self, lines: &[String], settings: &Settings) -> Result<bool, String> {
+    /// Host certificates; sshd reads them when it is told to.
+    fn put_certificates(&self, lines: &[String], settings: &Settings, telling: &mut Telling<'_>) -> Result<(), String> {
         let folder = Path::new(places::SSHD_FOLDER);
         let new = install::new_certificates(folder, lines, &self.keys, settings);
-        if !new.is_empty() {
-            self.untold.note(&install::shown(folder, &self.keys, SystemClock.now()))?;
-            install::write(&new)?;
+        if new.is_empty() {
+            return Ok(());
         }
-        if self.untold.still().is_none() {
-            return Ok(false);
-        }
-        match self.sshd.reload().await {
-            Ok(Told::By(how)) => (self.say)(&format!("new host certificates are in place ({how})")),
-            Ok(Told::NotRunning) => (self.say)("new host certificates are in place; sshd does not run"),
-            Err(why) => return Err(format!("new host certificates are there, but sshd was not told: {why}")),
-        }
-        self.untold.forget()?;
-        Ok(true)
+        telling.before(&install::shown(folder, &self.keys, SystemClock.now()))?;
+        let written = install::write(&new);
+        // Also if only some were.
+        telling.written();
+        written
     }
 }

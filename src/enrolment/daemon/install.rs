@@ -146,11 +146,18 @@ pub fn is_renewal_due(folder: &Path, keys: &[HostKey], ca: Option<Fingerprint>, 
     })
 }
 
-/// The CA keys by which the host certificates are that are there and not over.
+/// The CA keys by which the host certificates are that are there and not over, and when the last by each ends.
 #[must_use]
-pub fn shown(folder: &Path, keys: &[HostKey], now: Timestamp) -> BTreeSet<Fingerprint> {
-    let lasting = installed(folder, keys).filter(|certificate| now < certificate.tbs().fields().window.end());
-    lasting.map(|certificate| certificate.ca_fingerprint()).collect()
+pub fn shown(folder: &Path, keys: &[HostKey], now: Timestamp) -> BTreeMap<Fingerprint, Timestamp> {
+    let mut shown = BTreeMap::new();
+    for certificate in installed(folder, keys) {
+        let end = certificate.tbs().fields().window.end();
+        if now < end {
+            let known = shown.entry(certificate.ca_fingerprint()).or_insert(end);
+            *known = end.max(*known);
+        }
+    }
+    shown
 }
 
 /// The host certificates that are there.

@@ -7,14 +7,15 @@
 //! What not: no login and no end of a session waits for this. Killed, or cut off for days, it leaves the host as safe as its clock; what
 //! happened meanwhile is in the spool, and is reported later.
 //!
-//! Invariants: what the service says is checked as a whole before any of it is used ([`install`]), and what can't be put in place is tried again
-//! ([`in_place`]); there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
+//! Invariants: what the service says is checked as a whole before any of it is used ([`install`]), and what can't be put in place, or sshd can't be
+//! told of, is tried again ([`in_place`], [`telling`]); no program of the machine's that hangs keeps the ends of sessions waiting; there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
 //! is in the log.
 
 mod in_place;
 pub mod install;
 mod pace;
 mod report;
+mod telling;
 mod untold;
 
 use std::collections::BTreeSet;
@@ -29,11 +30,14 @@ use tokio::time::Instant;
 use self::in_place::{InPlace, Wants};
 use self::install::Installer;
 use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
+use self::telling::Telling;
+use self::untold::Untold;
 use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
 use super::link::Link;
+use super::lock::{Lock, One};
 use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
 use super::programs;
@@ -62,6 +66,7 @@ pub type Say<'a> = &'a dyn Fn(&str);
 
 /// The daemon at work.
 struct Daemon<'a> {
+    _lock: Lock,
     say: Say<'a>,
     sshd: Sshd,
     link: Link,
@@ -69,6 +74,8 @@ struct Daemon<'a> {
     program: Program,
     /// What the service said last, and how much of it is in place.
     in_place: InPlace<'a>,
+    /// What sshd has to be told of it.
+    telling: Telling<'a>,
     /// Whether the service has said that it has changed.
     is_stale: bool,
     proof: Proof,
@@ -130,21 +137,24 @@ pub async fn run(
 
 impl<'a> Daemon<'a> {
     async fn open(program: Program, reload: Option<String>, say: Say<'a>) -> Result<Self, String> {
+        let lock = Lock::take(One::Daemon)?;
         let root = Root::default();
-        let sshd = Sshd::find(reload)?;
-        let (link, service) = open_link(&sshd).await?;
+        let (link, service) = open_link(&Sshd::find(None)?).await?;
+        let sshd = Sshd::find(reload.or(service.reload))?;
         let settings = Settings::load(Path::new(settings::PATH))?;
         let facts = Facts { effective: sshd.effective(CHECK_ACCOUNT).await?, ..Facts::default() };
         let keys: Arc<[HostKey]> = facts::host_keys(&root, &facts)?.into();
         Spool::at(&settings.spool).create()?;
         let daemon = Process::own().map_err(|error| format!("cannot look at our own process: {error}"))?;
         let now = Instant::now();
-        let memory = root.path(places::MEMORY);
-        let version = memory.join("bundle-version");
+        let version = root.path(places::MEMORY).join("bundle-version");
         let installer = Installer { trust: settings.trust, version, log_key: service.log_key };
+        let untold = Untold::at(root.path(places::UNTOLD));
         Ok(Self {
+            _lock: lock,
             say,
-            in_place: InPlace::new(say, sshd.clone(), Arc::clone(&keys), installer, &memory),
+            in_place: InPlace::new(say, Arc::clone(&keys), installer),
+            telling: Telling::new(say, sshd.clone(), untold),
             sshd,
             link,
             keys,
@@ -172,9 +182,11 @@ impl<'a> Daemon<'a> {
             }
         }
         if self.in_place.is_due(now) {
-            let wants = self.in_place.again().await;
+            let wants = self.in_place.again(&mut self.telling);
             self.serve(wants);
         }
+        self.telling.work(now);
+        self.note_left();
         if now < self.due.connect {
             return;
         }
@@ -224,7 +236,7 @@ impl<'a> Daemon<'a> {
                 None => Some(self.link.state().await.map_err(told)?),
             };
             if let Some(state) = state {
-                let wants = self.in_place.take(state).await;
+                let wants = self.in_place.take(state, &mut self.telling);
                 self.serve(wants);
             }
             self.is_stale = false;
@@ -249,8 +261,15 @@ impl<'a> Daemon<'a> {
         if renew {
             self.due.renew = now;
         }
-        if self.contact.left != self.in_place.left() {
-            self.contact.left = self.in_place.left().to_vec();
+        self.telling.work(now);
+        self.note_left();
+    }
+
+    /// For `host status`.
+    fn note_left(&mut self) {
+        let left: Vec<String> = self.in_place.left().iter().chain(self.telling.left()).cloned().collect();
+        if self.contact.left != left {
+            self.contact.left = left;
             self.save_contact();
         }
     }
@@ -266,7 +285,7 @@ impl<'a> Daemon<'a> {
         self.due.renew = now + RENEW_EVERY;
         match self.link.certificates(&self.keys).await {
             Ok(lines) => {
-                let wants = self.in_place.take_certificates(lines).await;
+                let wants = self.in_place.take_certificates(lines, &mut self.telling);
                 self.serve(wants);
             }
             Err(error) => {
@@ -282,7 +301,10 @@ impl<'a> Daemon<'a> {
         }
         let mut report = check_in::report(&self.sshd, &self.link, &self.proof).await;
         if self.in_place.host_ca().is_some() {
-            report.shows = self.in_place.shown().iter().map(ToString::to_string).collect();
+            let now = SystemClock.now();
+            let mut shown = install::shown(Path::new(places::SSHD_FOLDER), &self.keys, now);
+            shown.extend(self.telling.still().into_iter().filter(|(_, end)| now < *end));
+            report.shows = shown.keys().map(ToString::to_string).collect();
         }
         self.link.check_in(&report).await?;
         self.contact.checked_in = Some(SystemClock.now());
@@ -334,25 +356,41 @@ impl<'a> Daemon<'a> {
 
     /// Until something may be due: an event, or the next look.
     async fn wait(&mut self) {
-        let pause = tokio::time::sleep_until(self.due.connect.min(self.due.look).max(Instant::now() + MINIMUM));
-        let Some(push) = &mut self.stream else { return pause.await };
-        let since = push.since;
+        let due = self.due.connect.min(self.due.look).max(Instant::now() + MINIMUM);
+        let Self { stream, telling, .. } = self;
         tokio::select! {
-            () = pause => {}
-            data = Client::next_data(&mut push.stream) => match data {
-                Ok(Some(_)) => {
-                    push.is_heard = true;
-                    self.is_stale = true;
-                    self.due.connect = Instant::now();
-                }
-                // It ended, or says nothing any more.
-                Ok(None) | Err(_) => {
-                    self.stream = None;
-                    let lasted = since.elapsed() > STREAM_LASTS;
-                    self.due.connect = Instant::now() + if lasted { MINIMUM } else { self.pause.next(random()) };
+            () = tokio::time::sleep_until(due) => {}
+            () = telling.finished() => {
+                // The rotation of the host CA key may wait for this one. A service that does not answer is not asked before its time.
+                self.due.check_in = Instant::now();
+                if self.contact.trouble.is_none() {
+                    self.due.connect = self.due.check_in;
                 }
             }
+            is_there = next(stream) => self.heard(is_there),
         }
+    }
+
+    /// An event has come by the stream, or it ended, or says nothing any more.
+    fn heard(&mut self, is_there: bool) {
+        let Some(push) = &mut self.stream else { return };
+        let lasted = push.since.elapsed() > STREAM_LASTS;
+        if is_there {
+            push.is_heard = true;
+            self.is_stale = true;
+            self.due.connect = Instant::now();
+        } else {
+            self.stream = None;
+            self.due.connect = Instant::now() + if lasted { MINIMUM } else { self.pause.next(random()) };
+        }
+    }
+}
+
+/// Until an event comes by the stream; whether one did. For ever where there is no stream.
+async fn next(stream: &mut Option<Push>) -> bool {
+    match stream {
+        Some(push) => matches!(Client::next_data(&mut push.stream).await, Ok(Some(_))),
+        None => std::future::pending().await,
     }
 }
 

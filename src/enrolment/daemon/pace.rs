@@ -20,26 +20,40 @@ pub(super) const RENEW_EVERY: Duration = Duration::from_secs(3_600);
 /// How long after an attempt at it that failed the next one may come.
 pub(super) const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
-/// The shortest and the longest pause before the service is tried again.
+/// The shortest pause before something is tried again, and the longest before the service is.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Pauses that double with each failure.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pause(u32);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    failures: u32,
+    most: Duration,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self::up_to(PAUSE_MAX)
+    }
+}
 
 impl Pause {
+    /// None is longer than `most`.
+    pub(super) const fn up_to(most: Duration) -> Self {
+        Self { failures: 0, most }
+    }
+
     /// The next one, between half and the whole of what is due; `random` is any number.
     #[must_use]
     pub(super) fn next(&mut self, random: u32) -> Duration {
-        let whole = PAUSE_MIN.saturating_mul(1_u32.checked_shl(self.0).unwrap_or(u32::MAX)).min(PAUSE_MAX);
-        self.0 = self.0.saturating_add(1).min(10);
+        let whole = PAUSE_MIN.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.most);
+        self.failures = self.failures.saturating_add(1).min(20);
         spread(whole, random)
     }
 
     /// It went well.
     pub(super) const fn reset(&mut self) {
-        self.0 = 0;
+        self.failures = 0;
     }
 }
 
@@ -63,6 +77,9 @@ mod tests {
         assert_eq!(spans, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
         pause.reset();
         assert_eq!(pause.next(0), Duration::from_millis(500));
+        let mut longer = Pause::up_to(Duration::from_secs(900));
+        let last = (0..99).map(|_| longer.next(0)).last();
+        assert_eq!(last, Some(Duration::from_secs(450)));
     }
 
     proptest! {

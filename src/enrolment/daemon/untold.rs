@@ -1,20 +1,23 @@
-//! Which host certificates sshd has not been told of.
+//! Which host certificates sshd may still show, although others lie there by now.
 //!
-//! What for: a certificate that lies there need not be the one that sshd shows until sshd reads its configuration again (older releases read
-//! certificates for each connection), and that may fail: its configuration has an error, a service manager does not answer. Then it is told again until it works, also by the next daemon; and what
-//! it shows meanwhile, by a CA key that may be on its way out, is said to the service, which must not let that key go.
+//! What for: a certificate that lies there need not be the one that sshd shows until sshd has read its configuration again (older releases read
+//! certificates for each connection). Until then the service must not let go of the CA key that the old one is by.
 //!
-//! Invariants: what sshd has is noted durably before another certificate is written, and forgotten only once sshd has been told. A note that
-//! can't be read says that there is something to be told.
+//! Invariants: what sshd has is noted durably, beside the certificates, before another one is written, and forgotten only once sshd has been
+//! told. A note that can't be read says that there is something to be told.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
 use crate::durable;
 use crate::ssh::Fingerprint;
+use crate::time::Timestamp;
 
-/// The note: a file with the CA key's fingerprint of each certificate that sshd may still show, a line each; none if sshd was told of all.
+/// By which CA keys, and until when.
+pub(super) type Shown = BTreeMap<Fingerprint, Timestamp>;
+
+/// The note: a line for each CA key, with the end of the last certificate by it that sshd may show; no file if sshd was told of all.
 #[derive(Clone, Debug)]
 pub(super) struct Untold(PathBuf);
 
@@ -23,27 +26,32 @@ impl Untold {
         Self(path)
     }
 
-    /// By which CA keys sshd may still show certificates that do not lie there any more; `None` if it was told of all that lies there.
-    pub(super) fn still(&self) -> Option<BTreeSet<Fingerprint>> {
+    /// What sshd may still show that does not lie there any more; `None` if it was told of all that does.
+    pub(super) fn still(&self) -> Option<Shown> {
         match std::fs::read_to_string(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            read => Some(read.unwrap_or_default().lines().filter_map(|line| Fingerprint::parse(line).ok()).collect()),
+            read => Some(read.unwrap_or_default().lines().filter_map(read_line).collect()),
         }
     }
 
-    /// Notes that other certificates are about to lie there than those by these CA keys.
+    /// Notes that others are about to lie there than these.
     ///
     /// # Errors
     /// In words; then nothing may be written.
-    pub(super) fn note(&self, shown: &BTreeSet<Fingerprint>) -> Result<(), String> {
-        let all = shown.union(&self.still().unwrap_or_default()).map(|ca| format!("{ca}\n")).collect::<String>();
-        durable::replace(&self.0, all.as_bytes(), 0o600).map_err(|error| error.to_string())
+    pub(super) fn note(&self, shown: &Shown) -> Result<(), String> {
+        let mut all = self.still().unwrap_or_default();
+        for (ca, end) in shown {
+            let known = all.entry(*ca).or_insert(*end);
+            *known = *end.max(known);
+        }
+        let text: String = all.iter().map(|(ca, end)| format!("{ca} {end}\n")).collect();
+        durable::replace(&self.0, text.as_bytes(), 0o600).map_err(|error| error.to_string())
     }
 
     /// sshd has been told.
     ///
     /// # Errors
-    /// In words; it is then told once more, which does no harm.
+    /// In words.
     pub(super) fn forget(&self) -> Result<(), String> {
         match std::fs::remove_file(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -52,6 +60,11 @@ impl Untold {
             _ => Ok(()),
         }
     }
+}
+
+fn read_line(line: &str) -> Option<(Fingerprint, Timestamp)> {
+    let (ca, end) = line.split_once(' ')?;
+    Some((Fingerprint::parse(ca).ok()?, Timestamp::parse(end).ok()?))
 }
 
 #[cfg(test)]
@@ -63,14 +76,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let untold = Untold::at(folder.path().join("untold"));
         assert_eq!(untold.still(), None);
-        let key = |last| Fingerprint::parse(&format!("SHA256:{}{last}", "A".repeat(42))).unwrap();
-        untold.note(&BTreeSet::from([key('A')])).unwrap();
-        untold.note(&BTreeSet::from([key('E')])).unwrap();
-        assert_eq!(untold.still(), Some(BTreeSet::from([key('A'), key('E')])));
+        let shown = |last: char, end: u64| {
+            let key = Fingerprint::parse(&format!("SHA256:{}{last}", "A".repeat(42))).unwrap();
+            (key, Timestamp::from_unix(end).unwrap())
+        };
+        untold.note(&Shown::from([shown('A', 20)])).unwrap();
+        untold.note(&Shown::from([shown('A', 10), shown('E', 30)])).unwrap();
+        assert_eq!(untold.still(), Some(Shown::from([shown('A', 20), shown('E', 30)])));
         untold.forget().unwrap();
         untold.forget().unwrap();
         assert_eq!(untold.still(), None);
         durable::replace(&folder.path().join("untold"), &[0xFF, b'\n'], 0o600).unwrap();
-        assert_eq!(untold.still(), Some(BTreeSet::new()));
+        assert_eq!(untold.still(), Some(Shown::new()));
+        untold.forget().unwrap();
+        durable::create_folder(&folder.path().join("untold"), 0o700).unwrap();
+        assert!(untold.still() == Some(Shown::new()) && untold.forget().is_err());
     }
 }

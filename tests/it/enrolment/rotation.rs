@@ -206,6 +206,85 @@ async fn what_a_stolen_key_opened_ends_at_once_and_the_key_in_reserve_opens_the_
     daemon.stop();
 }
 
+/// The command that finishes the rotation of the host CA key: whether it did, and what it said.
+async fn finished(service: &Service) -> Result<(), String> {
+    let body = wire::Rotate { purpose: "host".to_owned(), step: "finish".to_owned(), ..wire::Rotate::default() };
+    match service.client().post::<_, wire::Keys>("/v1/ca/rotate", &body).await {
+        Ok(_) => Ok(()),
+        Err(hallpass::client::ClientError::Problem(problem)) => Err(problem.why.join("; ")),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_sshd_that_cannot_be_told_keeps_the_host_ca_key_that_it_may_show_and_nothing_else_waiting() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let mut service = service(&[]);
+    service.kill();
+    let (path, key) = (service.path("service/config.toml"), service.path("service/next_host"));
+    let mut keygen = Command::new("ssh-keygen");
+    assert!(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(key).status().unwrap().success());
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{config}\n[[ca.host.next]]\nkey = \"next_host\"\n")).unwrap();
+    service.start_again();
+    let token = service.join_token().await;
+    // As it is told to be told, the daemon, too, tells it: by a command that hangs.
+    let host = Host::start("");
+    let words = service.enrol("web-1", &token);
+    let reload = "kill -HUP $(cat /run/sshd.pid); test ! -e /run/hang || sleep 1000";
+    let words = words.iter().map(String::as_str).chain(["--reload-command", reload]);
+    host.ok(&words.collect::<Vec<_>>());
+    host.ok_of("/bin/touch", &["/run/hang"]);
+    let daemon = host.daemon();
+    until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
+    service.run("omar", &["ca", "rotate", "host", "start"]);
+    service.run("omar", &["ca", "rotate", "host", "switch", "--now", "--yes"]);
+    let untold = "new host certificates are there, but sshd was not told";
+    let status = |words: &[&str]| host.ok(&[&["host", "status"], words].concat());
+    // While it hangs, for ten seconds each time, an early end is as early as ever.
+    let note = host.path("etc/ssh/hallpass/untold");
+    until("certificates are written", PATIENCE, || note.exists());
+    let (request, key) = access(&service);
+    let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
+    service.run("alice", &["end", &request]);
+    until("the early end reaches the open session", Duration::from_secs(5), || {
+        !host.ok(&["host", "sessions", "--json"]).contains(&request)
+    });
+    assert_eq!(session.0.wait().unwrap().code(), Some(255));
+    until("that is shown", PATIENCE, || status(&[]).contains(&format!("\nnot in place yet: {untold}")));
+    assert!(status(&["--json"]).contains(&format!("\"left\":[\"{untold}")));
+    let checked = host.command("/usr/local/bin/hallpass-host", &["check"]).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.code() == Some(7) && said.contains(untold) && said.contains("sshd -t"), "{said}");
+    // What sshd may show, the service hears, and waits for.
+    let answered = || {
+        regex::Regex::new("\"checked_in\":\"[^\"]*\"").unwrap().find(&status(&["--json"])).unwrap().as_str().to_owned()
+    };
+    let before = answered();
+    until("it has checked in once more", PATIENCE, || answered() != before);
+    let why = finished(&service).await.unwrap_err();
+    assert!(why.contains("web-1: until"), "{why}");
+    let other = host.command("/usr/local/bin/hallpass-host", &["run"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&other.stderr).contains("looks after this host already"), "{other:?}");
+    // The next daemon tells it, also while the service is away.
+    daemon.stop();
+    service.kill();
+    host.ok_of("/bin/rm", &["/run/hang"]);
+    let daemon = host.daemon();
+    until("sshd is told", PATIENCE, || host.daemon_log().contains("new host certificates are in place"));
+    until("that is noted", PATIENCE, || !note.exists());
+    service.start_again();
+    let began = std::time::Instant::now();
+    while let Err(why) = finished(&service).await {
+        assert!(began.elapsed() < PATIENCE, "{why}\n{}", host.daemon_log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(host.daemon_log().matches("host certificates").count(), 1, "{}", host.daemon_log());
+    daemon.stop();
+}
+
 /// A key with a certificate that whoever has the CA key file makes for themselves, as the service would make it.
 pub(super) fn forge(service: &Service, host: &Host, ca: &str) -> PathBuf {
     let key = host.path(&format!("forged-by-{ca}"));

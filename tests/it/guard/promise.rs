@@ -1,26 +1,31 @@
 //! A promise in seconds, kept where the machine has time for it.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// What has to be true within a time from now on.
 ///
 /// The time does not count in which this machine kept some task waiting for a processor or a disk, as it does where many tests run side
-/// by side; five times as long is too long anywhere.
+/// by side; three times as long is too long anywhere. Where only that was kept, it is said.
 pub(crate) struct Promise {
     began: Instant,
     kept_waiting: [Duration; 2],
     within: Duration,
+    is_late: Cell<bool>,
 }
 
 impl Promise {
     pub(crate) fn within(within: Duration) -> Self {
-        Self { began: Instant::now(), kept_waiting: kept_waiting(), within }
+        Self { began: Instant::now(), kept_waiting: kept_waiting(), within, is_late: Cell::new(false) }
     }
 
     pub(crate) fn is_broken(&self) -> bool {
         let waited = kept_waiting().into_iter().zip(self.kept_waiting).map(|(now, then)| now.saturating_sub(then));
         let took = self.began.elapsed();
-        took.saturating_sub(waited.max().unwrap()) >= self.within || took >= self.within * 5
+        if took >= self.within && !self.is_late.replace(true) {
+            println!("not shown here: within {:?}; the machine is too busy", self.within);
+        }
+        took.saturating_sub(waited.max().unwrap()) >= self.within || took >= self.within * 3
     }
 }
 
