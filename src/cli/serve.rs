@@ -178,9 +178,19 @@ async fn serve(
         // From here on open calls are drained.
         notify::tell(manager.as_deref(), "STOPPING=1");
     };
+    // Said now and not when somebody asks.
+    let looks = tokio::spawn({
+        let service = Arc::clone(&service);
+        async move {
+            if let Err(why) = service.check_issuing().await {
+                tracing::error!(%why, "nothing can be issued yet; /readyz tells when it can");
+            }
+        }
+    });
     // The port is open since before the start; whoever came early is served now.
     notify::tell(manager.as_deref(), "READY=1");
     let served = crate::http::serve(Arc::clone(&service), config.http, door.listener, reloads, stop).await;
+    looks.abort();
     ticks.abort();
     follows.abort();
     hangups.abort();

@@ -346,7 +346,10 @@ impl Service {
 
     /// What must hold before anything is signed (I-29); whether the store can be written shows in the commit that follows, and whether
     /// the key can be used (I-19) is asked of the one that is to sign.
-    async fn check_issuing(&self) -> Outcome<()> {
+    ///
+    /// # Errors
+    /// What does not hold: the clock. Or why the log can't be asked. Writes nothing.
+    pub async fn check_issuing(&self) -> Outcome<()> {
         self.check_clock()?;
         let (head, now) = (self.store.head().await?, self.clock.now());
         self.notice(&head);

@@ -209,6 +209,22 @@ fn a_clock_that_is_years_ahead_of_the_log_needs_a_word() {
 }
 
 #[test]
+fn a_clock_that_is_behind_the_log_is_told_at_the_start() {
+    let mut stage = Stage::new();
+    stage.log_in("alice");
+    drop(stage.stop());
+    let shown = std::process::Command::new("faketime").args(["-f", "-3600", "env"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let variable = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    stage.start_with(&[
+        ("LD_PRELOAD", variable("LD_PRELOAD")),
+        ("FAKETIME", variable("FAKETIME")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    stage.hears("s behind its log");
+}
+
+#[test]
 fn the_public_url_may_change_but_the_logs_name_may_not() {
     let mut stage = Stage::new();
     drop(stage.stop());
