@@ -39,6 +39,9 @@ pub const POINTS: &[&str] = &[
     // cli/backup.rs: the database that comes back is checked, and not in its place; it is.
     "restore.checked",
     "restore.placed",
+    // store/copy.rs: the copy is committed, the file is as it was; the file is marked as moved.
+    "migrate.copied",
+    "migrate.marked",
     // enrolment/: nothing is written down; the way back is; an account exists; before and after each file; sshd has read it; it has
     // let the host in; before and after it holds.
     "enrolment.journal.before",

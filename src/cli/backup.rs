@@ -181,7 +181,7 @@ async fn take_out(
         });
     }
     let settings = store::Settings::Sqlite(sqlite::Settings { path: path.clone() });
-    match store::open(&settings, key.derive(SEAL_PURPOSE)).await {
+    match store::open_to(store::Work::Copy, &settings, key.derive(SEAL_PURPOSE)).await {
         Ok(store) => Ok(Taken { store, scratch }),
         Err(StoreError::Failed { why, .. }) if is_full(&path) => Err(no_room(why)),
         Err(error) => Err(unusable(folder, why(error))),
@@ -296,14 +296,15 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
     }
     let free = Free::claim(&target).map_err(|error| nothing(why(error)))?;
     let head: Arc<dyn KeptHead> = Arc::new(HeadFile::new(config.log_head_path.clone()));
-    let (found, scratch) = context.block_on(async {
+    let (found, scratch, moved) = context.block_on(async {
         let Taken { store, scratch } = take_out(&args.folder, &manifest, key, (&target, ROOM)).await?;
         let checked = look(context, store.as_ref(), key).await?;
         if !checked.findings.is_empty() {
             return Err(checked.findings.into_iter().fold(Failure::failed("nothing was put back"), Failure::because));
         }
         let found = examine(store.as_ref(), key, &[head]).await.map_err(|why| nothing(why.to_string()))?;
-        Ok((found, scratch))
+        let moved = store.moved().map(|moved| moved.refusal(&target.display().to_string()));
+        Ok((found, scratch, moved))
     })?;
     fail::point("restore.checked");
     free.put(&scratch.file(DATABASE)).map_err(|error| nothing(why(error)))?;
@@ -314,7 +315,10 @@ fn restore(context: &Context, config: &Config, key: &LogKey, args: &RestoreArgs)
         members.insert("wrong".to_owned(), found.wrong().word().into());
     }
     context.out.answer(&document, &format!("{} is {}", target.display(), described(&manifest)))?;
-    context.out.note(&after(context, &found, is_in_place));
+    match moved {
+        Some(refusal) => context.out.note(&format!("no service starts on it: {refusal}")),
+        None => context.out.note(&after(context, &found, is_in_place)),
+    }
     Ok(())
 }
 

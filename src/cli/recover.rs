@@ -84,6 +84,10 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     context.block_on(async {
         let work = if args.apply { store::Work::Repair } else { store::Work::Look };
         let store = open(context, &config, &key, work).await?;
+        if let (Some(moved), store::Settings::Sqlite(file)) = (store.moved(), &config.store) {
+            return Err(Failure::failed("the file is not the log's database any more")
+                .because(moved.refusal(&file.path.display().to_string())));
+        }
         let found = examine(store.as_ref(), &key, &places).await;
         let found = found.map_err(|why| unusable(context, &config, why.to_string()))?;
         check_given(&found)?;

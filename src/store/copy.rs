@@ -2,17 +2,23 @@
 //!
 //! Everything goes in one transaction, under the lock of the target's log head: a failure leaves the target as it was. Before it is
 //! committed, what was written is read back: the tree is made anew of the entries and must be the sealed head's, and of every kind there
-//! must be as many rows as were read. The source stays as it is (but for its schema, which is brought to this program's).
+//! must be as many rows as were read. The source keeps all that it has (its schema is brought to this program's).
+//!
+//! Then the source is marked as moved, under the lock that it was read under: two services must not go on from one beginning. Until the mark is
+//! durable the source is as good as before; a crash between the two leaves both, and doing it again finds the copy and sets the mark.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::postgres::copy::Target;
+use super::sqlite::Moved;
 use super::sqlite::export::{Export, KINDS};
-use super::{Head, StoreError, postgres, sqlite};
+use super::{Head, Settings, StoreError, postgres, sqlite};
 use crate::audit::entry::Entry;
 use crate::audit::tree::{Frontier, Hash};
+use crate::fail;
 use crate::identity::mac::MacKey;
+use crate::time::Timestamp;
 
 /// What was copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,41 +29,98 @@ pub struct Copied {
     pub root: Hash,
     /// How many rows of each table, by its name in the database.
     pub rows: Vec<(&'static str, u64)>,
+    /// Whether the target had the copy already: then the rows are those that it has now.
+    pub was_there: bool,
 }
 
-/// Copies everything. `key` seals the log's head in both.
+/// Why it was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Nothing was copied.
+    #[error(transparent)]
+    Nothing(#[from] StoreError),
+    /// The copy is whole, and the source could not be marked as moved.
+    #[error("{0}")]
+    Unmarked(StoreError),
+}
+
+/// What beside the two places a copy rests on.
+#[derive(Debug)]
+pub struct Terms {
+    /// Seals the log's head in both.
+    pub key: MacKey,
+    /// Now.
+    pub at: Timestamp,
+    /// Whether a source that was moved to another place is copied once more.
+    pub again: bool,
+}
+
+/// Copies everything, and marks the source as moved. On a target that has the copy already, only the latter.
 ///
 /// # Errors
-/// When the source is in use, damaged or empty; when the target is not empty; [`StoreError::Damaged`] when what was written does not
-/// read back as it was. Then nothing was copied.
-pub async fn copy(from: &sqlite::Settings, to: &postgres::Settings, key: MacKey) -> Result<Copied, StoreError> {
+/// When the source is in use, damaged, empty, or moved elsewhere; when the target holds anything else; [`StoreError::Damaged`] when what was
+/// written does not read back as it was. Then nothing was copied. [`CopyError::Unmarked`] when it was.
+pub async fn copy(from: &sqlite::Settings, to: &postgres::Settings, terms: Terms) -> Result<Copied, CopyError> {
+    let Terms { key, at, again } = terms;
     let key = Arc::new(key);
-    let source = Export::open(from, &key)?;
+    let mut source = Export::open(from, &key)?;
+    let moved = source.moved()?;
     let head = source.head().clone();
     if head.frontier.size() == 0 {
-        return Err(refuse("the source has no log yet: there is nothing to copy"));
+        return Err(refuse("the source has no log yet: there is nothing to copy").into());
     }
-    let target = Target::begin(to).await?;
+    let (target, was_there) = Target::begin(to, (&head.frontier, &key)).await?;
+    let rows = if was_there {
+        let mut rows = Vec::with_capacity(KINDS.len());
+        for kind in KINDS {
+            rows.push((kind.table(), target.count(kind.table()).await?));
+        }
+        rows
+    } else {
+        if let Some(Moved { place, at }) = moved.as_ref().filter(|_| !again) {
+            return Err(refuse(&format!(
+                "it was moved to the PostgreSQL database {place} ({at}). If that was given up before any node ran on it: --again"
+            ))
+            .into());
+        }
+        let rows = write(&source, (&target, &head), &key).await?;
+        target.commit().await?;
+        rows
+    };
+    fail::point("migrate.copied");
+    let place = Settings::Postgres(to.clone()).shown();
+    if moved.is_none_or(|moved| moved.place != place) {
+        source.mark(&place, at).map_err(CopyError::Unmarked)?;
+    }
+    fail::point("migrate.marked");
+    Ok(Copied { entries: head.frontier.size(), root: head.frontier.root(), rows, was_there })
+}
+
+/// Writes everything, and reads it back; gives how many rows of each kind.
+async fn write(
+    source: &Export,
+    (target, head): (&Target, &Head),
+    key: &MacKey,
+) -> Result<Vec<(&'static str, u64)>, StoreError> {
     let mut rows = Vec::with_capacity(KINDS.len());
     for kind in KINDS {
         let mut select = source.prepare(kind)?;
         let (mut reading, mut read) = (select.start()?, 0_u64);
         while let Some((sheet, count)) = reading.next_sheet()? {
-            target.write(&sheet, &head, &key).await?;
+            target.write(&sheet, head, key).await?;
             read = read.saturating_add(count);
         }
         rows.push((kind.table(), read));
     }
-    target.check(&head).await?;
+    target.check(head).await?;
     for (table, read) in &rows {
         let written = target.count(table).await?;
         if written != *read {
             return Err(differs(format!("{written} rows of {table} were written, and {read} read")));
         }
     }
-    check_tree(&target, &head).await?;
-    target.commit().await?;
-    Ok(Copied { entries: head.frontier.size(), root: head.frontier.root(), rows })
+    check_tree(target, head).await?;
+    Ok(rows)
 }
 
 fn refuse(why: &str) -> StoreError {

@@ -92,6 +92,8 @@ pub enum Work {
     Look,
     /// To change it while no node works on it.
     Repair,
+    /// To read all of it for another place, also a file that was moved; it is brought to this program's schema.
+    Copy,
 }
 
 /// The same, for other work.
@@ -461,6 +463,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What is wrong with it that stops nobody now, for operators.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Where its file was moved to, if it was: then it is only to be read.
+    fn moved(&self) -> Option<&sqlite::Moved> {
+        None
     }
 
     /// Waits until another process may have written. For one listener; only ever sooner than looking for oneself.

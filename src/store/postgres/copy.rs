@@ -1,4 +1,4 @@
-//! The target of a copy (`store/copy.rs`): one transaction on an empty database.
+//! The target of a copy (`store/copy.rs`): one transaction on an empty database, or on one that has the copy already.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::line::{Line, get};
 use super::settings::Settings;
 use super::sheet::Sheet;
 use super::{flush, log, schema};
-use crate::audit::tree::{Hash, Node};
+use crate::audit::tree::{Frontier, Hash, Node};
 use crate::identity::mac::MacKey;
 use crate::store::log::{Found, HeadRow, gapless};
 use crate::store::numbers::{from_sql, to_sql};
@@ -23,8 +23,11 @@ fn refuse(why: String) -> StoreError {
 }
 
 impl Target {
-    /// Connects, migrates the schema, and locks the log's head; refuses a database that holds anything.
-    pub(in crate::store) async fn begin(settings: &Settings) -> Result<Self, StoreError> {
+    /// Connects, migrates the schema, and locks the log's head. Whether it holds this log already; refuses a database that holds anything else.
+    pub(in crate::store) async fn begin(
+        settings: &Settings,
+        (copied, key): (&Frontier, &MacKey),
+    ) -> Result<(Self, bool), StoreError> {
         let line = Line::connect(&settings.connector()?).await?;
         schema::check_server(&line).await?;
         schema::migrate(&line).await?;
@@ -32,14 +35,26 @@ impl Target {
         let row = line.one(COPYING, "SELECT size FROM log_head WHERE one = 1 FOR UPDATE", &[]).await?;
         let target = Self(line);
         if get::<i64>(&row, 0)? != 0 {
-            return Err(refuse("the target has a log already; give an empty database".to_owned()));
+            return if target.continues(copied, key).await? {
+                Ok((target, true))
+            } else {
+                Err(refuse("the target has another log already; give an empty database".to_owned()))
+            };
         }
         for table in TABLES {
             if target.count(table).await? > 0 {
                 return Err(refuse(format!("the target's table {table} is not empty; give an empty database")));
             }
         }
-        Ok(target)
+        Ok((target, false))
+    }
+
+    /// Whether its log begins with all of this one. A copy is made in one transaction, so that then all else was copied with it.
+    async fn continues(&self, copied: &Frontier, key: &MacKey) -> Result<bool, StoreError> {
+        let head = log::lock_head(&self.0, key).await?;
+        log::check(&self.0, &head).await?;
+        let nodes = log::nodes_on(&self.0, &Frontier::nodes_of(copied.size())).await?;
+        Ok(head.frontier.size() >= copied.size() && copied.begins(&nodes))
     }
 
     /// Writes rows; the head with the entries among them.

@@ -97,7 +97,7 @@ impl PostgresStore {
         schema::check_server(&line).await?;
         match work {
             Work::Serve | Work::Repair => schema::migrate(&line).await?,
-            Work::Look => schema::check_there(&line).await?,
+            Work::Look | Work::Copy => schema::check_there(&line).await?,
         }
         line.run("opening the database", "BEGIN").await?;
         let checked = log::check_locked(&line, &key).await;
@@ -108,7 +108,7 @@ impl PostgresStore {
         let (entered, repairing) = match work {
             Work::Serve => (Some(line), None),
             Work::Repair => (None, Some(line)),
-            Work::Look => (None, None),
+            Work::Look | Work::Copy => (None, None),
         };
         let presence = Arc::<Presence>::default();
         let known = Arc::new(group::KnownLog::new(head.frontier));

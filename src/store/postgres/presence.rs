@@ -30,7 +30,7 @@ pub(super) const REPAIRED: &str = "it is being repaired (hallpass admin store re
 /// Takes part, as long as this connection lasts.
 pub(super) async fn enter(line: &Line, work: Work) -> Result<(), StoreError> {
     let sql = match work {
-        Work::Look => return Ok(()),
+        Work::Look | Work::Copy => return Ok(()),
         Work::Serve => SHARED,
         Work::Repair => ALONE,
     };
@@ -39,7 +39,7 @@ pub(super) async fn enter(line: &Line, work: Work) -> Result<(), StoreError> {
         let from: String = get(&line.one(ENTERING, HOLDERS, &[]).await?, 0)?;
         let why = match work {
             Work::Serve => format!("{REPAIRED}; by somebody connected from {from}"),
-            Work::Repair | Work::Look => {
+            Work::Repair | Work::Look | Work::Copy => {
                 format!(
                     "nodes are at work on it, or somebody repairs it already, connected from {from}: stop them all first"
                 )

@@ -64,7 +64,7 @@ pub(in crate::store) fn copy(
     if whole != "ok" {
         return Err(StoreError::Damaged { what: "the database".to_owned(), why: whole });
     }
-    let schema = target.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed(COPYING))?;
+    let schema = file::schema_number(&target)?;
     let head = log::load_checked(&target, key)?;
     target.close().map_err(|(_, why)| failed(COPYING)(why))?;
     Ok((head, schema))

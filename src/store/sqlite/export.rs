@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Row, Rows, Statement};
 
-use super::{Settings, failed, file, log};
+use super::{Moved, Settings, failed, file, log};
 use crate::audit::entry::Entry;
 use crate::audit::tree::Node;
 use crate::identity::mac::MacKey;
@@ -16,6 +16,7 @@ use crate::store::log::EntryRow;
 use crate::store::numbers::{damaged, from_sql, time_to_sql};
 use crate::store::postgres::sheet::{Sheet, Written, until};
 use crate::store::{Head, StoreError};
+use crate::time::Timestamp;
 
 /// How many rows go in one piece: some hundred KiB of the widest.
 const PIECE: u64 = 1_000;
@@ -102,15 +103,16 @@ pub(in crate::store) struct Export {
 }
 
 impl Export {
-    /// Opens it as a service would.
+    /// Opens it as a service would, also if it was moved before.
     pub(in crate::store) fn open(settings: &Settings, key: &MacKey) -> Result<Self, StoreError> {
         let missing =
             |why: std::io::Error| StoreError::Failed { doing: READING, why: format!("{:?}: {why}", settings.path) };
         // `prepare` would create it.
         std::fs::metadata(&settings.path).map_err(missing)?;
         let lock = file::prepare(&settings.path)?;
+        file::write_log_again(&settings.path)?;
         let mut conn = file::connect_writer(&settings.path)?;
-        file::migrate(&mut conn)?;
+        file::migrate_any(&mut conn)?;
         let head = log::load_checked(&conn, key)?;
         file::keep_log_at_close(&conn, false)?;
         Ok(Self { conn, head, _lock: lock })
@@ -119,6 +121,16 @@ impl Export {
     /// The log's head.
     pub(in crate::store) const fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// Where it was moved to before.
+    pub(in crate::store) fn moved(&self) -> Result<Option<Moved>, StoreError> {
+        file::moved(&self.conn)
+    }
+
+    /// Marks it as moved, durably: no service starts on it any more.
+    pub(in crate::store) fn mark(&mut self, place: &str, at: Timestamp) -> Result<(), StoreError> {
+        file::mark(&mut self.conn, place, at)
     }
 
     /// The statement that reads all rows of a kind.

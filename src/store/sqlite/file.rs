@@ -1,4 +1,4 @@
-//! The database file: created for its owner alone, locked, connected, migrated.
+//! The database file: created for its owner alone, locked, connected, migrated; and marked once it was moved to another database.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, params};
 use rustix::fs::{FlockOperation, OFlags};
 
-use super::failed;
+use super::{Moved, failed};
+use crate::store::numbers::{time_from_sql, time_to_sql};
 use crate::store::{StoreError, older_schema};
+use crate::time::Timestamp;
 
 /// `hpas` in ASCII, in the file's header: SQLite's `application_id`. Our own choice.
 const APPLICATION_ID: i32 = 0x6870_6173;
@@ -46,7 +48,16 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How much of the write-ahead log is written again at once. Our own choice: few calls, little memory.
 const REWRITTEN_AT_ONCE: usize = 256 * 1024;
 
+/// What the schema's number has on top in a file that was moved to another database. Programs that don't know the mark refuse the number: to them it is
+/// a newer schema. It goes with the file wherever it is copied, and into backups of it.
+const MOVED: i64 = 1_000_000;
+
+/// How every SQLite database begins; where its `application_id` is.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const APPLICATION_ID_AT: u64 = 68;
+
 const OPENING: &str = "opening the database";
+const MARKING: &str = "marking the file as moved";
 
 fn refuse(why: String) -> StoreError {
     StoreError::Failed { doing: OPENING, why }
@@ -214,8 +225,29 @@ fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
-/// Which schema it has; 0 for none.
-fn schema(conn: &Connection) -> Result<usize, StoreError> {
+/// Refuses a file that is no database of ours, by its first bytes: nothing is opened, locked or made beside it.
+pub(super) fn check_ours(path: &Path) -> Result<(), StoreError> {
+    let named = |error: io::Error| refuse(format!("{path:?}: {error}"));
+    let file = File::open(path).map_err(named)?;
+    let is_file = file.metadata().map_err(named)?.is_file();
+    let (mut magic, mut id) = ([0; MAGIC.len()], [0; 4]);
+    // What is shorter is none; an id that is not there yet may be in the write-ahead log.
+    let is_ours = is_file
+        && file.read_exact_at(&mut magic, 0).is_ok()
+        && file.read_exact_at(&mut id, APPLICATION_ID_AT).is_ok()
+        && magic == MAGIC
+        && [0, APPLICATION_ID].contains(&i32::from_be_bytes(id));
+    if is_ours { Ok(()) } else { Err(refuse(format!("{path:?} is not a database of hallpass"))) }
+}
+
+/// Which schema a database has, and whether its file was moved.
+struct Schema {
+    /// 0 for none.
+    done: usize,
+    is_moved: bool,
+}
+
+fn schema(conn: &Connection) -> Result<Schema, StoreError> {
     let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).map_err(failed(OPENING));
     let version = number("PRAGMA user_version")?;
     let application = number("PRAGMA application_id")?;
@@ -223,6 +255,8 @@ fn schema(conn: &Connection) -> Result<usize, StoreError> {
     if tables > 0 && application != i64::from(APPLICATION_ID) {
         return Err(refuse("the file is a database of another program".to_owned()));
     }
+    let is_moved = version >= MOVED;
+    let version = if is_moved { version.saturating_sub(MOVED) } else { version };
     let done = usize::try_from(version).map_err(|error| refuse(format!("schema {version}: {error}")))?;
     let ours = MIGRATIONS.len();
     if done > ours {
@@ -231,29 +265,82 @@ fn schema(conn: &Connection) -> Result<usize, StoreError> {
              made before the upgrade"
         )));
     }
-    Ok(done)
+    Ok(Schema { done, is_moved })
+}
+
+/// Which schema it has, moved or not.
+pub(super) fn schema_number(conn: &Connection) -> Result<i64, StoreError> {
+    i64::try_from(schema(conn)?.done).map_err(|error| refuse(error.to_string()))
+}
+
+/// Where the file was moved to, if it was.
+pub(super) fn moved(conn: &Connection) -> Result<Option<Moved>, StoreError> {
+    if !schema(conn)?.is_moved {
+        return Ok(None);
+    }
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (place, at): (String, i64) =
+        conn.query_row("SELECT place, at FROM moved", [], read).map_err(failed(OPENING))?;
+    Ok(Some(Moved { place, at: time_from_sql("when the file was moved", at)? }))
+}
+
+/// Marks the file as moved, or as moved elsewhere: durable when it returns.
+pub(super) fn mark(conn: &mut Connection, place: &str, at: Timestamp) -> Result<(), StoreError> {
+    let done = schema_number(conn)?;
+    let at = time_to_sql(at)?;
+    let all = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(MARKING))?;
+    all.execute_batch(&format!(
+        "DROP TABLE IF EXISTS moved; CREATE TABLE moved (place TEXT NOT NULL, at INTEGER NOT NULL) STRICT;
+         PRAGMA user_version = {};",
+        done.saturating_add(MOVED)
+    ))
+    .and_then(|()| all.execute("INSERT INTO moved (place, at) VALUES (?1, ?2)", params![place, at]))
+    .map_err(failed(MARKING))?;
+    all.commit().map_err(failed(MARKING))
+}
+
+/// Takes the mark away, durably; gives what it said.
+pub(super) fn unmark(conn: &mut Connection) -> Result<Option<Moved>, StoreError> {
+    const UNMARKING: &str = "taking the file back";
+    let Some(moved) = moved(conn)? else { return Ok(None) };
+    let done = schema(conn)?.done;
+    let all = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(UNMARKING))?;
+    all.execute_batch(&format!("DROP TABLE moved; PRAGMA user_version = {done};")).map_err(failed(UNMARKING))?;
+    all.commit().map_err(failed(UNMARKING))?;
+    Ok(Some(moved))
 }
 
 /// Refuses a schema that is not ours yet.
 pub(super) fn check_schema(conn: &Connection) -> Result<(), StoreError> {
-    let done = schema(conn)?;
+    let done = schema(conn)?.done;
     if done < MIGRATIONS.len() { Err(refuse(older_schema(done, MIGRATIONS.len()))) } else { Ok(()) }
 }
 
-/// Brings the schema to ours, one transaction per step: a crash leaves a whole schema of some version.
+/// Brings the schema to ours; a file that was moved is refused.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
-    let done = schema(conn)?;
+    match moved(conn)? {
+        Some(moved) => Err(refuse(moved.refusal(conn.path().unwrap_or("FILE")))),
+        None => migrate_any(conn),
+    }
+}
+
+/// Brings the schema to ours, one transaction per step: a crash leaves a whole schema of some version. A mark stays.
+pub(super) fn migrate_any(conn: &mut Connection) -> Result<(), StoreError> {
+    let Schema { done, is_moved } = schema(conn)?;
+    let mark = if is_moved { MOVED } else { 0 };
     for (step, sql) in (1_u32..).zip(MIGRATIONS).skip(done) {
         let migrating = "migrating the database";
         if done > 0 {
             // Some steps read all that there is, and then a start takes longer than usual.
             tracing::info!(from = step.saturating_sub(1), to = step, "migrating the database");
         }
-        let transaction =
-            conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed(migrating))?;
+        let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(migrating))?;
         transaction.execute_batch(sql).map_err(failed(migrating))?;
         transaction
-            .execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {step};"))
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {};",
+                i64::from(step).saturating_add(mark)
+            ))
             .map_err(failed(migrating))?;
         transaction.commit().map_err(failed(migrating))?;
     }

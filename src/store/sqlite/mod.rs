@@ -2,7 +2,7 @@
 //!
 //! | File | What |
 //! |---|---|
-//! | `file.rs` | create, lock, connect, migrate |
+//! | `file.rs` | create, lock, connect, migrate, mark as moved |
 //! | `group.rs` | one group of changes in one transaction, for the writer thread (`store/writer.rs`) |
 //! | `reader.rs` | the reader threads |
 //! | `merge.rs` | merging the write-ahead log into the file |
@@ -65,6 +65,50 @@ pub struct Settings {
     pub path: PathBuf,
 }
 
+/// Where a file was moved to: then it is not the log's database any more, and nothing is written into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The other database, in words.
+    pub place: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Moved {
+    /// What is told to whoever would go on with the file at `path`.
+    #[must_use]
+    pub fn refusal(&self, path: &str) -> String {
+        let Self { place, at } = self;
+        format!(
+            "{path:?} was moved to the PostgreSQL database {place} ({at}), where the log goes on; it must not go on here as well. Name that database \
+             under [store] in the configuration of each node; where none is to run, disable the unit. To come back to this file on purpose, with \
+             every node stopped for good: hallpass store take-back --from sqlite:{path}"
+        )
+    }
+}
+
+/// Takes a file that was moved back, so that services start on it again; gives where it had been moved to, `None` if it was not.
+///
+/// # Errors
+/// When it is no database of ours, is in use, or can't be written.
+pub fn take_back(settings: &Settings) -> Result<Option<Moved>, StoreError> {
+    file::check_ours(&settings.path)?;
+    let _lock = file::prepare(&settings.path)?;
+    file::write_log_again(&settings.path)?;
+    let mut conn = file::connect_writer(&settings.path)?;
+    let moved = file::unmark(&mut conn)?;
+    file::keep_log_at_close(&conn, false)?;
+    Ok(moved)
+}
+
+/// Refuses what is no database file of ours, without making or changing anything.
+///
+/// # Errors
+/// That it is none, or can't be read.
+pub fn check_ours(settings: &Settings) -> Result<(), StoreError> {
+    file::check_ours(&settings.path)
+}
+
 /// The opened store. Dropping it waits for the change that is being written.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -74,6 +118,7 @@ pub struct SqliteStore {
     writer: Writer,
     key: Arc<MacKey>,
     merged: Arc<Merged>,
+    moved: Option<Moved>,
     _lock: std::fs::File,
 }
 
@@ -83,7 +128,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Failed`] when it can't be opened, is in use by another process, readable by others, of another program
-    /// or of a newer schema; [`StoreError::Damaged`] when head, tree and entries disagree, or the head has not this key's seal.
+    /// or of a newer schema, or was moved; [`StoreError::Damaged`] when head, tree and entries disagree, or the head has not this key's seal.
     pub fn open(settings: &Settings, key: MacKey) -> Result<Self, StoreError> {
         Self::open_to(Work::Serve, settings, key)
     }
@@ -100,14 +145,16 @@ impl SqliteStore {
         match work {
             Work::Serve | Work::Repair => file::migrate(&mut conn)?,
             Work::Look => file::check_schema(&conn)?,
+            Work::Copy => file::migrate_any(&mut conn)?,
         }
+        let moved = file::moved(&conn)?;
         let head = log::load_checked(&conn, &key)?;
         let readers = Readers::start(&settings.path)?;
         let merged = Arc::new(Merged::default());
         let merge = Merge::new(&settings.path, Arc::clone(&merged));
         let groups = group::Groups::new(settings.path.clone(), Arc::clone(&key), (conn, head), merge)?;
         let writer = Writer::start(groups)?;
-        Ok(Self { readers, writer, key, merged, _lock: lock })
+        Ok(Self { readers, writer, key, merged, moved, _lock: lock })
     }
 
     fn read<'a, T: Send + 'static>(
@@ -137,6 +184,10 @@ impl Store for SqliteStore {
 
     fn warnings(&self) -> Vec<String> {
         self.merged.wrong().into_iter().collect()
+    }
+
+    fn moved(&self) -> Option<&Moved> {
+        self.moved.as_ref()
     }
 
     fn commit(&self, change: Change) -> Pending<'_, Committed> {

@@ -459,6 +459,8 @@ fn normal(text: &str, folder: &Path) -> String {
     let text = replace(&text, r"\b[0-9a-f]{32}\b", "HEX32");
     let text = replace(&text, r"\b1[789]\d{8}\b", "UNIX");
     let text = replace(&text, r"\(\d+ ms\)", "(N ms)");
+    // The test's own server.
+    let text = replace(&text, r"\btest_\d+ at /\S+", "DATABASE at SERVER");
     // A database has as many pages as its texts need, and those differ in length.
     let text = replace(&text, r"TIME; \d+ bytes\b", "TIME; N bytes");
     let text = replace(&text, r#""bytes":\d+"#, "\"bytes\":0");

@@ -8,8 +8,9 @@ use hallpass::audit::tree::{Frontier, Node};
 use hallpass::identity::mac::MacKey;
 use hallpass::identity::session::TokenHash;
 use hallpass::name::ReportId;
-use hallpass::store::copy::copy;
+use hallpass::store::copy::{CopyError, Terms, copy};
 use hallpass::store::postgres::{PostgresStore, Server, Settings};
+use hallpass::store::sqlite::{SqliteStore, take_back};
 use hallpass::store::{LIST_MAX, Note, RequestFilter, Save, Store, StoreError, Work};
 use tokio::task::JoinSet;
 
@@ -526,20 +527,24 @@ async fn a_copy_of_a_file_holds_all_that_it_held_and_goes_on() {
     }
     let before = all_of(&*desk.store).await;
     let settings = cluster().settings(&database.name);
-    let held = copy(&file.settings(), &settings, MacKey::new([3; 32])).await.unwrap_err().to_string();
+    let held = copy(&file.settings(), &settings, terms(3)).await.unwrap_err().to_string();
     assert!(held.contains("in use"), "{held}");
     let Desk { house, store } = desk;
     drop(store);
-    let other = copy(&file.settings(), &settings, MacKey::new([4; 32])).await.unwrap_err().to_string();
+    let other = copy(&file.settings(), &settings, terms(4)).await.unwrap_err().to_string();
     assert!(other.contains("seal"), "another log's key: {other}");
 
-    let copied = copy(&file.settings(), &settings, MacKey::new([3; 32])).await.unwrap();
+    let copied = copy(&file.settings(), &settings, terms(3)).await.unwrap();
     let store: Arc<dyn Store> = Arc::new(database.try_open().await.unwrap());
     assert_eq!(all_of(&*store).await, before);
     assert_eq!(copied.entries, size(&*store).await);
-    let again = copy(&file.settings(), &settings, MacKey::new([3; 32])).await.unwrap_err().to_string();
-    assert!(again.contains("has a log already"), "{again}");
-    assert_eq!(all_of(&*file.open()).await, before, "the file stays as it is");
+    assert!(!copied.was_there);
+    // The file keeps what it has, and no service goes on with it.
+    let refused = file.try_open().unwrap_err().to_string();
+    assert!(refused.contains(&database.name) && refused.contains("must not go on here"), "{refused}");
+    let read = SqliteStore::open_to(Work::Copy, &file.settings(), MacKey::new([3; 32])).unwrap();
+    assert_eq!(all_of(&read).await, before, "the file stays as it is");
+    drop(read);
 
     // What was issued there has its outcome here, once.
     let outcome = super::outcome(&issued.request);
@@ -548,6 +553,39 @@ async fn a_copy_of_a_file_holds_all_that_it_held_and_goes_on() {
     let desk = Desk { house, store };
     desk.approved(id(77), at(9_001)).await;
     check_log(&*desk.store).await;
+
+    // Once more to the same place finds the copy, also when it has gone on; another log finds that it is not its own.
+    let again = copy(&file.settings(), &settings, terms(3)).await.unwrap();
+    assert!(again.was_there && again.entries == copied.entries);
+    let elsewhere = copy(&file.settings(), &cluster().settings(&Postgres::new().name), terms(3)).await;
+    assert!(elsewhere.unwrap_err().to_string().contains("--again"));
+    let stranger = Sqlite::new();
+    drop(Desk::new(&stranger).await);
+    append(&*stranger.open(), 5).await.unwrap();
+    let other = copy(&stranger.settings(), &settings, terms(3)).await.unwrap_err().to_string();
+    assert!(other.contains("has another log"), "{other}");
+    drop(stranger.open());
+    // What was moved on purpose comes back on purpose.
+    let moved = take_back(&file.settings()).unwrap().unwrap();
+    assert!(moved.place.starts_with(&database.name) && moved.at == at(9_500), "{moved:?}");
+    assert_eq!(all_of(&*file.open()).await, before);
+    assert_eq!(take_back(&file.settings()).unwrap(), None);
+}
+
+/// A program that does not know the mark takes it for a schema that is newer than its own.
+#[tokio::test]
+async fn a_file_that_was_moved_has_a_schema_that_older_programs_refuse() {
+    let (file, database) = (Sqlite::new(), Postgres::new());
+    drop(Desk::new(&file).await);
+    append(&*file.open(), 1).await.unwrap();
+    copy(&file.settings(), &cluster().settings(&database.name), terms(3)).await.unwrap();
+    let raw = rusqlite::Connection::open(file.settings().path).unwrap();
+    let schema: i64 = raw.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert!(schema > 1_000_000, "{schema}");
+}
+
+fn terms(key: u8) -> Terms {
+    Terms { key: MacKey::new([key; 32]), at: at(9_500), again: false }
 }
 
 #[tokio::test]
@@ -569,8 +607,8 @@ async fn a_damaged_file_is_not_copied_and_leaves_nothing_behind() {
         raw.execute_batch(sql).unwrap();
         drop(raw);
         let settings = cluster().settings(&database.name);
-        let error = copy(&file.settings(), &settings, MacKey::new([3; 32])).await;
-        assert!(matches!(error, Err(StoreError::Damaged { .. })), "{sql}: {error:?}");
+        let error = copy(&file.settings(), &settings, terms(3)).await;
+        assert!(matches!(error, Err(CopyError::Nothing(StoreError::Damaged { .. }))), "{sql}: {error:?}");
         let store = database.try_open().await.unwrap();
         assert_eq!(size(&store).await, 0, "{sql}");
         assert_eq!(database.raw("SELECT count(*) FROM request").trim(), "0", "{sql}");
