@@ -7,7 +7,8 @@
 //!
 //! A crash before 4 leaves none of the group, a crash after 4 all of it; no member was told of success before 5. When the
 //! database fails (disk full, I/O error, connection lost), every member of the group is told so, whatever it would have been
-//! told: a group has one fate.
+//! told: a group has one fate. From then on the store is in doubt: what a probe needs may have room where a change has none. So who asks whether
+//! a write would succeed is told no, until there was room for more than a change needs ([`ROOM_BYTES`]), taken and given back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,10 @@ use crate::time::Timestamp;
 
 /// How many changes share a commit at most: beyond it the gain is small (PERFORMANCE.md) and the first waits for the last.
 pub(super) const GROUP_MAX: usize = 256;
+
+/// How much room there must be after a failure before it is said again that a write would succeed. Our own choice: some ten times what a request needs in the
+/// write-ahead log from question to certificate, and little on any disk that is not full.
+pub(super) const ROOM_BYTES: u32 = 256 * 1024;
 
 /// How many jobs may wait. Four groups: what comes later would wait too long and is told to try again.
 const QUEUE_MAX: usize = 4 * GROUP_MAX;
@@ -40,6 +45,11 @@ pub(super) enum Job {
     Sweep(Timestamp, Reply<()>),
     /// A write that means nothing.
     Ready(Reply<()>),
+}
+
+/// Takes those that ask whether a write would succeed out of these jobs.
+pub(super) fn take_questions(jobs: &mut Vec<Job>) -> Vec<Job> {
+    jobs.extract_if(.., |job| matches!(job, Job::Ready(_))).collect()
 }
 
 /// Tells a member how it went, once the fate of its group is known.
@@ -215,6 +225,11 @@ impl Job {
         Box::new(move |fate| {
             self.refuse(fate.err().unwrap_or_else(|| stopped("writing")));
         })
+    }
+
+    /// The same, with an error of its own, whatever becomes of the group.
+    pub(super) fn refused(self, error: StoreError) -> Answer {
+        Box::new(move |_fate| self.refuse(error))
     }
 
     fn refuse(self, error: StoreError) {

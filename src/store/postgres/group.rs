@@ -35,7 +35,7 @@ use crate::fail;
 use crate::identity::mac::MacKey;
 use crate::store::log::HeadRow;
 use crate::store::numbers::{damaged, to_sql};
-use crate::store::writer::{self, Answer, Job, Queue};
+use crate::store::writer::{self, Answer, Job, Queue, ROOM_BYTES};
 use crate::store::{Head, StoreError};
 
 const COMMITTING: &str = "committing a group of changes";
@@ -89,6 +89,8 @@ struct State {
     /// Whether nobody else had written when we last looked: then nobody is waited for.
     is_alone: bool,
     line: Option<Line>,
+    /// Whether a group has failed for want of room since there last was some.
+    is_in_doubt: bool,
 }
 
 /// A transaction that holds the head's lock.
@@ -113,18 +115,72 @@ impl Groups {
         let seen = known.newest();
         Ok(Self {
             runtime,
-            state: State { connector, key, node, number: 0, known, presence, seen, is_alone: true, line: None },
+            state: State {
+                connector,
+                key,
+                node,
+                number: 0,
+                known,
+                presence,
+                seen,
+                is_alone: true,
+                line: None,
+                is_in_doubt: false,
+            },
         })
     }
 }
 
 impl writer::Groups for Groups {
     fn write(&mut self, jobs: Vec<Job>, queue: &Queue<'_>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
-        self.runtime.block_on(self.state.write(jobs, queue, answers))
+        self.runtime.block_on(self.state.write_or_doubt(jobs, queue, answers))
     }
 }
 
 impl State {
+    /// In doubt, the questions among these jobs are answered by whether there is room, and what else there is does not wait for it.
+    async fn write_or_doubt(
+        &mut self,
+        mut jobs: Vec<Job>,
+        queue: &Queue<'_>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), StoreError> {
+        let questions = if self.is_in_doubt { writer::take_questions(&mut jobs) } else { Vec::new() };
+        if !questions.is_empty() {
+            match self.find_room().await {
+                Ok(()) => {
+                    self.is_in_doubt = false;
+                    jobs.extend(questions);
+                }
+                Err(error) => {
+                    answers.extend(questions.into_iter().map(|question| question.refused(error.clone())));
+                    if jobs.is_empty() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let written = Box::pin(self.write(jobs, queue, answers)).await;
+        self.is_in_doubt |= written.as_ref().is_err_and(is_for_room);
+        written
+    }
+
+    /// Writes rows into the table that grows most, and undoes it: room that is taken so is what the next changes use.
+    async fn find_room(&mut self) -> Result<(), StoreError> {
+        const FINDING: &str = "looking for room on the database's disk";
+        const FIND: &str = "INSERT INTO log_entry (number, at, kind, bytes)
+            SELECT 9223372036854775807 - row, 0, 'room', decode(repeat('00', 1024), 'hex') FROM generate_series(1, $1::int8) AS row";
+        let line = match self.line.take() {
+            Some(line) => line,
+            None => Line::connect(&self.connector).await?,
+        };
+        line.run(FINDING, "BEGIN").await?;
+        line.execute(FINDING, FIND, &[&i64::from(ROOM_BYTES / 1024)]).await?;
+        line.run(FINDING, "ROLLBACK").await?;
+        self.line = Some(line);
+        Ok(())
+    }
+
     async fn write(
         &mut self,
         mut jobs: Vec<Job>,
@@ -298,6 +354,11 @@ fn sign(node: &str, number: u64) -> Result<Write<'_>, StoreError> {
 /// Whether a new connection could do better: not when another node has the lock, or the database is damaged.
 fn is_lost(error: &StoreError) -> bool {
     matches!(error, StoreError::Failed { why, .. } if !why.ends_with(LOCKED))
+}
+
+/// Whether the server had no room, or its disk failed (PostgreSQL's classes 53 and 58): a lock or a connection that is waited for is no reason to doubt.
+fn is_for_room(error: &StoreError) -> bool {
+    matches!(error, StoreError::Failed { why, .. } if ["(53", "(58"].iter().any(|class| why.contains(class)))
 }
 
 fn gone_back(why: &str) -> StoreError {

@@ -13,7 +13,7 @@ use super::place::Places;
 use super::{failed, file, log};
 use crate::fail;
 use crate::identity::mac::MacKey;
-use crate::store::writer::{self, Answer, Job, Queue};
+use crate::store::writer::{self, Answer, Job, Queue, ROOM_BYTES};
 use crate::store::{Head, StoreError};
 
 /// The writer's state: `open` is `None` after a failure, until the file could be opened again.
@@ -23,6 +23,8 @@ pub(super) struct Groups {
     open: Option<(Connection, Head)>,
     places: Places,
     merge: Merge,
+    /// Whether a group has failed since there last was room.
+    is_in_doubt: bool,
 }
 
 impl Groups {
@@ -34,7 +36,7 @@ impl Groups {
     ) -> Result<Self, StoreError> {
         let places = Places::of(&path)?;
         merge.adopt(&mut conn)?;
-        Ok(Self { path, key, open: Some((conn, head)), places, merge })
+        Ok(Self { path, key, open: Some((conn, head)), places, merge, is_in_doubt: false })
     }
 
     fn reopen(&mut self) -> Result<(Connection, Head), StoreError> {
@@ -47,18 +49,35 @@ impl Groups {
         let head = log::load_checked(&conn, &self.key)?;
         Ok((conn, head))
     }
-}
 
-impl Drop for Groups {
-    fn drop(&mut self) {
-        if let Some((conn, _)) = &self.open {
-            self.merge.at_the_end(conn);
+    /// Whether there is room for more than a probe.
+    fn find_room(&mut self) -> Result<(), StoreError> {
+        let (conn, head) = self.reopen()?;
+        log::find_room(&conn, ROOM_BYTES)?;
+        self.open = Some((conn, head));
+        Ok(())
+    }
+
+    /// In doubt, the questions among these jobs are answered by whether there is room, and what else there is does not wait for it.
+    fn answer_in_doubt(&mut self, jobs: &mut Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        let questions = writer::take_questions(jobs);
+        if questions.is_empty() {
+            return Ok(());
+        }
+        match self.find_room() {
+            Ok(()) => {
+                self.is_in_doubt = false;
+                jobs.extend(questions);
+                Ok(())
+            }
+            Err(error) => {
+                answers.extend(questions.into_iter().map(|question| question.refused(error.clone())));
+                if jobs.is_empty() { Err(error) } else { Ok(()) }
+            }
         }
     }
-}
 
-impl writer::Groups for Groups {
-    fn write(&mut self, jobs: Vec<Job>, _queue: &Queue<'_>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+    fn write_jobs(&mut self, jobs: Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
         let (conn, head) = match self.reopen() {
             Ok(open) => open,
             Err(error) => {
@@ -70,6 +89,25 @@ impl writer::Groups for Groups {
         let head = write_group(&conn, &self.key, head, jobs, answers)?;
         self.open = Some((conn, head));
         Ok(())
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        if let Some((conn, _)) = &self.open {
+            self.merge.at_the_end(conn);
+        }
+    }
+}
+
+impl writer::Groups for Groups {
+    fn write(&mut self, mut jobs: Vec<Job>, _queue: &Queue<'_>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
+        if self.is_in_doubt {
+            self.answer_in_doubt(&mut jobs, answers)?;
+        }
+        let written = self.write_jobs(jobs, answers);
+        self.is_in_doubt |= written.is_err();
+        written
     }
 
     fn rest(&mut self) {

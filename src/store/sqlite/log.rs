@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use super::failed;
 use crate::audit::entry::Entry;
@@ -82,6 +82,20 @@ pub(super) fn probe(conn: &Connection) -> Result<(), StoreError> {
         .and_then(|mut update| update.execute([]))
         .map(drop)
         .map_err(failed("probing the database"))
+}
+
+/// Has so many bytes written to the write-ahead log, and undoes it: what the disk has no room for, or can't write, fails here.
+pub(super) fn find_room(conn: &Connection, bytes: u32) -> Result<(), StoreError> {
+    let find = || {
+        // Dropped without a commit.
+        let undone = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        undone.execute(
+            "INSERT INTO log_entry (number, at, kind, bytes) VALUES (9223372036854775807, 0, 'room', zeroblob(?1))",
+            [bytes],
+        )?;
+        conn.cache_flush()
+    };
+    find().map_err(failed("looking for room on the disk"))
 }
 
 /// The head row, if its seal is ours.

@@ -588,6 +588,31 @@ fn terms(key: u8) -> Terms {
     Terms { key: MacKey::new([key; 32]), at: at(9_500), again: false }
 }
 
+/// A change needs room that a probe doesn't.
+#[tokio::test]
+async fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
+    let database = Postgres::new();
+    let store = database.try_open().await.unwrap();
+    append(&store, 1).await.unwrap();
+    database.raw(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON log_entry FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    );
+    store.ready().await.unwrap();
+    append(&store, 2).await.unwrap_err();
+    for _ in 0..2 {
+        let error = store.ready().await.unwrap_err().to_string();
+        assert!(error.contains("looking for room") && error.contains("53100"), "{error}");
+    }
+    database.raw("DROP TRIGGER full_disk ON log_entry");
+    for seconds in 3..6 {
+        store.ready().await.unwrap();
+        append(&store, seconds).await.unwrap();
+    }
+    assert_eq!(size(&store).await, 4);
+}
+
 #[tokio::test]
 async fn a_damaged_file_is_not_copied_and_leaves_nothing_behind() {
     for sql in [

@@ -553,7 +553,10 @@ async fn on_a_small_disk() {
         }
         assert!(done < 1_000, "the limit was never reached");
     }
-    // Not even the one page that a probe needs.
+    // It is not ready although the one page that a probe needs has room.
+    assert!(matches!(store.ready().await, Err(StoreError::Failed { .. })));
+    assert!(matches!(store.ready().await, Err(StoreError::Failed { .. })));
+    // Not even that one page.
     setrlimit(Resource::Fsize, Rlimit { current: Some(0), ..limits }).unwrap();
     // Nothing more is claimed, and what was acknowledged can be read.
     assert!(matches!(store.ready().await, Err(StoreError::Failed { .. })));
