@@ -198,7 +198,7 @@ fn can_be_read(path: &Path) -> bool {
 }
 
 /// Whether the file system has no room for what SQLite has beside a database that it opens.
-fn is_full(path: &Path) -> bool {
+pub(super) fn is_full(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < OPENING_BYTES)
 }
 

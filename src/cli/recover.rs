@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::backup::is_full;
 use super::config_file::{self, Reader};
 use super::failure::{Exit, Failure};
 use super::{Context, output, serve, usage};
@@ -19,13 +20,22 @@ use crate::name::PersonName;
 use crate::policy::Policy;
 use crate::service::clock::check_rest;
 use crate::service::lost::Stands;
-use crate::service::recover::{Found, FoundHead, HEADS_MAX, Recovered, Word, Wrong, examine, recover};
+use crate::service::recover::{
+    Found, FoundHead, HEADS_MAX, RecoverError, Recovered, Word, Wrong, examine, recover, to_write,
+};
 use crate::store::head_file::{self, HeadFile, KeptHead};
+use crate::store::sqlite::IN_USE;
 use crate::store::{self, SEAL_PURPOSE, Store, StoreError};
 use crate::time::{Clock as _, SystemClock};
 
 /// How far the clock may be behind the log before nothing is issued; what the service goes by.
 const CLOCK_TOLERANCE_S: u64 = 30;
+
+/// So many serials that no checkpoint knows of are given up without a question. Our own choice: some days' worth; more is looked at twice.
+const UNASKED: u64 = 10_000;
+
+/// What an entry in place of a lost one takes on the disk, with its part of the tree.
+const LOST_BYTES: u64 = 200;
 
 /// What puts a copy back.
 const RESTORE: &str = "hallpass admin backup restore FOLDER";
@@ -37,7 +47,8 @@ pub(crate) enum StoreCommand {
     ///
     /// Run on the service's machine, as the service's user, while no service runs on the database. The log's newest checkpoint is kept in a
     /// file beside the database (`head` in `[log]`): where the two disagree, an older copy was put back, and no service starts. Look for a newer
-    /// copy first. If there is none, --apply writes into the log which entries are lost, and who answers for it; lets no serial be
+    /// copy first. With --past, what --apply would do is counted first; serials that no checkpoint knows of are given up on a sound database, or
+    /// in great number, only after a question. If there is no newer copy, --apply writes into the log which entries are lost, and who answers for it; lets no serial be
     /// given twice; ends every request that is open in the copy, and every login. Nothing is changed without it.
     Recover(RecoverArgs),
 }
@@ -92,7 +103,7 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
         let found = found.map_err(|why| unusable(context, &config, why.to_string()))?;
         check_given(&found)?;
         if !args.apply {
-            return explain(context, &config, &found);
+            return explain(context, &config, &found, args.past);
         }
         let (Some(by), Some(reason)) = (args.by.clone(), args.reason.clone()) else {
             return Err(Failure::usage("--apply needs --by and --reason"));
@@ -106,13 +117,17 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
             })?;
         }
         check_name(context, store.as_ref(), &by).await?;
+        check_past(context, &found, args.past)?;
         let word = Word { by, reason, past: args.past };
-        let mut told = |size: u64| context.out.note(&format!("the log has {size} entries by now"));
+        let mut told = |size: u64, end: u64| context.out.note(&format!("the log has {size} of {end} entries by now"));
         let done = recover(store.as_ref(), (&key, own.as_ref()), (&found, &word), now, &mut told).await;
         let done = done.map_err(|why| {
-            Failure::failed("the database was not recovered")
-                .because(why.to_string())
-                .next("mend what is said above, and run this again")
+            let failure = Failure::failed("the database was not recovered").because(why.to_string());
+            match (why, full(&config)) {
+                (RecoverError::Nothing, _) => failure,
+                (RecoverError::Store(_), Some(folder)) => failure.next(room(&folder)),
+                _ => failure.next("mend what is said above, and run this again"),
+            }
         })?;
         applied(context, &found, &done)
     })
@@ -188,6 +203,62 @@ async fn check_name(context: &Context, store: &dyn Store, by: &PersonName) -> Re
     }
 }
 
+/// How many serials would be given up of which no checkpoint knows.
+fn beyond(found: &Found, writes: u64) -> u64 {
+    writes.saturating_sub(found.longest().unwrap_or(found.size).saturating_sub(found.size))
+}
+
+/// Asks before what --past alone says is lost is given up: on a sound database, or very much of it. It can't be taken back.
+fn check_past(context: &Context, found: &Found, past: Option<u64>) -> Result<(), Failure> {
+    // What there is to refuse is refused when it is done.
+    let (Some(past), Ok(writes)) = (past, to_write(found, past)) else { return Ok(()) };
+    let beyond = beyond(found, writes);
+    if beyond == 0 {
+        return Ok(());
+    }
+    let is_sound = matches!(found.wrong(), Wrong::Nothing | Wrong::GivenUp);
+    if (is_sound || beyond > UNASKED) && !context.globals.yes {
+        let sound = if is_sound { "the database has all that the kept checkpoints cover; " } else { "" };
+        let question = format!(
+            "{sound}was serial {past} really given out? {beyond} serials that no checkpoint knows of are given up for good, {}, and everybody is \
+             logged out",
+            ends(found)
+        );
+        if !output::confirm(&question, context.globals.no_input, "--yes, or another --past")? {
+            return Err(Failure::new(Exit::Refused, "not_confirmed", "nothing was changed"));
+        }
+    }
+    context.out.note(&format!("writing {}", written(writes)));
+    Ok(())
+}
+
+/// `3968 entries in place of lost ones, less than 1 MB`.
+fn written(writes: u64) -> String {
+    let room = match writes.saturating_mul(LOST_BYTES) / 1_000_000 {
+        0 => "less than 1 MB".to_owned(),
+        megabytes => format!("some {megabytes} MB"),
+    };
+    format!("{writes} entries in place of lost ones, {room}")
+}
+
+/// `more than 500 requests end`.
+fn ends(found: &Found) -> String {
+    let more = if found.more_open { "more than " } else { "" };
+    let verb = if found.open == 1 && !found.more_open { "ends" } else { "end" };
+    format!("{more}{} {verb}", counted(found.open, "request"))
+}
+
+/// The folder of a database file that has no room left for anything.
+fn full(config: &Config) -> Option<String> {
+    let store::Settings::Sqlite(file) = &config.store else { return None };
+    let folder = file.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    is_full(folder).then(|| folder.display().to_string())
+}
+
+fn room(folder: &str) -> String {
+    format!("make room there (df -h {folder}), and run this again")
+}
+
 /// The key that signs checkpoints, and seals the log's head; for the service's user alone.
 pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
     config_file::check_user(config)?;
@@ -238,14 +309,27 @@ pub(super) fn counted(count: usize, noun: &str) -> String {
 }
 
 fn unusable(context: &Context, config: &Config, why: String) -> Failure {
-    let restore = config_file::command(context, RESTORE);
-    Failure::failed(format!("the database {:?} can't be read", config.store.shown()))
-        .because(why)
-        .next(format!("stop every service on it; if it is damaged, put the newest good copy back: {restore}"))
+    let shown = config.store.shown();
+    if let Some(folder) = full(config) {
+        return Failure::failed(format!("there is no room in {folder:?} to open the database"))
+            .because(why)
+            .because("nothing says that the database is damaged: what is beside it while it is open has no room")
+            .next(room(&folder));
+    }
+    let failure = Failure::failed(format!("the database {shown:?} can't be read"));
+    let next = match &config.store {
+        store::Settings::Postgres(_) => "see that the server runs, and that no node does".to_owned(),
+        store::Settings::Sqlite(_) if why.contains(IN_USE) => "stop the service on it, and run this again".to_owned(),
+        store::Settings::Sqlite(_) => {
+            let restore = config_file::command(context, RESTORE);
+            format!("if it is damaged, put the newest good copy back: {restore}")
+        }
+    };
+    failure.because(why).next(next)
 }
 
 /// What there is; exit 1 if a service would not start on it.
-fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Failure> {
+fn explain(context: &Context, config: &Config, found: &Found, past: Option<u64>) -> Result<(), Failure> {
     let mut lines = vec![(sentence(found).to_owned())];
     let mut add = |name: &str, fact: String| lines.push(format!("  {name:<11} {fact}"));
     let last = output::local_text(&found.last.to_string());
@@ -279,16 +363,39 @@ fn explain(context: &Context, config: &Config, found: &Found) -> Result<(), Fail
             format!("policy {policy}, and the CA keys, hosts and join tokens of then: look at each afterwards"),
         );
     }
+    let planned = past.map(|past| (past, to_write(found, Some(past))));
+    if let Some((past, planned)) = &planned {
+        let fact = match planned {
+            Ok(0) => format!("serial {past} is in the log already: nothing is added for it"),
+            Ok(writes) => format!(
+                "up to serial {past}: --apply writes {}, of which no checkpoint knows {}; {}, and everybody is logged out",
+                written(*writes),
+                beyond(found, *writes),
+                ends(found)
+            ),
+            Err(RecoverError::Nothing) => format!("serial {past} is in the log already: there is nothing to recover"),
+            Err(why) => why.to_string(),
+        };
+        add("past", fact);
+    }
+    let writes = planned.and_then(|(past, planned)| Some((past, planned.ok().filter(|writes| *writes > 0)?)));
     if let Some(behind) = clock_behind(found) {
         let why = "the service ran on a clock that was fast, or this one is slow. Set it; if it is right, nothing is issued until it \
                    has passed that time, and no recovery changes that";
         add("clock", format!("{behind} s behind the log's last entry: {why}"));
     }
-    let next = next(context, wrong);
+    let mut next = next(context, wrong);
+    if let Some((past, _)) = writes {
+        let apply = format!("hallpass admin store recover --past {past} --apply --by PERSON --reason TEXT");
+        next.push(format!(
+            "if serial {past} was given out, and nothing newer is left: {}",
+            config_file::command(context, &apply)
+        ));
+    }
     if !next.is_empty() {
         lines.push(format!("next: {}", next.join("\n      ")));
     }
-    context.out.answer(&document(found, None), &lines.join("\n"))?;
+    context.out.answer(&document(found, writes, None), &lines.join("\n"))?;
     if is_lost { Err(Failure::silent()) } else { Ok(()) }
 }
 
@@ -369,7 +476,7 @@ fn applied(context: &Context, found: &Found, done: &Recovered) -> Result<(), Fai
         ),
         None => format!("the lost entries were given up before; the checkpoint of {size} entries is kept"),
     };
-    context.out.answer(&document(found, Some(done)), &text)?;
+    context.out.answer(&document(found, None, Some(done)), &text)?;
     for line in AFTERWARDS {
         context.out.note(line);
     }
@@ -383,7 +490,7 @@ const AFTERWARDS: [&str; 4] = [
     "tell the auditors: a checkpoint of the lost entries does not fit any more, and the log says why",
 ];
 
-fn document(found: &Found, done: Option<&Recovered>) -> Value {
+fn document(found: &Found, writes: Option<(u64, u64)>, done: Option<&Recovered>) -> Value {
     let head = |head: &FoundHead| {
         let (word, number, why) = match &head.stands {
             Stands::Missing => ("missing", None, None),
@@ -406,6 +513,7 @@ fn document(found: &Found, done: Option<&Recovered>) -> Value {
         "missing": missing(found).map(|(first, last)| json!({ "first": first, "last": last })),
         "heads": found.heads.iter().map(head).collect::<Vec<Value>>(),
         "open": found.open,
+        "past": writes.map(|(past, writes)| json!({ "serial": past, "writes": writes })),
         "clock_behind": clock_behind(found),
         "applied": applied,
     })

@@ -50,6 +50,9 @@ pub enum RecoverError {
     /// There is a reason to do nothing, in words.
     #[error("{0}")]
     Refused(String),
+    /// There is nothing to do.
+    #[error("the database has all that the kept checkpoints cover: there is nothing to recover")]
+    Nothing,
 }
 
 type Outcome<T> = Result<T, RecoverError>;
@@ -234,18 +237,26 @@ async fn open(store: &dyn Store) -> Result<Vec<Stored>, StoreError> {
     store.due(Timestamp::MAX, ENDED_AT_ONCE).await
 }
 
-/// Has the log go on from what is there. `told` hears how many entries it has by now.
+/// How many entries [`recover`] would write in place of lost ones, given this as [`Word::past`].
 ///
 /// # Errors
-/// `Refused` when there is nothing to recover, or nothing says what was lost; store failures, after which it is to be done again.
+/// As [`recover`] on what was found.
+pub fn to_write(found: &Found, past: Option<u64>) -> Outcome<u64> {
+    Ok(end_of_lost(found, past)?.map_or(0, |end| end.saturating_sub(found.size)))
+}
+
+/// Has the log go on from what is there. `told` hears how many entries it has by now, and how many it is to have.
+///
+/// # Errors
+/// `Nothing` when there is nothing to recover; `Refused` when nothing says what was lost; store failures, after which it is to be done again.
 pub async fn recover(
     store: &dyn Store,
     (key, place): (&LogKey, &dyn KeptHead),
     (found, word): (&Found, &Word),
     now: Timestamp,
-    told: &mut (dyn FnMut(u64) + Send),
+    told: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Outcome<Recovered> {
-    let end = end_of_lost(found, word)?;
+    let end = end_of_lost(found, word.past)?;
     let reason = text::check("reason", &word.reason, REASON_CHARS_MAX);
     let reason = reason.map_err(|why| RecoverError::Refused(why.to_string()))?;
     if reason.is_empty() {
@@ -268,13 +279,13 @@ pub async fn recover(
 }
 
 /// How many entries the log must have before somebody answers for the lost ones; `None` when somebody has.
-fn end_of_lost(found: &Found, word: &Word) -> Outcome<Option<u64>> {
+fn end_of_lost(found: &Found, past: Option<u64>) -> Outcome<Option<u64>> {
     let refuse = |why: &str| Err(RecoverError::Refused(why.to_owned()));
-    let past = word.past.map(|past| past.saturating_add(1));
+    let past = past.map(|past| past.saturating_add(1));
     let end = match (found.wrong(), found.longest().max(past)) {
         _ if found.size == 0 => return refuse("the database has no log yet"),
         (Wrong::Nothing, _) if past.is_none_or(|past| past <= found.size) => {
-            return refuse("the database has all that the kept checkpoints cover: there is nothing to recover");
+            return Err(RecoverError::Nothing);
         }
         (Wrong::GivenUp, _) if past.is_none_or(|past| past <= found.size) => return Ok(None),
         (Wrong::Missing | Wrong::Unusable, None) if found.vouched().is_some() => {
@@ -324,13 +335,13 @@ impl Writing<'_> {
     }
 
     /// An entry in place of each lost one.
-    async fn fill(&mut self, end: u64, told: &mut (dyn FnMut(u64) + Send)) -> Outcome<()> {
+    async fn fill(&mut self, end: u64, told: &mut (dyn FnMut(u64, u64) + Send)) -> Outcome<()> {
         while self.size < end {
             let count = usize::try_from(end.saturating_sub(self.size).min(PIECE)).unwrap_or(0);
             self.write(Vec::new(), vec![Event::EntryLost { of: end }; count]).await?;
             fail::point("recover.filled");
             if self.size < end {
-                told(self.size);
+                told(self.size, end);
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Row, TransactionBehavior, params};
 use rustix::fs::{FlockOperation, OFlags};
 
-use super::{Moved, failed};
+use super::{IN_USE, Moved, failed};
 use crate::store::numbers::{time_from_sql, time_to_sql};
 use crate::store::{StoreError, older_schema};
 use crate::time::Timestamp;
@@ -83,7 +83,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let lock = private_file(&PathBuf::from(lock_path)).map_err(named)?;
     take(&lock).map_err(|error| {
         if error == rustix::io::Errno::WOULDBLOCK {
-            refuse(format!("{path:?} is in use by another process; only one service can run on a database"))
+            refuse(format!("{path:?} {IN_USE}; only one service can run on a database"))
         } else {
             named(error.into())
         }

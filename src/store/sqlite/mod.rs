@@ -58,6 +58,9 @@ use crate::time::Timestamp;
 use merge::{Merge, Merged};
 use reader::Readers;
 
+/// What is said of a file that another process has.
+pub const IN_USE: &str = "is in use by another process";
+
 /// Where the database is.
 #[derive(Clone, Debug)]
 pub struct Settings {

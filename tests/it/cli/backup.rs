@@ -199,7 +199,17 @@ fn what_is_written_into_the_log_for_good_is_looked_at_first() {
         (2, &["--apply", "--by", "Omar Sharif", "--reason", "x"]),
         (2, &["--past", "-1"]),
         (2, &["--apply", "--by", "zork@example.com", "--reason", "the head was damaged", "--past", "9"]),
+        // More than anybody writes by mistake is asked about.
+        (2, &[&word("the head was damaged")[..], &["--past", "20000"]].concat()),
+        (1, &["--past", "9"]),
         (0, &[&word("the head was damaged")[..], &["--past", "9"]].concat()),
+        // Now it is sound, and nobody but the operator knows of a serial after it.
+        (0, &["--past", "4000"]),
+        (0, &["--past", "4000", "--json"]),
+        (0, &["--past", "3"]),
+        (0, &["--past", "99999999999"]),
+        (2, &[&word("a slip of the pen")[..], &["--past", "4000"]].concat()),
+        (1, &[&word("a slip of the pen")[..], &["--past", "3"]].concat()),
     ] {
         let ran = stage.types("omar", &admin(&config, &[&["store", "recover"][..], more].concat()));
         assert_eq!(ran.code, code, "{more:?}: {}{}", ran.out, ran.err);
@@ -220,7 +230,7 @@ fn what_is_written_into_the_log_for_good_is_looked_at_first() {
     let mut rested = Command::new("faketime");
     rested
         .args(["-f", "+500d", HALLPASS])
-        .args(admin(&config, &[&["store", "recover", "--past", "99", "--accept-clock"][..], &WORD].concat()));
+        .args(admin(&config, &[&["store", "recover", "--past", "99", "--accept-clock", "--yes"][..], &WORD].concat()));
     let done = rested.output().unwrap();
     assert!(done.status.success(), "{done:?}");
     stage.check("recover_refused");
