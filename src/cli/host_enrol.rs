@@ -39,6 +39,9 @@ Brings back every file as it was before the host was enrolled (one that was edit
 our lines), removes what was made, lets sshd read it, and tells the service. Works without the
 service, too: then say `hallpass admin host retire NAME --reason TEXT` there.";
 
+/// What to type once the service's pin is known.
+const AGAIN: &str = "sudo hallpass host enrol --server URL --pin PIN --token-file FILE";
+
 /// The longest join token file: a token has 47 characters.
 const TOKEN_BYTES_MAX: usize = 1024;
 
@@ -218,8 +221,7 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
     };
     let known_pin = known.as_ref().and_then(|known| known.server.pin.clone());
     let server = Server { url, pin: args.pin.clone().or(known_pin), proxy: profile::proxy() };
-    let again = "sudo hallpass host enrol --server URL --pin PIN --token-file FILE";
-    let server = if args.dry_run { server } else { login::recognise(context, server, again).await? };
+    let server = if args.dry_run { server } else { login::recognise(context, server, AGAIN).await? };
     let tags = if args.tag.is_empty() {
         before.as_ref().map(|b| b.tags.clone()).unwrap_or_default()
     } else {
@@ -324,7 +326,15 @@ fn stopped(stop: Stop, command: &str) -> Failure {
             failure
         }
         Stop::Unable(why) => Failure::new(Exit::NotReady, "host", "nothing was changed").because(why),
-        Stop::Service(error) => Failure::from(error).because("nothing was changed on this host"),
+        Stop::Service(error) => {
+            let is_other = matches!(error, ClientError::Pin { .. });
+            let failure = Failure::from(error).because("nothing was changed on this host");
+            if is_other {
+                failure.replace_next(format!("do not go on; ask whoever runs the service for the pin, then: {AGAIN}"))
+            } else {
+                failure
+            }
+        }
         Stop::TakenBack { why, left } if left.is_empty() => {
             // Only after the service has said yes: it keeps the host, which has a key to show for itself.
             Failure::new(Exit::NotReady, "host", "it did not hold, and everything was taken back on this host")

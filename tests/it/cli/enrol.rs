@@ -34,6 +34,8 @@ async fn a_host_is_enrolled_looked_at_and_taken_out_by_hand() {
     types(&["host", "enrol"], 2);
     types(&[&["host", "enrol", "--yes"], &enrol[2..8]].concat(), 2);
     types(&[&enrol[..9], &["/etc/passwd"]].concat(), 7);
+    let other = "0".repeat(64);
+    types(&[&enrol[..5], &[&other], &enrol[6..], &["--yes"]].concat(), 6);
     types(&[&enrol[..], &["--dry-run"]].concat(), 0);
     types(&[&enrol[..], &["--dry-run", "--json"]].concat(), 0);
     types(&[&enrol[..], &["--no-input"]].concat(), 2);
