@@ -120,7 +120,7 @@ fn proposal(proposed: &Proposed) -> wire::Proposal {
 }
 
 fn key(view: &KeyView, hosts: &BTreeMap<CaName, usize>) -> wire::Key {
-    let KeyView { known, is_up, unproven, shown, certificates, last_end } = view;
+    let KeyView { known, is_up, unproven, shown, certificates, last_end, may_sign } = view;
     let of_ca = match &known.ca {
         Ca::User(name) if known.state.is_trusted() => Some(hosts.get(name).copied().unwrap_or_default()),
         Ca::User(_) | Ca::Host => None,
@@ -141,5 +141,6 @@ fn key(view: &KeyView, hosts: &BTreeMap<CaName, usize>) -> wire::Key {
         shown: with.collect(),
         certificates: *certificates,
         last_end: last_end.map(|end| end.to_string()),
+        may_sign: may_sign.map(|from| from.to_string()),
     }
 }

@@ -32,6 +32,8 @@ pub struct KeyView {
     pub certificates: usize,
     /// When the last of its certificates ends, as far as they are counted.
     pub last_end: Option<Timestamp>,
+    /// From when it may sign, if nobody says not to wait; of a host key that is staged.
+    pub may_sign: Option<Timestamp>,
 }
 
 /// All CA keys.
@@ -96,11 +98,14 @@ impl Service {
         let is_up = || self.keys.signer(&known.key).is_some_and(|signer| signer.health() == Health::Up);
         let its = || live.iter().filter(|one| one.ca == ca);
         let shown = shown.get(&ca).filter(|_| known.state == KeyState::Draining).cloned().unwrap_or_default();
+        let is_published = known.ca == Ca::Host && known.state == KeyState::Staged;
+        let may_sign = || known.since.plus(self.settings.rotation.published).ok();
         KeyView {
             is_up: is_held.then(is_up),
             unproven: unproven.get(&ca).cloned().unwrap_or_default(),
             certificates: its().count(),
             last_end: its().map(|one| one.end).chain(shown.values().copied()).max(),
+            may_sign: is_published.then(may_sign).flatten(),
             shown,
             known: known.clone(),
         }

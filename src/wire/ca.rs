@@ -71,6 +71,9 @@ pub struct Key {
     /// When the last of its certificates ends, as far as they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_end: Option<String>,
+    /// From when it may sign, because clients could then fetch it for long enough; of a host key that is staged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_sign: Option<String>,
 }
 
 /// A host that does not prove that it trusts a key.

@@ -8,6 +8,7 @@ use super::super::{Context, render, usage};
 use super::{answer, ca_of, get, hosts_of, label, table, words_of};
 use crate::name::{CaName, HostName};
 use crate::ssh::Fingerprint;
+use crate::time::Timestamp;
 use crate::wire::ca as wire;
 
 /// `hallpass ca rotate …`.
@@ -251,11 +252,23 @@ fn say_status(context: &Context, all: &wire::Keys, of: Of<'_>) {
         return;
     };
     if purpose == "host" {
-        let since = output::local_text(&staged.since);
-        context.out.note(&format!("clients can fetch the new key since {since}\nnext: hallpass ca rotate host switch"));
+        say_published(context, staged);
         return;
     }
     say_unproven(context, all, staged);
+}
+
+/// Since when clients can fetch a host key, and from when on it may sign.
+fn say_published(context: &Context, staged: &wire::Key) {
+    let since = output::local_text(&staged.since);
+    let waits = staged.may_sign.as_deref().filter(|from| Timestamp::parse(from).is_ok_and(|at| context.now() < at));
+    let (from, next) = match waits.map(output::local_text) {
+        Some(from) => (format!("; it may sign from {from}"), format!("next, from {from}")),
+        None => (String::new(), "next".to_owned()),
+    };
+    context
+        .out
+        .note(&format!("clients can fetch the new key since {since}{from}\n{next}: hallpass ca rotate host switch"));
 }
 
 fn say_unproven(context: &Context, all: &wire::Keys, staged: &wire::Key) {
