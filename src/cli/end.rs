@@ -1,4 +1,5 @@
-//! `hallpass end`: gives access back before its end: on the server, in our own files, and in ssh's shared connections.
+//! `hallpass end`: gives access back before its end: on the server, in our own files, and in ssh's shared connections. What the service says is
+//! over already goes from the latter two as well.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use super::local::Local;
 use super::masters::{self, Master};
 use super::profile::Profile;
 use super::which::{self, Sought};
-use super::{Context, output, usage, wait};
+use super::{Context, output, still, usage, wait};
 use crate::audit::entry::Entry;
 use crate::audit::event::Event;
 use crate::client::Client;
@@ -46,6 +47,7 @@ pub(crate) fn run(context: &Context, args: &EndArgs) -> Result<(), Failure> {
         return all(context, (&profile, &client), &local, &args.reason);
     }
     let ended = context.block_on(async {
+        left(context, &client, &local).await;
         let sought = Sought { line: &|id| format!("hallpass end {id}"), ..which::HELD };
         let id = sought.find(&client, args.which.as_deref()).await?;
         Ended::end(&client, &local, &id, &args.reason).await
@@ -60,6 +62,7 @@ pub(crate) fn run(context: &Context, args: &EndArgs) -> Result<(), Failure> {
 /// Ends one after the other; what can't be ended does not stop the others, and is the failure at the end.
 fn all(context: &Context, (profile, client): (&Profile, &Client), local: &Local, reason: &str) -> Result<(), Failure> {
     let (ended, failed) = context.block_on(async {
+        left(context, client, local).await;
         let mine: wire::Requests = client.get("/v1/requests?mine=true&state=approved&state=issued&limit=1000").await?;
         let (mut ended, mut failed) = (Vec::new(), None);
         for request in &mine.requests {
@@ -78,6 +81,13 @@ fn all(context: &Context, (profile, client): (&Profile, &Client), local: &Local,
     context.out.answer(&json!({ "schema": "hallpass.requests.v1", "requests": documents }), &text)?;
     ended.iter().for_each(|ended| ended.say(context));
     failed.map_or(Ok(()), Err)
+}
+
+/// Has go what lies here of access that somebody else has ended, or that was given back elsewhere; and the connections that it opened.
+async fn left(context: &Context, client: &Client, local: &Local) {
+    for request in still::sweep(context, client, local).await {
+        masters_of(&request).await.iter().for_each(|master| context.out.note(&master.text()));
+    }
 }
 
 /// Completion offers them no more.

@@ -73,6 +73,7 @@ mod sink;
 mod ssh;
 mod ssh_config;
 mod status;
+mod still;
 mod store;
 mod texts;
 mod usage;

@@ -17,14 +17,12 @@ use super::failure::{Exit, Failure};
 use super::local::{Held, Local, Lock};
 use super::output::Terminal;
 use super::request::{Asked, Wish};
+use super::still::QUICK;
 use super::{Context, ended, output, profile, render, request, ssh, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 use crate::wire;
-
-/// How long an ssh without a person may be held up by the server; `--timeout` in the fragment overrides it.
-const QUICK: Duration = Duration::from_millis(1_500);
 
 /// How long it waits for another ssh that is just fetching the same certificate, and no less than for the server.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -160,7 +158,7 @@ impl<'a> Wanted<'a> {
         Ok(())
     }
 
-    /// How long the server may take when nobody sits there.
+    /// How long the server may take when nobody sits there; `--timeout` in the fragment says otherwise.
     fn quick(&self) -> Duration {
         self.context.globals.timeout.map_or(QUICK, profile::seconds)
     }
@@ -283,7 +281,7 @@ impl<'a> Wanted<'a> {
 
     async fn open_request(&self, client: &Client) -> Result<Option<wire::Request>, Failure> {
         let ours = self.local.for_host(&self.host, self.account.as_ref())?;
-        ssh::open_request(client, &ours).await
+        ssh::open_request(client, &self.local, &ours).await
     }
 
     fn wish(&self, reason: String) -> Wish {

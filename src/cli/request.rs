@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
-use super::{Context, explain, moment, output, render, usage, wait};
+use super::{Context, explain, moment, output, render, still, usage, wait};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, RequestPrefix, Target};
 use crate::ssh::PublicKey;
@@ -158,6 +158,8 @@ pub(crate) fn run(context: &Context, args: &RequestArgs) -> Result<(), Failure> 
     args.check_wait()?;
     let (request, held) = context.block_on(async {
         let mut wish = args.wish(&client, local.now()).await?;
+        // Of two for one host ssh takes what ends last: it must not be one that is over.
+        still::sweep(context, &client, &local).await;
         wish.reason = reason_wanted(context, &client, &wish).await?;
         let asked = ask(&client, &local, &wish).await?;
         if let Some(cache) = context.cache() {

@@ -1,4 +1,5 @@
-//! `hallpass ssh HOST`: a live certificate if there is one, else ask, wait, fetch; then the real ssh in our place.
+//! `hallpass ssh HOST`: a live certificate if there is one that the service does not say is over, else ask, wait, fetch; then the real ssh in
+//! our place. With a service that does not answer soon, what there is, is used.
 //!
 //! Invariants: the private key stays in its file, ssh reads it itself, no agent holds it. hallpass *becomes* ssh (`exec`), so terminal,
 //! signals and exit status are ssh's own; every failure before that is 255, as ssh itself would report it.
@@ -12,7 +13,7 @@ use super::failure::{Exit, Failure};
 use super::local::{Held, Local, has_time_left};
 use super::openssh::{self, no_ssh, ssh_program};
 use super::request::{self, Asked, Wish};
-use super::{Context, clock, output, profile, usage};
+use super::{Context, clock, output, profile, still, usage};
 use crate::client::{Client, ClientError};
 use crate::name::{Account, HostName, Target};
 use crate::time::{Lifetime, Timestamp, Window};
@@ -78,10 +79,16 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     profile::check_name(&context.globals.profile)?;
     let local = Local::new(&places, &context.globals.profile);
     local.sweep();
-    let mut ours = local.for_host(host, account)?;
     let now = local.now();
-    if let Some(index) = ours.iter().position(|held| held.is_live(now)) {
-        let held = ours.swap_remove(index);
+    for held in local.for_host(host, account)?.into_iter().filter(|held| held.is_live(now)) {
+        if still::is_closed(context, &local, &held) {
+            continue;
+        }
+        // The answer has told the time.
+        context.keep_clock();
+        if !held.is_live(local.now()) {
+            continue;
+        }
         if args.lifetime.is_some() || args.reason.is_some() || args.ticket.is_some() {
             let id = output::escape(&held.request.id);
             context.out.note(&format!(
@@ -90,9 +97,10 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
         }
         return Ok(held);
     }
+    let ours = local.for_host(host, account)?;
     let (_, client) = context.connect()?;
     context.block_on(async {
-        let asked = match open_request(&client, &ours).await? {
+        let asked = match open_request(&client, &local, &ours).await? {
             Some(request) => request.into(),
             None => ask(context, &client, &local, args, account).await?,
         };
@@ -104,8 +112,12 @@ fn prepare(context: &Context, args: &SshArgs) -> Result<Held, Failure> {
     })
 }
 
-/// The first of our requests for this host that is not closed, and not about to end.
-pub(crate) async fn open_request(client: &Client, ours: &[Held]) -> Result<Option<wire::Request>, Failure> {
+/// The first of our requests for this host that is not closed, and not about to end. Of those that are closed, what lies here goes.
+pub(crate) async fn open_request(
+    client: &Client,
+    local: &Local,
+    ours: &[Held],
+) -> Result<Option<wire::Request>, Failure> {
     for held in ours {
         let request: wire::Request = match client.get(&format!("/v1/requests/{}", held.request.id)).await {
             Ok(request) => request,
@@ -124,6 +136,9 @@ pub(crate) async fn open_request(client: &Client, ours: &[Held]) -> Result<Optio
         };
         if is_open {
             return Ok(Some(request));
+        }
+        if held.is_closed_by(&request) {
+            local.throw_away(std::slice::from_ref(&held.folder));
         }
     }
     Ok(None)

@@ -15,7 +15,7 @@ use super::local::{Held, Local};
 use super::output::escape;
 use super::profile::{self, Profile};
 use super::watch::{self, View};
-use super::{Context, list, open, output, render};
+use super::{Context, list, open, output, render, still};
 use crate::client::{Client, ClientError};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 use crate::wire;
@@ -192,7 +192,11 @@ fn status(context: &Context) -> Result<(), Failure> {
     let local = Local::new(&context.places()?, &profile.name);
     local.sweep();
     open::sweep(&local, open::FILE_SECONDS);
-    let standing = context.block_on(async { Ok(Standing::look(&client).await?) })?;
+    let standing = context.block_on(async {
+        let standing = Standing::look(&client).await?;
+        still::sweep_but(context, &client, &local, &standing.mine.requests).await;
+        Ok(standing)
+    })?;
     if let Some(cache) = context.cache() {
         standing.keep(&cache, &profile);
     }

@@ -16,7 +16,7 @@ use super::args::Globals;
 use super::failure::{Exit, Failure};
 use super::local::{Held, Local};
 use super::which::{self, Among, Sought};
-use super::{Context, clock, ended, list, output, profile, render};
+use super::{Context, clock, ended, list, output, profile, render, still};
 use crate::client::{Client, ClientError};
 use crate::time::{Lifetime, Timestamp};
 use crate::wire;
@@ -56,7 +56,10 @@ pub(crate) fn run(context: &Context, args: &WaitArgs) -> Result<(), Failure> {
             None => only_waiting(&client, &local).await?,
         };
         let request = until(context, &client, &id, limit, |r| !render::waits(r)).await?;
-        settle(context, &client, &local, request).await
+        let settled = settle(context, &client, &local, request).await?;
+        // Of two for one host ssh takes what ends last: it must not be one that is over.
+        still::sweep(context, &client, &local).await;
+        Ok(settled)
     })?;
     print(context, &request, held.as_ref())
 }
@@ -300,8 +303,7 @@ pub(crate) async fn settle(
         "approved" | "issued" => {}
         "pending" => return Err(undecided(&request)),
         _ => {
-            local.save_request(&request)?;
-            local.sweep();
+            local.heed(&request)?;
             return Err(over(&request, context.now()));
         }
     }

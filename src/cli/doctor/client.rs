@@ -4,10 +4,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::super::local::Held;
 use super::super::session_key::{self, Holder};
-use super::super::{keys, openssh, output, profile};
+use super::super::{keys, openssh, output, profile, still};
 use super::Doctor;
 use super::report::Check;
+use crate::wire;
 
 /// Most files that are looked at; a person has a few dozen.
 const FILES_MAX: usize = 10_000;
@@ -50,11 +52,11 @@ impl Amiss {
 }
 
 /// All of this machine's checks.
-pub(super) fn look(doctor: &Doctor<'_>, checks: &mut Vec<Check>) {
+pub(super) fn look(doctor: &Doctor<'_>, closed: &[(Held, wire::Request)], checks: &mut Vec<Check>) {
     checks.push(ssh(doctor));
     checks.push(files(doctor));
     checks.push(runtime(doctor));
-    checks.push(leftovers(doctor));
+    checks.push(leftovers(doctor, closed));
     checks.push(agent(doctor));
 }
 
@@ -179,8 +181,18 @@ fn is_memory(_folder: &Path) -> Option<bool> {
     None
 }
 
-/// What is over and still there.
-fn leftovers(doctor: &Doctor<'_>) -> Check {
+/// What is over and still there. What the service says is closed stands in the way: ssh offers it while its window lasts.
+fn leftovers(doctor: &Doctor<'_>, closed: &[(Held, wire::Request)]) -> Check {
+    let now = doctor.local.now();
+    let is_offered = |held: &Held| held.window().is_some_and(|window| now < window.end());
+    let offered: Vec<&wire::Request> =
+        closed.iter().filter(|(held, _)| is_offered(held)).map(|(_, said)| said).collect();
+    if !offered.is_empty() {
+        let what = format!("ssh would offer certificates of access that is over: {}", offered.len());
+        let check = Check::bad("leftovers", "HP-206", what);
+        let check = offered.into_iter().fold(check, |check, said| check.because(still::why(said)));
+        return check.because("their windows last, and hosts refuse them all the same").next("hallpass doctor --fix");
+    }
     match doctor.local.over() {
         Ok(over) if over.is_empty() => Check::ok("leftovers", "nothing is left of access that is over"),
         Ok(over) => Check::warn("leftovers", format!("keys of access that is over are left: {}", over.len()))

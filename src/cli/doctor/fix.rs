@@ -1,5 +1,5 @@
-//! `hallpass doctor --fix`: modes of our own files, the place of our `Include`, what is left of access that is over. Nothing else is
-//! touched, and every change is said; `--dry-run` only says them.
+//! `hallpass doctor --fix`: modes of our own files, the place of our `Include`, what is left of access that is over,
+//! also by the service's word. Nothing else is touched, and every change is said; `--dry-run` only says them.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -7,6 +7,7 @@ use super::super::failure::Failure;
 use super::super::setup;
 use super::Doctor;
 use super::client::amiss;
+use super::server;
 use super::text::{self, Position};
 
 /// Repairs what can be; returns what was changed.
@@ -32,7 +33,13 @@ pub(super) fn repair(doctor: &Doctor<'_>, dry_run: bool) -> Result<Vec<String>, 
     if !over.is_empty() && !dry_run {
         doctor.local.sweep();
     }
-    changes.extend(over.iter().map(|folder| format!("delete {}", folder.display())));
+    let closed = server::closed(doctor).into_iter().map(|(held, _)| held.folder);
+    let closed: Vec<_> = closed.filter(|folder| !over.contains(folder)).collect();
+    if !dry_run {
+        doctor.local.throw_away(&closed);
+    }
+    let over = over.iter().chain(&closed);
+    changes.extend(over.map(|folder| format!("delete {}", folder.display())));
     Ok(changes)
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Found {
 pub(super) fn look(
     doctor: &Doctor<'_>,
     host: &HostName,
-    server: &Server,
+    (server, closed): (&Server, &[(Held, wire::Request)]),
     checks: &mut Vec<Check>,
 ) -> Result<Found, Failure> {
     let now = server.now();
@@ -44,7 +44,8 @@ pub(super) fn look(
             return Ok(found);
         }
     };
-    let is_valid = |held: &Held| held.window().is_some_and(|window| window.contains(now));
+    let is_closed = |held: &Held| closed.iter().any(|(closed, _)| closed.folder == held.folder);
+    let is_valid = |held: &Held| held.window().is_some_and(|window| window.contains(now)) && !is_closed(held);
     found.accounts = all.iter().filter(|held| is_valid(held)).map(|held| held.request.account.clone()).collect();
     let wanted = doctor.account().map(Account::as_str);
     let fits = |held: &Held| wanted.is_none_or(|account| held.request.account == account);

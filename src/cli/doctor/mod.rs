@@ -154,11 +154,12 @@ impl<'a> Doctor<'a> {
     /// All checks, in their order.
     fn look(&self, host: Option<&HostName>, checks: &mut Vec<Check>) -> Result<Seen, Failure> {
         let server = server::look(self, checks)?;
-        client::look(self, checks);
+        let closed = server.closed(self);
+        client::look(self, &closed, checks);
         config::look(self, server.client.as_ref(), checks);
         let mut seen = Seen { now: host::shown_now(&server), ..Seen::default() };
         let Some(host) = host else { return Ok(seen) };
-        let found = host::look(self, host, &server, checks)?;
+        let found = host::look(self, host, (&server, &closed), checks)?;
         match self.context.block_on(Shown::ask(self.given_config(), self.account(), host)) {
             Ok(shown) => {
                 config::look_for(self, host, &found, &shown, checks);

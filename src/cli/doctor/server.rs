@@ -4,9 +4,10 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use super::super::failure::Failure;
+use super::super::local::Held;
 use super::super::output::local_text;
 use super::super::profile::{self, Profile, Session};
-use super::super::render;
+use super::super::{render, still};
 use super::Doctor;
 use super::report::Check;
 use crate::client::{Client, ClientError, ClockOffset};
@@ -37,6 +38,11 @@ impl Server {
         super::super::clock::measured(&self.offset, None)
     }
 
+    /// What lies here of access that the server says is closed, each with its word; nothing where it does not say.
+    pub(super) fn closed(&self, doctor: &Doctor<'_>) -> Vec<(Held, wire::Request)> {
+        self.client.as_ref().map(|client| closed_by(doctor, client)).unwrap_or_default()
+    }
+
     /// Whether [`Server::now`] is the server's.
     pub(super) fn is_time_known(&self) -> bool {
         self.offset.seconds().is_some()
@@ -65,6 +71,20 @@ pub(super) fn look(doctor: &Doctor<'_>, checks: &mut Vec<Check>) -> Result<Serve
         checks.push(network(profile));
     }
     Ok(server)
+}
+
+/// The same as [`Server::closed`] before anything is looked at, for what is to be repaired.
+pub(super) fn closed(doctor: &Doctor<'_>) -> Vec<(Held, wire::Request)> {
+    let Some(profile) = &doctor.profile else { return Vec::new() };
+    let session = profile::session(&doctor.places, profile).unwrap_or_default();
+    let Some(session) = session else { return Vec::new() };
+    let client = Client::new(profile.server.clone(), Some(session.token), doctor.context.call_timeout());
+    client.map(|client| closed_by(doctor, &client)).unwrap_or_default()
+}
+
+fn closed_by(doctor: &Doctor<'_>, client: &Client) -> Vec<(Held, wire::Request)> {
+    let held = doctor.local.all().unwrap_or_default();
+    doctor.context.block_on(async { Ok(still::closed(client, held, &[]).await) }).unwrap_or_default()
 }
 
 /// What came back.

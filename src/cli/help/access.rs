@@ -76,6 +76,8 @@ pub(super) const PAGES: &[Page] = &[
         steps: &[
             "ask again:",
             "  hallpass request web-1 --reason \"...\"",
+            "if ssh still offers the old certificate, because it was ended elsewhere:",
+            "  hallpass status",
             "next time, before it ends:",
             "  hallpass extend 7K3F --for 30m",
         ],

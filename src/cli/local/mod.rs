@@ -85,6 +85,23 @@ impl Held {
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         self.window().is_some_and(|window| window.contains(now) && has_time_left(window, now))
     }
+
+    /// Whether what the service says of a request closes what is held here: it must speak of the same request and the same key, and what it
+    /// says must be final. A service that was put back from an older copy may not know that this was granted, or extended; its certificate
+    /// is as good on the hosts as before.
+    pub(crate) fn is_closed_by(&self, said: &wire::Request) -> bool {
+        let subject = |held: &Certificate| held.tbs().subject().fingerprint().to_string();
+        let is_same = said.id == self.request.id
+            && said.key == self.request.key
+            && self.certificate.as_ref().is_none_or(|held| subject(held) == said.key);
+        let end = || said.window.as_ref().and_then(|window| Timestamp::parse(&window.not_after).ok());
+        is_same
+            && match (said.state.as_str(), self.window()) {
+                ("ended", _) | ("denied" | "withdrawn" | "lapsed" | "expired", None) => true,
+                ("expired", Some(window)) => end().is_some_and(|end| window.end() <= end),
+                _ => false,
+            }
+    }
 }
 
 /// Whether a window has more than a moment left.
@@ -323,19 +340,40 @@ impl Local {
     /// Deletes what is over. Failing to is not worth failing a command for.
     pub(crate) fn sweep(&self) {
         self.half_written().iter().for_each(|path| drop(std::fs::remove_file(path)));
-        let over = self.over().unwrap_or_default();
+        self.throw_away(&self.over().unwrap_or_default());
+    }
+
+    /// Deletes what is in these folders, has the agent forget it, and no host file names it any more. Failing to is not worth failing a
+    /// command for.
+    pub(crate) fn throw_away(&self, folders: &[PathBuf]) {
+        if folders.is_empty() {
+            return;
+        }
         let held = self.all().unwrap_or_default();
         let is_lent = self.holder().is_ok_and(|holder| holder == Holder::Agent);
-        for folder in &over {
+        for folder in folders {
             if let Some(held) = held.iter().find(|h| h.folder == *folder).filter(|_| is_lent) {
                 session_key::forget(held);
             }
             self.discard(folder);
         }
-        if !over.is_empty() {
-            // The next one that changes something mends them.
-            drop(self.point());
+        // The next one that changes something mends them.
+        drop(self.point());
+    }
+
+    /// Has what lies here of a request go, if the service's word closes it.
+    ///
+    /// # Errors
+    /// When the folders can't be read or written.
+    pub(crate) fn heed(&self, said: &wire::Request) -> Result<(), Failure> {
+        match self.all()?.into_iter().find(|held| held.request.id == said.id) {
+            Some(held) if held.is_closed_by(said) => self.throw_away(&[held.folder]),
+            Some(_) => {}
+            // Perhaps a key whose request's answer was lost.
+            None => self.save_request(said)?,
         }
+        self.sweep();
+        Ok(())
     }
 
     fn home(&self, request: &wire::Request) -> Result<PathBuf, Failure> {

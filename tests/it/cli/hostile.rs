@@ -11,7 +11,7 @@ use super::stage::Stage;
 const EVIL: &str = "x\u{1b}[2J\u{9b}31m\u{202e}drow\u{200b}\u{e0041}\r\nroot approved\u{7}";
 
 /// Answers every exchange on loopback with `answer(path)`: status and body.
-fn lying_server(answer: fn(&str) -> (u16, Value)) -> String {
+pub(super) fn lying_server(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {

@@ -29,6 +29,7 @@ pub(crate) mod schemas;
 mod service;
 mod session_keys;
 mod stage;
+mod still;
 mod watching;
 mod webdriver;
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::stage::Stage;
 
 /// A stage whose service has a key to change to, and one in reserve.
-fn stage() -> Stage {
+pub(super) fn stage() -> Stage {
     let mut stage = Stage::empty();
     stage.set_up();
     let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
@@ -25,7 +25,7 @@ fn stage() -> Stage {
 }
 
 /// The fingerprint of a key file's public half.
-fn fingerprint(stage: &Stage, name: &str) -> String {
+pub(super) fn fingerprint(stage: &Stage, name: &str) -> String {
     let shown = Command::new("ssh-keygen").arg("-lf").arg(stage.path(&format!("service/{name}.pub"))).output().unwrap();
     String::from_utf8(shown.stdout).unwrap().split_whitespace().nth(1).unwrap().to_owned()
 }

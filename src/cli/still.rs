@@ -1,0 +1,103 @@
+//! What lies here of access that the service says is closed: ended from another machine, by an operator, or because its CA key was
+//! compromised. Hosts refuse such a certificate, and its window goes on; ssh would offer it until then.
+//!
+//! What for: commands that talk to the service ask it, and what is closed goes from here. Plain ssh with a certificate does not
+//! (`prepare`): it answers from local files.
+//!
+//! Invariants: nothing goes but on the service's own word about that very request and key ([`Held::is_closed_by`]). No answer, an error, "no
+//! such request" (an older copy, another service, another login) and a word of another kind change nothing, and fail no command.
+
+use std::time::Duration;
+
+use super::local::{Held, Local};
+use super::{Context, output, profile};
+use crate::client::{Client, ClientError};
+use crate::wire;
+
+/// How long a command that could do without the service waits for its word; `--timeout` overrides it. As long as `ssh-prepare` does.
+pub(super) const QUICK: Duration = Duration::from_millis(1_500);
+
+/// How many requests are asked about one by one; a person holds a handful.
+const ASKED_MAX: usize = 50;
+
+/// What lies here and is closed, each with the service's word about it. Changes nothing.
+///
+/// `open` is what the service has just listed as open, so that nobody asks about that again.
+pub(super) async fn closed(client: &Client, held: Vec<Held>, open: &[wire::Request]) -> Vec<(Held, wire::Request)> {
+    let mut closed = Vec::new();
+    let is_open = |held: &Held| open.iter().any(|request| request.id == held.request.id);
+    for held in held.into_iter().filter(|held| !is_open(held)).take(ASKED_MAX) {
+        match client.get::<wire::Request>(&format!("/v1/requests/{}", held.request.id)).await {
+            Ok(said) if held.is_closed_by(&said) => closed.push((held, said)),
+            Ok(_) => {}
+            // It knows no such request, or shows it to somebody else alone: the next one may be ours.
+            Err(ClientError::Problem(problem)) if problem.status == 404 => {}
+            Err(_) => break,
+        }
+    }
+    closed
+}
+
+/// Has all go that lies here and is closed, and says so; returns what went.
+pub(super) async fn sweep(context: &Context, client: &Client, local: &Local) -> Vec<wire::Request> {
+    // What can't be read is for the command to say.
+    let held = local.all().unwrap_or_default();
+    if held.is_empty() {
+        return Vec::new();
+    }
+    let query = "/v1/requests?mine=true&state=pending&state=approved&state=issued&limit=1000";
+    let Ok(open) = client.get::<wire::Requests>(query).await else { return Vec::new() };
+    sweep_but(context, client, local, &open.requests).await
+}
+
+/// The same, when the service has just listed what is open.
+pub(super) async fn sweep_but(
+    context: &Context,
+    client: &Client,
+    local: &Local,
+    open: &[wire::Request],
+) -> Vec<wire::Request> {
+    let closed = closed(client, local.all().unwrap_or_default(), open).await;
+    closed.into_iter().map(|(held, said)| discard(context, local, &held, said)).collect()
+}
+
+/// Looks at a certificate that is about to be used; whether it is closed, and went. Soon, or not at all.
+pub(super) fn is_closed(context: &Context, local: &Local, held: &Held) -> bool {
+    let asked = || {
+        let places = context.places()?;
+        let profile = profile::need(&places, &context.globals)?;
+        let limit = context.globals.timeout.map_or(QUICK, profile::seconds);
+        let client = context.client(&places, &profile, limit)?;
+        let path = format!("/v1/requests/{}", held.request.id);
+        context.block_on(async {
+            let answer = tokio::time::timeout(limit, client.get::<wire::Request>(&path)).await;
+            Ok(answer.ok().and_then(Result::ok))
+        })
+    };
+    // Nobody is logged in, or the service is away: what there is, is used.
+    let said = asked().unwrap_or_default().filter(|said| held.is_closed_by(said));
+    said.map(|said| discard(context, local, held, said)).is_some()
+}
+
+/// Has it go, and says so if it could be used: that something was denied or lapsed is said elsewhere.
+fn discard(context: &Context, local: &Local, held: &Held, said: wire::Request) -> wire::Request {
+    local.throw_away(std::slice::from_ref(&held.folder));
+    if held.certificate.is_some() {
+        context.out.note(&format!("{}; what lay here of it is deleted", why(&said)));
+    }
+    said
+}
+
+/// Why it is closed: `7K3F-9QX2 is over: omar@example.com ended it (laptop lost)`.
+pub(super) fn why(said: &wire::Request) -> String {
+    let id = output::escape(&said.id);
+    let Some(closed) = &said.closed else { return format!("{id} is over") };
+    let what = match said.state.as_str() {
+        "denied" => "denied it",
+        "withdrawn" => "took it back",
+        _ => "ended it",
+    };
+    let reason =
+        if closed.reason.is_empty() { String::new() } else { format!(" ({})", output::escape(&closed.reason)) };
+    format!("{id} is over: {} {what}{reason}", output::escape(&closed.by))
+}
