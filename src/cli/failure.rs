@@ -211,6 +211,11 @@ impl From<ClientError> for Failure {
                     .not_retryable()
             }
             ClientError::Problem(problem) => Self::from_problem(*problem),
+            ClientError::Renamed { known, named } => {
+                Self::new(Exit::Login, "login_refused", format!("the service is called {named} by now")).because(
+                    format!("here it is known as {known}; a login names the service, so that none of its keys fits"),
+                )
+            }
             ClientError::Protocol(why) => Self::new(Exit::Failed, "HP-104", "the server's answer is not hallpass'")
                 .because(why)
                 .because(concat!("this client is hallpass ", env!("CARGO_PKG_VERSION")))

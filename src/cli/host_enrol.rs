@@ -13,6 +13,7 @@ use super::{Context, login, output, profile};
 use crate::client::{ClientError, Server};
 use crate::enrolment::enrol::{self, Done, Prepared, Request, Stop};
 use crate::enrolment::leave::{self, Gone};
+use crate::enrolment::link::{is_unknown, way_out};
 use crate::enrolment::places;
 use crate::enrolment::program;
 use crate::enrolment::service_file::{ServiceFile, parse_command};
@@ -108,6 +109,7 @@ pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> 
     let has_token = token.is_some();
     context.block_on(async {
         let request = request(context, args, token).await?;
+        let server = request.server.clone();
         let prepared = enrol::prepare(request, args.dry_run).await.map_err(|stop| stopped(stop, "enrol"))?;
         show(context, &prepared);
         if args.dry_run {
@@ -119,6 +121,7 @@ pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> 
         match prepared.carry_out().await {
             Ok(done) => tell(context, &done),
             Err(Stop::Service(error)) if !has_token && is_unknown(&error) => Err(needs_token()),
+            Err(Stop::Service(error @ ClientError::Renamed { .. })) => Err(renamed(error, &server, args)),
             Err(stop) => Err(stopped(stop, "enrol")),
         }
     })
@@ -161,9 +164,14 @@ pub(crate) fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> 
     })
 }
 
-/// Whether the service knows no host of this name with this host key.
-fn is_unknown(error: &ClientError) -> bool {
-    matches!(error, ClientError::Problem(problem) if problem.code == "login_refused")
+/// The service goes by another URL.
+fn renamed(error: ClientError, server: &Server, args: &EnrolArgs) -> Failure {
+    let next = way_out(&error, server).map(|next| match &args.token_file {
+        Some(path) => format!("{next} --token-file {}", path.display()),
+        None => next,
+    });
+    let failure = Failure::from(error).because("nothing was changed on this host");
+    next.into_iter().fold(failure, Failure::next)
 }
 
 fn needs_token() -> Failure {
@@ -334,6 +342,13 @@ fn stopped(stop: Stop, command: &str) -> Failure {
             } else {
                 failure
             }
+        }
+        Stop::OtherLog(why) => {
+            let again = "sudo hallpass host leave, then the same command again";
+            Failure::new(Exit::NotReady, "host", "nothing was changed on this host")
+                .because(format!("the service's trust bundle can't be believed: {why}"))
+                .because("the log key that signs it is the one in /etc/hallpass/host-service.toml, or of --log-key")
+                .next(format!("if whoever runs the service says that it has begun a new log: {again}"))
         }
         Stop::TakenBack { why, left } if left.is_empty() => {
             // Only after the service has said yes: it keeps the host, which has a key to show for itself.

@@ -165,7 +165,7 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
     }));
     lines.push(match &contact {
         None => "daemon: does not run".to_owned(),
-        Some(Contact { trouble: Some(trouble), .. }) => format!("daemon: {trouble}"),
+        Some(Contact { trouble: Some(trouble), .. }) => format!("daemon: {}", context.program.words(trouble)),
         Some(Contact { answered: Some(at), .. }) => {
             format!("daemon: in touch, last answer {}", output::local_time(*at))
         }

@@ -9,7 +9,7 @@ use super::failure::{Exit, Failure};
 use super::local::Local;
 use super::profile::{self, LoginKey, Places, Profile, Session};
 use super::{Context, keys, open, output, setup};
-use crate::client::{ClientError, Server};
+use crate::client::{ClientError, Server, is_plain_url};
 use crate::identity::challenge::statement;
 use crate::name::PersonName;
 use crate::ssh::sig::LOGIN_NAMESPACE;
@@ -207,12 +207,6 @@ async fn prove(
         });
     }
     Err(failure)
-}
-
-/// Whether a text that a server sent may stand in a line to be typed.
-fn is_plain_url(text: &str) -> bool {
-    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
-    text.strip_prefix("https://").is_some_and(|rest| (1..=200).contains(&rest.len()) && rest.bytes().all(is_plain))
 }
 
 /// `hallpass logout`.

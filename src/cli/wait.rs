@@ -271,7 +271,10 @@ pub(crate) fn is_transient(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. } => true,
         ClientError::Problem(problem) => problem.retryable && problem.status >= 500 || problem.status == 429,
-        ClientError::Setup { .. } | ClientError::Pin { .. } | ClientError::Protocol(_) => false,
+        ClientError::Setup { .. }
+        | ClientError::Pin { .. }
+        | ClientError::Renamed { .. }
+        | ClientError::Protocol(_) => false,
     }
 }
 

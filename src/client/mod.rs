@@ -84,9 +84,24 @@ pub enum ClientError {
     /// The server said no, or that something is wrong.
     #[error("{}", .0.title)]
     Problem(Box<wire::Problem>),
+    /// A login was refused by a server that calls itself otherwise than we do, which is what a login's statement names.
+    #[error("login refused: the service is called {named} by now, and is known here as {known}")]
+    Renamed {
+        /// Its URL as we know it.
+        known: String,
+        /// As it says; may stand in a line to be typed.
+        named: String,
+    },
     /// It answered something that is not our API.
     #[error("the server's answer is not hallpass': {0}")]
     Protocol(String),
+}
+
+/// Whether a text that a server sent is a URL that may stand in a line to be typed.
+#[must_use]
+pub fn is_plain_url(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
+    text.strip_prefix("https://").is_some_and(|rest| (1..=200).contains(&rest.len()) && rest.bytes().all(is_plain))
 }
 
 /// By how many seconds this machine's clock is ahead of the server's, by the newest answer; negative when it is behind.

@@ -19,8 +19,11 @@ const PATH: &str = "/run/hallpass/daemon";
 /// The longest such file: all that is kept, and then some.
 const BYTES_MAX: usize = 8 * 1024;
 
-/// The most of a trouble that is kept.
-const TROUBLE_CHARS_MAX: usize = 300;
+/// The most of a trouble that is kept: with a line to type, in which stand a URL and a pin.
+const TROUBLE_CHARS_MAX: usize = 1024;
+
+/// The most of a reason why something is not in place.
+const REASON_CHARS_MAX: usize = 300;
 
 /// The most of what is not in place that is kept.
 const LEFT_MAX: usize = 16;
@@ -77,10 +80,10 @@ impl Contact {
             }
         }
         if let Some(trouble) = trouble {
-            _ = writeln!(text, "trouble = {}", quoted(trouble));
+            _ = writeln!(text, "trouble = {}", quoted(trouble, TROUBLE_CHARS_MAX));
         }
         // Each once, as the reader of documents demands of a list.
-        let left: BTreeSet<String> = left.iter().map(|why| quoted(why)).take(LEFT_MAX).collect();
+        let left: BTreeSet<String> = left.iter().map(|why| quoted(why, REASON_CHARS_MAX)).take(LEFT_MAX).collect();
         let left: Vec<String> = left.into_iter().collect();
         _ = writeln!(text, "left = [{}]", left.join(", "));
         text
@@ -88,9 +91,9 @@ impl Contact {
 }
 
 /// As much of a text as is kept, in quotation marks.
-fn quoted(text: &str) -> String {
+fn quoted(text: &str, most: usize) -> String {
     let plain = text.chars().map(|c| if (' '..='~').contains(&c) && c != '"' && c != '\\' { c } else { '\'' });
-    format!("\"{}\"", plain.take(TROUBLE_CHARS_MAX).collect::<String>())
+    format!("\"{}\"", plain.take(most).collect::<String>())
 }
 
 fn read_root(root: &Table<'_>) -> Option<Contact> {
@@ -129,12 +132,13 @@ mod tests {
         // However much there is, it can be read.
         let left = (0..99).map(|n| format!("{n}{}", "y".repeat(999)));
         let much = Contact {
-            trouble: Some("x".repeat(999)),
+            trouble: Some("x".repeat(2_000)),
             left: left.chain(["y".to_owned(), "y".to_owned()]).collect(),
             ..contact
         };
         let found = read(&much.to_text()).unwrap();
-        assert_eq!((found.left.len(), found.left[0].len()), (LEFT_MAX, TROUBLE_CHARS_MAX));
+        assert_eq!((found.left.len(), found.left[0].len()), (LEFT_MAX, REASON_CHARS_MAX));
+        assert_eq!(found.trouble.unwrap().len(), TROUBLE_CHARS_MAX);
         assert!(read("pid = 7\n").is_err());
     }
 }

@@ -29,7 +29,7 @@ use crate::fail;
 use crate::host::program::Program;
 use crate::name::{HostName, TagKey, TagValue};
 use crate::note::NoteVerifier;
-use crate::ssh::bundle::Bundle;
+use crate::ssh::bundle::{Bundle, BundleError};
 use crate::wire::host as wire;
 
 /// How long sshd may take until it listens again after it was told to read its configuration. Our own choice.
@@ -69,6 +69,8 @@ pub enum Stop {
     Unable(String),
     /// The service said no or can't be reached; nothing was changed.
     Service(ClientError),
+    /// The log key that this host knows has not signed the service's trust bundle; nothing was changed.
+    OtherLog(BundleError),
     /// It was done and did not hold; everything was taken back, but for what is left.
     TakenBack {
         /// Why it did not hold.
@@ -223,10 +225,10 @@ impl Prepared {
     pub async fn carry_out(mut self) -> Result<Done, Stop> {
         let mut link = self.link()?;
         let about = about::about(&self.sshd).await;
+        self.check_log(&link).await?;
         let state = self.join(&mut link, about).await?;
         let log_key = self.log_key(&link)?;
-        let bundle = Bundle::open(&state.bundle.text, &log_key)
-            .map_err(|why| Stop::Unable(format!("the service's trust bundle can't be believed: {why}")))?;
+        let bundle = Bundle::open(&state.bundle.text, &log_key).map_err(Stop::OtherLog)?;
         let mut notes = Vec::new();
         let certificates = self.certificates(&mut link, &mut notes).await;
         let paths: Vec<String> = certificates.iter().map(|write| write.path.clone()).collect();
@@ -259,6 +261,16 @@ impl Prepared {
         let identity = facts::host_keys(&Root::default(), &self.facts).map_err(Stop::Unable)?.into_iter().next();
         let identity = identity.ok_or_else(|| Stop::Unable("there is no host key".to_owned()))?;
         Ok(Link::new(self.request.server.clone(), self.request.name.clone(), identity))
+    }
+
+    /// Looks whether it is the log that this host knows before a join token is spent. Where that can't be seen, joining shows it.
+    async fn check_log(&self, link: &Link) -> Result<(), Stop> {
+        let Some(key) = &self.request.log_key else { return Ok(()) };
+        let Ok(text) = link.public_bundle().await else { return Ok(()) };
+        match Bundle::open(&text, key) {
+            Err(why @ BundleError::Signature(_)) => Err(Stop::OtherLog(why)),
+            _ => Ok(()),
+        }
     }
 
     /// Joins with the token, or comes back with the host key alone.

@@ -7,7 +7,7 @@ use super::check_in::{self, Patience, has_guard};
 use super::contact::Contact;
 use super::facts;
 use super::leave::open_link;
-use super::link::Link;
+use super::link::{Link, way_out};
 use super::machine;
 use super::memory::{Memory, Standing};
 use super::places::{self, CHECK_ACCOUNT, PRINCIPALS_ACCOUNT, Root};
@@ -65,7 +65,7 @@ impl Report {
         self.findings.iter().all(|finding| finding.condition == Condition::Good)
     }
 
-    fn add(&mut self, what: &'static str, found: Result<String, String>, next: &'static str) {
+    fn add(&mut self, what: &'static str, found: Result<String, String>, next: &str) {
         let (condition, text, next) = match found {
             Ok(text) => (Condition::Good, text, ""),
             Err(text) => (Condition::Bad, text, next),
@@ -183,7 +183,9 @@ async fn service_part(report: &mut Report, sshd: &Sshd) {
     let state = match link.state().await {
         Ok(state) => state,
         Err(error) => {
-            report.add("service", Err(error.to_string()), "hallpass host status says since when");
+            let next = way_out(&error, &service.server);
+            let next = next.unwrap_or_else(|| "hallpass host status says when it was there last".to_owned());
+            report.add("service", Err(error.to_string()), &next);
             report.unknown("login", offline);
             return report.unknown("clock", offline);
         }

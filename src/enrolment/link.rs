@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::facts::HostKey;
-use crate::client::{Client, ClientError, ClockOffset, EventStream, Server};
+use crate::client::{Client, ClientError, ClockOffset, EventStream, Server, is_plain_url};
 use crate::name::HostName;
 use crate::ssh::host::{HOST_NAMESPACE, HostPurpose, statement};
 use crate::wire::host as wire;
@@ -61,12 +61,20 @@ impl Link {
         self.log_key.as_deref()
     }
 
+    /// The trust bundle that the service gives to everybody.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn public_bundle(&self) -> Result<String, ClientError> {
+        Client::new(self.server.clone(), None, TIMEOUT)?.noting(&self.offset).text("/v1/ca/user-keys").await
+    }
+
     /// Joins, with a join token and every host key.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn enrol(&mut self, joining: Joining<'_>, keys: &[HostKey]) -> Result<wire::Enrolled, ClientError> {
-        let (client, challenge) = self.challenge(HostPurpose::Enrol).await?;
+        let (client, wire::HostChallenge { challenge, server, .. }) = self.challenge(HostPurpose::Enrol).await?;
         let proofs = [&self.identity].into_iter().chain(keys.iter().filter(|key| key.path != self.identity.path));
         let keys = proofs.map(|key| self.prove(key, HostPurpose::Enrol, &challenge)).collect::<Result<Vec<_>, _>>()?;
         let body = wire::Enrol {
@@ -78,7 +86,8 @@ impl Link {
             keys,
             about: joining.about,
         };
-        let enrolled: wire::Enrolled = client.post("/v1/hosts/enrol", &body).await?;
+        let enrolled = client.post::<_, wire::Enrolled>("/v1/hosts/enrol", &body).await;
+        let enrolled = enrolled.map_err(|error| self.or_renamed(error, server))?;
         self.log_key = Some(enrolled.log_key.clone());
         self.open(enrolled.token.clone().into())?;
         Ok(enrolled)
@@ -89,11 +98,12 @@ impl Link {
     /// # Errors
     /// [`ClientError`].
     pub async fn log_in(&mut self) -> Result<(), ClientError> {
-        let (client, challenge) = self.challenge(HostPurpose::Session).await?;
+        let (client, wire::HostChallenge { challenge, server, .. }) = self.challenge(HostPurpose::Session).await?;
         let proof = self.prove(&self.identity, HostPurpose::Session, &challenge)?;
         let body =
             wire::SessionAnswer { name: self.name.to_string(), challenge, key: proof.key, signature: proof.signature };
-        let token: wire::HostToken = client.post("/v1/hosts/session", &body).await?;
+        let token = client.post::<_, wire::HostToken>("/v1/hosts/session", &body).await;
+        let token = token.map_err(|error| self.or_renamed(error, server))?;
         self.log_key = Some(token.log_key);
         self.open(token.token.into())
     }
@@ -217,11 +227,19 @@ impl Link {
     }
 
     /// A client without a token, and a fresh challenge.
-    async fn challenge(&self, purpose: HostPurpose) -> Result<(Client, String), ClientError> {
+    async fn challenge(&self, purpose: HostPurpose) -> Result<(Client, wire::HostChallenge), ClientError> {
         let client = Client::new(self.server.clone(), None, TIMEOUT)?.noting(&self.offset);
         let body = wire::ChallengeFor { name: self.name.to_string(), purpose: purpose.word().to_owned() };
-        let challenge: wire::HostChallenge = client.post("/v1/hosts/challenge", &body).await?;
-        Ok((client, challenge.challenge))
+        let challenge = client.post("/v1/hosts/challenge", &body).await?;
+        Ok((client, challenge))
+    }
+
+    /// Why a login was refused, where the service calls itself otherwise than this host does.
+    fn or_renamed(&self, error: ClientError, named: String) -> ClientError {
+        if is_unknown(&error) && named != self.server.url && is_plain_url(&named) {
+            return ClientError::Renamed { known: self.server.url.clone(), named };
+        }
+        error
     }
 
     fn prove(&self, key: &HostKey, purpose: HostPurpose, challenge: &str) -> Result<wire::KeyProof, ClientError> {
@@ -257,6 +275,30 @@ pub struct Joining<'a> {
     pub names: Vec<String>,
     /// What runs here.
     pub about: wire::About,
+}
+
+/// Whether the service knows no host of this name with this host key.
+#[must_use]
+pub fn is_unknown(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem(problem) if problem.code == "login_refused")
+}
+
+/// What to type on a host that is enrolled at this service, and is refused by it.
+#[must_use]
+pub fn way_out(error: &ClientError, server: &Server) -> Option<String> {
+    let pin = server.pin.as_ref().map(|pin| format!(" --pin {pin}")).unwrap_or_default();
+    match error {
+        // The service's own certificate is the same as before, unless it was made anew.
+        ClientError::Renamed { named, .. } => Some(format!("sudo hallpass host enrol --server {named}{pin}")),
+        error if is_unknown(error) => {
+            Some("sudo hallpass host enrol --token-file FILE, with a new join token".to_owned())
+        }
+        ClientError::Setup { .. }
+        | ClientError::Unreachable { .. }
+        | ClientError::Pin { .. }
+        | ClientError::Problem(_)
+        | ClientError::Protocol(_) => None,
+    }
 }
 
 /// Whether the service no longer knows the token.

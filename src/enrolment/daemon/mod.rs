@@ -36,7 +36,7 @@ use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
-use super::link::Link;
+use super::link::{Link, way_out};
 use super::lock::{Lock, One};
 use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
@@ -199,8 +199,14 @@ impl<'a> Daemon<'a> {
                 self.save_contact();
                 self.pause.reset();
             }
-            Err(why) => self.complain(why),
+            Err(error) => self.refused(&error),
         }
+    }
+
+    /// The service could not be asked, or does not want us.
+    fn refused(&mut self, error: &ClientError) {
+        let way_out = way_out(error, self.link.server()).map(|next| format!("; as root: {next}"));
+        self.complain(format!("{error}{}", way_out.unwrap_or_default()));
     }
 
     /// Something kept us from the service: a pause, and one line for each new reason.
@@ -221,8 +227,7 @@ impl<'a> Daemon<'a> {
     }
 
     /// One round with the service.
-    async fn talk(&mut self) -> Result<(), String> {
-        let told = |error: ClientError| error.to_string();
+    async fn talk(&mut self) -> Result<(), ClientError> {
         // First the stream, then the state: what changes in between comes as an event.
         if self.stream.is_none() {
             let opened = self.link.events().await.ok();
@@ -232,8 +237,8 @@ impl<'a> Daemon<'a> {
         self.is_stale |= !is_pushed;
         if self.is_stale || Instant::now() >= self.due.state {
             let state = match self.in_place.etag() {
-                Some(etag) => self.link.changed_state(etag).await.map_err(told)?,
-                None => Some(self.link.state().await.map_err(told)?),
+                Some(etag) => self.link.changed_state(etag).await?,
+                None => Some(self.link.state().await?),
             };
             if let Some(state) = state {
                 let wants = self.in_place.take(state, &mut self.telling);
@@ -242,10 +247,10 @@ impl<'a> Daemon<'a> {
             self.is_stale = false;
             self.due.state = Instant::now() + spread(STATE_EVERY, random());
         }
-        self.report().await.map_err(told)?;
+        self.report().await?;
         self.renew().await;
         if Instant::now() >= self.due.check_in {
-            self.check_in().await.map_err(told)?;
+            self.check_in().await?;
         }
         let pause = Instant::now() + spread(POLL_EVERY, random());
         self.due.connect = if is_pushed { self.due.state.min(self.due.check_in) } else { pause };

@@ -11,6 +11,7 @@ mod fleet_machines;
 pub(crate) mod host;
 mod installing;
 mod keeping;
+mod moved;
 mod plans;
 mod program;
 mod proxy;

@@ -50,10 +50,7 @@ impl Service {
         between(&folder.path().join("service"), &address);
         let service = Self { folder, child, url, pin };
         for person in ["omar", "alice"] {
-            let key = service.path(&format!("{person}/login_key")).display().to_string();
-            let name = format!("{person}@example.com");
-            let server = ["--server", &service.url, "--pin", &service.pin];
-            service.run(person, &[&["login", "--person", &name, "--key", &key], &server[..]].concat());
+            service.log_in(person);
         }
         service
     }
@@ -75,6 +72,15 @@ impl Service {
     pub(crate) async fn join_token(&self) -> PathBuf {
         let path = self.path("join");
         join_token(&self.client(), &path).await;
+        path
+    }
+
+    /// A file with a join token for one host.
+    pub(crate) async fn join_token_once(&self) -> PathBuf {
+        let path = self.path("join-once");
+        let body = wire::host::JoinFor { names: vec!["web-*".to_owned()], ..wire::host::JoinFor::default() };
+        let join: wire::host::NewJoin = self.client().post("/v1/hosts/joins", &body).await.unwrap();
+        hallpass::durable::replace(&path, join.token.as_bytes(), 0o600).unwrap();
         path
     }
 
@@ -100,6 +106,38 @@ impl Service {
         let text = std::fs::read_to_string(&config).unwrap();
         self.keep_address(&config, &text);
         self.child = serve(serving(self.folder.path())).child;
+    }
+
+    /// Has it go by another name from its next start on; its log keeps the one that it has.
+    pub(crate) fn go_by(&mut self, name: &str) {
+        let config = self.path("service/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        self.keep_address(&config, &text);
+        let text = std::fs::read_to_string(&config).unwrap();
+        let (old, port) = (self.url.clone(), self.url.rsplit_once(':').unwrap().1);
+        self.url = format!("https://{name}:{port}");
+        let text = text.replace(&format!("public_url = {old:?}"), &format!("public_url = {:?}", self.url));
+        let origin = format!("[log]\norigin = \"{}/log\"", old.trim_start_matches("https://"));
+        std::fs::write(&config, text.replace("[log]", &origin)).unwrap();
+    }
+
+    /// Begins a new log under another key in place of the one that it had, at the same address.
+    pub(crate) fn begin_anew(&mut self) {
+        for name in ["state", "log.key", "log.head"] {
+            std::fs::rename(self.path("service").join(name), self.path("service").join(format!("{name}.old"))).unwrap();
+        }
+        hallpass::durable::create_folder(&self.path("service/state"), 0o700).unwrap();
+        let key = hallpass::audit::checkpoint::LogKey::seed_text(&[7; 32]);
+        hallpass::durable::create(&self.path("service/log.key"), key.as_bytes(), 0o600).unwrap();
+        self.start_again();
+        self.log_in("omar");
+    }
+
+    pub(crate) fn log_in(&self, person: &str) {
+        let (name, key) = (format!("{person}@example.com"), self.path(&format!("{person}/login_key")));
+        let server = ["--server", &self.url, "--pin", &self.pin];
+        let key = key.display().to_string();
+        self.run(person, &[&["login", "--person", &name, "--key", &key], &server[..]].concat());
     }
 
     /// The port that it had, on whatever address it listens.
