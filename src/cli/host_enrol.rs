@@ -1,5 +1,6 @@
 //! `hallpass host enrol|leave`: shows what is to be done to this host, asks once, does it.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -230,11 +231,8 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
     let known_pin = known.as_ref().and_then(|known| known.server.pin.clone());
     let server = Server { url, pin: args.pin.clone().or(known_pin), proxy: profile::proxy() };
     let server = if args.dry_run { server } else { login::recognise(context, server, AGAIN).await? };
-    let tags = if args.tag.is_empty() {
-        before.as_ref().map(|b| b.tags.clone()).unwrap_or_default()
-    } else {
-        args.tag.iter().cloned().collect()
-    };
+    let tags: BTreeMap<_, _> = args.tag.iter().cloned().collect();
+    let had = before.as_ref().map(|before| before.tags.clone()).unwrap_or_default();
     Ok(Request {
         server,
         token,
@@ -242,6 +240,7 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
         log_key: args.log_key.clone().or_else(|| known.map(|known| known.log_key)),
         name: name(args, before.as_ref())?,
         tags: tags.into_iter().collect(),
+        had: had.into_iter().collect(),
         names: args.principal.clone(),
         has_guard: !args.no_guard,
         may_replace: args.replace,

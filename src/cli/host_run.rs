@@ -135,7 +135,9 @@ fn check_text(report: &Report) -> String {
 /// When standard output can't take it.
 pub(crate) fn status(context: &Context) -> Result<(), Failure> {
     let standing = Memory::new(&Root::default()).standing();
+    let contact = Contact::load().filter(Contact::is_running);
     let enrolment = match &standing {
+        Ok(Standing::Enrolled(_)) if contact.as_ref().is_some_and(|contact| contact.is_retired) => "retired",
         Ok(Standing::Enrolled(_)) => "enrolled",
         Ok(Standing::Fresh) => "not enrolled",
         Ok(Standing::Unfinished(_)) => "cut short",
@@ -145,7 +147,6 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
     let service = ServiceFile::load(Path::new(places::SERVICE_TOML)).ok();
     let text = std::fs::read_to_string(places::TRUST).unwrap_or_default();
     let bundle = service.as_ref().and_then(|service| Bundle::open(&text, &service.log_key).ok());
-    let contact = Contact::load().filter(Contact::is_running);
     let url = service.map(|service| service.server.url);
     let document = json!({
         "schema": "hallpass.host-status.v1", "enrolment": enrolment, "host": name, "service": url,

@@ -37,6 +37,8 @@ pub struct Contact {
     pub answered: Option<Timestamp>,
     /// When the last check-in was taken.
     pub checked_in: Option<Timestamp>,
+    /// Whether the service has said that it has retired this host.
+    pub is_retired: bool,
     /// Why the service can't be asked now.
     pub trouble: Option<String>,
     /// Why something that it said is not in place; a sentence each.
@@ -70,7 +72,7 @@ impl Contact {
     }
 
     fn to_text(&self) -> String {
-        let Self { daemon, answered, checked_in, trouble, left } = self;
+        let Self { daemon, answered, checked_in, is_retired, trouble, left } = self;
         let mut text = format!("pid = {}\nstarted = {}\n", daemon.pid, daemon.started);
         let times = [("answered", answered), ("checked_in", checked_in)];
         for (key, at) in times {
@@ -78,6 +80,9 @@ impl Contact {
                 // Writing to a string can't fail.
                 _ = writeln!(text, "{key} = \"{at}\"");
             }
+        }
+        if *is_retired {
+            text.push_str("retired = true\n");
         }
         if let Some(trouble) = trouble {
             _ = writeln!(text, "trouble = {}", quoted(trouble, TROUBLE_CHARS_MAX));
@@ -101,11 +106,12 @@ fn read_root(root: &Table<'_>) -> Option<Contact> {
     let started = root.needed("started", root.integer("started", 0..=u64::MAX >> 1), "a number");
     let time = |key| root.parsed(key, Timestamp::parse).map(|found| found.value);
     let (answered, checked_in) = (time("answered"), time("checked_in"));
+    let is_retired = root.flag("retired").is_some_and(|found| found.value);
     let trouble = root.string("trouble").map(|found| found.value.to_owned());
     let left = root.list("left", LEFT_MAX, |text| Ok::<_, String>(text.to_owned()));
     let left = left.map(|found| found.value.into_iter().map(|why| why.value).collect()).unwrap_or_default();
     let daemon = Process { pid: i32::try_from(pid?.value).ok()?, started: started?.value };
-    Some(Contact { daemon, answered, checked_in, trouble, left })
+    Some(Contact { daemon, answered, checked_in, is_retired, trouble, left })
 }
 
 fn path() -> PathBuf {
@@ -122,6 +128,7 @@ mod tests {
             daemon: Process { pid: 7, started: 99 },
             answered: Some(Timestamp::from_unix(1_000).unwrap()),
             checked_in: None,
+            is_retired: true,
             trouble: Some("no \"answer\"\nfrom \\ it".to_owned()),
             left: vec!["no space".to_owned(), "no\tsshd".to_owned(), "no space".to_owned()],
         };

@@ -46,8 +46,11 @@ pub struct Request {
     pub log_key: Option<NoteVerifier>,
     /// What the host shall be called.
     pub name: HostName,
-    /// Its tags.
+    /// The tags that it asks for.
     pub tags: Vec<(TagKey, TagValue)>,
+    /// The tags that it had here before. They are not asked for: the service keeps those of a host that it knows, and a host that it does
+    /// not know, or has retired, has no say in them.
+    pub had: Vec<(TagKey, TagValue)>,
     /// Further names of its host certificate.
     pub names: Vec<HostName>,
     /// Whether sessions shall end with their windows.
@@ -172,9 +175,10 @@ fn wish(request: &Request, certificates: &[String], bundle: Option<String>, log_
         log_key: log_key.clone(),
         reload: request.reload.clone(),
     });
+    let tags = if request.tags.is_empty() { &request.had } else { &request.tags };
     Wish {
         name: request.name.clone(),
-        tags: request.tags.iter().cloned().collect(),
+        tags: tags.iter().cloned().collect(),
         has_guard: request.has_guard,
         may_replace: request.may_replace,
         certificates: certificates.to_vec(),
@@ -229,7 +233,7 @@ impl Prepared {
         let state = self.join(&mut link, about).await?;
         let log_key = self.log_key(&link)?;
         let bundle = Bundle::open(&state.bundle.text, &log_key).map_err(Stop::OtherLog)?;
-        let mut notes = Vec::new();
+        let mut notes = self.lost_tags(&state.tags).into_iter().collect();
         let certificates = self.certificates(&mut link, &mut notes).await;
         let paths: Vec<String> = certificates.iter().map(|write| write.path.clone()).collect();
         let mut wish = wish(&self.request, &paths, Some(state.bundle.text.clone()), Some(&log_key));
@@ -283,6 +287,17 @@ impl Prepared {
         let names = self.request.names.iter().map(ToString::to_string).collect();
         let enrolled = link.enrol(Joining { token, tags, names, about }, &self.keys).await?;
         Ok(enrolled.state)
+    }
+
+    /// What to say of tags that it had here and the service does not give it.
+    fn lost_tags(&self, given: &[String]) -> Option<String> {
+        let had = self.request.had.iter().map(|(key, value)| format!("{key}={value}"));
+        let lost: Vec<String> = had.filter(|tag| !given.contains(tag)).collect();
+        let again = lost.iter().map(|tag| format!(" --tag {tag}")).collect::<String>();
+        let why = "did not ask for them and the join token does not give them; with a token that lets it";
+        (!lost.is_empty()).then(|| {
+            format!("host.toml had the tags {}, which this host has no more, since it {why}:{again}", lost.join(", "))
+        })
     }
 
     /// The log key: the one that was given or is known, else the one that the service names now and is held to from now on.

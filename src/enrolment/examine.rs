@@ -192,7 +192,8 @@ async fn service_part(report: &mut Report, sshd: &Sshd) {
     };
     let known =
         if state.is_retired { Err("the service has retired this host".to_owned()) } else { Ok(service.server.url) };
-    report.add("service", known, "sudo hallpass host leave");
+    let next = "sudo hallpass host leave; or, with a new join token: sudo hallpass host enrol --token-file FILE";
+    report.add("service", known, next);
     report.add("clock", clock(&link), "set up time synchronisation");
     match Bundle::open(&state.bundle.text, &service.log_key) {
         Ok(bundle) => report.add("login", login(sshd, &mut link, &bundle).await, "sudo hallpass host enrol"),

@@ -283,6 +283,12 @@ pub fn is_unknown(error: &ClientError) -> bool {
     matches!(error, ClientError::Problem(problem) if problem.code == "login_refused")
 }
 
+/// Whether the service knows this host, and has retired it: nothing else forbids a host what it does.
+#[must_use]
+pub fn is_retired(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem(problem) if problem.code == "forbidden")
+}
+
 /// What to type on a host that is enrolled at this service, and is refused by it.
 #[must_use]
 pub fn way_out(error: &ClientError, server: &Server) -> Option<String> {
@@ -290,7 +296,7 @@ pub fn way_out(error: &ClientError, server: &Server) -> Option<String> {
     match error {
         // The service's own certificate is the same as before, unless it was made anew.
         ClientError::Renamed { named, .. } => Some(format!("sudo hallpass host enrol --server {named}{pin}")),
-        error if is_unknown(error) => {
+        error if is_unknown(error) || is_retired(error) => {
             Some("sudo hallpass host enrol --token-file FILE, with a new join token".to_owned())
         }
         ClientError::Setup { .. }

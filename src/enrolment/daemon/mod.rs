@@ -36,7 +36,7 @@ use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
-use super::link::{Link, way_out};
+use super::link::{Link, is_retired, way_out};
 use super::lock::{Lock, One};
 use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
@@ -166,7 +166,14 @@ impl<'a> Daemon<'a> {
             pause: Pause::default(),
             proof_pause: Pause::default(),
             due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
-            contact: Contact { daemon, answered: None, checked_in: None, trouble: None, left: Vec::new() },
+            contact: Contact {
+                daemon,
+                answered: None,
+                checked_in: None,
+                is_retired: false,
+                trouble: None,
+                left: Vec::new(),
+            },
         })
     }
 
@@ -205,6 +212,7 @@ impl<'a> Daemon<'a> {
 
     /// The service could not be asked, or does not want us.
     fn refused(&mut self, error: &ClientError) {
+        self.contact.is_retired |= is_retired(error);
         let way_out = way_out(error, self.link.server()).map(|next| format!("; as root: {next}"));
         self.complain(format!("{error}{}", way_out.unwrap_or_default()));
     }
@@ -241,6 +249,8 @@ impl<'a> Daemon<'a> {
                 None => Some(self.link.state().await?),
             };
             if let Some(state) = state {
+                // The round ends with writing it down.
+                self.contact.is_retired = state.is_retired;
                 let wants = self.in_place.take(state, &mut self.telling);
                 self.serve(wants);
             }

@@ -79,3 +79,31 @@ async fn a_host_of_another_log_is_told_to_leave_before_it_spends_a_join_token() 
     enrolled(&service, &host, &token);
     assert_eq!(service.host("web-1").await.state, "active");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_host_says_that_it_is_and_comes_back_without_the_tags_that_it_had() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let service = Service::start();
+    let host = Host::start("");
+    let words = service.enrol("web-1", &service.join_token().await);
+    let words: Vec<&str> = words.iter().map(String::as_str).chain(["--tag", "env=prod"]).collect();
+    host.ok(&words);
+    let daemon = host.daemon();
+    until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
+    service.run("omar", &["admin", "host", "retire", "web-1", "--reason", "INC-1", "--yes"]);
+    until("it is told", PATIENCE, || host.ok(&["host", "status"]).contains("web-1: retired at"));
+    daemon.stop();
+    // After a start it has no token any more.
+    let daemon = host.daemon();
+    until("it is told again", PATIENCE, || host.ok(&["host", "status", "--json"]).contains("\"retired\""));
+    let check = said(&host.hallpass(&["host", "check"], None));
+    assert!(check.contains("web-1 is retired") && check.contains("host enrol --token-file FILE"), "{check}");
+
+    let token = service.join_token_once().await;
+    let told = host.ok(&["host", "enrol", "--yes", "--token-file", &token.display().to_string()]);
+    assert!(told.contains("web-1 is enrolled") && told.contains("--tag env=prod --tag role=web"), "{told}");
+    until("the daemon sees it", PATIENCE, || host.ok(&["host", "status"]).contains("web-1: enrolled at"));
+    daemon.stop();
+}
