@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::failure::{Exit, Failure};
 use super::host::own_program;
+use super::host_run::session_lines;
 use super::{Context, login, output, profile};
 use crate::client::{ClientError, Server};
 use crate::enrolment::enrol::{self, Done, Prepared, Request, Stop};
@@ -57,7 +58,7 @@ pub(crate) struct EnrolArgs {
     /// The server's certificate: SHA-256 in hex, as `hallpass serve` prints it
     #[arg(long, value_name = "SHA256", value_parser = login::parse_pin)]
     pin: Option<String>,
-    /// The service's log key, as `hallpass serve` prints it; else the one that it names now
+    /// The service's log key, as an operator's `hallpass audit show 0` has it; else the one that it names now
     #[arg(long, value_name = "KEY", value_parser = NoteVerifier::parse)]
     log_key: Option<NoteVerifier>,
     /// What the host is called; else its host name
@@ -141,28 +142,56 @@ pub(crate) fn leave(context: &Context, args: &LeaveArgs) -> Result<(), Failure> 
     super::serve::arm_fail_point();
     need_root("leave")?;
     context.block_on(async {
-        let leaving = leave::prepare(args.reload_command.clone().or_else(known_reload)).map_err(|stop| stopped(stop, "leave"))?;
+        let leaving =
+            leave::prepare(args.reload_command.clone().or_else(known_reload)).map_err(|stop| stopped(stop, "leave"))?;
         let Some(leaving) = leaving else {
             return Err(Failure::new(Exit::NotReady, "host", "this host is not enrolled").next("hallpass host check"));
         };
         let files = leaving.files();
         context.out.note(&format!("these files come back as they were, or go:\n  {}", files.join("\n  ")));
-        let document = |left: bool, told: bool| {
-            json!({ "schema": "hallpass.host-leave.v1", "dry_run": args.dry_run, "files": files, "left": left, "told": told })
+        let open = session_lines(context);
+        if !open.is_empty() {
+            context.out.note(&format!("{}:\n  {}", open_still(open.len(), "stay"), open.join("\n  ")));
+        }
+        let document = |left: bool, told: bool, open: usize| {
+            json!({
+                "schema": "hallpass.host-leave.v1", "dry_run": args.dry_run, "files": files, "left": left, "told": told,
+                "open_sessions": open,
+            })
         };
         if args.dry_run {
-            return context.out.answer(&document(false, false), "nothing was changed (--dry-run)");
+            return context.out.answer(&document(false, false, open.len()), "nothing was changed (--dry-run)");
         }
         if !context.globals.yes && !output::confirm("leave?", context.globals.no_input, "--yes")? {
             return Err(Failure::new(Exit::Refused, "host", "not left: nothing was changed"));
         }
         let Gone { name, told } = leaving.carry_out().await.map_err(|stop| stopped(stop, "leave"))?;
+        let name = name.as_deref();
         if let Err(why) = &told {
-            context.out.note(&format!("the service was not told ({why}); there: hallpass admin host retire {name} --reason TEXT"));
+            let there = match name {
+                Some(name) => format!("there: hallpass admin host retire {name} --reason TEXT"),
+                None => "if it still lists this host (hallpass admin host ls), retire it there".to_owned(),
+            };
+            context.out.note(&format!("the service was not told ({why}); {there}"));
         }
+        let open = session_lines(context);
+        if !open.is_empty() {
+            let open = open_still(open.len(), "are");
+            context
+                .out
+                .note(&format!("{open}: hallpass host sessions shows them, and --end REQUEST ends those of one"));
+        }
+        let name = name.unwrap_or("this host");
         let text = format!("{name} has left: everything is as it was before it was enrolled");
-        context.out.answer(&document(true, told.is_ok()), &text)
+        context.out.answer(&document(true, told.is_ok(), open.len()), &text)
     })
+}
+
+/// That sessions outlive what made them, until their windows end.
+fn open_still(count: usize, verb: &str) -> String {
+    format!(
+        "{count} session(s) by certificate {verb} open, each until its window ends, and the service can't end them any more"
+    )
 }
 
 /// The service goes by another URL.

@@ -184,19 +184,33 @@ pub(crate) fn status(context: &Context) -> Result<(), Failure> {
 /// When the sessions can't be looked at or ended.
 pub(crate) fn sessions(context: &Context, settings: &Path, args: &SessionsArgs) -> Result<(), Failure> {
     let failed = |why| not_ready("cannot look at the sessions of this host", why);
-    let settings = Settings::load(settings).map_err(failed)?;
-    let sessions = Sessions::open(&settings).map_err(failed)?;
+    let sessions = open_sessions(settings).map_err(failed)?;
     if let Some(request) = &args.end {
         let count = sessions.end(request).map_err(failed)?;
         context.out.note(&format!("{count} sessions of request {request} end within two seconds"));
     }
-    let mut all = sessions.list();
-    // Not the host's own logins to itself.
-    all.retain(|session| session.record.as_ref().map_or(true, |record| record.request().is_some()));
+    let all = sessions.of_people();
     let shown: Vec<_> = all.iter().map(session_document).collect();
     let lines: Vec<String> = all.iter().map(|session| context.program.words(&session_line(session))).collect();
     let text = if lines.is_empty() { "no session by certificate is open".to_owned() } else { lines.join("\n") };
     context.out.answer(&json!({ "schema": "hallpass.host-sessions.v1", "sessions": shown }), &text)
+}
+
+/// The sessions of this host; on one that has left, what it has left open.
+fn open_sessions(settings: &Path) -> Result<Sessions, String> {
+    let why = match Settings::load(settings) {
+        Ok(settings) => return Sessions::open(&settings),
+        Err(why) => why,
+    };
+    let has_left = settings == Path::new(settings::PATH) && matches!(settings.try_exists(), Ok(false));
+    let left_behind = if has_left { Sessions::left_behind()? } else { None };
+    left_behind.ok_or(why)
+}
+
+/// A line for each session of people that is open here.
+pub(super) fn session_lines(context: &Context) -> Vec<String> {
+    let sessions = open_sessions(Path::new(settings::PATH)).map(|sessions| sessions.of_people()).unwrap_or_default();
+    sessions.iter().map(|session| context.program.words(&session_line(session))).collect()
 }
 
 fn session_document(session: &Session) -> serde_json::Value {

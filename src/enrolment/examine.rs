@@ -164,9 +164,7 @@ async fn principals(effective: &Effective) -> Result<String, String> {
 }
 
 fn sessions(settings: &Settings) -> Result<String, String> {
-    let mut all = Sessions::open(settings)?.list();
-    // Not the host's own logins to itself.
-    all.retain(|session| session.record.as_ref().map_or(true, |record| record.request().is_some()));
+    let all = Sessions::open(settings)?.of_people();
     match all.iter().filter(|session| !session.is_watched).count() {
         0 => Ok(format!("{} open by certificate, each with its watcher", all.len())),
         count => Err(format!("{count} of {} have no watcher: nothing ends them", all.len())),

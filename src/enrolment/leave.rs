@@ -21,8 +21,8 @@ const TELL_WITHIN: Duration = Duration::from_secs(10);
 /// What came of it.
 #[derive(Debug)]
 pub struct Gone {
-    /// The host's name.
-    pub name: String,
+    /// The host's name, if that is still known: an earlier time that was cut short may have taken its file away.
+    pub name: Option<String>,
     /// Whether the service has heard of it; else why not.
     pub told: Result<(), String>,
 }
@@ -66,7 +66,7 @@ impl Leaving {
     /// # Errors
     /// [`Stop::TakenBack`] with what is left.
     pub async fn carry_out(mut self) -> Result<Gone, Stop> {
-        let name = Settings::load(Path::new(settings::PATH)).map(|settings| settings.name.to_string());
+        let name = Settings::load(Path::new(settings::PATH)).ok().map(|settings| settings.name.to_string());
         let mut cut_short = Err("it was never enrolled".to_owned());
         if let Standing::Unfinished(change) = &self.standing {
             // The service may have heard of the beginning; where the host was enrolled before, it goes on being so.
@@ -78,7 +78,6 @@ impl Leaving {
             self.memory.forget_change().map_err(Stop::Unable)?;
             self.standing = self.memory.standing().map_err(Stop::Unable)?;
         }
-        let name = name.unwrap_or_else(|_| "this host".to_owned());
         let Standing::Enrolled(all) = &self.standing else {
             return Ok(Gone { name, told: cut_short });
         };

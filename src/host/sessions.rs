@@ -9,6 +9,7 @@
 //! other certificates allow.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use super::arming::{Arms, Occasion};
@@ -17,7 +18,7 @@ use super::ending::Target;
 use super::journal;
 use super::program::Program;
 use super::record::{self, Folder, Key, Record};
-use super::settings::Settings;
+use super::settings::{self, Settings};
 use super::spool::Spool;
 use super::sweep::{self, Place};
 use crate::name::{RequestId, Serial};
@@ -74,11 +75,28 @@ impl Sessions {
     /// # Errors
     /// In words, when the folder of the records can't be had, or isn't safe.
     pub fn open(settings: &Settings) -> Result<Self, String> {
-        Ok(Self {
-            folder: Folder::open(&settings.state)?,
-            spool: Spool::at(&settings.spool),
-            boot_id: record::boot_id()?,
-        })
+        Self::at(&settings.state, &settings.spool)
+    }
+
+    /// Those that were left open by a host that has been enrolled; `None` if it never was since this machine's start.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn left_behind() -> Result<Option<Self>, String> {
+        let state = Path::new(settings::STATE);
+        if state.join("sessions").is_dir() { Self::at(state, Path::new(settings::SPOOL)).map(Some) } else { Ok(None) }
+    }
+
+    fn at(state: &Path, spool: &Path) -> Result<Self, String> {
+        Ok(Self { folder: Folder::open(state)?, spool: Spool::at(spool), boot_id: record::boot_id()? })
+    }
+
+    /// Those of people: all but the host's own logins to itself.
+    #[must_use]
+    pub fn of_people(&self) -> Vec<Session> {
+        let mut all = self.list();
+        all.retain(|session| session.record.as_ref().map_or(true, |record| record.request().is_some()));
+        all
     }
 
     /// All sessions with a record, by audit session id.

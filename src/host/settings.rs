@@ -17,6 +17,12 @@ use crate::name::{Account, HostName, Principal, TagKey, TagValue};
 /// Where it is, unless the command line says otherwise.
 pub const PATH: &str = "/etc/hallpass/host.toml";
 
+/// Where what is known about running sessions is, unless it says otherwise.
+pub const STATE: &str = "/run/hallpass";
+
+/// Where what the daemon has to report is, unless it says otherwise.
+pub const SPOOL: &str = "/var/lib/hallpass/host/spool";
+
 /// The longest `host.toml`. Our own choice; a usual one has 300 bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
@@ -123,7 +129,7 @@ fn settings(root: &Table<'_>) -> Option<Settings> {
     let refused = refused.map(|list| list.value.into_iter().map(|account| account.value).collect());
     let path = |key, default: &str| root.parsed(key, parse_path).map_or_else(|| default.into(), |found| found.value);
     let (trust, ended) = (path("trust", "/etc/ssh/hallpass/user_ca_keys"), path("ended", "/etc/ssh/hallpass/ended"));
-    let (state, spool) = (path("state", "/run/hallpass"), path("spool", "/var/lib/hallpass/host/spool"));
+    let (state, spool) = (path("state", STATE), path("spool", SPOOL));
     Some(Settings {
         name: name?.value,
         scope: scope.map_or(Scope::Host, |found| found.value),

@@ -142,6 +142,12 @@ async fn with_the_service_away_everything_holds_and_nothing_is_lost() {
     let left = host.ok(&["host", "leave", "--yes"]);
     assert!(left.contains("the service was not told"), "{left}");
     host.same_as(&before, "as before");
+    // What is open is named, and can be ended yet.
+    assert!(left.contains("1 session(s) by certificate are open") && left.contains("sessions shows them"), "{left}");
+    assert!(host.ok(&["host", "sessions", "--json"]).contains(&request), "{left}");
+    let ended = host.ok(&["host", "sessions", "--end", &request]);
+    assert!(ended.contains("1 sessions of request"), "{ended}");
+    until("it ends", PATIENCE, || host.ok(&["host", "sessions"]).contains("no session by certificate is open"));
     drop(session);
 }
 
