@@ -96,10 +96,15 @@ fn the_config_example_means_what_it_says() {
     assert!(config.self_signed && !config.logging.json);
 }
 
+/// The log key of the example of a trust bundle.
+fn example_signer() -> NoteSigner {
+    NoteSigner::new("hallpass.example.com:7722/log", &[1; 32]).unwrap()
+}
+
 /// A key whose private half was thrown away, and one in reserve; the log key is a known one, so that the example can be made again.
 #[test]
 fn the_example_of_a_trust_bundle_is_one() {
-    let signer = NoteSigner::new("hallpass.example.com:7722/log", &[1; 32]).unwrap();
+    let signer = example_signer();
     let at = |text| Timestamp::parse(text).unwrap();
     let key = |line, state, since| BundleKey { key: PublicKey::parse_openssh(line).unwrap(), state, since: at(since) };
     let first = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMb+l8giIP5zrZWPUwNuUirItoKdUKeWKAjliIPI+b5T";
@@ -165,6 +170,16 @@ fn the_guides_commands_check_the_example_of_a_trust_bundle_offline() {
     assert!(run());
     std::fs::write(folder.path().join("ca-keys.example"), BUNDLE.replace("# version 1204", "# version 1205")).unwrap();
     assert!(!run());
+    // Base64 has `+` in it, too, as what stands between the parts of a key.
+    let name = "hallpass.example.com:7722/log";
+    let signers = (0..=u8::MAX).map(|seed| NoteSigner::new(name, &[seed; 32]).unwrap());
+    let signer = signers.into_iter().find(|signer| signer.verifier().to_text().matches('+').count() == 3).unwrap();
+    let bundle = Bundle::open(BUNDLE, example_signer().verifier()).unwrap();
+    std::fs::write(folder.path().join("ca-keys.example"), bundle.to_text(&signer)).unwrap();
+    let script = script.replace(&example_signer().verifier().to_text(), &signer.verifier().to_text());
+    let mut shell = std::process::Command::new("sh");
+    let ran = shell.args(["-ec", &format!("key={script}")]).current_dir(folder.path()).output().unwrap();
+    assert!(ran.status.success(), "{}: {ran:?}", signer.verifier().to_text());
 }
 
 #[test]
