@@ -19,6 +19,9 @@ use zeroize::Zeroizing;
 /// The longest passphrase file. Our own choice.
 const PASSPHRASE_BYTES_MAX: usize = 4096;
 
+/// The longest list of accounts that is looked through. Our own choice.
+const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
+
 /// How the path of a credential begins that systemd has not given.
 const CREDENTIAL: &str = "credential:";
 
@@ -102,6 +105,44 @@ pub fn is_ours_to_ask(path: &Path) -> Result<(), String> {
     Err(format!("others can connect to it (mode {mode:04o}), and have it sign: run `chmod 600 {}`", path.display()))
 }
 
+/// What a user is called, where this machine's own list has a name for it that may stand in a line to be typed.
+#[must_use]
+pub fn user_name(id: u32) -> Option<String> {
+    let mut accounts = String::new();
+    File::open("/etc/passwd").ok()?.take(ACCOUNTS_BYTES_MAX).read_to_string(&mut accounts).ok()?;
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, uid) = (fields.next()?, fields.nth(1)?);
+        (uid.parse() == Ok(id)).then(|| name.to_owned())
+    };
+    let is_plain = |name: &String| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(allowed)
+    };
+    accounts.lines().find_map(named).filter(is_plain)
+}
+
+/// The user that this machine's own list has under a name.
+#[must_use]
+pub fn user_id(name: &str) -> Option<u32> {
+    let mut accounts = String::new();
+    File::open("/etc/passwd").ok()?.take(ACCOUNTS_BYTES_MAX).read_to_string(&mut accounts).ok()?;
+    let line = accounts.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split(':').nth(1)?.parse().ok()
+}
+
+/// The user as `chown` takes it.
+#[must_use]
+pub fn user(id: u32) -> String {
+    user_name(id).unwrap_or_else(|| id.to_string())
+}
+
+/// The line with which the owner of something says this.
+#[must_use]
+pub fn sudo_as(id: u32) -> String {
+    user_name(id).map_or_else(|| format!("sudo -u '#{id}'"), |name| format!("sudo -u {name}"))
+}
+
 fn check_owner(metadata: &Metadata, path: &Path) -> Result<(), String> {
     let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner == us || owner == 0 {
@@ -113,8 +154,8 @@ fn check_owner(metadata: &Metadata, path: &Path) -> Result<(), String> {
 /// What to do about a file of another user. Root is hardly the one it should belong to: the service would lose it.
 fn of_another(owner: u32, us: u32, path: &Path) -> String {
     match us {
-        0 => format!("you are root; run this as that user, with `sudo -u '#{owner}'` before it"),
-        us => format!("run `chown {us} {}` as root", path.display()),
+        0 => format!("you are root; run this as that user, with `{}` before it", sudo_as(owner)),
+        us => format!("run `chown {} {}` as root", user(us), path.display()),
     }
 }
 
@@ -205,9 +246,12 @@ mod tests {
 
     #[test]
     fn root_is_told_to_be_the_files_user_and_not_to_take_the_file() {
-        let (root, other) = (of_another(990, 0, Path::new("/k")), of_another(1000, 990, Path::new("/k")));
-        assert!(root.contains("sudo -u '#990'") && !root.contains("chown"), "{root}");
-        assert_eq!(other, "run `chown 990 /k` as root");
+        // Numbers that nobody has.
+        let (us, they) = (1_999_999_990, 1_999_999_991);
+        let (root, other) = (of_another(they, 0, Path::new("/k")), of_another(they, us, Path::new("/k")));
+        assert!(root.contains("sudo -u '#1999999991'") && !root.contains("chown"), "{root}");
+        assert_eq!(other, "run `chown 1999999990 /k` as root");
+        assert_eq!(user(0), "root");
     }
 
     #[test]

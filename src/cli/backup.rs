@@ -22,7 +22,7 @@ use crate::durable;
 use crate::fail;
 use crate::service::check::{Checked, check};
 use crate::service::recover::{Found, Wrong, examine};
-use crate::store::backup::{DATABASE, Manifest, create};
+use crate::store::backup::{DATABASE, MANIFEST, Manifest, create};
 use crate::store::head_file::{HeadFile, KeptHead};
 use crate::store::scratch::Scratch;
 use crate::store::sqlite::{self, backup::Free};
@@ -82,7 +82,7 @@ pub(crate) fn run(context: &Context, command: &BackupCommand) -> Result<(), Fail
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     serve::arm_fail_point();
     let config = config_file::read(context, Reader::Operator)?;
-    let key = log_key(&config)?;
+    let key = log_key(context, &config)?;
     match command {
         BackupCommand::Create { folder } => make(context, &config, &key, folder),
         BackupCommand::Verify { folder: Some(folder), work } => verify(context, &key, folder, work.as_deref()),
@@ -105,7 +105,7 @@ fn make(context: &Context, config: &Config, key: &LogKey, folder: &Path) -> Resu
         let us = rustix::process::geteuid().as_raw();
         let failure = Failure::file("make a backup in", parent, &why);
         return Err(match why.kind() {
-            ErrorKind::NotFound => failure.next(format!("sudo install -d -o {us} -m 0700 {}", parent.display())),
+            ErrorKind::NotFound => failure.next(config_file::install_for(us, parent)),
             _ => failure,
         });
     }
@@ -202,7 +202,9 @@ pub(super) fn is_full(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < OPENING_BYTES)
 }
 
+/// The manifest of a backup that we may read: whether it is one to rely on, is something else.
 fn read(folder: &Path, key: &LogKey) -> Result<Manifest, Failure> {
+    config_file::check_readable("read the backup", folder, &[MANIFEST, DATABASE])?;
     Manifest::read(folder, key).map_err(|why| unusable(folder, why.to_string()))
 }
 

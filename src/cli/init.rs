@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::failure::{Exit, Failure};
-use super::{Context, local, output, profile};
+use super::{Context, config_file, local, output, profile};
 use crate::audit::checkpoint::{LogKey, usual_origin};
 use crate::config::{self, Config};
 use crate::document;
@@ -284,6 +284,15 @@ fn paths_in(folder: &Path) -> Paths {
 
 /// Nothing that is there is overwritten.
 fn free(paths: &Paths) -> Result<(), Failure> {
+    let [config, ..] = paths;
+    if let Some(left) = config_file::left_in(config.parent().unwrap_or(config)) {
+        return Err(Failure::failed(format!("{:?} is there already", left.display().to_string()))
+            .because("it is of a log with a key that init would not make: no service would start with it")
+            .next("to go on with it: put config.toml and the keys back from the offline copy")
+            .next(
+                "to begin a new log: docs/operations.md, \"The log key was lost or stolen\"; or name another folder",
+            ));
+    }
     let Some(taken) = paths.iter().find(|p| p.exists()) else { return Ok(()) };
     Err(Failure::failed(format!("{:?} is there already", taken.display().to_string()))
         .because("init overwrites nothing")

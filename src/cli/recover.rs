@@ -85,7 +85,7 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     if args.head.len() >= HEADS_MAX {
         return Err(Failure::usage(format!("at most {HEADS_MAX} checkpoints can be given")));
     }
-    let key = log_key(&config)?;
+    let key = log_key(context, &config)?;
     let own: Arc<dyn KeptHead> = Arc::new(HeadFile::new(config.log_head_path.clone()));
     // Read once, before anything is opened: it is here and ours to read, or nothing is looked at.
     own.read().map_err(|why| unread(&config.log_head_path, &why))?;
@@ -260,8 +260,8 @@ fn room(folder: &str) -> String {
 }
 
 /// The key that signs checkpoints, and seals the log's head; for the service's user alone.
-pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
-    config_file::check_user(config)?;
+pub(super) fn log_key(context: &Context, config: &Config) -> Result<LogKey, Failure> {
+    config_file::check_user(context, config, Reader::Operator)?;
     let password = match &config.store {
         store::Settings::Postgres(settings) => settings.password_path.as_deref(),
         store::Settings::Sqlite(_) => None,
@@ -269,7 +269,7 @@ pub(super) fn log_key(config: &Config) -> Result<LogKey, Failure> {
     let secrets: Vec<&Path> = std::iter::once(config.log_key_path.as_path()).chain(password).collect();
     config_file::check_credentials(&secrets)?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
-    serve::log_key(&config.log_key_path, &origin)
+    serve::log_key(config, &origin)
 }
 
 /// Opens the database as a service would; one that is not there is not made.

@@ -79,9 +79,7 @@ pub(crate) fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     arm_fail_point();
     let config = config_file::read(context, Reader::Service)?;
     // What root made here, the service could not read.
-    if rustix::process::geteuid().is_root() {
-        config_file::check_user(&config)?;
-    }
+    config_file::check_user(context, &config, Reader::Service)?;
     start_logging(&config.logging)?;
     let is_json = config.logging.json;
     run_logged(context, args, config).map_err(|failure| if is_json { logged(failure) } else { failure })
@@ -94,7 +92,7 @@ fn run_logged(context: &Context, args: &ServeArgs, mut config: Config) -> Result
     // Looked up here: the runtime, which asks the same, starts where control groups can't be read.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     if let store::Settings::Sqlite(file) = &config.store {
-        check_folder_of(&file.path)?;
+        check_folder_of(&config, &file.path)?;
     }
     // Before any other thread: what runs beside us would not be in it. The ground it stands on is held until the end.
     let fence = sandbox::enter(&config, args.ready_file.as_deref())?;
@@ -209,22 +207,20 @@ async fn serve(
 
 /// Opens keys and store, and starts the service on them; also says what the policy file held.
 async fn start(context: &Context, config: &Config, args: &ServeArgs) -> Result<(Arc<Service>, LastRead), Failure> {
-    let patience = config.service.sign_timeout;
     let trusted = listed(&config.trusted_cas)?;
-    let signer = ca_key(&config.user_ca, Purpose::User, patience)?;
-    let further = |cas: &[signer::Settings], purpose| {
-        cas.iter().map(|ca| ca_key(ca, purpose, patience)).collect::<Result<Vec<_>, _>>()
-    };
+    let ca_key = |ca: &signer::Settings, purpose| ca_key(config, ca, purpose);
+    let signer = ca_key(&config.user_ca, Purpose::User)?;
+    let further =
+        |cas: &[signer::Settings], purpose| cas.iter().map(|ca| ca_key(ca, purpose)).collect::<Result<Vec<_>, _>>();
     let (next, host_next) = (further(&config.next_cas, Purpose::User)?, further(&config.host_next_cas, Purpose::Host)?);
     let mut named = BTreeMap::new();
     for (name, ca) in &config.named_cas {
-        let (signer, next) = (ca_key(&ca.key, Purpose::User, patience)?, further(&ca.next, Purpose::User)?);
+        let (signer, next) = (ca_key(&ca.key, Purpose::User)?, further(&ca.next, Purpose::User)?);
         named.insert(name.clone(), NamedCa { signer, next, trusted: listed(&ca.trusted)? });
     }
-    let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host, patience)).transpose()?;
+    let host_signer = config.host_ca.as_ref().map(|ca| ca_key(ca, Purpose::Host)).transpose()?;
     let origin = config.log_origin.clone().unwrap_or_else(|| usual_origin(&config.service.public_url));
-    let log_key = log_key(&config.log_key_path, &origin)
-        .map_err(|failure| if is_gone(&config.log_key_path) { failure.next("hallpass init") } else { failure })?;
+    let log_key = log_key(config, &origin)?;
     check_there(context, config)?;
     let store = store::open(&config.store, log_key.derive(SEAL_PURPOSE)).await.map_err(|e| {
         Failure::failed(format!("cannot open the database {:?}", config.store.shown())).because(e.to_string())
@@ -285,14 +281,16 @@ fn listed(paths: &[PathBuf]) -> Result<Vec<PublicKey>, Failure> {
 }
 
 /// Opens a CA key.
-fn ca_key(settings: &signer::Settings, purpose: Purpose, patience: Duration) -> Result<Arc<dyn Signer>, Failure> {
-    let signer = signer::open(settings, purpose, patience).map_err(|error| {
+fn ca_key(config: &Config, settings: &signer::Settings, purpose: Purpose) -> Result<Arc<dyn Signer>, Failure> {
+    let signer = signer::open(settings, purpose, config.service.sign_timeout).map_err(|error| {
         let failure = Failure::failed(error.to_string());
         match (&error, settings) {
             // Not to be tried again by a supervisor: the unit does not restart after this code.
             (SignError::Pin { .. }, _) => Failure::new(Exit::Usage, "pin", error.to_string())
                 .because("a wrong PIN is tried once for each start, since tokens lock themselves: mend its file first"),
-            (_, signer::Settings::File(file)) if is_gone(&file.path) => failure.next("hallpass init"),
+            (_, signer::Settings::File(file)) if is_gone(&file.path) => {
+                config_file::absent(failure, config, "docs/ca-keys.md, \"When a CA key is lost or stolen\"")
+            }
             (_, signer::Settings::File(_)) => failure,
             (_, signer::Settings::Agent(_) | signer::Settings::Pkcs11(_)) => {
                 failure.because("docs/ca-keys.md says how to make and find one")
@@ -357,9 +355,17 @@ fn first_policy(path: &Path) -> Result<Option<FirstPolicy>, Failure> {
 }
 
 /// The log key: ours alone, like the CA key.
-pub(super) fn log_key(path: &Path, origin: &str) -> Result<LogKey, Failure> {
-    let unusable =
-        |why: String| Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
+pub(super) fn log_key(config: &Config, origin: &str) -> Result<LogKey, Failure> {
+    let path = &config.log_key_path;
+    let unusable = |why: String| {
+        let failure = Failure::failed(format!("cannot use log key {:?}", path.display().to_string())).because(why);
+        let is_file = secret::missing(path).is_none();
+        if is_file && is_gone(path) {
+            config_file::absent(failure, config, "docs/operations.md, \"The log key was lost or stolen\"")
+        } else {
+            failure
+        }
+    };
     let bytes = secret::read(path, LOG_KEY_BYTES_MAX).map_err(unusable)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| unusable(e.to_string()))?;
     LogKey::from_seed_text(origin, text).map_err(|e| unusable(e.to_string()))
@@ -371,13 +377,13 @@ fn is_gone(path: &Path) -> bool {
 }
 
 /// A database is made where there is none, but not its folder: the one that is meant is there since the set-up.
-fn check_folder_of(database: &Path) -> Result<(), Failure> {
+fn check_folder_of(config: &Config, database: &Path) -> Result<(), Failure> {
     let Some(folder) = database.parent() else { return Ok(()) };
     match std::fs::metadata(folder) {
         Ok(_) => Ok(()),
         Err(why) if why.kind() == ErrorKind::NotFound => Err(Failure::file("open the database in", folder, &why)
             .because("an empty database in a new folder would begin a new log")
-            .next(format!("if `path` in [store] is right: mkdir -m 0700 {}", folder.display()))),
+            .next(format!("if `path` in [store] is right: {}", config_file::install_folder(config, folder)))),
         Err(why) => Err(Failure::file("open the database in", folder, &why)),
     }
 }

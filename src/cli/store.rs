@@ -101,7 +101,7 @@ fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{shown:?} has no table [store.postgres]"))
             .because("the target is the database that the nodes will work on"));
     };
-    let log_key = log_key(&config)?;
+    let log_key = log_key(context, &config)?;
     let key = log_key.derive(SEAL_PURPOSE);
     let from = sqlite::Settings { path: args.from.clone() };
     let kept: Arc<dyn KeptHead> = Arc::new(HeadFile::new(config.log_head_path.clone()));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Places, quoted, section};
 use crate::document::Table;
@@ -163,6 +163,16 @@ fn ca_key(table: &Table<'_>, places: &Places<'_>) -> Option<signer::Settings> {
 fn label(text: &str) -> Result<String, String> {
     let is_label = (1..=LABEL_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
     if is_label { Ok(text.to_owned()) } else { Err(format!("{} is not a label of at most 64 bytes", quoted(text))) }
+}
+
+impl super::Config {
+    /// CA keys that are in files.
+    pub fn ca_key_files(&self) -> impl Iterator<Item = &Path> {
+        self.ca_keys().filter_map(|key| match key {
+            signer::Settings::File(file) => Some(file.path.as_path()),
+            signer::Settings::Agent(_) | signer::Settings::Pkcs11(_) => None,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `[store]`: a SQLite file, or a PostgreSQL database for several nodes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Places, quoted, section};
@@ -96,6 +96,17 @@ fn host(text: &str) -> Result<String, String> {
 fn name(text: &str) -> Result<String, String> {
     let is_name = (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
     if is_name { Ok(text.to_owned()) } else { Err(format!("{} is not a name of at most 63 bytes", quoted(text))) }
+}
+
+impl super::Config {
+    /// The database, where it is a file.
+    #[must_use]
+    pub fn database(&self) -> Option<&Path> {
+        match &self.store {
+            store::Settings::Sqlite(file) => Some(&file.path),
+            store::Settings::Postgres(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]

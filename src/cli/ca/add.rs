@@ -20,7 +20,7 @@ use crate::document::Problem;
 use crate::durable;
 use crate::keyring::Ca;
 use crate::name::CaName;
-use crate::signer::{self, file::FileSigner};
+use crate::signer::{self, SignError, file::FileSigner};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Purpose;
 
@@ -88,7 +88,12 @@ pub(super) fn run(context: &Context, args: &AddArgs) -> Result<(), Failure> {
     let lines = lines(context, &ca, &settings)?;
     let config = fitting(context, &lines)?;
     let key = match &settings {
-        signer::Settings::File(file) => make(&ca, file)?,
+        signer::Settings::File(file) => {
+            if let Some(config) = read(context)? {
+                config_file::check_maker(&config)?;
+            }
+            make(&ca, file)?
+        }
         signer::Settings::Agent(_) | signer::Settings::Pkcs11(_) => look(purpose, &settings)?,
     };
     let fingerprint = key.fingerprint().to_string();
@@ -205,6 +210,13 @@ fn parse(path: &Path, text: &str) -> Result<Config, Vec<Problem>> {
     Config::parse_beside(text, &path.display().to_string(), &folder, credentials.as_deref())
 }
 
+/// The configuration, if there is one.
+fn read(context: &Context) -> Result<Option<Config>, Failure> {
+    let Some((path, text)) = configuration(context)? else { return Ok(None) };
+    // What is wrong with it has been said: it takes the lines.
+    Ok(parse(&path, &text).ok())
+}
+
 /// The configuration file, if there is one, once it takes these lines.
 fn fitting(context: &Context, lines: &str) -> Result<Option<PathBuf>, Failure> {
     let Some((path, text)) = configuration(context)? else { return Ok(None) };
@@ -232,10 +244,26 @@ fn make(ca: &Ca, settings: &signer::file::Settings) -> Result<PublicKey, Failure
     let wrong = |why: String| Failure::failed("cannot use the passphrase file").because(why);
     let passphrase = settings.passphrase_path.as_deref().map(crate::secret::passphrase).transpose().map_err(wrong)?;
     let key = FileSigner::create(&settings.path, &name, passphrase.as_ref());
-    let key = key.map_err(|error| Failure::failed(error.to_string()).next("name a file that does not exist"))?;
+    let key = key.map_err(|error| not_made(&settings.path, &error))?;
     let line = format!("{} {name}\n", key.to_openssh());
     durable::create(&public, line.as_bytes(), 0o644).map_err(|e| Failure::file("write", &public, &e))?;
     Ok(key)
+}
+
+/// Why there is no key file.
+fn not_made(path: &Path, error: &SignError) -> Failure {
+    let us = rustix::process::geteuid().as_raw();
+    let failure = Failure::failed(error.to_string());
+    match path.parent() {
+        _ if path.exists() => failure.next("name a file that does not exist"),
+        Some(folder) if !folder.exists() => {
+            let shown = folder.display().to_string();
+            Failure::failed(format!("there is no folder {shown:?}"))
+                .next(config_file::install_for(us, folder))
+                .next("or name a file in a folder that is there")
+        }
+        _ => failure.next("name a file in a folder of the service's user, such as /var/lib/hallpass"),
+    }
 }
 
 /// Has the backend sign something with the key.

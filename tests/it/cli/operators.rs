@@ -120,6 +120,7 @@ fn whoever_is_not_the_services_user_is_told_to_be_it() {
     if std::os::unix::fs::chown(&key, Some(12_345), None).is_err() {
         return;
     }
+    std::os::unix::fs::chown(stage.path("service/config.toml"), Some(12_345), None).unwrap();
     let config = stage.shown("service/config.toml");
     std::fs::remove_file(stage.path("service/tls-key.pem")).unwrap();
     std::fs::remove_file(stage.path("service/tls-certificate.pem")).unwrap();
@@ -128,7 +129,7 @@ fn whoever_is_not_the_services_user_is_told_to_be_it() {
         let ran = stage.as_person("omar", &typed);
         assert_eq!(ran.code, 1);
         let next = format!("next  sudo -u '#12345' hallpass {words} --config {config}\n");
-        assert!(ran.err.contains(&next) && !ran.err.contains("chown"), "{}", ran.err);
+        assert!(ran.err.contains(&next) && !ran.err.contains("chown 12345 "), "{}", ran.err);
     }
     assert!(!stage.path("service/tls-key.pem").exists(), "root makes nothing that the service could not read");
 }
@@ -210,4 +211,123 @@ fn a_login_at_another_name_of_the_server_names_the_right_one() {
     assert_eq!(ran.code, 4);
     let next = format!("next  hallpass login --server {url} --person {person} --pin {pin}\n");
     assert!(ran.err.contains(&next) && !ran.err.contains("list your key"), "{}", ran.err);
+}
+
+/// Runs our program as `nobody`, whom root has given all of the service but what a test says.
+fn as_nobody(words: &[&str]) -> Ran {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = Command::new(HALLPASS);
+    Ran::of(command.args(words).env_clear().uid(NOBODY).gid(NOBODY).current_dir("/").output().unwrap())
+}
+
+const NOBODY: u32 = 65_534;
+
+/// Gives everything of a stage's service to `nobody`; false where we are not root.
+fn give_to_nobody(stage: &Stage) -> bool {
+    let service = stage.path("service");
+    let folder = service.parent().unwrap();
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).unwrap();
+    let given = Command::new("chown").args(["-R", "nobody"]).arg(&service).status().unwrap();
+    given.success()
+}
+
+/// Each line to be typed leads on: none names a user that the next one sends away again.
+#[test]
+fn what_root_has_left_among_the_services_files_is_given_to_its_user_by_name() {
+    let stage = stopped();
+    if !give_to_nobody(&stage) {
+        return;
+    }
+    let config = stage.shown("service/config.toml");
+    let root = |name: &str| std::os::unix::fs::chown(stage.path(name), Some(0), Some(0)).unwrap();
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(stage.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let chown = |name: &str| format!("next  sudo chown nobody {}\n", stage.shown(name));
+    root("service/config.toml");
+    mode("service/config.toml", 0o600);
+    for words in [&["serve"][..], &["admin", "backup", "create", "/nowhere/x"]] {
+        let typed = [words, &["--config", &config]].concat();
+        let theirs = as_nobody(&typed);
+        assert!(theirs.code == 1 && theirs.err.contains(&chown("service/config.toml")), "{}", theirs.err);
+        assert!(!theirs.err.contains("sudo -u"), "{}", theirs.err);
+        let roots = stage.as_person("omar", &typed);
+        let (_, then) = roots.err.split_once(&chown("service/config.toml")).unwrap_or_else(|| panic!("{}", roots.err));
+        assert!(then.contains(&format!("sudo -u nobody hallpass {}\n", typed.join(" "))), "{}", roots.err);
+    }
+    std::os::unix::fs::chown(stage.path("service/config.toml"), Some(NOBODY), None).unwrap();
+    mode("service/config.toml", 0);
+    let closed = as_nobody(&["serve", "--config", &config]);
+    assert!(closed.err.contains(&format!("next  chmod u+rw {config}\n")), "{}", closed.err);
+    mode("service/config.toml", 0o600);
+    for (name, its_mode) in [("service/log.key", 0o600), ("service/state/hallpass.db", 0o600), ("service/state", 0o700)]
+    {
+        root(name);
+        let ran = as_nobody(&["serve", "--config", &config]);
+        assert!(ran.code == 1 && ran.err.contains(&chown(name)), "{name}: {}", ran.err);
+        std::os::unix::fs::chown(stage.path(name), Some(NOBODY), None).unwrap();
+        mode(name, its_mode);
+    }
+    // A backup that root has put there is not a bad one.
+    let made = stage.shown("service/backup");
+    let created = as_nobody(&["admin", "backup", "create", &made, "--config", &config]);
+    assert_eq!(created.code, 0, "{}", created.err);
+    root("service/backup/manifest.json");
+    let verified = as_nobody(&["admin", "backup", "verify", &made, "--config", &config]);
+    let next = format!("next  sudo chown -R nobody {made}\n");
+    assert!(verified.err.contains(&next) && !verified.err.contains("to rely on"), "{}", verified.err);
+    // A key that root made, the service could not read.
+    let key = stage.shown("service/user_ca_2");
+    let added = stage.as_person("omar", &["ca", "add", "user", &key, "--config", &config]);
+    let next = format!("next  sudo -u nobody hallpass ca add user {key} --config {config}\n");
+    assert!(added.code == 1 && added.err.contains(&next), "{}", added.err);
+    assert!(!stage.path("service/user_ca_2").exists());
+}
+
+#[test]
+fn where_a_service_has_run_a_lost_key_is_not_made_anew() {
+    let stage = stopped();
+    let config = stage.shown("service/config.toml");
+    let away = |name: &str| std::fs::rename(stage.path(name), stage.path(&format!("{name}.away"))).unwrap();
+    let serve = || stage.as_person("omar", &["serve", "--config", &config]);
+    for (name, section) in [
+        ("service/user_ca", "docs/ca-keys.md, \"When a CA key is lost or stolen\""),
+        ("service/log.key", "docs/operations.md, \"The log key was lost or stolen\""),
+        ("service/config.toml", "docs/operations.md, \"What there is to keep\""),
+    ] {
+        away(name);
+        let ran = serve();
+        assert!(ran.code == 1 && ran.err.contains("put it back from the offline copy"), "{name}: {}", ran.err);
+        assert!(ran.err.contains(section) && !ran.err.contains("hallpass init"), "{name}: {}", ran.err);
+        if name != "service/config.toml" {
+            std::fs::rename(stage.path(&format!("{name}.away")), stage.path(name)).unwrap();
+        }
+    }
+    for name in ["policy.toml", "user_ca", "user_ca.pub", "host_ca", "host_ca.pub", "log.key"] {
+        away(&format!("service/{name}"));
+    }
+    stage.write(
+        "answers.toml",
+        &format!(
+            "folder = {:?}\noperator = \"omar@example.com\"\noperator_key = {:?}\n",
+            stage.shown("service"),
+            std::fs::read_to_string(stage.path("service/host_ca.pub.away")).unwrap().trim()
+        ),
+    );
+    let made = stage.as_person("omar", &["init", "--answers", &stage.shown("answers.toml")]);
+    assert!(
+        made.code == 1 && made.err.contains("log.head") && made.err.contains("init would not make"),
+        "{}",
+        made.err
+    );
+    assert!(!stage.path("service/log.key").exists());
+}
+
+#[test]
+fn a_key_in_a_folder_that_is_not_there_says_which_one_to_make() {
+    let stage = stopped();
+    let key = stage.shown("keys/user_ca_2");
+    let ran = stage.as_person("omar", &["ca", "add", "user", &key, "--config", &stage.shown("service/config.toml")]);
+    assert!(ran.code == 1 && ran.err.contains(&format!("there is no folder {:?}", stage.shown("keys"))), "{}", ran.err);
+    assert!(ran.err.contains(&format!("-m 0700 {}\n", stage.shown("keys"))), "{}", ran.err);
 }
