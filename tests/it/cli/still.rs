@@ -131,7 +131,6 @@ fn after_a_ca_key_was_compromised_people_get_in_again_and_are_told_why() {
     let login = ["login", "--server", &url, "--pin", &pin, "--person", "alice@example.com", "--key", &key];
     assert_eq!(stage.as_person("desk", &login).code, 0);
     stage.types("desk", &["end", "db-1"]);
-    stage.types("alice", &["status", "--short"]);
     stage.types("alice", &["end", "--all"]);
     stage.types("alice", &["end", "--all"]);
     stage.check("over_elsewhere");
