@@ -251,13 +251,14 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
     let known = ServiceFile::load(Path::new(places::SERVICE_TOML)).ok();
     let before = Settings::load(Path::new(settings::PATH)).ok();
     let url = context.globals.server.as_deref().map(profile::normal_url);
-    let known = known.filter(|known| url.as_ref().is_none_or(|url| *url == known.server.url));
+    // A certificate is a URL's; whose log this host goes by, and how its sshd is told, is not: whoever answers elsewhere must be the same service.
+    let same = known.as_ref().filter(|known| url.as_ref().is_none_or(|url| *url == known.server.url));
+    let known_pin = same.and_then(|known| known.server.pin.clone());
     let Some(url) = url.or_else(|| known.as_ref().map(|known| known.server.url.clone())) else {
         return Err(
             Failure::usage("which server?").next("hallpass host enrol --server https://HOST:PORT --token-file FILE")
         );
     };
-    let known_pin = known.as_ref().and_then(|known| known.server.pin.clone());
     let server = Server { url, pin: args.pin.clone().or(known_pin), proxy: profile::proxy() };
     let server = if args.dry_run { server } else { login::recognise(context, server, AGAIN).await? };
     let tags: BTreeMap<_, _> = args.tag.iter().cloned().collect();

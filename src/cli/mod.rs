@@ -325,6 +325,9 @@ impl Context {
             .enable_all()
             .build()
             .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
-        runtime.block_on(work)
+        let done = runtime.block_on(work);
+        // A look for an address that nobody waits for any more goes on for as long as the resolver likes.
+        runtime.shutdown_background();
+        done
     }
 }

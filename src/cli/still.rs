@@ -20,14 +20,22 @@ pub(super) const QUICK: Duration = Duration::from_millis(1_500);
 /// How many requests are asked about one by one; a person holds a handful.
 const ASKED_MAX: usize = 50;
 
-/// What lies here and is closed, each with the service's word about it. Changes nothing.
+/// What lies here and is closed, each with the service's word about it, as far as that comes soon. Changes nothing.
 ///
 /// `open` is what the service has just listed as open, so that nobody asks about that again.
-pub(super) async fn closed(client: &Client, held: Vec<Held>, open: &[wire::Request]) -> Vec<(Held, wire::Request)> {
+pub(super) async fn closed(
+    context: &Context,
+    client: &Client,
+    held: Vec<Held>,
+    open: &[wire::Request],
+) -> Vec<(Held, wire::Request)> {
     let mut closed = Vec::new();
+    let until = tokio::time::Instant::now() + limit(context);
     let is_open = |held: &Held| open.iter().any(|request| request.id == held.request.id);
     for held in held.into_iter().filter(|held| !is_open(held)).take(ASKED_MAX) {
-        match client.get::<wire::Request>(&format!("/v1/requests/{}", held.request.id)).await {
+        let path = format!("/v1/requests/{}", held.request.id);
+        let Ok(answer) = tokio::time::timeout_at(until, client.get::<wire::Request>(&path)).await else { break };
+        match answer {
             Ok(said) if held.is_closed_by(&said) => closed.push((held, said)),
             Ok(_) => {}
             // It knows no such request, or shows it to somebody else alone: the next one may be ours.
@@ -38,6 +46,10 @@ pub(super) async fn closed(client: &Client, held: Vec<Held>, open: &[wire::Reque
     closed
 }
 
+fn limit(context: &Context) -> Duration {
+    context.globals.timeout.map_or(QUICK, profile::seconds)
+}
+
 /// Has all go that lies here and is closed, and says so; returns what went.
 pub(super) async fn sweep(context: &Context, client: &Client, local: &Local) -> Vec<wire::Request> {
     // What can't be read is for the command to say.
@@ -46,8 +58,10 @@ pub(super) async fn sweep(context: &Context, client: &Client, local: &Local) -> 
         return Vec::new();
     }
     let query = "/v1/requests?mine=true&state=pending&state=approved&state=issued&limit=1000";
-    let Ok(open) = client.get::<wire::Requests>(query).await else { return Vec::new() };
-    sweep_but(context, client, local, &open.requests).await
+    match tokio::time::timeout(limit(context), client.get::<wire::Requests>(query)).await {
+        Ok(Ok(open)) => sweep_but(context, client, local, &open.requests).await,
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
 }
 
 /// The same, when the service has just listed what is open.
@@ -57,7 +71,7 @@ pub(super) async fn sweep_but(
     local: &Local,
     open: &[wire::Request],
 ) -> Vec<wire::Request> {
-    let closed = closed(client, local.all().unwrap_or_default(), open).await;
+    let closed = closed(context, client, local.all().unwrap_or_default(), open).await;
     closed.into_iter().map(|(held, said)| discard(context, local, &held, said)).collect()
 }
 
@@ -66,7 +80,7 @@ pub(super) fn is_closed(context: &Context, local: &Local, held: &Held) -> bool {
     let asked = || {
         let places = context.places()?;
         let profile = profile::need(&places, &context.globals)?;
-        let limit = context.globals.timeout.map_or(QUICK, profile::seconds);
+        let limit = limit(context);
         let client = context.client(&places, &profile, limit)?;
         let path = format!("/v1/requests/{}", held.request.id);
         context.block_on(async {

@@ -14,6 +14,9 @@ use super::places;
 use super::programs::{self, PATIENCE};
 use super::sshd_config::{Effective, Release};
 
+/// systemd's names for what starts it when somebody comes; what is started so reads the configuration as it is then.
+const SOCKETS: [&str; 2] = ["ssh.socket", "sshd.socket"];
+
 /// systemd's names for it.
 const UNITS: [&str; 2] = ["ssh.service", "sshd.service"];
 
@@ -32,7 +35,7 @@ pub struct Sshd {
 pub enum Told {
     /// By this.
     By(String),
-    /// Nobody listens: what starts next reads the new configuration.
+    /// No sshd listens: what starts next reads the new configuration.
     NotRunning,
 }
 
@@ -94,6 +97,11 @@ impl Sshd {
                     return Ok(Told::By(format!("systemctl reload {unit}")));
                 }
             }
+            for unit in SOCKETS {
+                if programs::run(&systemctl, &["is-active", "--quiet", unit], PATIENCE).await?.code == Some(0) {
+                    return Ok(Told::NotRunning);
+                }
+            }
         }
         let effective = self.effective(places::CHECK_ACCOUNT).await?;
         let pid_file = effective.some("pidfile").map(PathBuf::from);
@@ -104,7 +112,8 @@ impl Sshd {
             }
             None => match own_address(&effective) {
                 Ok(address) if listens(address).await.is_ok() => Err(format!(
-                    "something listens at {address}, and which process that is can't be told from here; give `--reload-command`"
+                    "something listens at {address}, and which process that is can't be told from here: give `--reload-command` \
+                     (`true`, if each connection has an sshd started for it)"
                 )),
                 _ => Ok(Told::NotRunning),
             },

@@ -84,7 +84,7 @@ pub(super) fn closed(doctor: &Doctor<'_>) -> Vec<(Held, wire::Request)> {
 
 fn closed_by(doctor: &Doctor<'_>, client: &Client) -> Vec<(Held, wire::Request)> {
     let held = doctor.local.all().unwrap_or_default();
-    doctor.context.block_on(async { Ok(still::closed(client, held, &[]).await) }).unwrap_or_default()
+    doctor.context.block_on(async { Ok(still::closed(doctor.context, client, held, &[]).await) }).unwrap_or_default()
 }
 
 /// What came back.

@@ -242,9 +242,12 @@ impl<'a> InPlace<'a> {
             return Ok(());
         }
         telling.before(&install::shown(folder, &self.keys, SystemClock.now()))?;
-        let written = install::write(&new);
-        // Also if only some were.
-        telling.written();
+        let (count, written) = install::write(&new);
+        if count > 0 {
+            telling.written();
+        } else {
+            telling.unwritten();
+        }
         written
     }
 }

@@ -115,14 +115,16 @@ pub fn new_certificates(folder: &Path, lines: &[String], keys: &[HostKey], setti
         .collect()
 }
 
-/// Writes them.
-///
-/// # Errors
-/// In words, for the first that could not be written.
-pub fn write(certificates: &[Placed]) -> Result<(), String> {
-    certificates
-        .iter()
-        .try_for_each(|(path, text)| durable::replace(path, text.as_bytes(), 0o644).map_err(|error| error.to_string()))
+/// Writes them: how many were, and the first that could not be, in words.
+pub fn write(certificates: &[Placed]) -> (usize, Result<(), String>) {
+    let (mut count, mut all) = (0_usize, Ok(()));
+    for (path, text) in certificates {
+        match durable::replace(path, text.as_bytes(), 0o644) {
+            Ok(()) => count = count.saturating_add(1),
+            Err(error) => all = all.and(Err(error.to_string())),
+        }
+    }
+    (count, all)
 }
 
 /// Where a certificate goes, if it is one of this host's.

@@ -8,7 +8,7 @@
 //! happened meanwhile is in the spool, and is reported later.
 //!
 //! Invariants: what the service says is checked as a whole before any of it is used ([`install`]), and what can't be put in place, or sshd can't be
-//! told of, is tried again ([`in_place`], [`telling`]); no program of the machine's that hangs keeps the ends of sessions waiting; there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
+//! told of, is tried again ([`in_place`], [`telling`]); an sshd that can't be told keeps nothing else waiting; there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
 //! is in the log.
 
 mod in_place;

@@ -1,6 +1,6 @@
 //! Tells sshd of new host certificates, until it can be told.
 //!
-//! Invariants: sshd is told by a task of its own, since programs that hang must not keep the ends of sessions waiting; by one at a time. What was
+//! Invariants: sshd is told by a task of its own, since a program that hangs must not keep the ends of sessions waiting; by one at a time. What was
 //! written while it was being told, it is told of once more. It is told again only if it could not be told, with pauses that grow: what can't
 //! be noted afterwards is no reason.
 
@@ -73,6 +73,13 @@ impl<'a> Telling<'a> {
         (self.is_wanted, self.is_told) = (true, false);
         self.pause.reset();
         self.due = Instant::now();
+    }
+
+    /// None was written after all.
+    pub(super) fn unwritten(&mut self) {
+        if !self.is_wanted && self.task.is_none() {
+            self.note_told();
+        }
     }
 
     /// When there is something to do; not while sshd is being told.

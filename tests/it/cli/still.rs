@@ -38,8 +38,11 @@ fn end_as_operator(stage: &Stage, id: &str) {
 
 /// A command of alice's; what `hallpass ssh` becomes prints what it was given.
 fn as_alice(stage: &Stage, arguments: &[&str]) -> Ran {
-    let mut command = stage.command("alice", arguments);
-    if arguments.first() == Some(&"ssh") {
+    let is_ssh = arguments.first() == Some(&"ssh");
+    // Not as soon as people want it: this machine may have more to do.
+    let patience = if is_ssh { &["--timeout", "20s"][..] } else { &[] };
+    let mut command = stage.command("alice", &[patience, arguments].concat());
+    if is_ssh {
         command.env("HALLPASS_SSH", "/bin/echo");
     }
     Ran::of(command.output().unwrap())

@@ -48,7 +48,11 @@ async fn a_service_that_goes_by_another_url_says_so_to_its_hosts_and_they_follow
     assert!(enrol.status.code() == Some(4) && told.contains(&line) && !told.contains("join token"), "{told}");
     daemon.stop();
 
+    let known = || std::fs::read_to_string(host.path("etc/hallpass/host-service.toml")).unwrap();
+    let kept = |text: &str| text.lines().filter(|line| line.starts_with("log_key")).collect::<String>();
+    let before = kept(&known());
     host.ok(&[typed(&told, "--server"), vec!["--yes"]].concat());
+    assert_eq!(kept(&known()), before, "whoever answers there must have the same log key");
     let check = said(&host.hallpass(&["host", "check"], None));
     assert!(check.contains(&format!("ok   service     {}\n", service.url)), "{check}");
     assert_eq!(service.host("web-1").await.state, "active");
@@ -74,6 +78,15 @@ async fn a_host_of_another_log_is_told_to_leave_before_it_spends_a_join_token() 
     let told = said(&refused);
     assert!(refused.status.code() == Some(7) && told.contains("not signed by this key"), "{told}");
     assert!(told.contains("sudo hallpass host leave, then the same command again"), "{told}");
+    // Nor does another URL make it the service that this host goes by: that may be anybody's.
+    service.kill();
+    service.go_by("localhost");
+    service.start_again();
+    service.log_in("omar");
+    let elsewhere = service.enrol("web-1", &token);
+    let refused = host.hallpass(&elsewhere.iter().map(String::as_str).collect::<Vec<_>>(), None);
+    let told = said(&refused);
+    assert!(refused.status.code() == Some(7) && told.contains("not signed by this key"), "{told}");
     host.ok(&["host", "leave", "--yes"]);
     // The one use of the token is left.
     enrolled(&service, &host, &token);
