@@ -283,7 +283,7 @@ async fn open(context: &Context, config: &Config, key: &LogKey, work: store::Wor
 pub(super) fn check_there(context: &Context, config: &Config) -> Result<(), Failure> {
     let store::Settings::Sqlite(file) = &config.store else { return Ok(()) };
     match std::fs::metadata(&file.path) {
-        Ok(_) => Ok(()),
+        Ok(_) => config_file::check_database(context, config),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let restore = config_file::command(context, RESTORE);
             Err(Failure::failed(format!("there is no database {:?}", config.store.shown()))

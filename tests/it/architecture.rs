@@ -158,7 +158,7 @@ const CLI: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "cli/config_file.rs",
+            "cli/config_file/",
             "cli/serve.rs",
             "cli/sandbox.rs",
             "cli/init.rs",

@@ -274,14 +274,77 @@ fn what_root_has_left_among_the_services_files_is_given_to_its_user_by_name() {
     assert_eq!(created.code, 0, "{}", created.err);
     root("service/backup/manifest.json");
     let verified = as_nobody(&["admin", "backup", "verify", &made, "--config", &config]);
-    let next = format!("next  sudo chown -R nobody {made}\n");
-    assert!(verified.err.contains(&next) && !verified.err.contains("to rely on"), "{}", verified.err);
+    let copy = format!("sudo install -o nobody -m 0600 -t COPY {made}/manifest.json {made}/hallpass.db\n");
+    assert!(verified.err.contains("next  sudo install -d -o nobody -m 0700 COPY\n"), "{}", verified.err);
+    assert!(verified.err.contains(&copy) && !verified.err.contains("to rely on"), "{}", verified.err);
+    assert!(!verified.err.contains("chown"), "what root keeps stays root's: {}", verified.err);
+    std::os::unix::fs::chown(stage.path("service/backup/manifest.json"), Some(NOBODY), None).unwrap();
+    // Who reads a backup needs no database; who opens one does.
+    root("service/state/hallpass.db");
+    let verified = as_nobody(&["admin", "backup", "verify", &made, "--config", &config]);
+    assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
+    for words in [&["store", "recover"][..], &["backup", "verify"]] {
+        let opened = as_nobody(&[&["admin"], words, &["--config", &config]].concat());
+        assert!(opened.code == 1 && opened.err.contains(&chown("service/state/hallpass.db")), "{}", opened.err);
+    }
+    // The kept checkpoint is replaced: that it can be read is enough.
+    root("service/log.head");
+    mode("service/log.head", 0o644);
+    let ran = as_nobody(&["serve", "--config", &config]);
+    assert!(ran.err.contains(&chown("service/state/hallpass.db")) && !ran.err.contains("log.head"), "{}", ran.err);
+    std::os::unix::fs::chown(stage.path("service/state/hallpass.db"), Some(NOBODY), None).unwrap();
+    let nothing = as_nobody(&["admin", "store", "recover", "--config", &config]);
+    assert_eq!(nothing.code, 0, "{}{}", nothing.out, nothing.err);
     // A key that root made, the service could not read.
     let key = stage.shown("service/user_ca_2");
     let added = stage.as_person("omar", &["ca", "add", "user", &key, "--config", &config]);
     let next = format!("next  sudo -u nobody hallpass ca add user {key} --config {config}\n");
     assert!(added.code == 1 && added.err.contains(&next), "{}", added.err);
     assert!(!stage.path("service/user_ca_2").exists());
+}
+
+/// Who owns a folder of the system owns what is below it: no line that is offered gives one away.
+#[test]
+fn what_is_in_a_folder_of_the_systems_is_to_be_moved_and_the_folder_is_not_given_away() {
+    let stage = stopped();
+    if !give_to_nobody(&stage) {
+        return;
+    }
+    let config = stage.shown("service/config.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    let moves = |path: &str| format!("next  move {path} to a folder of ");
+    let roots = stage.path("roots");
+    std::fs::create_dir_all(roots.join("hallpass")).unwrap();
+    std::fs::write(roots.join("hallpass/config.toml"), &good).unwrap();
+    std::fs::write(roots.join("shadow"), "").unwrap();
+    let closed = |path: &str, mode| {
+        std::fs::set_permissions(stage.path(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    closed("roots/shadow", 0o600);
+    // A file that is no configuration by its name, and one behind a folder that is closed.
+    for (name, mode) in [("roots/shadow", 0o755), ("roots/hallpass/config.toml", 0o700)] {
+        closed("roots", mode);
+        let named = stage.shown(name);
+        let ran = as_nobody(&["serve", "--config", &named]);
+        assert!(ran.code == 1 && ran.err.contains(&moves(&named)), "{}", ran.err);
+        assert!(!ran.err.contains("chown") && !ran.err.contains("sudo -u"), "{}", ran.err);
+    }
+    // The folder of the database, and of the kept checkpoint.
+    for (ours, theirs) in [("state/hallpass.db", "/var/lib/hallpass.db"), ("log.head", "/etc/log.head")] {
+        stage.write("service/config.toml", &good.replace(&format!("\"{ours}\""), &format!("{theirs:?}")));
+        let ran = as_nobody(&["serve", "--config", &config]);
+        assert!(ran.code == 1 && ran.err.contains(&moves(theirs)) && !ran.err.contains("chown"), "{}", ran.err);
+    }
+    // The configuration's own folder, only while there is nothing else in it.
+    stage.write("service/config.toml", &good);
+    std::os::unix::fs::chown(stage.path("service"), Some(0), None).unwrap();
+    closed("service", 0o755);
+    let given = as_nobody(&["serve", "--config", &config]);
+    let next = format!("next  sudo chown nobody {}\n", stage.shown("service"));
+    assert!(given.err.contains(&next), "{}", given.err);
+    stage.write("service/somebody-elses", "");
+    let kept = as_nobody(&["serve", "--config", &config]);
+    assert!(kept.err.contains(&moves(&stage.shown("service/log.head"))) && !kept.err.contains("chown"), "{}", kept.err);
 }
 
 #[test]
