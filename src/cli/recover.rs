@@ -24,7 +24,7 @@ use crate::service::recover::{
     Found, FoundHead, HEADS_MAX, RecoverError, Recovered, Word, Wrong, examine, recover, to_write,
 };
 use crate::store::head_file::{self, HeadFile, KeptHead};
-use crate::store::sqlite::IN_USE;
+use crate::store::sqlite::{self, IN_USE};
 use crate::store::{self, SEAL_PURPOSE, Store, StoreError};
 use crate::time::{Clock as _, SystemClock};
 
@@ -95,10 +95,6 @@ pub(crate) fn run(context: &Context, command: &StoreCommand) -> Result<(), Failu
     context.block_on(async {
         let work = if args.apply { store::Work::Repair } else { store::Work::Look };
         let store = open(context, &config, &key, work).await?;
-        if let (Some(moved), store::Settings::Sqlite(file)) = (store.moved(), &config.store) {
-            return Err(Failure::failed("the file is not the log's database any more")
-                .because(moved.refusal(&file.path.display().to_string())));
-        }
         let found = examine(store.as_ref(), &key, &places).await;
         let found = found.map_err(|why| unusable(context, &config, why.to_string()))?;
         check_given(&found)?;
@@ -272,9 +268,16 @@ pub(super) fn log_key(context: &Context, config: &Config) -> Result<LogKey, Fail
     serve::log_key(config, &origin)
 }
 
-/// Opens the database as a service would; one that is not there is not made.
+/// Opens the database as a service would; one that is not there is not made. One that was moved is refused before all else: the log goes on elsewhere,
+/// so whatever else is wrong with the file, no copy is to take its place.
 async fn open(context: &Context, config: &Config, key: &LogKey, work: store::Work) -> Result<Box<dyn Store>, Failure> {
     check_there(context, config)?;
+    if let store::Settings::Sqlite(file) = &config.store
+        && let Some(moved) = sqlite::moved(file).map_err(|error| unusable(context, config, why(error)))?
+    {
+        return Err(Failure::failed("the file is not the log's database any more")
+            .because(moved.refusal(&file.path.display().to_string())));
+    }
     let opened = store::open_to(work, &config.store, key.derive(SEAL_PURPOSE)).await;
     opened.map_err(|error| unusable(context, config, why(error)))
 }

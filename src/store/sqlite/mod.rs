@@ -104,6 +104,16 @@ pub fn take_back(settings: &Settings) -> Result<Option<Moved>, StoreError> {
     Ok(moved)
 }
 
+/// Where a file was moved to, `None` if it was not.
+///
+/// # Errors
+/// When it is in use, or can't be read.
+pub fn moved(settings: &Settings) -> Result<Option<Moved>, StoreError> {
+    let _lock = file::prepare(&settings.path)?;
+    file::write_log_again(&settings.path)?;
+    file::moved(&file::connect_writer(&settings.path)?)
+}
+
 /// Refuses what is no database file of ours, without making or changing anything.
 ///
 /// # Errors
