@@ -113,6 +113,10 @@ fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
     let terms = Terms { key, at: SystemClock.now(), again: args.again };
     let copied = runtime.block_on(copy(&from, to, terms)).map_err(|why| match why {
         CopyError::Nothing(why) => refused(why.to_string()).next(AGAIN),
+        CopyError::Unknown(why) => Failure::failed("it is not known whether all was copied, or nothing")
+            .because(why.to_string())
+            .because("the database has not answered the commit")
+            .next("start nothing, neither a node nor the service; run this again: it finds the copy, or makes it"),
         CopyError::Unmarked(why) => Failure::failed(format!(
             "all was copied, but {:?} could not be marked as moved",
             from.path.display().to_string()
@@ -125,11 +129,12 @@ fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
     let root = data_encoding::HEXLOWER.encode(&root);
     let tables: Vec<Table> = rows.into_iter().map(|(name, rows)| Table { name, rows }).collect();
     let shown: Vec<String> = tables.iter().map(|table| format!("{} {}", table.rows, table.name)).collect();
-    let text = format!(
-        "{}: the log has {entries} entries, and its tree the root {root}\n{}",
-        if was_there { "it was copied before" } else { "copied and checked" },
-        output::labelled("", "rows", &shown)
-    );
+    let log = format!("the log has {entries} entries, and its tree the root {root}");
+    let text = if was_there {
+        format!("it was copied before: {log}")
+    } else {
+        format!("copied and checked: {log}\n{}", output::labelled("", "rows", &shown))
+    };
     let document = output::with_schema("hallpass.store-migrated.v1", &Migrated { entries, root, tables })?;
     context.out.answer(&document, &text)?;
     for line in next(args, &kept.place(), is_kept) {

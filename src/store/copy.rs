@@ -5,7 +5,8 @@
 //! must be as many rows as were read. The source keeps all that it has (its schema is brought to this program's).
 //!
 //! Then the source is marked as moved, under the lock that it was read under: two services must not go on from one beginning. Until the mark is
-//! durable the source is as good as before; a crash between the two leaves both, and doing it again finds the copy and sets the mark.
+//! durable the source is as good as before; a crash between the two leaves both, and doing it again finds the copy and sets the mark. So it does after a
+//! commit whose answer was lost. Nodes may be at work on the copy by then: its schema stays as it is, and its log is locked no longer than to look at its edge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,9 +28,9 @@ pub struct Copied {
     pub entries: u64,
     /// The root of its tree.
     pub root: Hash,
-    /// How many rows of each table, by its name in the database.
+    /// How many rows of each table, by its name in the database. None where the target had the copy already: nodes may be at work on it.
     pub rows: Vec<(&'static str, u64)>,
-    /// Whether the target had the copy already: then the rows are those that it has now.
+    /// Whether the target had the copy already.
     pub was_there: bool,
 }
 
@@ -39,6 +40,9 @@ pub enum CopyError {
     /// Nothing was copied.
     #[error(transparent)]
     Nothing(#[from] StoreError),
+    /// The answer to the commit was lost: all was copied, or nothing.
+    #[error("{0}")]
+    Unknown(StoreError),
     /// The copy is whole, and the source could not be marked as moved.
     #[error("{0}")]
     Unmarked(StoreError),
@@ -59,7 +63,8 @@ pub struct Terms {
 ///
 /// # Errors
 /// When the source is in use, damaged, empty, or moved elsewhere; when the target holds anything else; [`StoreError::Damaged`] when what was
-/// written does not read back as it was. Then nothing was copied. [`CopyError::Unmarked`] when it was.
+/// written does not read back as it was. Then nothing was copied. [`CopyError::Unmarked`] when it was; [`CopyError::Unknown`] when doing it again must
+/// say.
 pub async fn copy(from: &sqlite::Settings, to: &postgres::Settings, terms: Terms) -> Result<Copied, CopyError> {
     let Terms { key, at, again } = terms;
     let key = Arc::new(key);
@@ -69,24 +74,19 @@ pub async fn copy(from: &sqlite::Settings, to: &postgres::Settings, terms: Terms
     if head.frontier.size() == 0 {
         return Err(refuse("the source has no log yet: there is nothing to copy").into());
     }
-    let (target, was_there) = Target::begin(to, (&head.frontier, &key)).await?;
-    let rows = if was_there {
-        let mut rows = Vec::with_capacity(KINDS.len());
-        for kind in KINDS {
-            rows.push((kind.table(), target.count(kind.table()).await?));
-        }
-        rows
-    } else {
+    let target = Target::begin(to, (&head.frontier, &key)).await?;
+    let was_there = target.is_none();
+    let mut rows = Vec::new();
+    if let Some(target) = target {
         if let Some(Moved { place, at }) = moved.as_ref().filter(|_| !again) {
             return Err(refuse(&format!(
                 "it was moved to the PostgreSQL database {place} ({at}). If that was given up before any node ran on it: --again"
             ))
             .into());
         }
-        let rows = write(&source, (&target, &head), &key).await?;
+        rows = write(&source, (&target, &head), &key).await?;
         target.commit().await?;
-        rows
-    };
+    }
     fail::point("migrate.copied");
     let place = Settings::Postgres(to.clone()).shown();
     if moved.is_none_or(|moved| moved.place != place) {

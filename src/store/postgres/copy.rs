@@ -1,14 +1,15 @@
-//! The target of a copy (`store/copy.rs`): one transaction on an empty database, or on one that has the copy already.
+//! The target of a copy (`store/copy.rs`): one transaction on an empty database; one that has the copy already is only looked at.
 
 use std::collections::BTreeMap;
 
 use super::known::Known;
-use super::line::{Line, get};
+use super::line::{Line, Uncommitted, get};
 use super::settings::Settings;
 use super::sheet::Sheet;
 use super::{flush, log, schema};
 use crate::audit::tree::{Frontier, Hash, Node};
 use crate::identity::mac::MacKey;
+use crate::store::copy::CopyError;
 use crate::store::log::{Found, HeadRow, gapless};
 use crate::store::numbers::{from_sql, to_sql};
 use crate::store::{Head, StoreError};
@@ -23,38 +24,30 @@ fn refuse(why: String) -> StoreError {
 }
 
 impl Target {
-    /// Connects, migrates the schema, and locks the log's head. Whether it holds this log already; refuses a database that holds anything else.
+    /// Connects, migrates the schema, and locks the log's head. `None` if the database holds this log already; refuses one that holds anything else.
     pub(in crate::store) async fn begin(
         settings: &Settings,
-        (copied, key): (&Frontier, &MacKey),
-    ) -> Result<(Self, bool), StoreError> {
+        copied: (&Frontier, &MacKey),
+    ) -> Result<Option<Self>, StoreError> {
         let line = Line::connect(&settings.connector()?).await?;
         schema::check_server(&line).await?;
+        // Where nodes may be at work, the schema is theirs.
+        if schema::is_there(&line).await? && size(&line, "SELECT size FROM log_head WHERE one = 1").await? != 0 {
+            return check_same(&line, copied).await.map(|()| None);
+        }
         schema::migrate(&line).await?;
         line.run(COPYING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        let row = line.one(COPYING, "SELECT size FROM log_head WHERE one = 1 FOR UPDATE", &[]).await?;
-        let target = Self(line);
-        if get::<i64>(&row, 0)? != 0 {
-            return if target.continues(copied, key).await? {
-                Ok((target, true))
-            } else {
-                Err(refuse("the target has another log already; give an empty database".to_owned()))
-            };
+        if size(&line, "SELECT size FROM log_head WHERE one = 1 FOR UPDATE").await? != 0 {
+            line.run(COPYING, "ROLLBACK").await?;
+            return check_same(&line, copied).await.map(|()| None);
         }
+        let target = Self(line);
         for table in TABLES {
             if target.count(table).await? > 0 {
                 return Err(refuse(format!("the target's table {table} is not empty; give an empty database")));
             }
         }
-        Ok((target, false))
-    }
-
-    /// Whether its log begins with all of this one. A copy is made in one transaction, so that then all else was copied with it.
-    async fn continues(&self, copied: &Frontier, key: &MacKey) -> Result<bool, StoreError> {
-        let head = log::lock_head(&self.0, key).await?;
-        log::check(&self.0, &head).await?;
-        let nodes = log::nodes_on(&self.0, &Frontier::nodes_of(copied.size())).await?;
-        Ok(head.frontier.size() >= copied.size() && copied.begins(&nodes))
+        Ok(Some(target))
     }
 
     /// Writes rows; the head with the entries among them.
@@ -103,8 +96,30 @@ impl Target {
     }
 
     /// Makes it durable.
-    pub(in crate::store) async fn commit(self) -> Result<(), StoreError> {
-        self.0.run(COPYING, "COMMIT").await
+    pub(in crate::store) async fn commit(self) -> Result<(), CopyError> {
+        self.0.commit(COPYING, &[]).await.map_err(|uncommitted| match uncommitted {
+            Uncommitted::Refused(why) => CopyError::Nothing(why),
+            Uncommitted::Unknown(lost) => CopyError::Unknown(lost),
+        })
+    }
+}
+
+/// How many entries its log has.
+async fn size(line: &Line, sql: &'static str) -> Result<i64, StoreError> {
+    get(&line.one(COPYING, sql, &[]).await?, 0)
+}
+
+/// Refuses a log that doesn't begin with all of this one. A copy is made in one transaction, so that where it does all else was copied with it. The
+/// head is locked meanwhile.
+async fn check_same(line: &Line, (copied, key): (&Frontier, &MacKey)) -> Result<(), StoreError> {
+    line.run(COPYING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    let head = log::check_locked(line, key).await?;
+    let nodes = log::nodes_on(line, &Frontier::nodes_of(copied.size())).await?;
+    line.run(COPYING, "ROLLBACK").await?;
+    if head.frontier.size() >= copied.size() && copied.begins(&nodes) {
+        Ok(())
+    } else {
+        Err(refuse("the target has another log already; give an empty database".to_owned()))
     }
 }
 

@@ -94,6 +94,13 @@ pub(super) async fn check_there(line: &Line) -> Result<(), StoreError> {
     check_newer(line, version).await
 }
 
+/// Whether there is one already, ours or an older one; refuses what is too new for us.
+pub(super) async fn is_there(line: &Line) -> Result<bool, StoreError> {
+    let version = present(line).await?;
+    check_newer(line, version).await?;
+    Ok(version > 0)
+}
+
 async fn migrate_alone(line: &Line) -> Result<(), StoreError> {
     let mut version = present(line).await?;
     let has_folder: bool = get(&line.one(OPENING, "SELECT to_regnamespace('hallpass') IS NOT NULL", &[]).await?, 0)?;

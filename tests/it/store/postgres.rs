@@ -113,6 +113,12 @@ async fn a_node_hears_when_another_has_committed_and_reads_what_hosts_told_it() 
 
 /// The database reached by this proxy, with short patience.
 async fn by_proxy(database: &Postgres) -> (Proxy, PostgresStore) {
+    let (proxy, settings) = proxied(database).await;
+    let store = PostgresStore::open(&settings, MacKey::new([3; 32])).await.unwrap();
+    (proxy, store)
+}
+
+async fn proxied(database: &Postgres) -> (Proxy, Settings) {
     let proxy = Proxy::start(cluster().port()).await;
     let settings = Settings {
         server: Server::plain("127.0.0.1".to_owned()).unwrap(),
@@ -123,8 +129,7 @@ async fn by_proxy(database: &Postgres) -> (Proxy, PostgresStore) {
         lock_timeout: Duration::from_secs(1),
         ..cluster().settings(&database.name)
     };
-    let store = PostgresStore::open(&settings, MacKey::new([3; 32])).await.unwrap();
-    (proxy, store)
+    (proxy, settings)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -554,9 +559,14 @@ async fn a_copy_of_a_file_holds_all_that_it_held_and_goes_on() {
     desk.approved(id(77), at(9_001)).await;
     check_log(&*desk.store).await;
 
-    // Once more to the same place finds the copy, also when it has gone on; another log finds that it is not its own.
+    // Once more to the same place finds the copy, also when it has gone on, and leaves its schema to the nodes at work on it; another log finds that it
+    // is not its own.
+    let ours = database.raw("SELECT version FROM hallpass.schema_version");
+    database.raw("UPDATE hallpass.schema_version SET version = 1, serves = 1");
     let again = copy(&file.settings(), &settings, terms(3)).await.unwrap();
-    assert!(again.was_there && again.entries == copied.entries);
+    assert!(again.was_there && again.entries == copied.entries && again.rows.is_empty());
+    assert_eq!(database.raw("SELECT version FROM hallpass.schema_version").trim(), "1");
+    database.raw(&format!("UPDATE hallpass.schema_version SET version = {ours}"));
     let elsewhere = copy(&file.settings(), &cluster().settings(&Postgres::new().name), terms(3)).await;
     assert!(elsewhere.unwrap_err().to_string().contains("--again"));
     let stranger = Sqlite::new();
@@ -570,6 +580,27 @@ async fn a_copy_of_a_file_holds_all_that_it_held_and_goes_on() {
     assert!(moved.place.starts_with(&database.name) && moved.at == at(9_500), "{moved:?}");
     assert_eq!(all_of(&*file.open()).await, before);
     assert_eq!(take_back(&file.settings()).unwrap(), None);
+}
+
+/// All was copied, or nothing; doing it again says which.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_commit_is_not_answered_is_found_or_made_when_it_is_done_again() {
+    for cut in [Cut::After, Cut::Before] {
+        let (file, database) = (Sqlite::new(), Postgres::new());
+        drop(Desk::new(&file).await);
+        append(&*file.open(), 1).await.unwrap();
+        let (proxy, settings) = proxied(&database).await;
+        // The steps of the schema are commits of their own.
+        drop(PostgresStore::open(&settings, MacKey::new([3; 32])).await.unwrap());
+        proxy.cut(cut);
+        let lost = copy(&file.settings(), &settings, terms(3)).await;
+        assert!(matches!(lost, Err(CopyError::Unknown(_))) && proxy.is_done(), "{lost:?}");
+        drop(file.open());
+        let again = copy(&file.settings(), &settings, terms(3)).await.unwrap();
+        assert_eq!(again.was_there, cut == Cut::After);
+        assert!(file.try_open().unwrap_err().to_string().contains("was moved"));
+        assert_eq!(size(&database.try_open().await.unwrap()).await, again.entries);
+    }
 }
 
 /// A program that does not know the mark takes it for a schema that is newer than its own.
