@@ -43,6 +43,15 @@ const COMMITTING: &str = "committing a group of changes";
 /// How a message ends when waiting for a lock took too long (PostgreSQL's `lock_not_available`).
 const LOCKED: &str = "(55P03)";
 
+/// How one ends when the role lacks a right (`insufficient_privilege`).
+const FORBIDDEN: &str = "(42501)";
+
+const FINDING: &str = "looking for room on the database's disk";
+
+/// A page of PostgreSQL's, and how many rows of one `name` (64 bytes, and 28 to find it) are on one: nothing of that type is kept elsewhere.
+const PAGE_BYTES: u32 = 8192;
+const PAGE_ROWS: u32 = 88;
+
 /// How often it is tried to learn what became of a commit.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -165,20 +174,27 @@ impl State {
         written
     }
 
-    /// Writes rows into the table that grows most, and undoes it: room that is taken so is what the next changes use.
+    /// Fills a table of our own where the one that grows most is, and undoes it: the file goes with the table, at once. Rows that were undone in a
+    /// table that stays would keep their room until it is vacuumed, so that looking would use up what is looked for. Its name is this node's: nobody
+    /// is waited for. What stays is a few rows of the catalog's, some 3 KiB, which autovacuum gives back.
     async fn find_room(&mut self) -> Result<(), StoreError> {
-        const FINDING: &str = "looking for room on the database's disk";
-        const FIND: &str = "INSERT INTO log_entry (number, at, kind, bytes)
-            SELECT 9223372036854775807 - row, 0, 'room', decode(repeat('00', 1024), 'hex') FROM generate_series(1, $1::int8) AS row";
-        let line = match self.line.take() {
-            Some(line) => line,
-            None => Line::connect(&self.connector).await?,
+        // One that is made for this is not kept: what is looked at on a new one before anything is written was not.
+        let (line, is_checked) = match self.line.take() {
+            Some(line) => (line, true),
+            None => (Line::connect(&self.connector).await?, false),
         };
-        line.run(FINDING, "BEGIN").await?;
-        line.execute(FINDING, FIND, &[&i64::from(ROOM_BYTES / 1024)]).await?;
-        line.run(FINDING, "ROLLBACK").await?;
-        self.line = Some(line);
-        Ok(())
+        match line.run(FINDING, &room_sql(&self.node)).await {
+            Ok(()) => {
+                self.line = Some(line).filter(|_| is_checked);
+                Ok(())
+            }
+            // Who may make no table can't look; the next change tells.
+            Err(StoreError::Failed { why, .. }) if why.ends_with(FORBIDDEN) => {
+                tracing::warn!(%why, "it can't be looked for room on the database's disk");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn write(
@@ -341,6 +357,21 @@ impl State {
         let rows = line.query(COMMITTING, "SELECT number FROM writer WHERE node = $1", &[&self.node]).await?;
         rows.first().map_or(Ok(0), |row| get(row, 0))
     }
+}
+
+/// Takes room and gives it back. In another place than the database's own only if we may make tables there.
+fn room_sql(node: &str) -> String {
+    let table: String = node.chars().filter(char::is_ascii_alphanumeric).collect();
+    let rows = (ROOM_BYTES / PAGE_BYTES).saturating_mul(PAGE_ROWS);
+    format!(
+        "BEGIN;
+         SELECT set_config('default_tablespace', coalesce((
+             SELECT spcname FROM pg_catalog.pg_class AS class JOIN pg_catalog.pg_tablespace AS place ON place.oid = class.reltablespace
+             WHERE class.oid = 'hallpass.log_entry'::regclass AND has_tablespace_privilege(place.oid, 'CREATE')), ''), true);
+         CREATE TABLE hallpass.room_{table} (taken name);
+         INSERT INTO hallpass.room_{table} SELECT 'room' FROM generate_series(1, {rows});
+         ROLLBACK"
+    )
 }
 
 /// Says that this group is its node's last, and wakes the other nodes when it is committed.

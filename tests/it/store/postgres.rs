@@ -628,7 +628,10 @@ async fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
     database.raw(
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
          $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
-         CREATE TRIGGER full_disk BEFORE INSERT ON log_entry FOR EACH ROW EXECUTE FUNCTION full_disk()",
+         CREATE TRIGGER full_disk BEFORE INSERT ON log_entry FOR EACH ROW EXECUTE FUNCTION full_disk();
+         CREATE FUNCTION full_disk_too() RETURNS event_trigger LANGUAGE plpgsql AS
+         $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+         CREATE EVENT TRIGGER full_disk ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION full_disk_too()",
     );
     store.ready().await.unwrap();
     append(&store, 2).await.unwrap_err();
@@ -636,12 +639,43 @@ async fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
         let error = store.ready().await.unwrap_err().to_string();
         assert!(error.contains("looking for room") && error.contains("53100"), "{error}");
     }
-    database.raw("DROP TRIGGER full_disk ON log_entry");
+    database.raw("DROP TRIGGER full_disk ON log_entry; DROP EVENT TRIGGER full_disk");
     for seconds in 3..6 {
         store.ready().await.unwrap();
         append(&store, seconds).await.unwrap();
     }
     assert_eq!(size(&store).await, 4);
+}
+
+/// What looking for room took is back when it is over, however often; and two nodes look at once.
+#[tokio::test]
+async fn looking_for_room_uses_none_up() {
+    let database = Postgres::new();
+    let nodes = [database.try_open().await.unwrap(), database.try_open().await.unwrap()];
+    append(&nodes[0], 1).await.unwrap();
+    let fails = "CREATE TRIGGER full_disk BEFORE INSERT ON log_entry FOR EACH ROW EXECUTE FUNCTION full_disk()";
+    database.raw(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$",
+    );
+    let taken = || {
+        let bytes = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relnamespace = 'hallpass'::regnamespace AND relkind = 'r'";
+        database.raw(bytes).trim().to_owned()
+    };
+    let before = taken();
+    for _ in 0..5 {
+        database.raw(fails);
+        for node in &nodes {
+            append(node, 2).await.unwrap_err();
+        }
+        database.raw("DROP TRIGGER full_disk ON log_entry");
+        let (one, two) = tokio::join!(nodes[0].ready(), nodes[1].ready());
+        one.and(two).unwrap();
+    }
+    assert_eq!(taken(), before);
+    let files = database.raw("SELECT count(*) FROM pg_class WHERE relname LIKE 'room%'");
+    assert_eq!(files.trim(), "0");
+    append(&nodes[0], 3).await.unwrap();
 }
 
 #[tokio::test]
