@@ -60,6 +60,7 @@ mod profile;
 mod progress;
 mod reconcile;
 mod recover;
+mod recover_report;
 mod render;
 mod report;
 mod request;

@@ -151,7 +151,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 /// Modules that only some files of `cli` may import: the root builds the authority in one place, and the files of everyday
 /// commands contain nothing of it.
 const CLI: &[(&str, &[&str])] = &[
-    ("service", &["cli/serve.rs", "cli/recover.rs", "cli/backup.rs", "cli/store.rs"]),
+    ("service", &["cli/serve.rs", "cli/recover.rs", "cli/recover_report.rs", "cli/backup.rs", "cli/store.rs"]),
     ("store", &["cli/serve.rs", "cli/sandbox.rs", "cli/store.rs", "cli/recover.rs", "cli/backup.rs"]),
     ("http", &["cli/serve.rs", "cli/process.rs"]),
     ("signer", &["cli/serve.rs", "cli/sandbox.rs", "cli/init.rs", "cli/keys.rs", "cli/demo/", "cli/ca/add.rs"]),
@@ -164,6 +164,7 @@ const CLI: &[(&str, &[&str])] = &[
             "cli/init.rs",
             "cli/ca/add.rs",
             "cli/recover.rs",
+            "cli/recover_report.rs",
             "cli/backup.rs",
         ],
     ),

@@ -9,6 +9,7 @@ use hallpass::time::{Clock as _, SystemClock};
 
 use super::host::{Daemon, Host, Session, until};
 use super::proxy;
+use super::rotation::enrolled;
 use super::service::{Service, fake_time};
 use super::whole::access;
 
@@ -93,10 +94,7 @@ async fn sshd_is_told_of_a_new_certificate_until_it_can_be_told_also_by_the_next
         return;
     }
     let mut service = Service::start();
-    let host = Host::start("");
-    let token = service.join_token().await;
-    let words = service.enrol("web-1", &token);
-    host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let host = enrolled(&service, &service.join_token().await);
     let first = certificate(&host);
     let window = first.tbs().fields().window;
     let ahead = format!("+{}", window.start().unix() + window.seconds() * 3 / 4 - SystemClock.now().unix());

@@ -3,14 +3,10 @@
 use std::time::Duration;
 
 use super::host::{Host, said, until};
+use super::rotation::enrolled;
 use super::service::Service;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn enrolled(service: &Service, host: &Host, token: &std::path::Path) {
-    let words = service.enrol("web-1", token);
-    host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
-}
 
 /// The words of the line to be typed, from `hallpass` on.
 fn typed<'a>(told: &'a str, command: &str) -> Vec<&'a str> {
@@ -25,8 +21,7 @@ async fn a_service_that_goes_by_another_url_says_so_to_its_hosts_and_they_follow
         return;
     }
     let mut service = Service::start();
-    let host = Host::start("");
-    enrolled(&service, &host, &service.join_token().await);
+    let host = enrolled(&service, &service.join_token().await);
     service.kill();
     let old = service.url.clone();
     service.go_by("localhost");
@@ -64,8 +59,7 @@ async fn a_host_of_another_log_is_told_to_leave_before_it_spends_a_join_token() 
         return;
     }
     let mut service = Service::start();
-    let host = Host::start("");
-    enrolled(&service, &host, &service.join_token().await);
+    let host = enrolled(&service, &service.join_token().await);
     service.kill();
     service.begin_anew();
 
@@ -89,7 +83,8 @@ async fn a_host_of_another_log_is_told_to_leave_before_it_spends_a_join_token() 
     assert!(refused.status.code() == Some(7) && told.contains("not signed by this key"), "{told}");
     host.ok(&["host", "leave", "--yes"]);
     // The one use of the token is left.
-    enrolled(&service, &host, &token);
+    let words = service.enrol("web-1", &token);
+    host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(service.host("web-1").await.state, "active");
 }
 
