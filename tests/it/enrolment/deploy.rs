@@ -186,14 +186,18 @@ impl<'a> Play<'a> {
         command.env("ANSIBLE_REMOTE_TEMP", &home).env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Plays it; what it says, and how many tasks changed something. It must go well.
-    #[track_caller]
-    fn play(&self, more: &[&str]) -> (String, u32) {
+    fn try_play(&self, more: &[&str]) -> (String, Output) {
         let path = |name: &str| self.host.path(name).display().to_string();
         let (vars, secret) = (format!("@{}", path("vars.yml")), format!("@{}", path("secret.yml")));
         let words = ["-i", "localhost,", "-c", "local", "-e", &vars, "-e", &secret, &path("play.yml")];
         let ran = self.run("ansible-playbook", &[&words[..], more].concat());
-        let text = said(&ran);
+        (said(&ran), ran)
+    }
+
+    /// Plays it; what it says, and how many tasks changed something. It must go well.
+    #[track_caller]
+    fn play(&self, more: &[&str]) -> (String, u32) {
+        let (text, ran) = self.try_play(more);
         assert!(ran.status.success(), "{more:?}: {text}\n{}", self.host.last_log());
         let changed = regex::Regex::new(r"changed=(\d+)").unwrap().captures(&text).unwrap()[1].parse().unwrap();
         (text, changed)
@@ -232,10 +236,6 @@ async fn the_ansible_role_enrols_once_then_changes_nothing_and_takes_it_all_back
     let (second, changed) = play.play(&[]);
     assert_eq!(changed, 0, "{second}");
     host.same_as(&enrolled, "as enrolled");
-    let moved = ["-i", "localhost,", "-c", "local", "-e", "hallpass_host_server=https://other.example.com"];
-    let ran = play.run("ansible-playbook", &[&moved[..], &[&host.path("play.yml").display().to_string()]].concat());
-    assert!(!ran.status.success() && said(&ran).contains("this host is enrolled at"), "{}", said(&ran));
-
     daemon.stop();
     let absent = ["-e", "hallpass_host_state=absent"];
     let (would, changed) = play.play(&[&absent[..], &["--check"]].concat());
@@ -246,4 +246,53 @@ async fn the_ansible_role_enrols_once_then_changes_nothing_and_takes_it_all_back
     assert!(!host.path("bin/hallpass-host").exists());
     let (text, changed) = play.play(&absent);
     assert_eq!(changed, 0, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ansible_role_follows_the_service_to_another_url_and_to_no_other_service() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let mut service = Service::start();
+    let host = Host::start("");
+    let token = std::fs::read_to_string(service.join_token().await).unwrap();
+    let Some(play) = Play::new(&host, &service, &token) else { return };
+    play.play(&["-e", "{hallpass_host_check: false}"]);
+    service.kill();
+    service.go_by("localhost");
+    service.start_again();
+    service.log_in("omar");
+
+    let server = format!("hallpass_host_server={}", service.url);
+    let pin = format!("hallpass_host_pin={}", service.pin);
+    let there = ["-e", "{hallpass_host_check: false}", "-e", &server, "-e", &pin];
+    let (dry, _) = play.play(&[&there[..], &["--check"]].concat());
+    assert!(dry.contains("it would be enrolled"), "{dry}");
+    let log_key = || {
+        let known = std::fs::read_to_string(host.path("etc/hallpass/host-service.toml")).unwrap();
+        assert!(known.contains("log_key"), "{known}");
+        known.lines().filter(|line| line.starts_with("log_key")).collect::<String>()
+    };
+    let before = log_key();
+    play.play(&[&there[..], &["-e", "hallpass_host_join_token="]].concat());
+    assert_eq!(log_key(), before);
+    let check = said(&host.hallpass(&["host", "check"], None));
+    assert!(check.contains(&format!("ok   service     {}\n", service.url)), "{check}");
+    let (again, changed) = play.play(&there);
+    assert_eq!(changed, 0, "{again}");
+
+    // Whatever key is named for it: that is for the first time.
+    let other = Service::start();
+    let server = format!("hallpass_host_server={}", other.url);
+    let pin = format!("hallpass_host_pin={}", other.pin);
+    let token = std::fs::read_to_string(other.join_token().await).unwrap();
+    let token = format!("hallpass_host_join_token={token}");
+    let log = other.path("log.jsonl");
+    other.run("omar", &["audit", "export", "--out", &log.display().to_string()]);
+    let log = std::fs::read_to_string(log).unwrap();
+    let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    let key = format!("hallpass_host_log_key={}", first["log_key"].as_str().unwrap());
+    let (text, ran) = play.try_play(&["-e", &server, "-e", &pin, "-e", &token, "-e", &key]);
+    assert!(!ran.status.success() && text.contains("not signed by this key"), "{text}");
+    assert_eq!(log_key(), before);
 }
