@@ -191,7 +191,7 @@ pub struct Signed {
     /// As received.
     pub signature: Signature,
     /// CA and log keys of the service.
-    pub service_keys: Arc<BTreeSet<Fingerprint>>,
+    pub service_keys: BTreeSet<Fingerprint>,
 }
 
 /// What somebody wants done with a request. Service code makes them after authentication and policy evaluation.

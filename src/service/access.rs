@@ -152,7 +152,7 @@ impl Service {
         let signed = signature.map(|(key, signed, sshsig)| {
             // The server is ours, whatever the client calls us: a signature for another one fits nothing here.
             let signature = Signature::new(self.settings.public_url.clone(), key, signed, sshsig)?;
-            Ok(Box::new(Signed { signature, service_keys: Arc::clone(&self.service_keys) }))
+            Ok(Box::new(Signed { signature, service_keys: self.service_keys() }))
         });
         let signed = signed.transpose().map_err(|why| Failure::Refused(Refusal::SignatureRefused { why }))?;
         self.carry_out(by, id, Wish::Approve { digest, narrow, comment, signed }).await

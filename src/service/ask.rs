@@ -198,7 +198,7 @@ impl Service {
     /// access.
     fn check_subject_key(&self, by: &Proven, key: &PublicKey, policy: &Policy) -> Outcome<()> {
         let fingerprint = key.fingerprint();
-        if self.service_keys.contains(&fingerprint) {
+        if self.is_service_key(key) {
             return Err(Failure::Invalid(format!(
                 "{fingerprint} is a signing key of this service; make a key of your own"
             )));

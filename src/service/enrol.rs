@@ -100,7 +100,8 @@ impl Service {
         redemption: &Redemption,
         session: &HostSession,
     ) -> Outcome<(Decided, Option<HostSession>)> {
-        let around = Surroundings { policy: file, service_keys: &self.service_keys };
+        let service_keys = self.service_keys();
+        let around = Surroundings { policy: file, service_keys: &service_keys };
         let event = match enrol(inventory, proven, wish.clone(), around, self.clock.now()) {
             Ok(event) => event,
             Err(EnrolRefusal::Known { known, why, event: Some(event) }) => {

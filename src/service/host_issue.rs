@@ -85,7 +85,7 @@ impl Service {
             let ca = |host: &EnrolledHost| this.trusted_ca(host, ca);
             let (_, policy) = this.policy_now();
             let is_somebodys = policy.directory().holder(&key).is_some();
-            if is_somebodys || this.service_keys.contains(&key.fingerprint()) {
+            if is_somebodys || this.is_service_key(&key) {
                 return Err(CertifyRefusal::HostKey.into());
             }
             this.issue_to_host(&by, |host, now| certify_check(host, &key, now), ca).await

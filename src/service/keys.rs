@@ -191,6 +191,19 @@ impl InUse {
 }
 
 impl Service {
+    /// Keys that sign for the service, or once did: none of them logs in, approves or is certified (I-20). A CA key that is configured no more may be
+    /// trusted by hosts still, or be in the hands of whoever stole it.
+    pub(super) fn service_keys(&self) -> BTreeSet<Fingerprint> {
+        let in_use = self.keys.now();
+        let known = in_use.ring.keys().iter().map(|known| known.key.fingerprint());
+        self.configured_keys.iter().copied().chain(known).collect()
+    }
+
+    /// Whether this is one of them.
+    pub(super) fn is_service_key(&self, key: &PublicKey) -> bool {
+        self.configured_keys.contains(&key.fingerprint()) || self.keys.now().ring.known(key).is_some()
+    }
+
     /// How the CA keys that sign do.
     #[must_use]
     pub fn key_figures(&self) -> Vec<KeyFigures> {

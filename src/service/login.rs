@@ -59,7 +59,7 @@ impl Service {
         let now = self.clock.now();
         let server = self.settings.public_url.as_str();
         let (proven, redemption) =
-            check(answer, &self.challenge_key, server, in_force.policy.directory(), &self.service_keys, now)
+            check(answer, &self.challenge_key, server, in_force.policy.directory(), &self.service_keys(), now)
                 .map_err(|why| refuse(&why))?;
 
         let (token, token_hash) = mint(self.random()?);

@@ -226,8 +226,8 @@ pub struct Service {
     challenge_key: MacKey,
     session_key: MacKey,
     browser_keys: BrowserKeys,
-    /// Keys that sign for the service and so may neither log in nor be certified (I-20).
-    service_keys: Arc<BTreeSet<Fingerprint>>,
+    /// Keys that are configured to sign for the service; [`Service::service_keys`] has all that are nobody's.
+    configured_keys: BTreeSet<Fingerprint>,
     changed: broadcast::Sender<RequestId>,
     waiting: waiting::Waiting<RequestId>,
     sign_slots: Arc<Semaphore>,

@@ -142,7 +142,7 @@ impl Service {
         // moved.
         let old = self.in_force();
         let known = Known { joined: Arc::clone(&old.joined), hosts: self.hosts.for_policy() };
-        let checked = check_text(text, file.clone(), (*self.service_keys).clone(), Some(known)).await?.passed()?;
+        let checked = check_text(text, file.clone(), self.service_keys(), Some(known)).await?.passed()?;
         let guard = match dry_run {
             true => None,
             false => Some(Arc::clone(&self.policy_in_use).write_owned().await),
@@ -279,7 +279,7 @@ impl Service {
     async fn stored_policy(&self, stored: StoredPolicy) -> Outcome<Arc<Policy>> {
         super::start::check_hash(self.store.as_ref(), &stored).await?;
         let file = format!("policy version {}", stored.version);
-        let checked = check_text(stored.text, file, (*self.service_keys).clone(), None).await?;
+        let checked = check_text(stored.text, file, self.configured_keys.clone(), None).await?;
         tracing::info!(version = %stored.version, "another policy version is in force by the log");
         Ok(Arc::new(checked.policy))
     }

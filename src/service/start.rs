@@ -89,7 +89,7 @@ impl Service {
             challenge_key,
             session_key,
             browser_keys,
-            service_keys: Arc::new(service_keys),
+            configured_keys: service_keys,
             changed: broadcast::Sender::new(CHANGES_KEPT),
             waiting: super::waiting::Waiting::default(),
             sign_slots: Arc::new(Semaphore::new(SIGN_SLOTS)),

@@ -1,7 +1,6 @@
 //! Approvals that are signed statements: whose signature counts, on what, for how long, and where policy wants one.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use hallpass::access::{Command, Narrowing, Refusal, RefusalKind, Signed};
 use hallpass::audit::event::Event;
@@ -45,7 +44,7 @@ fn signature(seed: u8, namespace: &str, server: &str, statement: &Statement, sig
 
 fn with(command: Command, signature: Signature) -> Command {
     let Command::Approve { by, digest, narrow, comment, check, .. } = command else { panic!("{command:?}") };
-    let service_keys = Arc::new(BTreeSet::from([key(CA).fingerprint()]));
+    let service_keys = BTreeSet::from([key(CA).fingerprint()]);
     let signed = Some(Box::new(Signed { signature, service_keys }));
     Command::Approve { by, digest, narrow, comment, signed, check }
 }

@@ -7,13 +7,14 @@ use hallpass::identity::Proven;
 use hallpass::keyring::Ca;
 use hallpass::keyring::plan::Blocked;
 use hallpass::keyring::step::{Proposal, Step};
+use hallpass::service::access::Ask;
 use hallpass::service::key_view::KeysView;
 use hallpass::service::rotate::RotationWish;
 use hallpass::service::{Failure, Outcome};
 use hallpass::ssh::bundle::KeyState;
 use hallpass::ssh::{Fingerprint, PublicKey};
 
-use crate::support::{Fault, Faulty, World};
+use crate::support::{Fault, Faulty, World, login_key, policy};
 
 /// A world with a key to change to, and another one in reserve.
 async fn world() -> World {
@@ -140,12 +141,22 @@ async fn a_stolen_key_is_never_trusted_again_and_what_it_opened_is_over() {
     assert!(matches!(blocked(start), Blocked::NotThat(..)));
     world.next = Vec::new();
     assert!(world.try_start(None).await.unwrap_err().to_string().contains("compromised"));
-    world.trusted = vec![stolen];
+    world.trusted = vec![stolen.clone()];
     world.signer = Arc::new(Faulty::new([0xD1; 32]));
     assert!(world.try_start(None).await.unwrap_err().to_string().contains("compromised"));
     world.trusted = Vec::new();
     world.try_start(None).await.unwrap();
     world.check().await;
+
+    // Configured no more, it is nobody's key all the same: whoever stole it proves nothing by it.
+    let alice = world.proven("alice").await;
+    let with_it = Ask { key: stolen.clone(), ..world.ask(&["staging-1"], "deploy") };
+    let refused = world.service().ask(&alice, with_it).await.unwrap_err().to_string();
+    assert!(refused.contains("is a signing key of this service"), "{refused}");
+    let listed = policy().replace(&login_key("alice").public_key().to_openssh(), &stolen.to_openssh());
+    let omar = world.proven("omar").await;
+    let refused = world.service().apply_policy(&omar, listed, None, false).await.unwrap_err();
+    assert!(matches!(refused, Failure::BadPolicy { .. }), "{refused}");
 }
 
 #[tokio::test]

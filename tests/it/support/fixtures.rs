@@ -179,7 +179,7 @@ operator = ["group:platform"]
         let statement = request.statement(by.person(), &comment);
         let (key, signed, sshsig) = super::sign_approval(&login_key, super::SERVER, &statement, now);
         let signature = Signature::new(super::SERVER.to_owned(), key, signed, sshsig).unwrap();
-        let signed = Some(Box::new(Signed { signature, service_keys: Arc::default() }));
+        let signed = Some(Box::new(Signed { signature, service_keys: BTreeSet::new() }));
         access::step(request, Command::Approve { by, digest, narrow, comment, signed, check }, now).unwrap()
     }
 
