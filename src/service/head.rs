@@ -6,9 +6,9 @@
 //! Invariant: when a certificate is handed out, the kept checkpoint covers its log entry. One write serves everybody who
 //! waits for it, like a group commit.
 //!
-//! What takes something away (a denial, an end, a logout, another policy, a host that leaves) is covered before it is answered, too, and all is at
-//! a stop: an older copy must not bring back what somebody was told is over. What is lost and was never covered (a question, an approval, at most
-//! [`KEEP_EVERY_S`] old) is asked again; nothing was issued on it.
+//! What takes something away (a denial, an end, a logout, another policy, a use of a join token, a host that leaves) is covered before it is
+//! answered, too, and all is at a stop: an older copy must not bring back what somebody was told is over. What is lost and was never covered (a
+//! question, an approval, at most [`KEEP_EVERY_S`] old) is asked again; nothing was issued on it.
 
 use std::sync::Arc;
 
@@ -105,6 +105,8 @@ pub(super) const fn takes_away(event: &Event) -> bool {
             | Event::PolicyApplied { .. }
             | Event::Host(
                 HostEvent::JoinRevoked { .. }
+                    // A use of its join token.
+                    | HostEvent::HostEnrolled { .. }
                     | HostEvent::HostTagged { .. }
                     | HostEvent::HostMoved { .. }
                     | HostEvent::HostRetired { .. }

@@ -1,6 +1,7 @@
 //! Whoever can write the database, but has no key of the service, enrols no host, changes none, and brings no token back.
 
 use hallpass::service::Failure;
+use hallpass::store::head_file::{HeadFile, KeptHead as _};
 use rusqlite::{Connection, params};
 
 use super::machine::{Machine, join, site};
@@ -123,4 +124,15 @@ async fn a_forged_host_certificate_is_not_shown_to_the_host() {
         let state: wire::State = host.get("/v1/hosts/self/state").await.unwrap();
         assert_eq!(state.certificates.len(), count, "{}", machine.name);
     }
+}
+
+#[tokio::test]
+async fn a_use_of_a_join_token_is_covered_by_the_kept_checkpoint_once_it_is_answered() {
+    let site = site().await;
+    let token = join(&site, &["app-*"], 1).await.token;
+    Machine::new("app-1", &[60]).join(&site, &token).await;
+    let size = site.world.service().checkpoint().await.unwrap().1;
+    let kept = HeadFile::new(site.world.folder.path().join("head")).read().unwrap();
+    let sizes = kept.iter().map(|note| note.lines().nth(1).unwrap().parse().unwrap());
+    assert_eq!(sizes.max(), Some(size), "an older copy would give it back unseen");
 }
