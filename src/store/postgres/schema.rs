@@ -51,18 +51,23 @@ pub(super) async fn check_server(line: &Line) -> Result<(), StoreError> {
         .one(
             OPENING,
             "SELECT current_setting('server_version_num')::int4, current_setting('fsync'), current_setting('full_page_writes'),
-                    current_setting('synchronous_commit'), current_setting('server_encoding')",
+                    current_setting('synchronous_commit'), current_setting('server_encoding'), current_setting('data_sync_retry')",
             &[],
         )
         .await?;
     let (version, fsync, pages): (i32, &str, &str) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    let (durable, encoding): (&str, &str) = (get(&row, 3)?, get(&row, 4)?);
+    let (durable, encoding, retries): (&str, &str, &str) = (get(&row, 3)?, get(&row, 4)?, get(&row, 5)?);
     if version < 150_000 {
         return Err(refuse(format!("it is PostgreSQL {}; 15 or later is needed", version / 10_000)));
     }
     if fsync != "on" || pages != "on" {
         return Err(refuse(
             "the server runs with fsync or full_page_writes off, and would lose what it confirmed; set both to on",
+        ));
+    }
+    if retries != "off" {
+        return Err(refuse(
+            "the server runs with data_sync_retry on, and would take a second sync for what the first one has lost; set it to off",
         ));
     }
     if encoding != "UTF8" {

@@ -209,9 +209,13 @@ async fn a_server_without_tls_or_without_durability_is_refused() {
     let by_socket = server.settings(&name);
     PostgresStore::open(&by_socket, MacKey::new([3; 32])).await.unwrap();
 
-    server.kill_and_restart(&["fsync=off"]);
-    let error = PostgresStore::open(&by_socket, MacKey::new([3; 32])).await.unwrap_err().to_string();
-    assert!(error.contains("would lose what it confirmed"), "{error}");
+    for (setting, why) in
+        [("fsync=off", "would lose what it confirmed"), ("data_sync_retry=on", "what the first one has lost")]
+    {
+        server.kill_and_restart(&[setting]);
+        let error = PostgresStore::open(&by_socket, MacKey::new([3; 32])).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
     // One that asks for less than the disk is told better by each of our sessions.
     server.kill_and_restart(&["synchronous_commit=off"]);
     let store = PostgresStore::open(&by_socket, MacKey::new([3; 32])).await.unwrap();
