@@ -221,6 +221,11 @@ impl Ledger {
         assert!(Self::counting(grant, &shape) >= shape.need, "too few who count now: {grant:?}");
         assert!(now < grant.window.end(), "not after its end");
         Self::check_total(before.parts(), &shape);
+        let granted = match &before.parts().grants[..] {
+            [.., earlier, last] => last.window.end().seconds_since(earlier.window.end()),
+            _ => before.parts().terms.lifetime.seconds().into(),
+        };
+        assert!(granted <= Lifetime::minutes(shape.max).seconds().into(), "not longer than policy allows now");
         assert!(!self.certified.contains(&(before.parts().grants.len() - 1)), "one grant, one certificate");
     }
 
