@@ -102,9 +102,14 @@ impl Sessions {
     /// All sessions with a record, by audit session id.
     #[must_use]
     pub fn list(&self) -> Vec<Session> {
+        self.each().collect()
+    }
+
+    /// The same, each read only when it is its turn: whoever writes its record again writes over nothing of long ago.
+    fn each(&self) -> impl Iterator<Item = Session> {
         let mut keys = self.folder.keys();
         keys.sort();
-        keys.into_iter().filter_map(|key| self.session(key)).collect()
+        keys.into_iter().filter_map(|key| self.session(key))
     }
 
     /// Gives the sessions of a request this end, as far as the login's other certificates allow, but for those that rest on what is over.
@@ -159,7 +164,7 @@ impl Sessions {
     /// In words, for the first that could not be looked after; the others are.
     pub fn tend(&self, program: &Program) -> Result<Tended, String> {
         let (mut tended, mut failed) = (Tended::default(), None);
-        for session in self.list().into_iter().filter(|session| !session.is_watched) {
+        for session in self.each().filter(|session| !session.is_watched) {
             let done = match &session.record {
                 Ok(record) if record.boot_id != self.boot_id => Ok(self.forget(record, "the machine was restarted")),
                 Ok(record) => self.tend_known(record, program),
@@ -182,7 +187,9 @@ impl Sessions {
         }
         journal::note(&format!("session {}: its watcher is gone, so another one watches", record.key));
         let arms = Arms { program, folder: &self.folder, spool: &self.spool };
-        let again = |watcher| Record { watcher, ..record.clone() };
+        // Starting one takes its time: the session may have got another end meanwhile.
+        let now = || self.session(record.key).and_then(|session| session.record.ok());
+        let again = |watcher| Record { watcher, ..now().unwrap_or_else(|| record.clone()) };
         match arms.arm(record.key, Occasion::Again, again) {
             Ok(_) => Ok(Tended { watched: 1, ..Tended::default() }),
             Err(why) => {
@@ -229,7 +236,7 @@ impl Sessions {
         deadline: impl Fn(&Record) -> Option<Deadline>,
     ) -> Result<usize, String> {
         let (mut changed, mut failed) = (0_usize, None);
-        let records = self.list().into_iter().filter_map(|session| session.record.ok());
+        let records = self.each().filter_map(|session| session.record.ok());
         for record in records.filter(|record| is_meant(record) && record.boot_id == self.boot_id) {
             let Some(deadline) = deadline(&record) else { continue };
             match self.folder.save(&Record { deadline, ..record }) {
