@@ -16,6 +16,7 @@ pub mod install;
 mod pace;
 mod report;
 mod telling;
+mod tending;
 mod untold;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use self::in_place::{InPlace, Wants};
 use self::install::Installer;
 use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
 use self::telling::Telling;
+use self::tending::Tending;
 use self::untold::Untold;
 use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
@@ -40,12 +42,10 @@ use super::link::{Link, is_retired, way_out};
 use super::lock::{Lock, One};
 use super::places::{self, CHECK_ACCOUNT, Root};
 use super::plan::Facts;
-use super::programs;
 use super::sshd::Sshd;
 use crate::client::{Client, ClientError, EventStream};
 use crate::host::process::Process;
 use crate::host::program::Program;
-use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
 use crate::notify;
@@ -58,9 +58,6 @@ const POLL_EVERY: Duration = Duration::from_secs(4);
 /// A stream that ends sooner than this was none.
 const STREAM_LASTS: Duration = Duration::from_secs(10);
 
-/// How long starting watchers again may take.
-const TEND_WITHIN: Duration = Duration::from_secs(30);
-
 /// What the daemon has to say: one line each, for the machine's log.
 pub type Say<'a> = &'a dyn Fn(&str);
 
@@ -71,11 +68,12 @@ struct Daemon<'a> {
     sshd: Sshd,
     link: Link,
     keys: Arc<[HostKey]>,
-    program: Program,
     /// What the service said last, and how much of it is in place.
     in_place: InPlace<'a>,
     /// What sshd has to be told of it.
     telling: Telling<'a>,
+    /// Sessions without a watcher.
+    tending: Tending<'a>,
     /// Whether the service has said that it has changed.
     is_stale: bool,
     proof: Proof,
@@ -120,7 +118,6 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let mut daemon = Daemon::open(program, reload, say).await?;
-    daemon.tend(true).await;
     notify::tell(socket, "READY=1");
     say(&format!("looking after {} for {}", daemon.link.name(), daemon.link.server().url));
     tokio::pin!(stop);
@@ -132,6 +129,7 @@ pub async fn run(
         }
     }
     notify::tell(socket, "STOPPING=1");
+    daemon.tending.stop().await;
     Ok(())
 }
 
@@ -155,10 +153,10 @@ impl<'a> Daemon<'a> {
             say,
             in_place: InPlace::new(say, Arc::clone(&keys), installer),
             telling: Telling::new(say, sshd.clone(), untold),
+            tending: Tending::new(say, program),
             sshd,
             link,
             keys,
-            program,
             is_stale: true,
             proof: Proof::default(),
             proven: None,
@@ -182,7 +180,7 @@ impl<'a> Daemon<'a> {
         let now = Instant::now();
         if now >= self.due.look {
             self.due.look = now + LOOK_EVERY;
-            self.tend(false).await;
+            self.tending.begin();
             self.in_place.end_over();
             if self.contact.trouble.is_none() && report::is_waiting() {
                 self.due.connect = now;
@@ -351,28 +349,10 @@ impl<'a> Daemon<'a> {
         self.proven = Some((since, with));
     }
 
-    /// Starts watchers again where one is gone: by a process of its own, which can't leave us children to reap.
-    async fn tend(&self, is_first: bool) {
-        let Ok(settings) = Settings::load(Path::new(settings::PATH)) else { return };
-        let sessions = Sessions::open(&settings);
-        let is_needed = match &sessions {
-            Ok(sessions) => sessions.list().iter().any(|session| !session.is_watched),
-            Err(_) => is_first,
-        };
-        if !is_needed {
-            return;
-        }
-        match programs::run(self.program.path(), &self.program.arguments("tend"), TEND_WITHIN).await {
-            Ok(ran) if ran.code == Some(0) => (self.say)(ran.output.trim()),
-            Ok(ran) => (self.say)(&format!("sessions could not be looked after: {}", ran.complaint())),
-            Err(why) => (self.say)(&why),
-        }
-    }
-
     /// Until something may be due: an event, or the next look.
     async fn wait(&mut self) {
         let due = self.due.connect.min(self.due.look).max(Instant::now() + MINIMUM);
-        let Self { stream, telling, .. } = self;
+        let Self { stream, telling, tending, .. } = self;
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             () = telling.finished() => {
@@ -381,6 +361,11 @@ impl<'a> Daemon<'a> {
                 if self.contact.trouble.is_none() {
                     self.due.connect = self.due.check_in;
                 }
+            }
+            () = tending.finished() => {
+                // It may have written over an end that a session was given meanwhile.
+                let wants = self.in_place.again(&mut self.telling);
+                self.serve(wants);
             }
             is_there = next(stream) => self.heard(is_there),
         }

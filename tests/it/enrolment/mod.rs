@@ -8,6 +8,7 @@ mod deploy;
 mod double;
 mod fleet;
 mod fleet_machines;
+mod hanging;
 pub(crate) mod host;
 mod installing;
 mod keeping;

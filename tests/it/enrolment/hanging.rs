@@ -1,0 +1,67 @@
+//! Other programs of the machine that hang: the daemon goes on with everything else, above all with ends.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use super::host::{Host, Session, until};
+use super::rotation::enrolled;
+use super::service::Service;
+use super::whole::access;
+
+/// How long anything may take that is not what a test is about.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an early end may take on its way: it is pushed, and a session ends within two seconds.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Puts a program on the machine, in the folder where programs are looked for first.
+fn put(host: &Host, name: &str, script: &str) {
+    let path = host.path("bin").join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Whether a file is there on the machine.
+fn has(host: &Host, path: &str) -> bool {
+    host.command("test", &["-e", path]).status().unwrap().success()
+}
+
+/// Ends a request, and sees that its open session ends in time.
+fn ends_in_time(service: &Service, host: &Host, request: &str, session: &mut Session) {
+    assert!(session.0.try_wait().unwrap().is_none(), "it is open: {}", host.last_log());
+    service.run("alice", &["end", request]);
+    until("the early end reaches the open session", ENDS_WITHIN, || {
+        !host.ok(&["host", "sessions", "--json"]).contains(request)
+    });
+    assert_eq!(session.0.wait().unwrap().code(), Some(255));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_end_does_not_wait_until_other_sessions_have_a_watcher_again() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let service = Service::start();
+    let host = enrolled(&service, &service.join_token().await);
+    let daemon = host.daemon();
+    until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
+    let (first, key) = access(&service, "web-1", "10m");
+    let mut watched = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
+    let (second, key) = access(&service, "web-1", "10m");
+    let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
+    // What starts watchers again hangs.
+    let program = host.path("bin/hallpass-host");
+    std::fs::rename(&program, host.path("bin/kept")).unwrap();
+    put(&host, "hallpass-host", "echo $$ > /run/hangs; exec sleep 1000");
+    let kill = format!("kill -9 $(sed -n 's/^watcher = //p' $(grep -l '{first}' /run/hallpass/sessions/*))");
+    host.ok_of("/bin/sh", &["-c", &kill]);
+    until("it hangs", PATIENCE, || has(&host, "/run/hangs"));
+    ends_in_time(&service, &host, &second, &mut session);
+    assert!(!host.daemon_log().contains("could not be looked after"), "it hangs still: {}", host.daemon_log());
+    // The program is whole again.
+    std::fs::rename(host.path("bin/kept"), &program).unwrap();
+    host.ok_of("/bin/sh", &["-c", "kill -9 $(cat /run/hangs)"]);
+    until("the other session has a watcher again", PATIENCE, || host.daemon_log().contains("watched again: 1"));
+    ends_in_time(&service, &host, &first, &mut watched);
+    daemon.stop();
+}
