@@ -3,6 +3,7 @@
 //! Invariants: what the host signs names the server as *this host* knows it, so that a server in the middle can't pass it on; the token
 //! is in memory alone. Nothing is retried here but a call whose token had run out, once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -18,13 +19,13 @@ use crate::wire::host as wire;
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The host's line.
-#[derive(Debug)]
+/// The host's line. A clone is a line of its own, with the same token as long as that holds.
+#[derive(Clone, Debug)]
 pub struct Link {
     server: Server,
     name: HostName,
-    identity: HostKey,
-    client: Option<Client>,
+    identity: Arc<HostKey>,
+    client: Option<Arc<Client>>,
     offset: ClockOffset,
     /// What the service named as its log key last.
     log_key: Option<String>,
@@ -34,6 +35,7 @@ impl Link {
     /// A line that is not open yet.
     #[must_use]
     pub fn new(server: Server, name: HostName, identity: HostKey) -> Self {
+        let identity = Arc::new(identity);
         Self { server, name, identity, client: None, offset: ClockOffset::default(), log_key: None }
     }
 
@@ -75,7 +77,7 @@ impl Link {
     /// [`ClientError`].
     pub async fn enrol(&mut self, joining: Joining<'_>, keys: &[HostKey]) -> Result<wire::Enrolled, ClientError> {
         let (client, wire::HostChallenge { challenge, server, .. }) = self.challenge(HostPurpose::Enrol).await?;
-        let proofs = [&self.identity].into_iter().chain(keys.iter().filter(|key| key.path != self.identity.path));
+        let proofs = [&*self.identity].into_iter().chain(keys.iter().filter(|key| key.path != self.identity.path));
         let keys = proofs.map(|key| self.prove(key, HostPurpose::Enrol, &challenge)).collect::<Result<Vec<_>, _>>()?;
         let body = wire::Enrol {
             token: secrecy::ExposeSecret::expose_secret(joining.token).to_owned(),
@@ -252,12 +254,13 @@ impl Link {
     }
 
     fn open(&mut self, token: SecretString) -> Result<(), ClientError> {
-        self.client = Some(Client::new(self.server.clone(), Some(token), TIMEOUT)?.noting(&self.offset));
+        let client = Client::new(self.server.clone(), Some(token), TIMEOUT)?.noting(&self.offset);
+        self.client = Some(Arc::new(client));
         Ok(())
     }
 
     fn ready(&self) -> Result<&Client, ClientError> {
-        self.client.as_ref().ok_or_else(|| ClientError::Setup {
+        self.client.as_deref().ok_or_else(|| ClientError::Setup {
             url: self.server.url.clone(),
             why: "the host is not logged in".to_owned(),
         })

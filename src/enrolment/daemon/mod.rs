@@ -8,18 +8,19 @@
 //! happened meanwhile is in the spool, and is reported later.
 //!
 //! Invariants: what the service says is checked as a whole before any of it is used ([`install`]), and what can't be put in place, or sshd can't be
-//! told of, is tried again ([`in_place`], [`telling`]); an sshd that can't be told keeps nothing else waiting; there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
+//! told of, is tried again ([`in_place`], [`telling`]); no other program keeps the ends of sessions waiting: each is waited for by a task of its own
+//! ([`telling`], [`looking`], [`tending`]); there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
 //! is in the log.
 
 mod in_place;
 pub mod install;
+mod looking;
 mod pace;
 mod report;
 mod telling;
 mod tending;
 mod untold;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +31,11 @@ use tokio::time::Instant;
 
 use self::in_place::{InPlace, Wants};
 use self::install::Installer;
-use self::pace::{CHECK_IN_EVERY, LOOK_EVERY, PROVE_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
+use self::looking::Looking;
+use self::pace::{LOOK_EVERY, Pause, RENEW_AGAIN, RENEW_EVERY, STATE_EVERY, spread};
 use self::telling::Telling;
 use self::tending::Tending;
 use self::untold::Untold;
-use super::check_in::{self, Again, Patience, Proof};
 use super::contact::Contact;
 use super::facts::{self, HostKey};
 use super::leave::open_link;
@@ -49,7 +50,6 @@ use crate::host::program::Program;
 use crate::host::settings::{self, Settings};
 use crate::host::spool::Spool;
 use crate::notify;
-use crate::ssh::bundle::Bundle;
 use crate::time::{Clock as _, SystemClock};
 
 /// How often to ask where no events come.
@@ -65,24 +65,20 @@ pub type Say<'a> = &'a dyn Fn(&str);
 struct Daemon<'a> {
     _lock: Lock,
     say: Say<'a>,
-    sshd: Sshd,
     link: Link,
     keys: Arc<[HostKey]>,
     /// What the service said last, and how much of it is in place.
     in_place: InPlace<'a>,
     /// What sshd has to be told of it.
     telling: Telling<'a>,
+    /// What the service is told of this host.
+    looking: Looking<'a>,
     /// Sessions without a watcher.
     tending: Tending<'a>,
     /// Whether the service has said that it has changed.
     is_stale: bool,
-    proof: Proof,
-    /// What the proof was made with.
-    proven: Option<(Instant, String)>,
     stream: Option<Push>,
     pause: Pause,
-    /// Between proofs that were cut short.
-    proof_pause: Pause,
     due: Due,
     /// How it stands with the service; what is wrong is said once.
     contact: Contact,
@@ -153,16 +149,13 @@ impl<'a> Daemon<'a> {
             say,
             in_place: InPlace::new(say, Arc::clone(&keys), installer),
             telling: Telling::new(say, sshd.clone(), untold),
+            looking: Looking::new(say, sshd, Arc::clone(&keys)),
             tending: Tending::new(say, program),
-            sshd,
             link,
             keys,
             is_stale: true,
-            proof: Proof::default(),
-            proven: None,
             stream: None,
             pause: Pause::default(),
-            proof_pause: Pause::default(),
             due: Due { connect: now, look: now, state: now, check_in: now, renew: now },
             contact: Contact {
                 daemon,
@@ -260,8 +253,12 @@ impl<'a> Daemon<'a> {
         if Instant::now() >= self.due.check_in {
             self.check_in().await?;
         }
-        let pause = Instant::now() + spread(POLL_EVERY, random());
-        self.due.connect = if is_pushed { self.due.state.min(self.due.check_in) } else { pause };
+        self.due.connect = match is_pushed {
+            false => Instant::now() + spread(POLL_EVERY, random()),
+            // Its end is waited for by itself.
+            true if self.looking.is_under_way() => self.due.state,
+            true => self.due.state.min(self.due.check_in),
+        };
         Ok(())
     }
 
@@ -308,11 +305,9 @@ impl<'a> Daemon<'a> {
         }
     }
 
+    /// Reports what the host is like, once that has been looked at.
     async fn check_in(&mut self) -> Result<(), ClientError> {
-        if let Some(bundle) = self.in_place.bundle().cloned() {
-            self.prove(&bundle).await;
-        }
-        let mut report = check_in::report(&self.sshd, &self.link, &self.proof).await;
+        let Some(mut report) = self.looking.report(self.in_place.bundle(), &self.link) else { return Ok(()) };
         if self.in_place.host_ca().is_some() {
             let now = SystemClock.now();
             let mut shown = install::shown(Path::new(places::SSHD_FOLDER), &self.keys, now);
@@ -321,53 +316,33 @@ impl<'a> Daemon<'a> {
         }
         self.link.check_in(&report).await?;
         self.contact.checked_in = Some(SystemClock.now());
-        let pause = if self.proof.again == Again::Later {
-            self.proof_pause.reset();
-            spread(CHECK_IN_EVERY, random())
-        } else {
-            self.proof_pause.next(random())
-        };
-        self.due.check_in = Instant::now() + pause;
+        self.due.check_in = Instant::now() + self.looking.next_in();
         Ok(())
-    }
-
-    /// Logs in to itself, if bundle or sshd are others than at the last proof, or that is a day ago.
-    async fn prove(&mut self, bundle: &Bundle) {
-        let effective = self.sshd.effective(CHECK_ACCOUNT).await;
-        let with = format!("{} {effective:?}", bundle.version());
-        let is_fresh = self.proven.as_ref().is_some_and(|(at, before)| *before == with && at.elapsed() < PROVE_EVERY);
-        if is_fresh && self.proof.problem.is_none() && !self.proof.is_partial {
-            return;
-        }
-        // What has worked with the same bundle and the same sshd is not tried again beside what has not.
-        let known = if is_fresh { std::mem::take(&mut self.proof.keys) } else { BTreeSet::new() };
-        self.proof = check_in::prove(&self.sshd, &mut self.link, (bundle, &known), &self.keys, Patience::none()).await;
-        if let Some(why) = &self.proof.problem {
-            (self.say)(&format!("this host cannot log in to itself: {why}"));
-        }
-        let since = self.proven.take().filter(|_| is_fresh).map_or_else(Instant::now, |(since, _)| since);
-        self.proven = Some((since, with));
     }
 
     /// Until something may be due: an event, or the next look.
     async fn wait(&mut self) {
         let due = self.due.connect.min(self.due.look).max(Instant::now() + MINIMUM);
-        let Self { stream, telling, tending, .. } = self;
+        let Self { stream, telling, looking, tending, .. } = self;
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
-            () = telling.finished() => {
-                // The rotation of the host CA key may wait for this one. A service that does not answer is not asked before its time.
-                self.due.check_in = Instant::now();
-                if self.contact.trouble.is_none() {
-                    self.due.connect = self.due.check_in;
-                }
-            }
+            // The rotation of the host CA key may wait for this one.
+            () = telling.finished() => self.check_in_after(Duration::ZERO),
+            pause = looking.finished() => self.check_in_after(pause),
             () = tending.finished() => {
                 // It may have written over an end that a session was given meanwhile.
                 let wants = self.in_place.again(&mut self.telling);
                 self.serve(wants);
             }
             is_there = next(stream) => self.heard(is_there),
+        }
+    }
+
+    /// The service should know soon. One that does not answer is not asked before its time.
+    fn check_in_after(&mut self, pause: Duration) {
+        self.due.check_in = Instant::now() + pause;
+        if self.contact.trouble.is_none() {
+            self.due.connect = self.due.connect.min(self.due.check_in);
         }
     }
 

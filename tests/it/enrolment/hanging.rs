@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use super::host::{Host, Session, until};
-use super::rotation::enrolled;
+use super::rotation::{enrolled, keys, proven, service_with};
 use super::service::Service;
 use super::whole::access;
 
@@ -34,6 +34,36 @@ fn ends_in_time(service: &Service, host: &Host, request: &str, session: &mut Ses
         !host.ok(&["host", "sessions", "--json"]).contains(request)
     });
     assert_eq!(session.0.wait().unwrap().code(), Some(255));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_end_does_not_wait_for_an_sshd_that_hangs_and_what_is_not_proven_is_not_said_to_be() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let service = service_with(&["next_ca"]);
+    let host = enrolled(&service, &service.join_token().await);
+    // Never mind who asks: it does not say what it would do.
+    let hangs =
+        "test -e /run/hang && test \"$1\" = -T && touch /run/hangs && exec sleep 1000\nexec /usr/sbin/sshd \"$@\"";
+    put(&host, "sshd", hangs);
+    let daemon = host.daemon();
+    until("the daemon has checked in", PATIENCE, || {
+        host.ok(&["host", "status", "--json"]).contains("\"checked_in\":\"")
+    });
+    let (request, key) = access(&service, "web-1", "10m");
+    let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
+    // A new bundle has the host look at its sshd and log in to itself.
+    host.ok_of("/bin/touch", &["/run/hang"]);
+    service.run("omar", &["ca", "rotate", "user", "start"]);
+    until("sshd hangs", PATIENCE, || has(&host, "/run/hangs"));
+    ends_in_time(&service, &host, &request, &mut session);
+    assert!(!host.opens(&key), "the list of ended certificates has arrived, too");
+    let staged = keys(&service).await.keys.into_iter().find(|key| key.state == "staged").unwrap();
+    assert!(!staged.unproven.is_empty(), "{staged:?}");
+    host.ok_of("/bin/rm", &["/run/hang"]);
+    proven(&service, &host, "staged").await;
+    daemon.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

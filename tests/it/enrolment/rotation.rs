@@ -14,7 +14,7 @@ use super::service::Service;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service with further keys to change to.
-fn service(keys: &[&str]) -> Service {
+pub(super) fn service_with(keys: &[&str]) -> Service {
     let mut service = Service::start();
     service.kill();
     let path = service.path("service/config.toml");
@@ -30,7 +30,7 @@ fn service(keys: &[&str]) -> Service {
     service
 }
 
-async fn keys(service: &Service) -> wire::Keys {
+pub(super) async fn keys(service: &Service) -> wire::Keys {
     service.client().get("/v1/ca/keys").await.unwrap()
 }
 
@@ -42,7 +42,7 @@ async fn in_state(service: &Service, state: &str) -> String {
 }
 
 /// Waits until all hosts prove that they trust the key in this state.
-async fn proven(service: &Service, host: &Host, state: &str) {
+pub(super) async fn proven(service: &Service, host: &Host, state: &str) {
     let began = std::time::Instant::now();
     loop {
         let all = keys(service).await;
@@ -105,7 +105,7 @@ async fn the_ca_key_is_changed_under_a_real_sshd_and_no_login_fails() {
     if !Host::can_be_had() {
         return;
     }
-    let service = service(&["next_ca"]);
+    let service = service_with(&["next_ca"]);
     let token = service.join_token().await;
     let host = enrolled(&service, &token);
     let daemon = host.daemon();
@@ -178,7 +178,7 @@ async fn what_a_stolen_key_opened_ends_at_once_and_the_key_in_reserve_opens_the_
     if !Host::can_be_had() {
         return;
     }
-    let service = service(&["reserve_ca"]);
+    let service = service_with(&["reserve_ca"]);
     let token = service.join_token().await;
     let host = enrolled(&service, &token);
     let daemon = host.daemon();
@@ -221,7 +221,7 @@ async fn an_sshd_that_cannot_be_told_keeps_the_host_ca_key_that_it_may_show_and_
     if !Host::can_be_had() {
         return;
     }
-    let mut service = service(&[]);
+    let mut service = service_with(&[]);
     service.kill();
     let (path, key) = (service.path("service/config.toml"), service.path("service/next_host"));
     let mut keygen = Command::new("ssh-keygen");
