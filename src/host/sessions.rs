@@ -367,7 +367,7 @@ mod tests {
                 events.iter().map(|event| (event.kind, event.why.as_str())).collect::<Vec<_>>(),
                 [(Kind::Ended, why)]
             );
-            sessions.spool.remove(&events[0].id);
+            sessions.spool.remove(&events[0]);
         }
         crate::durable::replace(&sessions.folder.path(record.key), b"garbage", 0o600).unwrap();
         assert!(sessions.list()[0].record.is_err());

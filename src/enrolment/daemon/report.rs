@@ -40,14 +40,14 @@ impl Daemon<'_> {
             };
             match self.link.report(events.iter().map(wire).collect()).await {
                 Ok(taken) => {
-                    taken.iter().for_each(|id| spool.remove(id));
+                    events.iter().filter(|event| taken.contains(&event.id)).for_each(|event| spool.remove(event));
                     left = after;
                 }
                 // One of them is not what the service takes: find it, and don't let it stand in front of the others.
                 Err(error) if is_refused(&error) => match events {
                     [event] => {
                         (self.say)(&format!("the service does not take {}: {error}", event.id));
-                        spool.remove(&event.id);
+                        spool.remove(event);
                         (left, size) = (after, BATCH);
                     }
                     _ => size = 1,
