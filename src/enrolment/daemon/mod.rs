@@ -9,9 +9,10 @@
 //!
 //! Invariants: what the service says is checked as a whole before any of it is used ([`install`]), and what can't be put in place, or sshd can't be
 //! told of, is tried again ([`in_place`], [`telling`]); no other program keeps the ends of sessions waiting: each is waited for by a task of its own
-//! ([`telling`], [`looking`], [`tending`]); there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
+//! ([`telling`], [`looking`], [`tending`]), and for one at the start ([`host_keys`]) only so long; there is always a pause before a call is tried again ([`pace`]); an event leaves the spool only when the service says that it
 //! is in the log.
 
+mod host_keys;
 mod in_place;
 pub mod install;
 mod looking;
@@ -38,11 +39,10 @@ use self::tending::Tending;
 use self::untold::Untold;
 use super::contact::Contact;
 use super::facts::{self, HostKey};
-use super::leave::open_link;
 use super::link::{Link, is_retired, way_out};
 use super::lock::{Lock, One};
-use super::places::{self, CHECK_ACCOUNT, Root};
-use super::plan::Facts;
+use super::places::{self, Root};
+use super::service_file::ServiceFile;
 use super::sshd::Sshd;
 use crate::client::{Client, ClientError, EventStream};
 use crate::host::process::Process;
@@ -133,11 +133,13 @@ impl<'a> Daemon<'a> {
     async fn open(program: Program, reload: Option<String>, say: Say<'a>) -> Result<Self, String> {
         let lock = Lock::take(One::Daemon)?;
         let root = Root::default();
-        let (link, service) = open_link(&Sshd::find(None)?).await?;
-        let sshd = Sshd::find(reload.or(service.reload))?;
         let settings = Settings::load(Path::new(settings::PATH))?;
-        let facts = Facts { effective: sshd.effective(CHECK_ACCOUNT).await?, ..Facts::default() };
+        let service = ServiceFile::load(&root.path(places::SERVICE_TOML))?;
+        let sshd = Sshd::find(reload.or(service.reload))?;
+        let facts = host_keys::find(&root, &sshd, say).await?;
         let keys: Arc<[HostKey]> = facts::host_keys(&root, &facts)?.into();
+        let identity = facts::host_keys(&root, &facts)?.into_iter().next().ok_or("there is no host key")?;
+        let link = Link::new(service.server, settings.name, identity);
         Spool::at(&settings.spool).create()?;
         let daemon = Process::own().map_err(|error| format!("cannot look at our own process: {error}"))?;
         let now = Instant::now();

@@ -64,6 +64,15 @@ async fn an_early_end_does_not_wait_for_an_sshd_that_hangs_and_what_is_not_prove
     host.ok_of("/bin/rm", &["/run/hang"]);
     proven(&service, &host, "staged").await;
     daemon.stop();
+    // Nor does a daemon that is started meanwhile: it knows the host's keys from before.
+    host.ok_of("/bin/touch", &["/run/hang"]);
+    let daemon = host.daemon();
+    until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));
+    let (request, key) = access(&service, "web-1", "10m");
+    let mut session = Session::start(host.ssh(&key, "echo ready; sleep 1000"));
+    ends_in_time(&service, &host, &request, &mut session);
+    assert!(!host.opens(&key), "the list of ended certificates has arrived, too");
+    daemon.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
