@@ -72,9 +72,7 @@ impl<'a> Looking<'a> {
 
     /// What a look with the bundle in force has found, once. If there is no such thing, one is begun; one with another bundle is given up.
     pub(super) fn report(&mut self, bundle: Option<&Bundle>, link: &Link) -> Option<CheckIn> {
-        let found = self.found.take();
-        let holds = |found: &Found| found.bundle.as_ref() == bundle && found.at.elapsed() < REPORT_HOLDS;
-        if let Some(found) = found.filter(holds) {
+        if let Some(found) = self.found.take().filter(|found| found.holds(bundle, Instant::now())) {
             return Some(found.report);
         }
         match &self.task {
@@ -127,6 +125,13 @@ impl<'a> Looking<'a> {
     }
 }
 
+impl Found {
+    /// Whether it may be reported while this bundle is in force.
+    fn holds(&self, bundle: Option<&Bundle>, now: Instant) -> bool {
+        self.bundle.as_ref() == bundle && now.saturating_duration_since(self.at) < REPORT_HOLDS
+    }
+}
+
 /// What a look is made with.
 struct Look {
     sshd: Sshd,
@@ -158,5 +163,44 @@ impl Look {
         *proof = check_in::prove(&self.sshd, &mut self.link, (bundle, &known), &self.keys, Patience::none()).await;
         let since = before.take().filter(|_| is_fresh).map_or_else(Instant::now, |(since, _)| since);
         *before = Some((since, with));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::CaName;
+    use crate::ssh::bundle::{BundleKey, KeyState};
+    use crate::ssh::private::SessionKey;
+    use crate::time::Timestamp;
+    use crate::wire::host::{About, Trust};
+
+    fn bundle(version: u64) -> Bundle {
+        let at = Timestamp::from_unix(1_767_607_200).unwrap();
+        let key = SessionKey::generate([1; 32]).public_key().clone();
+        let key = BundleKey { key, state: KeyState::Active, since: at };
+        Bundle::new(version, at, ("https://hallpass.example.com", &CaName::DEFAULT), vec![key]).unwrap()
+    }
+
+    #[test]
+    fn what_was_found_with_another_bundle_or_long_ago_is_not_reported() {
+        let report = CheckIn {
+            about: About { program: String::new(), sshd: String::new(), os: String::new() },
+            trust: Trust { file_sha256: String::new(), keys: Vec::new(), proven: Vec::new() },
+            clock_ms: 0,
+            guard: true,
+            risky: Vec::new(),
+            sessions: Vec::new(),
+            run: None,
+            shows: Vec::new(),
+        };
+        let at = Instant::now();
+        let mut found = Found { at, bundle: Some(bundle(1)), report };
+        let holds =
+            |found: &Found, version, after| found.holds(Some(&bundle(version)), at + Duration::from_secs(after));
+        assert!(holds(&found, 1, 59) && !holds(&found, 1, 60));
+        assert!(!holds(&found, 2, 0) && !found.holds(None, at));
+        found.bundle = None;
+        assert!(found.holds(None, at) && !holds(&found, 1, 0), "before there was one");
     }
 }
