@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::local::{Held, Local};
+use super::local::{Held, Local, random};
 use super::{Context, output, profile};
 use crate::client::{Client, ClientError};
 use crate::wire;
@@ -17,7 +17,7 @@ use crate::wire;
 /// How long a command that could do without the service waits for its word; `--timeout` overrides it. As long as `ssh-prepare` does.
 pub(super) const QUICK: Duration = Duration::from_millis(1_500);
 
-/// How many requests are asked about one by one; a person holds a handful.
+/// How many requests are asked about one by one; a person holds a handful. Which of more: [`in_turn`].
 const ASKED_MAX: usize = 50;
 
 /// What lies here and is closed, each with the service's word about it, as far as that comes soon. Changes nothing.
@@ -32,7 +32,10 @@ pub(super) async fn closed(
     let mut closed = Vec::new();
     let until = tokio::time::Instant::now() + limit(context);
     let is_open = |held: &Held| open.iter().any(|request| request.id == held.request.id);
-    for held in held.into_iter().filter(|held| !is_open(held)).take(ASKED_MAX) {
+    let now = context.now();
+    let is_good = |held: &Held| held.window().is_some_and(|window| !window.is_over(now));
+    let rest = held.into_iter().filter(|held| !is_open(held)).collect();
+    for held in in_turn(rest, turn(), is_good).into_iter().take(ASKED_MAX) {
         let path = format!("/v1/requests/{}", held.request.id);
         let Ok(answer) = tokio::time::timeout_at(until, client.get::<wire::Request>(&path)).await else { break };
         match answer {
@@ -43,7 +46,24 @@ pub(super) async fn closed(
             Err(_) => break,
         }
     }
+    // What is told is told in one order, whatever was asked first.
+    closed.sort_by(|(a, _), (b, _)| a.folder.cmp(&b.folder));
     closed
+}
+
+/// What is asked about first: what ssh could offer, as its certificate is not over; and of each kind another one each time, so that what
+/// the service does not know, or is slow about, keeps none of the others from ever being asked about.
+fn in_turn<T>(mut all: Vec<T>, turn: usize, is_good: impl Fn(&T) -> bool) -> Vec<T> {
+    let first = turn.checked_rem(all.len()).unwrap_or(0);
+    all.rotate_left(first);
+    // Stable: in their turn still.
+    all.sort_by_key(|one| !is_good(one));
+    all
+}
+
+/// Any number. Without randomness the first ones are asked about, and no command fails for that.
+fn turn() -> usize {
+    random().map_or(0, |bytes| usize::from(u16::from_le_bytes(*bytes)))
 }
 
 fn limit(context: &Context) -> Duration {
@@ -114,4 +134,27 @@ pub(super) fn why(said: &wire::Request) -> String {
     let reason =
         if closed.reason.is_empty() { String::new() } else { format!(" ({})", output::escape(&closed.reason)) };
     format!("{id} is over: {} {what}{reason}", output::escape(&closed.by))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_good_comes_first_and_each_of_the_others_comes_into_reach() {
+        let all: Vec<usize> = (0..120).collect();
+        let is_good = |one: &usize| one % 60 == 59;
+        let mut reached = std::collections::BTreeSet::new();
+        for turn in 0..all.len() {
+            let asked = &in_turn(all.clone(), turn, is_good)[..ASKED_MAX];
+            assert!(asked[..2].iter().all(is_good) && !asked[2..].iter().any(is_good), "{turn}: {asked:?}");
+            reached.extend(asked.iter().copied());
+        }
+        assert_eq!(reached.len(), all.len());
+        // Of many good ones each is asked about in its turn, too.
+        let firsts: std::collections::BTreeSet<usize> =
+            (0..all.len()).map(|turn| in_turn(all.clone(), turn, |_| true)[0]).collect();
+        assert_eq!(firsts.len(), all.len());
+        assert_eq!(in_turn(Vec::<usize>::new(), 7, |_| true), Vec::<usize>::new());
+    }
 }

@@ -225,6 +225,27 @@ fn nothing_goes_without_the_services_own_word_about_that_request_and_key() {
     assert!(!lies_here(&stage, &id) && !is_offered(&stage, &id));
 }
 
+/// Folders of requests that the service does not know, as another one or an older copy does not; they come before and after the one that
+/// matters.
+#[test]
+fn what_the_service_does_not_know_hides_nothing_that_is_over() {
+    let stage = Stage::new();
+    let id = held(&stage, "10m");
+    let file = stage.path(&format!("alice/run/default/{}/request.json", id.replace('-', "")));
+    let mut request: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for (number, first) in (0..60).flat_map(|number| [(number, '0'), (number, 'Z')]) {
+        request["id"] = json!(format!("{first}000-00{number:02}"));
+        let folder = format!("alice/run/default/{first}00000{number:02}");
+        std::fs::create_dir(stage.path(&folder)).unwrap();
+        stage.write(&format!("{folder}/request.json"), &request.to_string());
+    }
+    end_as_operator(&stage, &id);
+    let ran = as_alice(&stage, &["status", "--timeout", "30s"]);
+    assert!(ran.code == 0 && ran.err.contains("laptop lost"), "{}", ran.err);
+    assert!(!lies_here(&stage, &id) && !is_offered(&stage, &id));
+    assert!(stage.path("alice/run/default/Z0000059/request.json").exists(), "nothing was said about it");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plain_ssh_is_brought_back_by_status_and_by_doctor_which_says_what_is_wrong() {
     let Some(mut plain) = Plain::new().await else { return };
