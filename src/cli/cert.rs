@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::local::Local;
-use super::{Context, output, profile, render};
+use super::{Context, output, profile, render, still};
 use crate::ssh::cert::Certificate;
 use crate::time::{Clock as _, SystemClock};
 
@@ -25,6 +25,9 @@ pub(crate) enum CertCommand {
         file: PathBuf,
     },
     /// List the certificates kept on this machine
+    ///
+    /// Asks the service for a moment whether one of them was ended elsewhere: that one is deleted, and named. Where the service is away, or
+    /// nobody is logged in, the list is what lies here.
     Ls,
 }
 
@@ -120,6 +123,7 @@ fn ls(context: &Context) -> Result<(), Failure> {
     profile::check_name(&context.globals.profile)?;
     let local = Local::new(&places, &context.globals.profile);
     local.sweep();
+    still::sweep_if_there(context, &local);
     let held = local.all()?;
     let mut documents = Vec::new();
     let mut rows = Vec::new();

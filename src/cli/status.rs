@@ -1,7 +1,7 @@
 //! `hallpass status`, `--short` for a shell's prompt, `--watch` for a window that stays open.
 //!
 //! What for: who am I, what do I hold, what waits. `--short` reads this machine's files alone: no network, no runtime, so that a prompt
-//! may call it each time.
+//! may call it each time. What was ended elsewhere it shows until a command asks the service (`still`).
 //! What not: nothing is swept or fetched by `--short` and `--watch`; they look.
 //!
 //! How `--watch` goes on is `watch`'s.
@@ -26,7 +26,8 @@ const SHORT_MAX: usize = 3;
 /// Arguments of `hallpass status`.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// One short line for a shell's prompt, such as `work web-1 37m`; nothing when nothing is held. Reads local files alone
+    /// One short line for a shell's prompt, such as `work web-1 37m`; nothing when nothing is held. Reads local files alone: what was
+    /// ended elsewhere is shown until another command asks the service
     #[arg(long)]
     short: bool,
     /// Stay and show what changes, until Ctrl-C; with --jsonl one document per change

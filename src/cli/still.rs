@@ -1,14 +1,15 @@
 //! What lies here of access that the service says is closed: ended from another machine, by an operator, or because its CA key was
 //! compromised. Hosts refuse such a certificate, and its window goes on; ssh would offer it until then.
 //!
-//! What for: commands that talk to the service ask it, and what is closed goes from here. Plain ssh with a certificate does not
-//! (`prepare`): it answers from local files.
+//! What for: commands that talk to the service ask it, and what is closed goes from here; so does `cert ls`, which does without it. Plain ssh
+//! with a certificate (`prepare`) and a prompt (`status --short`) do not: they answer from local files.
 //!
 //! Invariants: nothing goes but on the service's own word about that very request and key ([`Held::is_closed_by`]). No answer, an error, "no
 //! such request" (an older copy, another service, another login) and a word of another kind change nothing, and fail no command.
 
 use std::time::Duration;
 
+use super::failure::Failure;
 use super::local::{Held, Local, random};
 use super::{Context, output, profile};
 use crate::client::{Client, ClientError};
@@ -95,16 +96,29 @@ pub(super) async fn sweep_but(
     closed.into_iter().map(|(held, said)| discard(context, local, &held, said)).collect()
 }
 
+/// [`sweep`] for a command that reads local files; where nobody is logged in, or the service is away, it goes by those.
+pub(super) fn sweep_if_there(context: &Context, local: &Local) {
+    if local.all().unwrap_or_default().is_empty() {
+        return;
+    }
+    let swept = quick(context).and_then(|client| context.block_on(async { Ok(sweep(context, &client, local).await) }));
+    drop(swept);
+}
+
+/// A client of who is logged in that waits a moment.
+fn quick(context: &Context) -> Result<Client, Failure> {
+    let places = context.places()?;
+    let profile = profile::need(&places, &context.globals)?;
+    context.client(&places, &profile, limit(context))
+}
+
 /// Looks at a certificate that is about to be used; whether it is closed, and went. Soon, or not at all.
 pub(super) fn is_closed(context: &Context, local: &Local, held: &Held) -> bool {
     let asked = || {
-        let places = context.places()?;
-        let profile = profile::need(&places, &context.globals)?;
-        let limit = limit(context);
-        let client = context.client(&places, &profile, limit)?;
+        let client = quick(context)?;
         let path = format!("/v1/requests/{}", held.request.id);
         context.block_on(async {
-            let answer = tokio::time::timeout(limit, client.get::<wire::Request>(&path)).await;
+            let answer = tokio::time::timeout(limit(context), client.get::<wire::Request>(&path)).await;
             Ok(answer.ok().and_then(Result::ok))
         })
     };

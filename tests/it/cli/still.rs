@@ -55,6 +55,7 @@ fn whatever_is_typed_next_has_go_what_an_operator_ended() {
     let request = [&["request"], &LOGS[..], &["--for", "2m", "--no-wait"]].concat();
     for (arguments, code) in [
         (&["status"][..], 0),
+        (&["cert", "ls"], 0),
         (&["end", "ID"], 9),
         (&["end", "db-1"], 1),
         (&["end", "--all"], 0),
@@ -179,6 +180,7 @@ fn nothing_goes_without_the_services_own_word_about_that_request_and_key() {
         let request = ["request", "web-1", "--reason", super::REASON, "--no-wait"];
         [
             &["status"][..],
+            &["cert", "ls"],
             &["end", "--all"],
             &["wait", &id, "--timeout", "1s"],
             &request,
@@ -193,7 +195,8 @@ fn nothing_goes_without_the_services_own_word_about_that_request_and_key() {
             assert!(lies_here(stage, &id) && is_offered(stage, &id), "{what} {words:?}: {}{}", ran.out, ran.err);
             assert_eq!(std::fs::read(file.with_file_name("key-cert.pub")).unwrap(), certificate, "{what} {words:?}");
             let is_used = ran.out.contains(&id.replace('-', ""));
-            assert_eq!(ran.code == 0 && is_used, words[0] == "ssh", "{what} {words:?}: {}{}", ran.out, ran.err);
+            let uses = matches!(words[0].as_str(), "cert" | "ssh");
+            assert_eq!(ran.code == 0 && is_used, uses, "{what} {words:?}: {}{}", ran.out, ran.err);
         }
     };
     stage.stop();
@@ -223,6 +226,21 @@ fn nothing_goes_without_the_services_own_word_about_that_request_and_key() {
     go_over(&stage, &server_that_says(200, said(&[("state", json!("ended"))])));
     as_alice(&stage, &["status"]);
     assert!(!lies_here(&stage, &id) && !is_offered(&stage, &id));
+}
+
+/// A prompt reads local files alone, so it shows what somebody has ended until a command asks.
+#[test]
+fn a_prompt_asks_nobody_and_a_list_of_certificates_asks_whether_they_are_over() {
+    let stage = Stage::new();
+    let id = held(&stage, "10m");
+    end_as_operator(&stage, &id);
+    let prompt = || as_alice(&stage, &["status", "--short"]).out;
+    assert!(prompt().starts_with("default db-1 "), "{}", prompt());
+    let ran = as_alice(&stage, &["cert", "ls"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "no certificates here\n"));
+    let told = format!("{id} is over: omar@example.com ended it (laptop lost); what lay here of it is deleted\n");
+    assert_eq!(ran.err, told);
+    assert_eq!(prompt(), "");
 }
 
 /// Folders of requests that the service does not know, as another one or an older copy does not; they come before and after the one that
