@@ -10,6 +10,9 @@ use crate::host::program::Kind;
 use crate::name::Account;
 use crate::wire;
 
+/// What a person holds works without the server.
+const HELD: &str = "hallpass cert ls";
+
 /// The exit codes of DESIGN section 10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -77,6 +80,8 @@ pub(crate) struct Facts {
     pub(crate) trace: Option<String>,
     /// The exit code.
     pub(crate) exit: Exit,
+    /// Whether the program that runs has a page on the code.
+    pub(crate) has_page: bool,
 }
 
 impl std::ops::Deref for Failure {
@@ -104,6 +109,7 @@ impl Failure {
             retryable: matches!(exit, Exit::Unreachable | Exit::Undecided),
             trace: None,
             exit,
+            has_page: true,
         }))
     }
 
@@ -170,8 +176,17 @@ impl Failure {
     /// The same, in the words of the program that runs.
     pub(crate) fn in_words_of(mut self, program: Kind) -> Self {
         let facts = &mut *self.0;
+        facts.has_page = program == Kind::Whole;
         for text in std::iter::once(&mut facts.what).chain(&mut facts.why).chain(&mut facts.next) {
             *text = program.words(text);
+        }
+        self
+    }
+
+    /// The same, to who may run the service: what they hold themselves is of no use here.
+    pub(crate) fn for_operator(mut self) -> Self {
+        for next in self.next.iter_mut().filter(|next| *next == HELD) {
+            "if you run the service, on its machine: systemctl status hallpass".clone_into(next);
         }
         self
     }
@@ -201,7 +216,7 @@ impl From<ClientError> for Failure {
                     .because(format!("tried {url}"))
                     .because(why)
                     .next("hallpass doctor --net")
-                    .next("hallpass cert ls")
+                    .next(HELD)
             }
             ClientError::Pin { expected, got } => {
                 Self::new(Exit::Unreachable, "HP-102", "this is not the server you enrolled with")
@@ -248,6 +263,7 @@ impl Failure {
             retryable: problem.retryable,
             trace: problem.trace,
             exit,
+            has_page: true,
         }))
     }
 }

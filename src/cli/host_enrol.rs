@@ -112,7 +112,8 @@ pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> 
     context.block_on(async {
         let request = request(context, args, token).await?;
         let server = request.server.clone();
-        let prepared = enrol::prepare(request, args.dry_run).await.map_err(|stop| stopped(stop, "enrol"))?;
+        let failed = |stop| on_host(stopped(stop, "enrol"), &server);
+        let prepared = enrol::prepare(request, args.dry_run).await.map_err(failed)?;
         show(context, &prepared);
         if args.dry_run {
             return dry(context, &prepared);
@@ -124,9 +125,23 @@ pub(crate) fn enrol(context: &Context, args: &EnrolArgs) -> Result<(), Failure> 
             Ok(done) => tell(context, &done),
             Err(Stop::Service(error)) if !has_token && is_unknown(&error) => Err(needs_token()),
             Err(Stop::Service(error @ ClientError::Renamed { .. })) => Err(renamed(error, &server, args)),
-            Err(stop) => Err(stopped(stop, "enrol")),
+            Err(stop) => Err(failed(stop)),
         }
     })
+}
+
+/// What whoever runs a host can do about a service that does not answer, or not as one: there is no login here, and nothing that is held.
+fn on_host(failure: Failure, server: &Server) -> Failure {
+    // Nothing secret is sent there, and a pinned certificate is one that curl knows nothing of.
+    let (trust, url) = (if server.pin.is_some() { "-k " } else { "" }, output::word(Path::new(&server.url)));
+    let look = format!("curl {trust}--max-time 10 {url}/healthz");
+    match failure.code.as_str() {
+        "HP-101" => failure.replace_next(look).next(
+            "let this host out to there (firewall, DNS, HTTPS_PROXY: sudo drops it), or ask whoever runs the service",
+        ),
+        "HP-104" => failure.replace_next(look).next("if that is not hallpass: the right --server, or no proxy between"),
+        _ => failure,
+    }
 }
 
 /// How sshd is told, as it was said when this host was enrolled.
@@ -260,7 +275,12 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
         );
     };
     let server = Server { url, pin: args.pin.clone().or(known_pin), proxy: profile::proxy() };
-    let server = if args.dry_run { server } else { login::recognise(context, server, AGAIN).await? };
+    let server = if args.dry_run {
+        server
+    } else {
+        let recognised = login::recognise(context, server.clone(), AGAIN).await;
+        recognised.map_err(|failure| on_host(failure.because("nothing was changed on this host"), &server))?
+    };
     let tags: BTreeMap<_, _> = args.tag.iter().cloned().collect();
     let had = before.as_ref().map(|before| before.tags.clone()).unwrap_or_default();
     Ok(Request {

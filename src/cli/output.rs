@@ -266,7 +266,7 @@ fn render_failure(failure: &Failure) -> String {
     text.push_str(&labelled("  ", "why", &failure.why));
     text.push_str(&labelled("  ", "next", &failure.next));
     let mut more = Vec::new();
-    if failure.code.starts_with("HP-") {
+    if failure.has_page && failure.code.starts_with("HP-") {
         more.push(format!("hallpass help {}", failure.code));
     }
     if let Some(trace) = &failure.trace {
@@ -401,6 +401,7 @@ fn write_stderr(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::program::Kind;
 
     #[test]
     fn a_path_in_a_command_is_one_word() {
@@ -428,5 +429,7 @@ mod tests {
             "hallpass: you are not logged in to `work\\u{1b}`\n  why   last login ended\n        12 h limit\n  next  hallpass login --profile work\\u{1b}\n  \
              more  hallpass help HP-111\n"
         );
+        // The program for hosts has no pages.
+        assert!(!render_failure(&failure.in_words_of(Kind::Host)).contains("more"));
     }
 }

@@ -18,6 +18,8 @@ pub(super) const PAGES: &[Page] = &[
             "what you hold goes on working to its end without the server:",
             "  hallpass cert ls",
             "in an emergency, follow your organisation's break-glass procedure",
+            "on a host that is to be enrolled (with -k if the service has a pin):",
+            "  curl https://HOST:PORT/healthz",
         ],
         again: "helps once the way is free; an open request stays open",
     },

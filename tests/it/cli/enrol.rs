@@ -36,6 +36,10 @@ async fn a_host_is_enrolled_looked_at_and_taken_out_by_hand() {
     types(&[&enrol[..9], &["/etc/passwd"]].concat(), 7);
     let other = "0".repeat(64);
     types(&[&enrol[..5], &[&other], &enrol[6..], &["--yes"]].concat(), 6);
+    // Nobody there, with a pin and without.
+    let away = ["host", "enrol", "--server", "https://127.0.0.1:1", "--name", "web-3", "--token-file", &join, "--yes"];
+    types(&away, 6);
+    types(&[&away[..], &enrol[4..6], &["-q"]].concat(), 6);
     types(&[&enrol[..], &["--dry-run"]].concat(), 0);
     types(&[&enrol[..], &["--dry-run", "--json"]].concat(), 0);
     types(&[&enrol[..], &["--no-input"]].concat(), 2);

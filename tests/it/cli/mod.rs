@@ -457,6 +457,7 @@ fn waiting_survives_a_restarted_server() {
     let away = stage.types("bob", &["inbox"]);
     assert_eq!(away.code, 6);
     stage.types("bob", &["inbox", "--json"]);
+    assert_eq!(stage.types("omar", &["admin", "host", "ls"]).code, 6);
     stage.start();
     let id = stage.as_person("bob", &["inbox", "--json"]).json()["requests"][0]["id"].as_str().unwrap().to_owned();
     waiting.hears("connected again");
