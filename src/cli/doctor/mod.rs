@@ -1,7 +1,7 @@
 //! `hallpass doctor`: what is wrong with this machine's set-up, and with a host named, why it does not let us in.
 //!
 //! What for: every check that can be made from here, in the order in which things depend on each other; each says what, why and what to
-//! do, with a code that has a page (`help`). `report` holds a finding's form, `server`, `client`, `config` and `host` make them, `probe`
+//! do, with a code that has a page (`help`). `report` holds a finding's form, `server`, `service`, `client`, `config` and `host` make them, `probe`
 //! runs ssh, `trace` and `diagnosis` read what it said, `fix` repairs, `bundle` writes it all down.
 //! What not: nothing is changed without `--fix`, nothing is asked of a person, nobody but the access server and the host is contacted,
 //! and no key but ours is offered to the host.
@@ -18,6 +18,7 @@ mod jump;
 mod probe;
 mod report;
 mod server;
+mod service;
 mod text;
 mod trace;
 

@@ -10,6 +10,7 @@ use super::super::profile::{self, Profile, Session};
 use super::super::{render, still};
 use super::Doctor;
 use super::report::Check;
+use super::service;
 use crate::client::{Client, ClientError, ClockOffset};
 use crate::time::Timestamp;
 use crate::wire;
@@ -64,7 +65,8 @@ pub(super) fn look(doctor: &Doctor<'_>, checks: &mut Vec<Check>) -> Result<Serve
     checks.push(reached(doctor, profile, &answer, took));
     checks.push(login(profile, session.as_ref(), &answer, server.now()));
     checks.push(clock(server.offset.seconds()));
-    if let Answer::Me(client, _) = answer {
+    if let Answer::Me(client, me) = answer {
+        checks.extend(doctor.context.block_on(async { Ok(service::sandbox(&client, &me).await) })?);
         server.client = Some(*client);
     }
     if doctor.args.net {

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use super::asked;
+use super::doctor::check;
 use super::stage::{HALLPASS, Stage};
 
 /// Whether the kernel has all of it; a test that rests on that says so where it has not.
@@ -120,6 +121,16 @@ fn every_thread_is_in_it_and_the_figures_say_so() {
     }
     let is_restricted = |part: &str| figures.contains(&format!("hallpass_sandbox{{part=\"{part}\"}} 1\n"));
     assert!(is_restricted("calls"), "{figures}");
+    // Operators hear it from the doctor as well; nobody else has anything to do about it.
+    let words = stage.as_person("omar", &["doctor", "--json"]);
+    let told = check(&words, "sandbox");
+    let parts = ["calls", "files", "connections", "signals", "memory"];
+    let wanted = if parts.into_iter().all(is_restricted) { "ok" } else { "warn" };
+    assert_eq!(told["state"], wanted, "{told}");
+    let open: Vec<&str> = parts.into_iter().filter(|part| !is_restricted(part)).collect();
+    assert!(told["what"].as_str().unwrap().ends_with(&open.join(", ")), "{told}");
+    let hers = stage.as_person("alice", &["doctor", "--json"]).json();
+    assert!(hers["checks"].as_array().unwrap().iter().all(|check| check["id"] != "sandbox"), "{hers}");
     // What the process tells of itself it can still read.
     for figure in ["process_resident_memory_bytes ", "process_open_fds ", "process_cpu_seconds_total "] {
         assert!(figures.contains(&format!("\n{figure}")), "{figure}");
