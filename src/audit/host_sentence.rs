@@ -2,7 +2,7 @@
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 use super::host_event::HostEvent;
-use super::sentence::{and, list, span, text_time};
+use super::sentence::{TimeText, and, list, span};
 use crate::name::RequestId;
 
 /// `7K3F-9QX2: `, or nothing.
@@ -20,11 +20,11 @@ const fn no(is: bool) -> &'static str {
 }
 
 impl HostEvent {
-    /// One line, escaped.
-    pub(super) fn sentence(&self) -> String {
+    /// One line, escaped, with times written so.
+    pub(super) fn sentence_in(&self, time: TimeText<'_>) -> String {
         match self {
             Self::JoinCreated { join, by, uses, expires, names, tags, may_tag, .. } => {
-                let (names, expires) = (list(names), text_time(*expires));
+                let (names, expires) = (list(names), time(*expires));
                 let tags = if tags.is_empty() { String::new() } else { format!(" with {}", list(tags)) };
                 let own = match may_tag {
                     Some(keys) if keys.is_empty() => String::new(),
@@ -57,13 +57,13 @@ impl HostEvent {
             Self::HostRetired { host, by, reason } => format!("{by} retired host {host}{}", and(": ", reason)),
             Self::HostLeft { host } => format!("host {host} left"),
             Self::HostCertificateToBeSigned { host, serial, ca, window, .. } => {
-                format!("host certificate {serial} for {host} is about to be signed by {ca}, {}", span(window))
+                format!("host certificate {serial} for {host} is about to be signed by {ca}, {}", span(window, time))
             }
             Self::HostCertificateSigned { host, serial, sha256 } => {
                 format!("host certificate {serial} for {host} was signed, SHA-256 {sha256:?}")
             }
             Self::CheckCertificateToBeSigned { host, serial, ca, window, .. } => {
-                format!("check certificate {serial} for {host} is about to be signed by {ca}, {}", span(window))
+                format!("check certificate {serial} for {host} is about to be signed by {ca}, {}", span(window, time))
             }
             Self::CheckCertificateSigned { host, serial, sha256 } => {
                 format!("check certificate {serial} for {host} was signed, SHA-256 {sha256:?}")
@@ -73,7 +73,7 @@ impl HostEvent {
             Self::SessionOpened { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
-            | Self::SessionFlagged { .. } => self.session(),
+            | Self::SessionFlagged { .. } => self.session(time),
         }
     }
 
@@ -91,18 +91,18 @@ impl HostEvent {
         )
     }
 
-    fn session(&self) -> String {
+    fn session(&self, time: TimeText<'_>) -> String {
         match self {
             Self::SessionOpened { host, serial, key_id, account, from, opened, request, .. } => {
-                let (about, from, at) = (about(*request), origin(from), text_time(*opened));
+                let (about, from, at) = (about(*request), origin(from), time(*opened));
                 format!("{about}login on {host} as {account:?}{from} at {at} with certificate {serial} {key_id:?}")
             }
             Self::SessionEnded { host, serial, account, ended, why, request, .. } => {
-                let (about, why, at) = (about(*request), and(": ", why), text_time(*ended));
+                let (about, why, at) = (about(*request), and(": ", why), time(*ended));
                 format!("{about}session on {host} as {account:?} with certificate {serial} ended at {at}{why}")
             }
             Self::SessionRefused { host, serial, key_id, account, from, refused, why, request, .. } => {
-                let (about, from, why, at) = (about(*request), origin(from), and(": ", why), text_time(*refused));
+                let (about, from, why, at) = (about(*request), origin(from), and(": ", why), time(*refused));
                 format!(
                     "{about}{host} refused a login as {account:?}{from} at {at} with certificate {serial} {key_id:?}{why}"
                 )

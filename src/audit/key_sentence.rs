@@ -2,13 +2,13 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use super::event::Event;
-use super::sentence::{and, list, ring, text_time};
+use super::sentence::{TimeText, and, list, ring};
 use crate::keyring::Ca;
 use crate::keyring::step::Proposal;
 use crate::ssh::cert::Purpose;
 
 /// The line of an event about CA keys; nothing of another one.
-pub(super) fn key_sentence(event: &Event) -> String {
+pub(super) fn key_sentence(event: &Event, time: TimeText<'_>) -> String {
     if let Event::CaKeysChanged { by, step, why, unproven, keys, purpose, early, proposer, ca, .. } = event {
         let why = list(why.iter().map(|why| format!("{why:?}")));
         let without = if unproven.is_empty() { String::new() } else { format!("; not proven on {}", list(unproven)) };
@@ -27,7 +27,7 @@ pub(super) fn key_sentence(event: &Event) -> String {
         let without =
             if accepted.is_empty() { String::new() } else { format!(", without proof of {}", list(accepted)) };
         let early = if *is_early { ", before its time" } else { "" };
-        let (until, reason) = (text_time(*until), and(": ", reason));
+        let (until, reason) = (time(*until), and(": ", reason));
         return format!(
             "{by} proposed for the {ca} CA key, {}{key}{without}{early}, until {until}{reason}",
             step.word()

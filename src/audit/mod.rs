@@ -32,4 +32,4 @@ pub mod stretch;
 pub mod tree;
 mod verify;
 
-pub use sentence::text_time;
+pub use sentence::{TimeText, text_time};

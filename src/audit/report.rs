@@ -14,7 +14,7 @@ use super::approvals::Signers;
 use super::checkpoint::{Checkpoint, LogVerifier};
 use super::entry::Entry;
 use super::export::{self, Finding, Loss, Verified};
-use super::text_time;
+use super::{TimeText, text_time};
 
 /// What a verification shows: for people, for programs, and whether the log is sound (exit code 0) or not (1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +216,13 @@ fn unsound(findings: &[Finding], given: Option<&LogVerifier>) -> Report {
 /// One line for `audit tail` and `audit search`, without a line end.
 #[must_use]
 pub fn line(entry: &Entry) -> String {
-    format!("{:>6}  {}  {}", entry.index, text_time(entry.at), entry.event.sentence())
+    line_in(entry, &text_time)
+}
+
+/// The same, with times written so.
+#[must_use]
+pub fn line_in(entry: &Entry, time: TimeText<'_>) -> String {
+    format!("{:>6}  {}  {}", entry.index, time(entry.at), entry.event.sentence_in(time))
 }
 
 /// An entry as one JSON document: `entry` is the logged object itself; the other members are for reading.

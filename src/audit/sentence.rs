@@ -19,8 +19,11 @@ pub fn text_time(at: Timestamp) -> String {
     at.to_string().replace('T', " ")
 }
 
-pub(super) fn span(window: &Window) -> String {
-    format!("{} to {}", text_time(window.start()), text_time(window.end()))
+/// How times are written: as [`text_time`] does, or as one reader's own clock has them.
+pub type TimeText<'t> = &'t dyn Fn(Timestamp) -> String;
+
+pub(super) fn span(window: &Window, time: TimeText<'_>) -> String {
+    format!("{} to {}", time(window.start()), time(window.end()))
 }
 
 pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
@@ -79,11 +82,11 @@ impl Event {
     }
 
     /// [`Self::sentence`] for logins, sign-ins of browsers, and their end.
-    fn login(&self) -> String {
+    fn login(&self, time: TimeText<'_>) -> String {
         if let Self::LoggedIn { person, key, address, expires } = self {
-            format!("{person} logged in from {address:?} with key {key} until {}", text_time(*expires))
+            format!("{person} logged in from {address:?} with key {key} until {}", time(*expires))
         } else if let Self::BrowserSignedIn { person, key, address, expires } = self {
-            let until = text_time(*expires);
+            let until = time(*expires);
             format!("{person} signed in a browser at {address:?} by a login with key {key}, until {until}")
         } else if let Self::LoggedOut { person } = self {
             format!("{person} logged out")
@@ -109,6 +112,12 @@ impl Event {
     /// One line for people: who did what to which request, escaped.
     #[must_use]
     pub fn sentence(&self) -> String {
+        self.sentence_in(&text_time)
+    }
+
+    /// The same, with times written so.
+    #[must_use]
+    pub fn sentence_in(&self, time: TimeText<'_>) -> String {
         match self {
             Self::LogStarted { service, log_key } => {
                 format!("the log of {service:?} began, checkpoints by {log_key:?}")
@@ -117,11 +126,11 @@ impl Event {
                 let keys = keys.as_ref().map(|keys| format!("; CA keys are now {}", ring(keys))).unwrap_or_default();
                 format!("the service {version:?} started with CA key {ca}{keys}")
             }
-            Self::CaKeysChanged { .. } | Self::CaStepProposed { .. } => key_sentence(self),
+            Self::CaKeysChanged { .. } | Self::CaStepProposed { .. } => key_sentence(self, time),
             Self::PolicyApplied { by, version, sha256, tests, changes } => {
                 format!("{by} applied policy {version}: {changes} changes, {tests} tests passed, SHA-256 {sha256:?}")
             }
-            Self::LoggedIn { .. } | Self::BrowserSignedIn { .. } | Self::LoggedOut { .. } => self.login(),
+            Self::LoggedIn { .. } | Self::BrowserSignedIn { .. } | Self::LoggedOut { .. } => self.login(time),
             Self::Refused { person, hosts, account, reason, why, policy } => {
                 let why: Vec<String> = why.iter().map(|w| format!("{w:?}")).collect();
                 let (hosts, why, reason) = (list(hosts), list(why), and(", who gave as reason ", reason));
@@ -129,7 +138,7 @@ impl Event {
             }
             Self::Asked { request, person, hosts, account, lifetime, start, reason, ticket, verdict, .. } => {
                 let (hosts, outcome) = (list(hosts), outcome(*verdict));
-                let start = start.map(|s| format!(" from {}", text_time(s))).unwrap_or_default();
+                let start = start.map(|s| format!(" from {}", time(s))).unwrap_or_default();
                 let ticket = and(", ticket ", ticket.as_deref().unwrap_or_default());
                 format!(
                     "{request}: {person} asked for {hosts} as {account} for {lifetime}{start}: {reason:?}{ticket}, {outcome}"
@@ -145,10 +154,10 @@ impl Event {
                 format!("{request}: {by} approved it{}{}", signed.unwrap_or_default(), and(": ", comment))
             }
             Self::Granted { request, approvers, window, policy, .. } if approvers.is_empty() => {
-                format!("{request}: granted by policy {policy} alone, {}", span(window))
+                format!("{request}: granted by policy {policy} alone, {}", span(window, time))
             }
             Self::Granted { request, approvers, window, policy, .. } => {
-                format!("{request}: granted by {} under policy {policy}, {}", list(approvers), span(window))
+                format!("{request}: granted by {} under policy {policy}, {}", list(approvers), span(window, time))
             }
             Self::Denied { request, by, reason, extension } => {
                 let what = if *extension { "the extension" } else { "it" };
@@ -163,7 +172,10 @@ impl Event {
                 format!("{request}: {what} lapsed, nobody decided in time")
             }
             Self::CertificateToBeSigned { request, person, serial, ca, window, .. } => {
-                format!("{request}: certificate {serial} for {person} is about to be signed by {ca}, {}", span(window))
+                format!(
+                    "{request}: certificate {serial} for {person} is about to be signed by {ca}, {}",
+                    span(window, time)
+                )
             }
             Self::CertificateSigned { request, serial, sha256 } => {
                 format!("{request}: certificate {serial} was signed, SHA-256 {sha256:?}")
@@ -178,7 +190,29 @@ impl Event {
             Self::Ended { request, by, reason } => format!("{request}: {by} ended it{}", and(": ", reason)),
             Self::Expired { request } => format!("{request}: its window is over"),
             Self::EntryLost { .. } | Self::LogRecovered { .. } => self.loss(),
-            Self::Host(event) => event.sentence(),
+            Self::Host(event) => event.sentence_in(time),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::audit::entry::Entry;
+
+    #[test]
+    fn every_time_of_every_kind_of_sentence_is_the_readers() {
+        let golden = include_str!("../../tests/golden/events.jsonl");
+        let has_time = |text: &str| {
+            let is = |c: char| if c.is_ascii_digit() { '0' } else { c };
+            text.chars().map(is).collect::<String>().contains("0000-00-00 00:00:00")
+        };
+        let mut timed = 0;
+        for line in golden.lines() {
+            let event = Entry::parse(line.as_bytes()).unwrap().event;
+            let told = event.sentence_in(&|at| format!("<{}>", at.unix()));
+            timed += usize::from(has_time(&event.sentence()));
+            assert!(!has_time(&told) && told.contains('<') == has_time(&event.sentence()), "{told}");
+        }
+        assert!(timed > 10, "{timed}");
     }
 }

@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 
 use super::failure::{Exit, Failure};
 use super::log_pages::{entries, fitting};
-use super::output::escape;
+use super::output::{escape, local_time};
 use super::{Context, export, follow, reconcile, report as period_report};
 use crate::audit::checkpoint::{LogVerifier, newest};
 use crate::audit::entry::Entry;
 use crate::audit::report;
 use crate::audit::search::Search;
 use crate::audit::tree::{Hash, verify_inclusion};
+use crate::audit::{TimeText, text_time};
 use crate::time::{Clock as _, SystemClock};
 use crate::wire;
 
@@ -119,10 +120,19 @@ pub(crate) fn run(context: &Context, command: &AuditCommand) -> Result<(), Failu
     }
 }
 
-/// One canonical entry, as the server sent it, on one line.
+/// One canonical entry, as the server sent it, on one line. Times as in the log itself, and in what is made of it.
 pub(crate) fn line(entry: &str) -> String {
+    line_in(entry, &text_time)
+}
+
+/// The same for who reads about a request: times as on their own clock, like those around it.
+pub(crate) fn local_line(entry: &str) -> String {
+    line_in(entry, &local_time)
+}
+
+fn line_in(entry: &str, time: TimeText<'_>) -> String {
     match Entry::parse(entry.as_bytes()) {
-        Ok(entry) => report::line(&entry),
+        Ok(entry) => report::line_in(&entry, time),
         // Of a newer service: better shown as it is than not at all.
         Err(_) => format!("     ?  {}", escape(entry)),
     }

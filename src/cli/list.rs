@@ -103,7 +103,7 @@ pub(crate) fn show(context: &Context, args: &ShowArgs) -> Result<(), Failure> {
         text.push_str(&format!("  {:<11}  {}\n", "files", folder.display()));
     }
     for entry in &history.entries {
-        text.push_str(&format!("  {}\n", audit::line(entry)));
+        text.push_str(&format!("  {}\n", audit::local_line(entry)));
     }
     context.out.answer(&document, &text)
 }

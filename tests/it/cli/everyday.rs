@@ -1,6 +1,6 @@
 //! The rest of an engineer's day: what a prompt shows, what a window that stays open shows, hosts, further forms of asking, giving back.
 
-use super::stage::Stage;
+use super::stage::{Ran, Stage};
 use super::{REASON, asked};
 
 #[test]
@@ -386,4 +386,25 @@ fn who_applies_a_policy_is_warned_of_what_it_can_hardly_mean() {
     let applied = stage.types("omar", &["policy", "apply", &file, "--yes"]);
     assert!(applied.code == 0 && applied.err.matches("warning: ").count() == 3, "{}", applied.err);
     stage.check("policy_warnings");
+}
+
+/// A time that is on another clock than the line above it makes people count on their fingers, or get it wrong.
+#[test]
+fn a_request_and_its_history_are_shown_by_one_clock_and_the_log_by_its_own() {
+    let mut stage = Stage::new();
+    let id = asked(&mut stage);
+    assert_eq!(stage.as_person("bob", &["approve", &id, "--yes"]).code, 0);
+    let far_east = |person: &str, words: &[&str]| {
+        let ran = Ran::of(stage.command(person, words).env("TZ", "XYZ-9").output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.out
+    };
+    let is_time = |word: &str| word.len() == 9 && word.ends_with('Z') && word.matches(':').count() == 2;
+    let is_utc = |line: &str| line.split_whitespace().any(|word| is_time(word.trim_end_matches(',')));
+    let shown = far_east("alice", &["show", &id]);
+    let history = shown.lines().filter(|line| line.contains(&format!("  {id}: "))).collect::<Vec<_>>();
+    assert!(history.len() >= 3 && history.iter().all(|line| line.contains(" +09:00  ")), "{shown}");
+    assert!(shown.matches(" +09:00 to ").count() >= 2 && !shown.lines().any(is_utc), "{shown}");
+    let log = far_east("omar", &["audit", "tail"]);
+    assert!(log.lines().all(is_utc) && !log.contains("+09:00"), "{log}");
 }
