@@ -109,10 +109,11 @@ fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed("cannot start the asynchronous runtime").because(e.to_string()))?;
-    let is_kept = runtime.block_on(check_newest(&from, &log_key, Arc::clone(&kept)))?;
-    let terms = Terms { key, at: SystemClock.now(), again: args.again };
+    let head = runtime.block_on(check_newest(&from, &log_key, Arc::clone(&kept)))?;
+    let terms = Terms { key, at: SystemClock.now(), again: args.again, is_behind: head == Kept::Ahead };
     let copied = runtime.block_on(copy(&from, to, terms)).map_err(|why| match why {
         CopyError::Nothing(why) => refused(why.to_string()).next(AGAIN),
+        CopyError::Missing => not_what_was_signed(&kept.place()),
         CopyError::Unknown(why) => Failure::failed("it is not known whether all was copied, or nothing")
             .because(why.to_string())
             .because("the database has not answered the commit")
@@ -125,39 +126,45 @@ fn migrate(context: &Context, args: &MigrateArgs) -> Result<(), Failure> {
         .because("a service that starts on it would go on from the same entries as the nodes")
         .next("start nothing; mend what is said above, and run this again: it then sets the mark alone"),
     })?;
-    let Copied { entries, root, rows, was_there } = copied;
+    let Copied { entries, root, rows, since } = copied;
     let root = data_encoding::HEXLOWER.encode(&root);
     let tables: Vec<Table> = rows.into_iter().map(|(name, rows)| Table { name, rows }).collect();
     let shown: Vec<String> = tables.iter().map(|table| format!("{} {}", table.rows, table.name)).collect();
     let log = format!("the log has {entries} entries, and its tree the root {root}");
-    let text = if was_there {
-        format!("it was copied before: {log}")
-    } else {
-        format!("copied and checked: {log}\n{}", output::labelled("", "rows", &shown))
+    let text = match since {
+        Some(0) => format!("it was copied before: {log}"),
+        Some(more) => format!("it was copied before: {log}; nodes have gone on from it, by {more} entries"),
+        None => format!("copied and checked: {log}\n{}", output::labelled("", "rows", &shown)),
     };
     let document = output::with_schema("hallpass.store-migrated.v1", &Migrated { entries, root, tables })?;
     context.out.answer(&document, &text)?;
-    for line in next(args, &kept.place(), is_kept) {
+    let has_run = since.is_some_and(|more| more > 0);
+    for line in next(args, &kept.place(), (head == Kept::Missing, has_run)) {
         context.out.note(&line);
     }
     Ok(())
 }
 
-fn next(args: &MigrateArgs, head: &str, is_kept: bool) -> [String; 4] {
+fn next(args: &MigrateArgs, head: &str, (is_missing, has_run): (bool, bool)) -> Vec<String> {
     let (file, to) = (args.from.display(), args.to.display());
-    let heads = if is_kept {
-        format!("copy {head} to each node, to where its `[log] head` is")
-    } else {
+    let heads = if is_missing {
         format!("copy the log.head of the service that had the file to {head}, and to each node")
+    } else {
+        format!("copy {head} to each node, to where its `[log] head` is")
     };
-    [
-        format!("{file} is marked as moved: no service starts on it any more"),
-        format!(
+    let mut next = vec![format!("{file} is marked as moved: no service starts on it any more")];
+    if !has_run {
+        next.push(format!(
             "next: have [store] in the config.toml of each node name the database, as {to} does; {heads}; and start them"
-        ),
-        "where the service ran on the file, and no node is to run: systemctl disable hallpass".to_owned(),
-        format!("before any node has run you can still go back: hallpass store take-back --from sqlite:{file}"),
-    ]
+        ));
+    }
+    next.push("where the service ran on the file, and no node is to run: systemctl disable hallpass".to_owned());
+    if !has_run {
+        next.push(format!(
+            "before any node has run you can still go back: hallpass store take-back --from sqlite:{file}"
+        ));
+    }
+    next
 }
 
 fn take_back(context: &Context, args: &TakeBackArgs) -> Result<(), Failure> {
@@ -197,8 +204,27 @@ fn refused(why: String) -> Failure {
     Failure::failed("nothing was copied").because(why)
 }
 
-/// Whether a checkpoint is kept for the nodes; not if it knows more of the log than the file has: then a node would not start on the copy.
-async fn check_newest(from: &sqlite::Settings, key: &LogKey, kept: Arc<dyn KeptHead>) -> Result<bool, Failure> {
+/// What the checkpoint that is kept for the nodes knows of the file's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// There is none.
+    Missing,
+    /// No more than the file has.
+    Covered,
+    /// More: the file is an older copy, and no node would start on a copy of it; or nodes have gone on from a copy that was made.
+    Ahead,
+}
+
+fn not_what_was_signed(place: &str) -> Failure {
+    refused(format!(
+        "the file is not what the checkpoint in {place} was signed of: it may be an older copy, or the checkpoint another log's"
+    ))
+    .next("hallpass admin store recover, with the file's own configuration, says what is missing")
+    .next(format!("if the checkpoint is another log's: move {place} away"))
+}
+
+/// Looks at the kept checkpoint.
+async fn check_newest(from: &sqlite::Settings, key: &LogKey, kept: Arc<dyn KeptHead>) -> Result<Kept, Failure> {
     if !from.path.try_exists().map_err(|why| Failure::file("look for database", &from.path, &why))? {
         return Err(refused(format!("there is no database {:?}", from.path)));
     }
@@ -208,12 +234,9 @@ async fn check_newest(from: &sqlite::Settings, key: &LogKey, kept: Arc<dyn KeptH
     let place = kept.place();
     let found = examine(opened.as_ref(), key, &[kept]).await.map_err(|why| refused(why.to_string()))?;
     match found.wrong() {
-        Wrong::Nothing => Ok(true),
-        Wrong::Missing => Ok(false),
-        Wrong::GivenUp | Wrong::Begun | Wrong::Behind | Wrong::Other | Wrong::Unusable => Err(refused(format!(
-            "the file is not what the checkpoint in {place} was signed of: it may be an older copy, or the checkpoint another log's"
-        ))
-        .next("hallpass admin store recover, with the file's own configuration, says what is missing")
-        .next(format!("if the checkpoint is another log's: move {place} away"))),
+        Wrong::Nothing => Ok(Kept::Covered),
+        Wrong::Missing => Ok(Kept::Missing),
+        Wrong::Behind => Ok(Kept::Ahead),
+        Wrong::GivenUp | Wrong::Begun | Wrong::Other | Wrong::Unusable => Err(not_what_was_signed(&place)),
     }
 }

@@ -6,12 +6,13 @@
 //!
 //! Then the source is marked as moved, under the lock that it was read under: two services must not go on from one beginning. Until the mark is
 //! durable the source is as good as before; a crash between the two leaves both, and doing it again finds the copy and sets the mark. So it does after a
-//! commit whose answer was lost. Nodes may be at work on the copy by then: its schema stays as it is, and its log is locked no longer than to look at its edge.
+//! commit whose answer was lost. A source that is behind what is known of its log (nodes ran on the copy, with the checkpoint that is kept beside it) is marked
+//! if the target has its copy, and else refused. Nodes may be at work on the copy by then: its schema stays as it is, and its log is locked no longer than to look at its edge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::postgres::copy::Target;
+use super::postgres::copy::{Found, Target};
 use super::sqlite::Moved;
 use super::sqlite::export::{Export, KINDS};
 use super::{Head, Settings, StoreError, postgres, sqlite};
@@ -30,8 +31,8 @@ pub struct Copied {
     pub root: Hash,
     /// How many rows of each table, by its name in the database. None where the target had the copy already: nodes may be at work on it.
     pub rows: Vec<(&'static str, u64)>,
-    /// Whether the target had the copy already.
-    pub was_there: bool,
+    /// If the target had the copy already: how many entries were written there since.
+    pub since: Option<u64>,
 }
 
 /// Why it was not done.
@@ -40,6 +41,9 @@ pub enum CopyError {
     /// Nothing was copied.
     #[error(transparent)]
     Nothing(#[from] StoreError),
+    /// A copy was only to be found, and the target has none.
+    #[error("the target has no copy of it")]
+    Missing,
     /// The answer to the commit was lost: all was copied, or nothing.
     #[error("{0}")]
     Unknown(StoreError),
@@ -57,6 +61,8 @@ pub struct Terms {
     pub at: Timestamp,
     /// Whether a source that was moved to another place is copied once more.
     pub again: bool,
+    /// Whether the source is as good as a copy that is there, and not to be copied: more of its log is known than it has.
+    pub is_behind: bool,
 }
 
 /// Copies everything, and marks the source as moved. On a target that has the copy already, only the latter.
@@ -64,9 +70,9 @@ pub struct Terms {
 /// # Errors
 /// When the source is in use, damaged, empty, or moved elsewhere; when the target holds anything else; [`StoreError::Damaged`] when what was
 /// written does not read back as it was. Then nothing was copied. [`CopyError::Unmarked`] when it was; [`CopyError::Unknown`] when doing it again must
-/// say.
+/// say; [`CopyError::Missing`] when the source is behind, and the target has nothing.
 pub async fn copy(from: &sqlite::Settings, to: &postgres::Settings, terms: Terms) -> Result<Copied, CopyError> {
-    let Terms { key, at, again } = terms;
+    let Terms { key, at, again, is_behind } = terms;
     let key = Arc::new(key);
     let mut source = Export::open(from, &key)?;
     let moved = source.moved()?;
@@ -74,18 +80,20 @@ pub async fn copy(from: &sqlite::Settings, to: &postgres::Settings, terms: Terms
     if head.frontier.size() == 0 {
         return Err(refuse("the source has no log yet: there is nothing to copy").into());
     }
-    let target = Target::begin(to, (&head.frontier, &key)).await?;
-    let was_there = target.is_none();
-    let mut rows = Vec::new();
-    if let Some(target) = target {
-        if let Some(Moved { place, at }) = moved.as_ref().filter(|_| !again) {
-            return Err(refuse(&format!(
+    let (mut rows, mut since) = (Vec::new(), None);
+    match Target::begin(to, (&head.frontier, &key), is_behind).await? {
+        Found::Nothing => return Err(CopyError::Missing),
+        Found::Copy(more) => since = Some(more),
+        Found::Room(target) => {
+            if let Some(Moved { place, at }) = moved.as_ref().filter(|_| !again) {
+                return Err(refuse(&format!(
                 "it was moved to the PostgreSQL database {place} ({at}). If that was given up before any node ran on it: --again"
             ))
             .into());
+            }
+            rows = write(&source, (&*target, &head), &key).await?;
+            target.commit().await?;
         }
-        rows = write(&source, (&target, &head), &key).await?;
-        target.commit().await?;
     }
     fail::point("migrate.copied");
     let place = Settings::Postgres(to.clone()).shown();
@@ -93,7 +101,7 @@ pub async fn copy(from: &sqlite::Settings, to: &postgres::Settings, terms: Terms
         source.mark(&place, at).map_err(CopyError::Unmarked)?;
     }
     fail::point("migrate.marked");
-    Ok(Copied { entries: head.frontier.size(), root: head.frontier.root(), rows, was_there })
+    Ok(Copied { entries: head.frontier.size(), root: head.frontier.root(), rows, since })
 }
 
 /// Writes everything, and reads it back; gives how many rows of each kind.

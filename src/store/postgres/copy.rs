@@ -10,7 +10,7 @@ use super::{flush, log, schema};
 use crate::audit::tree::{Frontier, Hash, Node};
 use crate::identity::mac::MacKey;
 use crate::store::copy::CopyError;
-use crate::store::log::{Found, HeadRow, gapless};
+use crate::store::log::{self as rows, HeadRow, gapless};
 use crate::store::numbers::{from_sql, to_sql};
 use crate::store::{Head, StoreError};
 
@@ -19,27 +19,42 @@ const COPYING: &str = "copying a store";
 /// The open transaction; dropping it undoes everything.
 pub(in crate::store) struct Target(Line);
 
+/// What the database holds.
+pub(in crate::store) enum Found {
+    /// The whole log, and so many entries more.
+    Copy(u64),
+    /// Nothing, and there it is to be written.
+    Room(Box<Target>),
+    /// Nothing, and it was only looked at.
+    Nothing,
+}
+
 fn refuse(why: String) -> StoreError {
     StoreError::Failed { doing: COPYING, why }
 }
 
 impl Target {
-    /// Connects, migrates the schema, and locks the log's head. `None` if the database holds this log already; refuses one that holds anything else.
+    /// Connects, and looks whether the database holds this log already. If it holds nothing, migrates the schema and locks the log's head, unless this is
+    /// only `to_look`. Refuses one that holds anything else.
     pub(in crate::store) async fn begin(
         settings: &Settings,
         copied: (&Frontier, &MacKey),
-    ) -> Result<Option<Self>, StoreError> {
+        to_look: bool,
+    ) -> Result<Found, StoreError> {
         let line = Line::connect(&settings.connector()?).await?;
         schema::check_server(&line).await?;
         // Where nodes may be at work, the schema is theirs.
         if schema::is_there(&line).await? && size(&line, "SELECT size FROM log_head WHERE one = 1").await? != 0 {
-            return check_same(&line, copied).await.map(|()| None);
+            return check_same(&line, copied).await;
+        }
+        if to_look {
+            return Ok(Found::Nothing);
         }
         schema::migrate(&line).await?;
         line.run(COPYING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         if size(&line, "SELECT size FROM log_head WHERE one = 1 FOR UPDATE").await? != 0 {
             line.run(COPYING, "ROLLBACK").await?;
-            return check_same(&line, copied).await.map(|()| None);
+            return check_same(&line, copied).await;
         }
         let target = Self(line);
         for table in TABLES {
@@ -47,7 +62,7 @@ impl Target {
                 return Err(refuse(format!("the target's table {table} is not empty; give an empty database")));
             }
         }
-        Ok(Some(target))
+        Ok(Found::Room(Box::new(target)))
     }
 
     /// Writes rows; the head with the entries among them.
@@ -92,7 +107,7 @@ impl Target {
         let sql = "SELECT number, bytes FROM log_entry WHERE number >= $1 ORDER BY number LIMIT 1000";
         let rows = self.0.query(COPYING, sql, &[&first]).await?;
         let found = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?)));
-        gapless(first, found.collect::<Result<Vec<Found>, StoreError>>()?)
+        gapless(first, found.collect::<Result<Vec<rows::Found>, StoreError>>()?)
     }
 
     /// Makes it durable.
@@ -111,15 +126,14 @@ async fn size(line: &Line, sql: &'static str) -> Result<i64, StoreError> {
 
 /// Refuses a log that doesn't begin with all of this one. A copy is made in one transaction, so that where it does all else was copied with it. The
 /// head is locked meanwhile.
-async fn check_same(line: &Line, (copied, key): (&Frontier, &MacKey)) -> Result<(), StoreError> {
+async fn check_same(line: &Line, (copied, key): (&Frontier, &MacKey)) -> Result<Found, StoreError> {
     line.run(COPYING, "BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     let head = log::check_locked(line, key).await?;
     let nodes = log::nodes_on(line, &Frontier::nodes_of(copied.size())).await?;
     line.run(COPYING, "ROLLBACK").await?;
-    if head.frontier.size() >= copied.size() && copied.begins(&nodes) {
-        Ok(())
-    } else {
-        Err(refuse("the target has another log already; give an empty database".to_owned()))
+    match head.frontier.size().checked_sub(copied.size()) {
+        Some(more) if copied.begins(&nodes) => Ok(Found::Copy(more)),
+        Some(_) | None => Err(refuse("the target has another log already; give an empty database".to_owned())),
     }
 }
 

@@ -323,17 +323,39 @@ fn is_only_read(stage: &mut Stage, own: &str) {
     assert!(restored.code == 0 && restored.err.contains("was moved to"), "{}", restored.err);
 }
 
-/// Killed before the mark, a move leaves a file that is as good as before; doing it again finds the copy. It comes back at the end.
+/// Killed before the mark, a move leaves a file that is as good as before, and a copy on which a node may run: doing it again finds that, and sets the
+/// mark. The file comes back at the end.
 #[cfg(feature = "failpoints")]
-fn dies_before_the_mark(stage: &Stage, (from, to): (&str, &str), own: &str) {
+fn dies_before_the_mark(stage: &mut Stage, (from, to, elsewhere): (&str, &str, &str), own: &str) {
     let arguments = ["store", "migrate", "--from", from, "--to", to];
     let mut command = stage.command("omar", &arguments);
     let ended = command.env("HALLPASS_FAILPOINT", "migrate.copied").output().unwrap();
     assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
     assert_eq!(stage.as_person("omar", &["admin", "store", "recover", "--config", own]).code, 0);
+    let take_back = ["store", "take-back", "--from", from, "--yes"];
     let again = stage.as_person("omar", &arguments);
     assert!(again.code == 0 && again.out.contains("copied before"), "{}{}", again.out, again.err);
-    assert_eq!(stage.as_person("omar", &["store", "take-back", "--from", from, "--yes"]).code, 0);
+    assert!(again.err.contains("you can still go back") && !again.out.contains("have gone on"), "{}", again.err);
+    assert_eq!(stage.as_person("omar", &take_back).code, 0);
+
+    // A node runs, and what is kept beside it knows more than the file.
+    let read = |name: &str| std::fs::read_to_string(stage.path(name)).unwrap();
+    let (config, node, head) = (read("service/config.toml"), read("service/node.toml"), read("service/log.head"));
+    stage.write("service/config.toml", &node);
+    stage.start();
+    drop(stage.stop());
+    stage.write("service/config.toml", &config);
+    let none = stage.as_person("omar", &["store", "migrate", "--from", from, "--to", elsewhere]);
+    assert!(none.code == 1 && none.err.contains("is not what the checkpoint in"), "no copy is there: {}", none.err);
+    let again = stage.as_person("omar", &arguments);
+    assert!(again.code == 0 && again.out.contains("nodes have gone on from it"), "{}{}", again.out, again.err);
+    assert!(!again.err.contains("go back") && again.err.contains("is marked as moved"), "{}", again.err);
+    let refused = stage.as_person("omar", &["serve", "--config", own]);
+    assert!(refused.code == 1 && refused.err.contains("was moved to"), "{}", refused.err);
+    let repeated = stage.as_person("omar", &arguments);
+    assert!(repeated.code == 0 && repeated.out == again.out, "{}{}", repeated.out, repeated.err);
+    stage.write("service/log.head", &head);
+    assert_eq!(stage.as_person("omar", &take_back).code, 0);
 }
 
 #[test]
@@ -389,7 +411,10 @@ fn a_store_moves_from_a_file_to_a_server_and_the_log_goes_on() {
     assert!(!stage.path("service/config.toml.lock").exists());
     #[cfg(feature = "failpoints")]
     {
-        dies_before_the_mark(&stage, (&from, &to), &own);
+        let empty = postgres.settings(&postgres.database());
+        stage.write("service/empty.toml", &config.replace(&settings.database, &empty.database));
+        let empty = format!("postgres:{}", stage.shown("service/empty.toml"));
+        dies_before_the_mark(&mut stage, (&from, &to, &empty), &own);
         postgres.sql(&settings.database, "DROP SCHEMA hallpass CASCADE");
     }
     assert_eq!(types(&mut stage, &migrate(&["--json"])), 0);

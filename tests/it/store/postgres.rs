@@ -547,7 +547,7 @@ async fn a_copy_of_a_file_holds_all_that_it_held_and_goes_on() {
     let store: Arc<dyn Store> = Arc::new(database.try_open().await.unwrap());
     assert_eq!(all_of(&*store).await, before);
     assert_eq!(copied.entries, size(&*store).await);
-    assert!(!copied.was_there);
+    assert_eq!(copied.since, None);
     // The file keeps what it has, and no service goes on with it.
     let refused = file.try_open().unwrap_err().to_string();
     assert!(refused.contains(&database.name) && refused.contains("must not go on here"), "{refused}");
@@ -568,11 +568,18 @@ async fn a_copy_of_a_file_holds_all_that_it_held_and_goes_on() {
     let ours = database.raw("SELECT version FROM hallpass.schema_version");
     database.raw("UPDATE hallpass.schema_version SET version = 1, serves = 1");
     let again = copy(&file.settings(), &settings, terms(3)).await.unwrap();
-    assert!(again.was_there && again.entries == copied.entries && again.rows.is_empty());
+    assert!(again.since.is_some_and(|more| more > 0) && again.entries == copied.entries && again.rows.is_empty());
     assert_eq!(database.raw("SELECT version FROM hallpass.schema_version").trim(), "1");
     database.raw(&format!("UPDATE hallpass.schema_version SET version = {ours}"));
     let elsewhere = copy(&file.settings(), &cluster().settings(&Postgres::new().name), terms(3)).await;
     assert!(elsewhere.unwrap_err().to_string().contains("--again"));
+    // Of a file that is behind what is known of its log nothing is made; only the copy is found.
+    let behind = || Terms { is_behind: true, ..terms(3) };
+    assert_eq!(copy(&file.settings(), &settings, behind()).await.unwrap(), again);
+    let empty = Postgres::new();
+    let missing = copy(&file.settings(), &cluster().settings(&empty.name), behind()).await;
+    assert!(matches!(missing, Err(CopyError::Missing)), "{missing:?}");
+    assert_eq!(empty.raw("SELECT count(*) FROM pg_namespace WHERE nspname = 'hallpass'").trim(), "0");
     let stranger = Sqlite::new();
     drop(Desk::new(&stranger).await);
     append(&*stranger.open(), 5).await.unwrap();
@@ -601,7 +608,7 @@ async fn a_copy_whose_commit_is_not_answered_is_found_or_made_when_it_is_done_ag
         assert!(matches!(lost, Err(CopyError::Unknown(_))) && proxy.is_done(), "{lost:?}");
         drop(file.open());
         let again = copy(&file.settings(), &settings, terms(3)).await.unwrap();
-        assert_eq!(again.was_there, cut == Cut::After);
+        assert_eq!(again.since.is_some(), cut == Cut::After);
         assert!(file.try_open().unwrap_err().to_string().contains("was moved"));
         assert_eq!(size(&database.try_open().await.unwrap()).await, again.entries);
     }
@@ -620,7 +627,7 @@ async fn a_file_that_was_moved_has_a_schema_that_older_programs_refuse() {
 }
 
 fn terms(key: u8) -> Terms {
-    Terms { key: MacKey::new([key; 32]), at: at(9_500), again: false }
+    Terms { key: MacKey::new([key; 32]), at: at(9_500), again: false, is_behind: false }
 }
 
 /// A change needs room that a probe doesn't.
