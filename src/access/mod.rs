@@ -255,8 +255,8 @@ pub enum Command {
         /// Why; may be empty for the asker.
         reason: String,
     },
-    /// Entries of the log are lost: what is open may have been denied, ended or certified in them, so it is over. It only ever takes
-    /// access away, and so needs no proof of who gives it.
+    /// It is over for a reason outside of it: entries of the log are lost, in which it may have been denied, ended or certified; or its certificate is by
+    /// a CA key that was compromised. It only ever takes access away, and so needs no proof of who gives it.
     Cut {
         /// By whom, as they say.
         by: PersonName,

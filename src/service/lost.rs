@@ -92,7 +92,8 @@ fn gives_up(bytes: &[u8], signed: &Checkpoint) -> bool {
     heads.iter().any(|note| Checkpoint::claimed(note).as_ref() == Ok(signed))
 }
 
-async fn is_in(store: &dyn Store, head: &Head, index: u64, bytes: &[u8]) -> Result<bool, StoreError> {
+/// Whether this entry is in the tree under the head.
+pub(super) async fn is_in(store: &dyn Store, head: &Head, index: u64, bytes: &[u8]) -> Result<bool, StoreError> {
     let (size, root) = (head.frontier.size(), head.frontier.root());
     let nodes = store.nodes(inclusion_nodes(index, size)).await?;
     let proof = inclusion_proof(index, size, &nodes);

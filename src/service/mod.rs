@@ -42,6 +42,7 @@ pub mod log;
 pub mod login;
 mod look;
 pub mod lost;
+mod lost_keys;
 mod moving;
 pub mod policy;
 pub mod recover;
@@ -240,6 +241,7 @@ pub struct Service {
     moves_looked: AtomicU64,
     /// On which day somebody was last told that a further one is missing.
     keys_warned: AtomicU64,
+    lost_keys: lost_keys::Looked,
     followed: follow::Followed,
     refusals: refusals::Refusals,
 }

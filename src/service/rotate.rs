@@ -9,7 +9,7 @@
 //!
 //! *Why is the ring not a table?* Whoever can write the database could then have hosts trust another key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bundles::{Stands, kept};
@@ -22,7 +22,7 @@ use crate::identity::{Actor, Proven};
 use crate::keyring::plan::{Blocked, Facts, Plan, apply, plan};
 use crate::keyring::step::{PROPOSAL_LIFETIME, Proposal, Step};
 use crate::keyring::{Ca, Ring};
-use crate::name::{PersonName, RequestPrefix};
+use crate::name::{PersonName, RequestId};
 use crate::signer::Health;
 use crate::ssh::bundle::KeyState;
 use crate::ssh::cert::Purpose;
@@ -236,13 +236,16 @@ impl Service {
         self.keep_head(size).await
     }
 
-    /// Ends the requests whose certificate is by a lost key. What is left out by a crash, hosts end all the same: they are told of the key.
-    async fn end_those_of(self: &Arc<Self>, by: &Proven, taken: &[LiveCertificate]) {
+    /// Ends the requests whose certificate is by a lost key. What is left out by a crash, the next tick ends (`lost_keys`).
+    async fn end_those_of(&self, by: &Proven, taken: &[LiveCertificate]) {
+        let mut of: BTreeMap<Fingerprint, BTreeSet<RequestId>> = BTreeMap::new();
         for LiveCertificate { request, ca, .. } in taken {
-            let Ok(prefix) = RequestPrefix::parse(&request.to_string()) else { continue };
-            let reason = format!("the CA key {ca} was compromised");
-            if let Err(why) = self.end(by, &prefix, reason).await {
-                tracing::warn!(%request, %why, "a request whose certificate is by a lost CA key was not ended");
+            of.entry(*ca).or_default().insert(*request);
+        }
+        for (ca, requests) in of {
+            let requests: Vec<RequestId> = requests.into_iter().collect();
+            if let Err(why) = self.end_under(by.person(), ca, &requests).await {
+                tracing::warn!(%ca, %why, "requests whose certificate is by a lost CA key are not ended yet");
             }
         }
     }

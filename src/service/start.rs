@@ -98,6 +98,7 @@ impl Service {
             keys_looked: AtomicU64::new(0),
             moves_looked: AtomicU64::new(0),
             keys_warned: AtomicU64::new(0),
+            lost_keys: super::lost_keys::Looked::default(),
             followed: super::follow::Followed::default(),
             refusals: super::refusals::Refusals::default(),
         });

@@ -1,4 +1,4 @@
-//! What time alone does: undecided requests lapse, windows end, dead sessions are deleted.
+//! What time alone does: undecided requests lapse, windows end, dead sessions are deleted. And what a crash left undone of a CA key that was given up.
 //!
 //! The rules take time into account at every step, so a tick that comes late changes no decision; it only lets the
 //! store and the log say what is so already.
@@ -16,7 +16,7 @@ use crate::time::{Lifetime, Timestamp};
 
 /// How many requests one tick moves in one change. Our own choice: whoever has a certificate issued meanwhile waits for one such change, a
 /// millisecond or two, and not for all that is due (`cargo bench --bench soak`: of 25 at a time p99 was 3.2 times p50, of 8 it is 2.5).
-const TICK_BATCH: usize = 8;
+pub(super) const TICK_BATCH: usize = 8;
 
 /// How many are read at once. Our own choice: a few that can't be moved, and so are due for ever, don't keep the others from being moved.
 const TICK_READ: usize = 8 * TICK_BATCH;
@@ -70,23 +70,28 @@ impl Service {
             this.tick_keys(now).await?;
             this.settle_moves(now).await?;
             this.keep_head_now_and_then(now.unix()).await?;
-            Ok(changed)
+            Ok(changed.saturating_add(this.tick_lost_keys(now).await?))
         })
         .await
     }
 
-    /// Moves all of these on, in one commit if nobody interferes, else one by one.
+    /// Moves all of these on.
     async fn tick_all(&self, due: &[Stored], now: Timestamp) -> Outcome<usize> {
         let steps: Vec<(Stored, Step)> = due.iter().filter_map(|stored| tick_step(stored.clone(), now)).collect();
+        self.move_all(&steps, now).await
+    }
+
+    /// Saves all of these steps, in one commit if nobody interferes, else one by one; gives how many it saved.
+    pub(super) async fn move_all(&self, steps: &[(Stored, Step)], now: Timestamp) -> Outcome<usize> {
         if steps.is_empty() {
             return Ok(0);
         }
-        match self.save_all(&steps, now).await {
+        match self.save_all(steps, now).await {
             Err(StoreError::Conflict) => {}
             done => return Ok(done.map(|()| steps.len())?),
         }
         let mut moved = 0_usize;
-        for one in &steps {
+        for one in steps {
             match self.save_all(std::slice::from_ref(one), now).await {
                 Err(StoreError::Conflict) => {}
                 done => moved = done.map(|()| moved.saturating_add(1))?,

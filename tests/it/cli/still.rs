@@ -95,6 +95,35 @@ fn a_new_certificate_is_used_though_one_that_is_over_would_have_ended_later() {
     assert!(!lies_here(&stage, &later) && is_offered(&stage, &new));
 }
 
+#[cfg(feature = "failpoints")]
+#[test]
+fn access_by_a_stolen_key_that_a_killed_service_did_not_come_to_end_ends_with_its_next_start() {
+    let mut stage = stage_with_keys();
+    let (stolen, reserve) = (fingerprint(&stage, "user_ca"), fingerprint(&stage, "next_ca"));
+    assert_eq!(stage.as_person("omar", &["ca", "rotate", "user", "start", "--key", &reserve]).code, 0);
+    let ids = [held(&stage, "10m"), held(&stage, "9m")];
+    stage.stop();
+    stage.start_with(&[("HALLPASS_FAILPOINT", "rotate.durable")]);
+    assert_ne!(
+        stage.as_person("omar", &["ca", "compromise", &stolen, "--reason", "a disk was stolen", "--yes"]).code,
+        0
+    );
+    assert_eq!(stage.ended(), None, "it died with the key given up, and nothing ended");
+    assert!(ids.iter().all(|id| lies_here(&stage, id)));
+
+    stage.start();
+    stage.hears("were still open under a CA key that was compromised");
+    assert_eq!(as_alice(&stage, &["status"]).code, 0);
+    for id in &ids {
+        assert!(!lies_here(&stage, id) && !is_offered(&stage, id));
+        let shown = stage.as_person("alice", &["show", id, "--json"]);
+        assert_eq!(shown.field("state"), "ended", "{}", shown.out);
+    }
+    let found = stage.as_person("omar", &["audit", "search", "kind:ended"]).out;
+    assert_eq!(found.matches("was compromised").count(), 2, "{found}");
+    assert_eq!(found.matches("omar@example.com ended it").count(), 2, "{found}");
+}
+
 #[test]
 fn two_at_once_find_that_it_is_over_and_one_new_certificate_stays() {
     let stage = Stage::new();

@@ -2,6 +2,7 @@
 //! people or none.
 
 mod cas;
+mod given_up;
 mod hosts;
 mod lost;
 mod model;
