@@ -4,6 +4,7 @@ mod api;
 mod bad;
 mod forged;
 pub(crate) mod machine;
+mod nodes;
 mod reconcile;
 mod reports;
 mod rules;

@@ -21,7 +21,7 @@ use hallpass::store::{
 use hallpass::time::Timestamp;
 use tokio::sync::watch;
 
-/// See above; `lies` is taken back with the commit that it concerns.
+/// See above; `lies` is taken back with the commit that it concerns, or the host's check-in.
 #[derive(Debug)]
 pub(crate) struct Doubtful {
     pub(crate) store: Arc<dyn Store>,
@@ -70,6 +70,17 @@ impl Store for Doubtful {
         })
     }
 
+    fn note(&self, note: Note) -> Pending<'_, ()> {
+        let may_lie = matches!(note, Note::Seen { .. });
+        Box::pin(async move {
+            self.store.note(note).await?;
+            if may_lie && self.lies.swap(false, Ordering::SeqCst) {
+                return Err(StoreError::Failed { doing: "keeping a note", why: "the answer was lost".to_owned() });
+            }
+            Ok(())
+        })
+    }
+
     same! {
         woken() -> ();
         seen_since(mark: u64) -> (u64, BTreeMap<HostName, Seen>);
@@ -88,7 +99,6 @@ impl Store for Doubtful {
         policy_entry(version: PolicyVersion) -> Option<Entry>;
         inventory(from: u64, next: u64) -> Vec<Entry>;
         host_session(token: TokenHash) -> Option<HostSession>;
-        note(note: Note) -> ();
         seen() -> BTreeMap<HostName, Seen>;
         known_reports(host: HostName, reports: Vec<ReportId>) -> BTreeSet<ReportId>;
         host_certificates(host: HostName) -> Vec<Certificate>;

@@ -67,7 +67,7 @@ pub(crate) struct World {
     pub(crate) trusted: Vec<PublicKey>,
     /// Further user CAs: of each the key that signs, and those to change to.
     pub(crate) named: BTreeMap<CaName, Vec<Arc<Faulty>>>,
-    /// Set: the next commit is said to have failed, and has not.
+    /// Set: the next commit (or check-in to be written) is said to have failed, and has not.
     pub(crate) store_lies: Arc<AtomicBool>,
     /// While it is true, the store writes no new request.
     pub(crate) store_holds: tokio::sync::watch::Sender<bool>,
