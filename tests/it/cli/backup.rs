@@ -18,7 +18,7 @@ fn admin<'a>(config: &'a str, words: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// A stage whose configuration says the port that the service has, as every real one does: the log is named after it.
-fn on_its_port() -> Stage {
+pub(super) fn on_its_port() -> Stage {
     let stage = Stage::new();
     let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
     stage.write("service/config.toml", &config.replace("127.0.0.1:0", &stage.url().replace("https://", "")));

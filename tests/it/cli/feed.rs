@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::backup::on_its_port;
 use super::stage::{Ran, Stage};
 
 /// Begins like a formula, ends cells and fields of every kind, and is a reason that the service takes.
@@ -109,4 +110,29 @@ fn a_time_in_any_second_of_the_log_is_found() {
             .collect();
         assert_eq!((new.code, new.out), (0, wanted), "{since}: {}", new.err);
     }
+}
+
+#[test]
+fn an_export_goes_on_when_the_service_comes_back() {
+    let mut stage = on_its_port();
+    drop(stage.stop());
+    // A log of several answers, without as many calls.
+    let config = stage.shown("service/config.toml");
+    let word = ["--apply", "--by", "omar@example.com", "--reason", "a long log", "--past", "2500", "--yes"];
+    let long = stage.as_person("omar", &[&["admin", "store", "recover", "--config", &config][..], &word].concat());
+    assert_eq!(long.code, 0, "{}", long.err);
+    stage.start();
+    stage.log_in("omar");
+    // What it writes is not read: it has got the first answer, and can't come to ask for the second.
+    let mut exporting = stage.starts("omar", &["audit", "export", "--out", "-"]);
+    exporting.prints("\"hallpass_log\"");
+    drop(stage.stop());
+    exporting.prints("\"index\":999,");
+    stage.start();
+    exporting.prints("\"index\":2501,");
+    let ran = exporting.ends();
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    stage.write("whole.jsonl", &ran.out);
+    let verified = stage.as_person("omar", &["audit", "verify", &stage.shown("whole.jsonl")]);
+    assert!(verified.code == 0, "{}{}", verified.out, verified.err);
 }
