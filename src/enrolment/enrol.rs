@@ -230,6 +230,8 @@ impl Prepared {
         let mut link = self.link()?;
         let about = about::about(&self.sshd).await;
         self.check_log(&link).await?;
+        // Whatever comes of this: the service may know the host again, and leaving has to tell it.
+        self.memory.forget_told().map_err(Stop::Unable)?;
         let state = self.join(&mut link, about).await?;
         let log_key = self.log_key(&link)?;
         let bundle = Bundle::open(&state.bundle.text, &log_key).map_err(Stop::OtherLog)?;

@@ -67,11 +67,12 @@ impl Leaving {
     /// [`Stop::TakenBack`] with what is left.
     pub async fn carry_out(mut self) -> Result<Gone, Stop> {
         let name = Settings::load(Path::new(settings::PATH)).ok().map(|settings| settings.name.to_string());
+        let name = name.or_else(|| self.memory.told());
         let mut cut_short = Err("it was never enrolled".to_owned());
         if let Standing::Unfinished(change) = &self.standing {
             // The service may have heard of the beginning; where the host was enrolled before, it goes on being so.
             if matches!(self.memory.enrolled(), Ok(None)) {
-                cut_short = told_within(&self.sshd).await;
+                cut_short = self.told(name.as_deref()).await;
             }
             let left = back::take_back(&self.memory, Which::Change, change, &self.sshd).await;
             finished(left, "an earlier enrolment was cut short")?;
@@ -79,14 +80,26 @@ impl Leaving {
             self.standing = self.memory.standing().map_err(Stop::Unable)?;
         }
         let Standing::Enrolled(all) = &self.standing else {
+            self.memory.forget_told().map_err(Stop::Unable)?;
             return Ok(Gone { name, told: cut_short });
         };
         // While the files that say where the service is are still there.
-        let told = told_within(&self.sshd).await;
+        let told = self.told(name.as_deref()).await;
         let left = back::take_back(&self.memory, Which::Enrolment, all, &self.sshd).await;
         finished(left, "leaving did not go through")?;
         self.memory.forget_all().map_err(Stop::Unable)?;
         Ok(Gone { name, told })
+    }
+
+    /// Tells the service, unless an earlier time that was cut short has: it refuses whoever has left, and the files that say where it is may be gone.
+    async fn told(&self, name: Option<&str>) -> Result<(), String> {
+        if self.memory.told().is_some() {
+            return Ok(());
+        }
+        told_within(&self.sshd).await?;
+        // A crash here, or a disk that is full, and the next time can't say that the service knows.
+        drop(name.map(|name| self.memory.note_told(name)));
+        Ok(())
     }
 }
 

@@ -5,7 +5,8 @@
 //! first enrolment, from a second ledger.
 //!
 //! Layout, below `/var/lib/hallpass/host` (root alone): `changing.toml` and `changing/N` while a change is under way; `enrolled.toml`
-//! and `enrolled/N` for as long as the host is enrolled. `N.after` is what was written over copy N.
+//! and `enrolled/N` for as long as the host is enrolled. `N.after` is what was written over copy N. `told` from when the service has heard that the host
+//! leaves, until it has left or joins again.
 //!
 //! What a crash leaves: before `changing.toml` is there, nothing is changed, and stray copies are overwritten next time. From then on the
 //! next `enrol` or `leave` restores, which may be done any number of times. `enrolled.toml` with the change's id is the moment from
@@ -24,9 +25,13 @@ use super::plan::Write;
 use super::{pam, texts};
 use crate::durable;
 use crate::fail;
+use crate::name::HostName;
 
 /// The longest file that is changed. Our own choice; the longest `sshd_config` seen has 12 KiB.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The file with the name by which the service has heard that the host leaves.
+const TOLD: &str = "told";
 
 /// Which of the two ledgers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,6 +268,33 @@ impl Memory {
     /// In words.
     pub fn forget_change(&self) -> Result<(), String> {
         self.forget(Which::Change)
+    }
+
+    /// Notes that the service has heard that the host of this name leaves: whoever is cut short tells it once, and knows that when it is done again.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn note_told(&self, name: &str) -> Result<(), String> {
+        durable::replace(&self.folder.join(TOLD), name.as_bytes(), 0o600).map_err(|error| error.to_string())
+    }
+
+    /// The name by which the service has heard that the host leaves.
+    #[must_use]
+    pub fn told(&self) -> Option<String> {
+        let name = fs::read_to_string(self.folder.join(TOLD)).ok()?;
+        HostName::parse(&name).ok().map(|name| name.to_string())
+    }
+
+    /// Forgets it: the host has left, or joins again.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn forget_told(&self) -> Result<(), String> {
+        let path = self.folder.join(TOLD);
+        match remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("cannot remove {path:?}: {error}")),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets that the host was ever enrolled.

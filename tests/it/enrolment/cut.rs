@@ -83,6 +83,43 @@ async fn killed_at_any_step_of_enrolling_or_leaving_sshd_goes_on_and_the_next_co
     }
 }
 
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_again_after_it_was_cut_short_knows_what_the_service_was_told() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let service = Service::start();
+    let host = Host::start("");
+    let token = service.join_token().await;
+    let enrol = service.enrol("web-1", &token);
+    let enrol: Vec<&str> = enrol.iter().map(String::as_str).collect();
+    let leave = ["host", "leave", "--yes"];
+    let leaves = |times: usize| {
+        let ran = host.hallpass(&leave, None);
+        let told = said(&ran);
+        assert!(ran.status.success() && told.contains("web-1 has left"), "{times}: {told}");
+        assert!(!told.contains("was not told"), "{times}: {told}");
+        let found = service.run("omar", &["audit", "search", "kind:host_left"]);
+        assert_eq!(found.matches("web-1").count(), times, "{found}");
+    };
+    // The files that say where the service is are there still, and are not.
+    for (point, times) in [("enrolment.file.restored", 1), ("enrolment.account.removed", 2)] {
+        host.ok(&enrol);
+        assert!(dies(&host, &leave, point, 1));
+        leaves(times);
+    }
+    // Enrolled again in between, it has to be told again.
+    host.ok(&enrol);
+    assert!(dies(&host, &leave, "enrolment.sshd.restored", 1));
+    host.ok(&enrol);
+    leaves(4);
+    // And what was never finished, and of which the service has heard, is told once, too.
+    assert!(dies(&host, &enrol, "enrolment.sshd.reloaded", 1));
+    assert!(dies(&host, &leave, "enrolment.file.restored", 1));
+    leaves(5);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_does_not_work_a_full_disk_and_a_folder_that_is_read_only_leave_the_host_as_it_was() {
     if !Host::can_be_had() {
