@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use hallpass::access::Refusal;
+use hallpass::audit::entry::Entry;
+use hallpass::audit::event::Event;
 use hallpass::service::Failure;
 
 use crate::support::{Fault, Faulty, World, login_seed, policy, prefix};
@@ -32,6 +34,27 @@ async fn a_ca_key_that_lies_or_fails_gets_nothing_out_and_the_same_bytes_are_sig
         assert_eq!(only_one(world.signer.asked()), certificate.tbs().bytes());
         world.check().await;
     }
+}
+
+#[tokio::test]
+async fn a_ca_key_is_asked_for_nothing_that_another_program_does_not_find_in_the_database() {
+    let world = World::new().await;
+    let alice = world.proven("alice").await;
+    let id = world.service().ask(&alice, world.ask(&["staging-1"], "deploy")).await.unwrap().request.id();
+    world.signer.set(Fault::Hangs);
+    let (service, by) = (std::sync::Arc::clone(world.service()), alice.clone());
+    let fetching = tokio::spawn(async move { service.certificate(&by, &prefix(id)).await });
+    while world.signer.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let there = rusqlite::Connection::open(world.database()).unwrap();
+    let newest = "SELECT bytes FROM log_entry WHERE kind = 'certificate_to_be_signed' ORDER BY number DESC LIMIT 1";
+    let bytes: Vec<u8> = there.query_row(newest, [], |row| row.get(0)).unwrap();
+    let Event::CertificateToBeSigned { tbs, serial, .. } = Entry::parse(&bytes).unwrap().event else { panic!() };
+    assert_eq!(tbs.as_slice(), only_one(world.signer.asked()));
+    drop(there);
+    world.signer.set(Fault::None);
+    assert_eq!(fetching.await.unwrap().unwrap().tbs().fields().serial, serial);
 }
 
 #[tokio::test]
@@ -191,6 +214,7 @@ async fn nothing_is_written_after_a_leap_until_the_clock_is_back_or_has_kept_its
         assert!(matches!(asked, Err(Failure::ClockLeapt(1200))), "{asked:?}");
         assert!(matches!(world.service().ready().await, Err(Failure::ClockLeapt(1200))));
         assert_eq!(world.service().tick().await.unwrap(), 0, "nothing lapses");
+        assert!(world.signer.asked().is_empty(), "the CA key is not asked");
         world.pass(100);
     }
     // Set right: as if nothing had been.
