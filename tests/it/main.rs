@@ -21,6 +21,7 @@ mod audit_log;
 mod bad_input;
 mod cli;
 mod crash;
+mod crates;
 mod demo;
 mod enrolment;
 mod examples;
