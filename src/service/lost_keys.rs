@@ -41,15 +41,16 @@ pub(super) struct Looked(Mutex<Known>);
 struct Known {
     /// Compromised keys under which nothing is open any more.
     over: BTreeSet<Fingerprint>,
-    /// When something was left that could not be ended.
-    stuck: Option<Timestamp>,
+    /// When something under these keys was left that could not be ended, or a look at it began.
+    stuck: Option<(Timestamp, BTreeSet<Fingerprint>)>,
 }
 
 impl Looked {
     /// Whether there is anything to look for.
     fn is_due(&self, lost: &BTreeSet<Fingerprint>, now: Timestamp) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rests = known.stuck.is_some_and(|at| now.unix().abs_diff(at.unix()) < REST_S);
+        let rests =
+            known.stuck.as_ref().is_some_and(|(at, keys)| now.unix().abs_diff(at.unix()) < REST_S && keys == lost);
         !rests && !lost.is_subset(&known.over)
     }
 
@@ -57,8 +58,8 @@ impl Looked {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Known { over: lost, stuck: None };
     }
 
-    fn stuck(&self, at: Option<Timestamp>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).stuck = at;
+    fn stuck(&self, stuck: Option<(Timestamp, BTreeSet<Fingerprint>)>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).stuck = stuck;
     }
 }
 
@@ -75,6 +76,8 @@ impl Service {
         if !self.lost_keys.is_due(&lost, now) {
             return Ok(0);
         }
+        // A look that fails is not begun anew each second: it reads all live certificates.
+        self.lost_keys.stuck(Some((now, lost.clone())));
         let mut open: BTreeMap<Fingerprint, BTreeSet<RequestId>> = BTreeMap::new();
         for LiveCertificate { request, ca, .. } in self.store.live_certificates(now).await? {
             if lost.contains(&ca) {
@@ -91,20 +94,30 @@ impl Service {
                 tracing::error!(%ca, "the log does not say who gave this CA key up, so nobody can end what is open under it");
                 continue;
             };
-            let some: Vec<RequestId> = requests.into_iter().take(ENDED_AT_ONCE.saturating_sub(ended)).collect();
-            ended = ended.saturating_add(self.end_under(&by, ca, &some).await?);
+            let (requests, most) = (requests.into_iter().collect::<Vec<_>>(), ENDED_AT_ONCE.saturating_sub(ended));
+            ended = ended.saturating_add(self.end_under(&by, ca, &requests, most).await?);
         }
-        self.lost_keys.stuck((ended == 0).then_some(now));
         if ended > 0 {
+            self.lost_keys.stuck(None);
             tracing::warn!(ended, "requests were still open under a CA key that was compromised, and have ended");
         }
         Ok(ended)
     }
 
-    /// Ends these requests in the name of who gave the key up; gives how many it ended. What is over by now stays as it is.
-    pub(super) async fn end_under(&self, by: &PersonName, ca: Fingerprint, requests: &[RequestId]) -> Outcome<usize> {
+    /// Ends these requests in the name of who gave the key up, `most` of them and the rest of a batch; gives how many it ended. What is over by now stays
+    /// as it is, and what can't be ended keeps none of the others open.
+    pub(super) async fn end_under(
+        &self,
+        by: &PersonName,
+        ca: Fingerprint,
+        requests: &[RequestId],
+        most: usize,
+    ) -> Outcome<usize> {
         let mut ended = 0_usize;
         for some in requests.chunks(TICK_BATCH) {
+            if ended >= most {
+                break;
+            }
             let now = self.clock.now();
             let mut steps = Vec::with_capacity(some.len());
             for id in some {

@@ -244,7 +244,7 @@ impl Service {
         }
         for (ca, requests) in of {
             let requests: Vec<RequestId> = requests.into_iter().collect();
-            if let Err(why) = self.end_under(by.person(), ca, &requests).await {
+            if let Err(why) = self.end_under(by.person(), ca, &requests, usize::MAX).await {
                 tracing::warn!(%ca, %why, "requests whose certificate is by a lost CA key are not ended yet");
             }
         }
