@@ -51,7 +51,7 @@ pub(super) async fn check_server(line: &Line) -> Result<(), StoreError> {
         .one(
             OPENING,
             "SELECT current_setting('server_version_num')::int4, current_setting('fsync'), current_setting('full_page_writes'),
-                    current_setting('synchronous_commit'), current_setting('server_encoding'), current_setting('data_sync_retry')",
+                    current_setting('synchronous_commit'), current_setting('server_encoding'), coalesce(current_setting('data_sync_retry', true), 'off')",
             &[],
         )
         .await?;
