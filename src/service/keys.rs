@@ -191,8 +191,8 @@ impl InUse {
 }
 
 impl Service {
-    /// Keys that sign for the service, or once did: none of them logs in, approves or is certified (I-20). A CA key that is configured no more may be
-    /// trusted by hosts still, or be in the hands of whoever stole it.
+    /// Keys that sign for the service, and those of which the log still tells: none of them logs in, approves or is certified (I-20). A CA key that is
+    /// configured no more may be trusted by hosts still, or be in the hands of whoever stole it. (Of a CA's keys that just retired the log tells the newest.)
     pub(super) fn service_keys(&self) -> BTreeSet<Fingerprint> {
         let in_use = self.keys.now();
         let known = in_use.ring.keys().iter().map(|known| known.key.fingerprint());
