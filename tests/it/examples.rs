@@ -170,6 +170,12 @@ fn the_guides_commands_check_the_example_of_a_trust_bundle_offline() {
     assert!(run());
     std::fs::write(folder.path().join("ca-keys.example"), BUNDLE.replace("# version 1204", "# version 1205")).unwrap();
     assert!(!run());
+    // sshd would read this last line as a key with a comment.
+    let (lines, signature) = BUNDLE.trim_end().rsplit_once('\n').unwrap();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    let with_key = format!("{lines}\n{key} {}\n", signature.rsplit(' ').next().unwrap());
+    std::fs::write(folder.path().join("ca-keys.example"), with_key).unwrap();
+    assert!(!run());
     // Base64 has `+` in it, too, as what stands between the parts of a key.
     let name = "hallpass.example.com:7722/log";
     let signers = (0..=u8::MAX).map(|seed| NoteSigner::new(name, &[seed; 32]).unwrap());
@@ -180,6 +186,148 @@ fn the_guides_commands_check_the_example_of_a_trust_bundle_offline() {
     let mut shell = std::process::Command::new("sh");
     let ran = shell.args(["-ec", &format!("key={script}")]).current_dir(folder.path()).output().unwrap();
     assert!(ran.status.success(), "{}: {ran:?}", signer.verifier().to_text());
+}
+
+/// The guide's script for hosts that are set up by hand, run with something in place of `curl` that brings whatever it is told to.
+struct Fetching {
+    folder: tempfile::TempDir,
+    script: String,
+}
+
+impl Fetching {
+    fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let (_, rest) = CA_KEYS_GUIDE.split_once("```sh\n#!/bin/sh\n# /usr/local/sbin/fetch-user-ca-keys").unwrap();
+        let (script, _) = rest.split_once("```").unwrap();
+        let shown = folder.path().display();
+        let place = "\nto=/etc/ssh/hallpass/user_ca_keys\n";
+        assert!(script.contains(place) && script.contains("\nca=  "));
+        let script = script.replace(place, &format!("\nto={shown}/here/keys\n"));
+        std::fs::create_dir(folder.path().join("here")).unwrap();
+        // It checks the connection as the script says, and leaves a file that nobody else may read.
+        let curl = format!(
+            "#!/bin/sh\ncase \"$*\" in *'--fail '*'--proto =https '*'--cacert '*) ;; *) exit 2 ;; esac\n\
+             for word in \"$@\"; do test \"${{last-}}\" = --output && to=$word; last=$word; done\n\
+             test \"$last\" = \"$(cat {shown}/url)\" && cp {shown}/answer \"$to\" && chmod 600 \"$to\"\n"
+        );
+        let path = folder.path().join("bin/curl");
+        std::fs::create_dir(folder.path().join("bin")).unwrap();
+        hallpass::durable::replace(&path, curl.as_bytes(), 0o755).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+        Self { folder, script: format!("# {script}") }
+    }
+
+    /// What the script makes of this answer for the hosts of this CA (`""`: the one without a name): whether it says that all is well, and the file.
+    fn run(&self, ca: &str, answer: Option<&str>) -> (bool, Option<String>) {
+        let path = |name: &str| self.folder.path().join(name);
+        let way = if ca.is_empty() { String::new() } else { format!("/{ca}") };
+        std::fs::write(path("url"), format!("https://access.example.com:7722/v1/ca/user-keys{way}")).unwrap();
+        match answer {
+            Some(text) => std::fs::write(path("answer"), text).unwrap(),
+            None => drop(std::fs::remove_file(path("answer"))),
+        }
+        let script = self.script.replacen("\nca=  ", &format!("\nca={ca}  "), 1);
+        let programs = format!("{}:{}", path("bin").display(), std::env::var("PATH").unwrap());
+        let mut shell = std::process::Command::new("sh");
+        let ran = shell.args(["-c", &script]).env("PATH", programs).output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(ran.status.success() || said.contains("stays as it is"), "{said}");
+        let names = std::fs::read_dir(path("here")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(names.into_iter().all(|name| name == "keys"), "nothing of it is left behind");
+        (ran.status.success(), std::fs::read_to_string(path("here/keys")).ok())
+    }
+
+    /// The same where this is there already.
+    fn run_over(&self, there: &str, ca: &str, answer: &str) -> (bool, Option<String>) {
+        std::fs::write(self.folder.path().join("here/keys"), there).unwrap();
+        self.run(ca, Some(answer))
+    }
+}
+
+/// The example's bundle in another version and of another CA, with its first keys alone.
+fn example_bundle(version: u64, ca: &CaName, keys: usize) -> String {
+    let bundle = Bundle::open(BUNDLE, example_signer().verifier()).unwrap();
+    let keys = bundle.keys()[..keys].to_vec();
+    Bundle::new(version, bundle.at(), (bundle.service(), ca), keys).unwrap().to_text(&example_signer())
+}
+
+/// A bundle's text that somebody has changed and who has the log key has signed again.
+fn signed_anew(text: &str, change: impl FnOnce(&str) -> String) -> String {
+    let (lines, _) = text.trim_end().rsplit_once('\n').unwrap();
+    let changed = change(&format!("{lines}\n"));
+    format!("{changed}# {}\n", example_signer().sign(&changed))
+}
+
+#[test]
+fn the_guides_script_fetches_newer_bundles_and_one_without_keys_too() {
+    use std::io::Read as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let fetching = Fetching::new();
+    let path = fetching.folder.path().join("here/keys");
+    let newer = |version, keys| example_bundle(version, &CaName::DEFAULT, keys);
+    assert_eq!(fetching.run("", Some(BUNDLE)), (true, Some(BUNDLE.to_owned())), "the first one");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644, "sshd's command reads it, too");
+    assert_eq!(fetching.run("", Some(BUNDLE)), (true, Some(BUNDLE.to_owned())), "the same once more");
+    let mut before = std::fs::File::open(&path).unwrap();
+    assert_eq!(fetching.run("", Some(&newer(1300, 1))), (true, Some(newer(1300, 1))));
+    let mut text = String::new();
+    before.read_to_string(&mut text).unwrap();
+    assert_eq!(text, BUNDLE, "another file was put in its place");
+    // After the theft of the only key nobody may be let in by it: what holds the stolen one must not stay.
+    let empty = newer(1301, 0);
+    assert!(empty.lines().all(|line| line.starts_with("# ")));
+    assert_eq!(fetching.run("", Some(&empty)), (true, Some(empty)));
+    // What somebody made by hand has no version.
+    let by_hand = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n";
+    assert_eq!(fetching.run_over(by_hand, "", BUNDLE), (true, Some(BUNDLE.to_owned())));
+    let prod = example_bundle(1205, &CaName::parse("prod").unwrap(), 2);
+    assert_eq!(fetching.run_over(BUNDLE, "prod", &prod), (true, Some(prod)));
+}
+
+#[test]
+fn the_guides_script_keeps_what_is_there_when_anything_else_comes_and_says_so() {
+    let fetching = Fetching::new();
+    let new = example_bundle(1300, &CaName::DEFAULT, 2);
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+    let other = NoteSigner::new("hallpass.example.com:7722/log", &[2; 32]).unwrap();
+    let (lines, signature) = new.trim_end().rsplit_once("\n").unwrap();
+    let base64 = signature.rsplit(' ').next().unwrap();
+    let bad = [
+        ("nothing", String::new()),
+        ("a page", "<html>\n<p>log in</p>\n</html>\n".to_owned()),
+        ("garbage before", format!("garbage\n{new}")),
+        ("garbage behind", format!("{new}garbage\n")),
+        ("a key behind", format!("{new}{key}\n")),
+        ("a key behind the signature", format!("{lines}\n{signature}\r{key}\n")),
+        ("a key in place of the signature's comment", format!("{lines}\n{key} {base64}\n")),
+        ("no signature", format!("{lines}\n")),
+        ("cut", new[..new.len() / 2].to_owned()),
+        ("a version that was changed", new.replace("# version 1300", "# version 1301")),
+        ("signed by another key", Bundle::open(&new, example_signer().verifier()).unwrap().to_text(&other)),
+        ("signed, another title", signed_anew(&new, |text| text.replace("bundle 1:", "bundle 2:"))),
+        ("signed, no bundle", signed_anew("hallpass.example.com:7722/log\n7\n\n", str::to_owned)),
+        ("signed, garbage before", signed_anew(&new, |text| format!("garbage\n{text}"))),
+        ("signed, garbage between", signed_anew(&new, |text| text.replacen("\nssh-", "\ngarbage\nssh-", 1))),
+        ("signed, garbage behind", signed_anew(&new, |text| format!("{text}garbage\n"))),
+        ("signed, options", signed_anew(&new, |text| text.replacen("\nssh-", "\ncert-authority ssh-", 1))),
+        ("signed, two versions", signed_anew(&new, |text| format!("{text}# version 1301\n"))),
+        ("signed, no version", signed_anew(&new, |text| text.replace("# version 1300\n", ""))),
+        ("signed, of another CA", example_bundle(1300, &CaName::parse("prod").unwrap(), 2)),
+        ("older", example_bundle(1203, &CaName::DEFAULT, 2)),
+        ("older, and shorter as a text", example_bundle(999, &CaName::DEFAULT, 2)),
+    ];
+    for (what, text) in bad {
+        assert_eq!(fetching.run_over(BUNDLE, "", &text), (false, Some(BUNDLE.to_owned())), "{what}");
+    }
+    assert_eq!(fetching.run("", None), (false, Some(BUNDLE.to_owned())), "no answer");
+    for wrong in [&new, &example_bundle(1300, &CaName::parse("production").unwrap(), 2)] {
+        assert_eq!(fetching.run_over(BUNDLE, "prod", wrong), (false, Some(BUNDLE.to_owned())));
+    }
+    // A key that was taken out by hand stays out until there is something newer.
+    let (without, _) = BUNDLE.split_once("\nssh-ed25519").unwrap();
+    assert_eq!(fetching.run_over(without, "", BUNDLE), (false, Some(without.to_owned())));
+    assert_eq!(fetching.run_over(without, "", &new), (true, Some(new)));
 }
 
 #[test]
