@@ -46,7 +46,7 @@ impl Drop for Agent {
 }
 
 /// Puts other lines where the user CA key was configured.
-fn configure(stage: &Stage, lines: &str) {
+pub(super) fn configure(stage: &Stage, lines: &str) {
     let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
     let (before, rest) = config.split_once("[ca.user]\n").unwrap();
     let (_, after) = rest.split_once("\n[ca.host]").unwrap();
@@ -112,7 +112,7 @@ fn stage_with(lines: impl FnOnce(&Stage) -> String, env: &[(&str, &str)]) -> Sta
     stage
 }
 
-fn make_ca(stage: &Stage, arguments: &[&str]) {
+pub(super) fn make_ca(stage: &Stage, arguments: &[&str]) {
     let mut make = Command::new("ssh-keygen");
     make.args(["-q", "-N", "", "-C", "", "-f"]).arg(stage.path("ca")).args(arguments);
     assert!(make.status().unwrap().success());
@@ -209,15 +209,15 @@ async fn hosts_learn_a_key_before_it_signs_and_trust_the_old_one_until_somebody_
 }
 
 /// `SoftHSM` in this stage's folder, with one token.
-struct SoftHsm {
-    library: &'static str,
-    conf: String,
+pub(super) struct SoftHsm {
+    pub(super) library: &'static str,
+    pub(super) conf: String,
 }
 
 const LIBRARIES: [&str; 2] = ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so"];
 
 impl SoftHsm {
-    fn new(stage: &Stage) -> Self {
+    pub(super) fn new(stage: &Stage) -> Self {
         let library = LIBRARIES.into_iter().find(|path| std::path::Path::new(path).exists());
         let library = library.expect("softhsm2 is installed (tests/run does it)");
         std::fs::create_dir_all(stage.path("tokens")).unwrap();
@@ -239,13 +239,19 @@ impl SoftHsm {
         output.stdout
     }
 
-    fn tool(&self, arguments: &[&str]) -> Vec<u8> {
+    pub(super) fn tool(&self, arguments: &[&str]) -> Vec<u8> {
         let login = ["--module", self.library, "--token-label", "hallpass", "--login", "--pin", "1234"];
         self.run("pkcs11-tool", &[&login[..], arguments].concat())
     }
 
+    /// The public keys in the token, but for Ed25519 ones, as lines.
+    pub(super) fn listed(&self) -> String {
+        let listed = Command::new("ssh-keygen").args(["-D", self.library]).env("SOFTHSM2_CONF", &self.conf).output();
+        String::from_utf8(listed.unwrap().stdout).unwrap()
+    }
+
     /// Makes a key pair in the token, and writes its public half for the service, by the ways that the guide names.
-    fn make_key(&self, stage: &Stage, kind: &str, label: &str) {
+    pub(super) fn make_key(&self, stage: &Stage, kind: &str, label: &str) {
         self.tool(&["--keypairgen", "--key-type", kind, "--label", label]);
         let line = if kind == "EC:edwards25519" {
             let pem = self.tool(&["--read-object", "--type", "pubkey", "--label", label]);
@@ -261,15 +267,13 @@ impl SoftHsm {
                 "EC:secp384r1" => "ecdsa-sha2-nistp384 ",
                 _ => "ssh-rsa ",
             };
-            let listed =
-                Command::new("ssh-keygen").args(["-D", self.library]).env("SOFTHSM2_CONF", &self.conf).output();
-            let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+            let listed = self.listed();
             listed.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{listed}")).to_owned()
         };
         stage.write(&format!("{label}.pub"), &format!("{line}\n"));
     }
 
-    fn lines(&self, stage: &Stage, label: &str) -> String {
+    pub(super) fn lines(&self, stage: &Stage, label: &str) -> String {
         format!(
             "pkcs11 = {:?}\ntoken = \"hallpass\"\nlabel = {label:?}\npin_file = {:?}\npublic_key = {:?}\n",
             self.library,
@@ -279,7 +283,7 @@ impl SoftHsm {
     }
 }
 
-const KINDS: [(&str, &str); 4] =
+pub(super) const KINDS: [(&str, &str); 4] =
     [("EC:edwards25519", "ed25519"), ("EC:prime256v1", "p256"), ("EC:secp384r1", "p384"), ("rsa:3072", "rsa")];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,7 @@ mod service;
 mod session_keys;
 mod stage;
 mod still;
+mod token;
 mod watching;
 mod webdriver;
 
