@@ -1,7 +1,8 @@
-//! What a policy says that it can hardly mean: names that mean nobody or nothing, and approvals that somebody who may ask can't get.
+//! What a policy says that it can hardly mean: names that mean nobody or nothing, approvals that somebody who may ask can't get, and restrictions of a
+//! grant that restrict less than they seem to.
 //!
-//! What for: a refusal with a misspelt group or tag forbids nothing, and nobody notices. What has no effect in a grant is noticed by whoever misses it, but
-//! not by whoever writes the policy.
+//! What for: a refusal with a misspelt group or tag forbids nothing, and nobody notices; nor does anybody miss what a forced command or a list of networks
+//! leaves open. What has no effect in a grant is noticed by whoever misses it, but not by whoever writes the policy.
 //!
 //! *Why is nothing refused for it?* A rule for a team that is still empty, or against hosts that have not joined yet, is right; and what is in force must
 //! stay readable.
@@ -17,6 +18,7 @@ use super::{Host, Policy};
 use crate::document::nearest;
 use crate::identity::Directory;
 use crate::name::{GroupName, HostName, PersonName, TagKey, TagValue};
+use crate::ssh::cert::Extension;
 
 /// The most warnings. Our choice: as many as somebody reads.
 const WARNINGS_MAX: usize = 100;
@@ -45,8 +47,14 @@ impl Policy {
     pub fn warnings(&self, known: KnownHosts) -> Vec<String> {
         let mut names = Names::of(self);
         let all = self.rules.iter().flat_map(|rule| {
-            let said =
-                [groups(rule, &names), patterns(rule, &mut names, known), days(rule), approvals(rule, &self.directory)];
+            let said = [
+                groups(rule, &names),
+                patterns(rule, &mut names, known),
+                days(rule),
+                approvals(rule, &self.directory),
+                command(rule),
+                networks(rule),
+            ];
             said.into_iter().flatten().map(|what| format!("rule {}: {what}", rule.name)).collect::<Vec<_>>()
         });
         all.take(WARNINGS_MAX).collect()
@@ -150,6 +158,33 @@ fn patterns(rule: &Rule, names: &mut Names<'_>, known: KnownHosts) -> Vec<String
         format!("{:?} means {whose}, so that keeps nobody out{}", pattern.to_string(), names.near(pattern))
     };
     empty.iter().map(say).collect()
+}
+
+/// What goes on beside a forced command: forwardings need no command, and sshd runs the account's own `~/.ssh/rc` before it.
+fn command(rule: &Rule) -> Vec<String> {
+    let Some(options) = rule.grant().map(|grant| &grant.options).filter(|it| it.force_command.is_some()) else {
+        return Vec::new();
+    };
+    let beside: Vec<&str> =
+        options.permits.iter().filter(|permit| **permit != Extension::Pty).map(|permit| permit.key()).collect();
+    if beside.is_empty() {
+        return Vec::new();
+    }
+    let beside = beside.join(", ");
+    vec![format!(
+        "\"command\" does not stop what \"permit\" gives beside it ({beside}); without that, the command is all that can be done"
+    )]
+}
+
+/// Networks that are everything.
+fn networks(rule: &Rule) -> Vec<String> {
+    let sources = rule.grant().map(|grant| &grant.options.source_addresses);
+    let all = sources.into_iter().flatten().filter(|network| network.prefix_len() == 0);
+    all.map(|network| {
+        let family = if network.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        format!("\"sources\" names {network}, which is every {family} address, so that keeps none of them out")
+    })
+    .collect()
 }
 
 /// Approvals that somebody who may ask can't get, since nobody approves their own request.

@@ -187,6 +187,43 @@ fn what_a_policy_can_hardly_mean_is_warned_of_and_it_is_one_all_the_same() {
 }
 
 #[test]
+fn restrictions_that_leave_more_open_than_they_seem_to_are_warned_of() {
+    let rule = |lines: &str| {
+        let (_folder, path) = file(&format!(
+            "{SMALL}[[rule]]\nname = \"task\"\nwho = [\"group:sre\"]\nhosts = [\"web-1\"]\naccounts = [\"ops\"]\n{lines}\n"
+        ));
+        let told = hallpass(&["policy", "check", path.to_str().unwrap()]);
+        assert_eq!(exit(&told), 0, "{told:?}");
+        let warnings = answer(&told).lines().filter_map(|line| line.split_once(": warning: rule task: "));
+        warnings.map(|(_, what)| what.to_owned()).collect::<Vec<_>>()
+    };
+    let beside = |what: &str| {
+        format!(
+            "\"command\" does not stop what \"permit\" gives beside it ({what}); without that, the command is all that can be done"
+        )
+    };
+    let command = "command = \"journalctl -u api\"\n";
+    for key in ["x11_forwarding", "agent_forwarding", "port_forwarding", "user_rc"] {
+        assert_eq!(rule(&format!("{command}permit = {{ {key} = true }}")), [beside(key)]);
+        assert!(rule(&format!("permit = {{ {key} = true }}")).is_empty(), "a shell can do all of it");
+        assert!(rule(&format!("{command}permit = {{ {key} = false, pty = true }}")).is_empty());
+    }
+    let all = "permit = { pty = true, port_forwarding = true, agent_forwarding = true, x11_forwarding = true, user_rc = true }";
+    assert_eq!(
+        rule(&format!("{command}{all}")),
+        [beside("x11_forwarding, agent_forwarding, port_forwarding, user_rc")]
+    );
+    let everything = |network: &str, family: &str| {
+        format!("\"sources\" names {network}, which is every {family} address, so that keeps none of them out")
+    };
+    assert_eq!(
+        rule("sources = [\"::/0\", \"10.0.0.0/8\", \"0.0.0.0/0\"]"),
+        [everything("0.0.0.0/0", "IPv4"), everything("::/0", "IPv6")]
+    );
+    assert!(rule("sources = [\"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\"]").is_empty());
+}
+
+#[test]
 fn who_asks_for_what_cannot_be_approved_is_told_who_could() {
     let (_folder, path) =
         file(&doubtful().replace("effect = \"refuse\"\nwho", "effect = \"refuse\"\naccounts = [\"x\"]\nwho"));
