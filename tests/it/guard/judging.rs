@@ -2,6 +2,9 @@
 //! that we issue, is open now, and is for this host and account; and then ends with the first of them (I-32).
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use data_encoding::BASE64;
@@ -277,8 +280,83 @@ fn the_ca_of_every_certificate_that_ssh_keygen_makes_is_recognised_and_of_none_t
     }
 }
 
+/// What somebody does to a file of the host's.
+type Change = Box<dyn Fn(&Path)>;
+
+#[test]
+fn files_that_others_can_change_or_nobody_can_read_close_a_host_to_certificates_and_not_to_keys() {
+    let set = |mode: u32| move |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let chown = |path: &Path| std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
+    let put = |text: &'static [u8]| move |path: &Path| hallpass::durable::replace(path, text, 0o644).unwrap();
+    let folder = |path: &Path| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir(path).unwrap();
+    };
+    let ours = "must be a file that only root can change";
+    let mut ways: Vec<(&str, &str, Change)> = vec![
+        ("trust", ours, Box::new(set(0o666))),
+        ("trust", ours, Box::new(set(0o664))),
+        ("trust", ours, Box::new(set(0o646))),
+        ("trust", ours, Box::new(folder)),
+        ("trust", "trust:1: ", Box::new(put(b"garbage\n"))),
+        ("trust", "there is no CA key in it", Box::new(put(b"# nothing\n"))),
+        ("trust", "is not text", Box::new(put(b"\xff\n"))),
+        ("trust", "cannot read", Box::new(|path: &Path| std::fs::remove_file(path).unwrap())),
+        ("ended", ours, Box::new(set(0o666))),
+        ("ended", ours, Box::new(folder)),
+        ("ended", "ended:1: not a serial", Box::new(put(b"garbage\n"))),
+        ("ended", "ended:1: not a serial", Box::new(put(b"\xff\n"))),
+    ];
+    if rustix::process::geteuid().is_root() {
+        ways.push(("trust", ours, Box::new(chown)));
+        ways.push(("ended", ours, Box::new(chown)));
+    }
+    for (number, (file, why, change)) in ways.into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let maker = Maker::new(folder.path());
+        let settings = on_disk(folder.path(), &maker);
+        super::site::write(&folder.path().join("ended"), "7\n");
+        let certificate = maker.certificate(20, Window::new(at(-1), at(1)).unwrap(), &["deploy@web-1"]);
+        let line = format!("publickey {}\n", first_words(&certificate));
+        let (key_id, blob) = (certificate.tbs().fields().key_id.as_str(), BASE64.encode(certificate.blob()));
+        let question = Question { user: "deploy", serial: "20", key_id, certificate: &blob };
+        let look = || {
+            let rules = Rules::load(&settings);
+            let told = answer(rules.as_ref().unwrap(), &question);
+            let plain = format!("publickey {}\n", Maker::subject(5).public_key().to_openssh());
+            let judged =
+                [line.as_str(), &plain, "password\n"].map(|text| judge(Some(text.as_bytes()), "deploy", &rules, at(0)));
+            (told, judged)
+        };
+        let (told, [certified, ..]) = look();
+        assert!(told.is_ok() && matches!(certified, Ok(Judgement::Governed(_))), "as it is meant");
+        change(&folder.path().join(file));
+        let (told, [certified, plain, password]) = look();
+        for denied in [told.map(drop), certified.map(drop)] {
+            let Err(Denial::Unsettled(said)) = denied else { panic!("{number} {file}: {denied:?}") };
+            assert!(said.contains(why), "{number} {file}: {said}");
+        }
+        // Somebody has to be able to mend it.
+        assert_eq!((plain, password), (Ok(Judgement::NotOurs), Ok(Judgement::NotOurs)), "{number} {file}");
+    }
+}
+
+/// The host's files in a folder, with this CA's key; where `host.toml` is.
+fn on_disk(folder: &Path, maker: &Maker) -> PathBuf {
+    let (path, shown) = (|name: &str| folder.join(name), folder.display());
+    super::site::write(&path("trust"), &format!("{}\n", maker.key().to_openssh()));
+    super::site::write(
+        &path("host.toml"),
+        &format!(
+            "name = \"web-1\"\ntrust = \"{shown}/trust\"\nended = \"{shown}/ended\"\nstate = \"{shown}/state\"\n\
+             spool = \"{shown}/spool\"\n"
+        ),
+    );
+    path("host.toml")
+}
+
 /// In place of a watcher: puts something else in place of one of the host's files before it says that it is armed.
-fn meddler(folder: &std::path::Path, file: &str, text: &str) -> Program {
+fn meddler(folder: &Path, file: &str, text: &str) -> Program {
     let (script, path) = (folder.join("meddler.txt"), folder.join("meddler"));
     let lines = format!("#!/bin/sh\nread word\nprintf '{text}' > {}/{file}\necho armed\n", folder.display());
     super::site::write(&script, &lines);
@@ -305,15 +383,7 @@ fn a_login_is_refused_whose_certificate_ends_early_between_its_judgement_and_its
     ] {
         let folder = tempfile::tempdir().unwrap();
         let maker = Maker::new(folder.path());
-        let (path, shown) = (|name: &str| folder.path().join(name), folder.path().display());
-        super::site::write(&path("trust"), &format!("{}\n", maker.key().to_openssh()));
-        super::site::write(
-            &path("host.toml"),
-            &format!(
-                "name = \"web-1\"\ntrust = \"{shown}/trust\"\nended = \"{shown}/ended\"\nstate = \"{shown}/state\"\n\
-             spool = \"{shown}/spool\"\n"
-            ),
-        );
+        let settings = on_disk(folder.path(), &maker);
         let certificate = maker.certificate(7, window, &["deploy@web-1"]);
         let login = Login {
             account: "deploy".to_owned(),
@@ -321,7 +391,7 @@ fn a_login_is_refused_whose_certificate_ends_early_between_its_judgement_and_its
             from: None,
         };
         let key = || Ok(Key { session: SessionId::new(12).unwrap(), connection: Process::own().unwrap() });
-        let passed = open_session(&login, &path("host.toml"), &meddler(folder.path(), file, text), key);
+        let passed = open_session(&login, &settings, &meddler(folder.path(), file, text), key);
         match why {
             None => assert!(matches!(passed, Ok(Passed::Armed(_))), "{file} {text:?}: {passed:?}"),
             Some(why) => assert_eq!(passed, Err(Refused::Denied(why))),

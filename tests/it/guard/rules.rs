@@ -1,5 +1,7 @@
 //! Who may pass: certificates of ours as issued, others' as `host.toml` says, nothing that can't be read.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use hallpass::ssh::private::SessionKey;
 use hallpass::time::{Clock as _, Lifetime, SystemClock, Window};
 
@@ -112,6 +114,17 @@ async fn a_certificate_opens_only_the_host_account_and_time_that_it_names() {
         host.ssh(&host.pass(soon(600)), "true").await,
         "Certificate does not contain an authorized principal",
     );
+    std::fs::remove_file(host.path("ended")).unwrap();
+    let trust = std::fs::read_to_string(host.path("trust")).unwrap();
+    std::fs::set_permissions(host.path("trust"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    refused(
+        &host,
+        host.ssh(&host.pass(soon(600)), "true").await,
+        "Certificate does not contain an authorized principal",
+    );
+    write(&host.path("trust"), &trust);
+    let (code, _) = host.ssh(&host.pass(soon(600)), "true").await;
+    assert_eq!(code, 0, "{}", host.logs());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,10 +138,21 @@ async fn what_the_guard_needs_and_cannot_have_closes_the_host_to_certificates_an
     refused(&host, host.ssh(&pass, "true").await, "was ended before its time");
     write(&host.path("ended"), "garbage\n");
     refused(&host, host.ssh(&pass, "true").await, "ended:1: not a serial");
+    assert_eq!(host.ssh(&plain, "true").await.0, 0, "somebody has to be able to mend it");
     std::fs::remove_file(host.path("ended")).unwrap();
     let trust = std::fs::read_to_string(host.path("trust")).unwrap();
     write(&host.path("trust"), &format!("{trust}\ngarbage\n"));
     refused(&host, host.ssh(&pass, "true").await, "trust:3: ");
+    assert_eq!(host.ssh(&plain, "true").await.0, 0, "somebody has to be able to mend it");
+    // Right in itself, but others can put a CA key of theirs into it.
+    write(&host.path("trust"), &trust);
+    std::fs::set_permissions(host.path("trust"), std::fs::Permissions::from_mode(0o666)).unwrap();
+    refused(&host, host.ssh(&pass, "true").await, "trust\" must be a file that only root can change");
+    write(&host.path("trust"), &trust);
+    std::os::unix::fs::chown(host.path("trust"), Some(65_534), None).unwrap();
+    refused(&host, host.ssh(&pass, "true").await, "trust\" must be a file that only root can change");
+    assert_eq!(host.ssh(&plain, "true").await.0, 0, "somebody has to be able to mend it");
+    std::fs::remove_file(host.path("trust")).unwrap();
     write(&host.path("trust"), &trust);
     let settings = std::fs::read_to_string(host.path("host.toml")).unwrap();
     write(&host.path("host.toml"), &settings.replace("name = ", "nme = "));
