@@ -24,10 +24,10 @@ use super::{Bench, list_certificate, run, string};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// CA keys of each kind, as `ssh-keygen` makes them.
-const CA_KINDS: [&[&str]; 4] =
+pub(super) const CA_KINDS: [&[&str]; 4] =
     [&["-t", "ed25519"], &["-t", "ecdsa", "-b", "256"], &["-t", "ecdsa", "-b", "384"], &["-t", "rsa", "-b", "3072"]];
 
-fn open(socket: &Path, public_key: PathBuf, purpose: Purpose) -> Result<Arc<dyn Signer>, SignError> {
+pub(super) fn open(socket: &Path, public_key: PathBuf, purpose: Purpose) -> Result<Arc<dyn Signer>, SignError> {
     let settings = signer::agent::Settings { socket: socket.to_owned(), public_key };
     signer::open(&signer::Settings::Agent(settings), purpose, PATIENCE)
 }
@@ -45,7 +45,7 @@ fn tbs(signer: &dyn Signer) -> TbsCert {
     TbsCert::new(fields(), &quick_key(9), signer.public_key(), nonce).unwrap()
 }
 
-fn certify(signer: &dyn Signer) -> Result<Certificate, String> {
+pub(super) fn certify(signer: &dyn Signer) -> Result<Certificate, String> {
     let tbs = tbs(signer);
     let blob = signer.sign(&tbs).map_err(|error| error.to_string())?;
     Ok(Certificate::assemble(tbs, &blob).unwrap())

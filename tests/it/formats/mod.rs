@@ -7,6 +7,7 @@ mod certificates;
 mod hosts;
 mod keys;
 mod many;
+mod odd_signatures;
 mod refused_certificates;
 pub(crate) mod security_keys;
 mod signatures;
