@@ -6,10 +6,11 @@ use hallpass::audit::event::Event;
 use hallpass::keyring::Ca;
 use hallpass::name::{CaName, PolicyVersion, Serial};
 use hallpass::policy::Question;
+use hallpass::ssh::cert::{Extension, TbsCert};
 
 use crate::support::fixtures::signs_for;
 
-use super::world::{AT_ONCE, NOON, ONE, Shape, World, at, hosts, key, kinds, minutes, question};
+use super::world::{AT_ONCE, BOUND, NOON, ONE, Shape, World, are_bound, at, hosts, key, kinds, minutes, question};
 
 #[test]
 fn the_certificate_says_exactly_what_was_approved() {
@@ -101,6 +102,44 @@ fn an_extension_that_policy_allows_at_once_needs_nobody() {
     assert_eq!(world.window(), (-20, 60 * 60));
     let refused = world.refused(world.extend("alice", minutes(20)), NOON + 10);
     assert_eq!(refused.code(), "wrong_state", "{refused}");
+}
+
+#[test]
+fn an_extension_is_bound_as_what_it_extends_is() {
+    for loosened in [BOUND, ONE] {
+        let mut world = World::issued_under(&BOUND);
+        world.step(world.extend("alice", minutes(20)), NOON + 600);
+        // A policy that gives more by now gives no more to what was asked before.
+        world.switch(&loosened);
+        world.step(world.approve("carol"), NOON + 700);
+        world.fetch(NOON + 700);
+        let grants = &world.request.parts().grants;
+        let certified: Vec<_> = grants.iter().map(|grant| grant.certificate.as_ref().unwrap()).collect();
+        assert_eq!(certified.iter().map(|one| one.serial.number()).collect::<Vec<_>>(), [1, 2]);
+        for one in certified {
+            // As another reader finds them in the bytes that are signed.
+            let read = TbsCert::parse(one.tbs.bytes()).unwrap();
+            let options = &read.fields().options;
+            assert!(are_bound(options), "{options:?}");
+            assert_eq!(options, &world.request.parts().terms.options);
+            assert_eq!(options.permits, [Extension::PortForwarding, Extension::Pty].into());
+            for name in ["force-command", "source-address", "verify-required"] {
+                assert!(one.tbs.bytes().windows(name.len()).any(|bytes| bytes == name.as_bytes()), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_less_bound_than_policy_now_demands_is_not_extended() {
+    let mut world = World::issued();
+    world.switch(&BOUND);
+    assert_eq!(world.refused(world.extend("alice", minutes(20)), NOON + 600).code(), "policy_changed");
+    world.switch(&ONE);
+    world.step(world.extend("alice", minutes(20)), NOON + 600);
+    world.step(world.approve("bob"), NOON + 600);
+    world.switch(&BOUND);
+    assert_eq!(world.refused(world.certify("alice"), NOON + 600).code(), "policy_changed");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use hallpass::audit::event::Event;
 use hallpass::name::{Digest, PersonName};
 use hallpass::time::{Lifetime, Timestamp};
 
-use super::world::{Shape, World, at, person};
+use super::world::{BOUND, Shape, World, are_bound, at, person};
 
 /// The published graph (I-12): from, to.
 const GRAPH: &[(&str, &str)] = &[
@@ -220,6 +220,7 @@ impl Ledger {
         let grant = before.grant().expect("something was granted");
         assert!(Self::counting(grant, &shape) >= shape.need, "too few who count now: {grant:?}");
         assert!(now < grant.window.end(), "not after its end");
+        assert!(shape.rule != BOUND.rule || are_bound(&before.parts().terms.options), "bound as policy demands now");
         Self::check_total(before.parts(), &shape);
         let granted = match &before.parts().grants[..] {
             [.., earlier, last] => last.window.end().seconds_since(earlier.window.end()),

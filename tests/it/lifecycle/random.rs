@@ -12,15 +12,23 @@ use proptest::test_runner::RngSeed;
 
 use super::ledger::Ledger;
 use super::world::{
-    AT_ONCE, BOB_LEFT, FEWER, NOON, NOTHING, ONE, SHORTER, Shape, TWO, World, at, hosts, minutes, person, proven,
-    question,
+    AT_ONCE, BOB_LEFT, BOUND, FEWER, NOON, NOTHING, ONE, SHORTER, Shape, TWO, World, at, hosts, minutes, person,
+    proven, question,
 };
 
 const PEOPLE: [&str; 5] = ["alice", "bob", "carol", "dave", "omar"];
 
 /// The policies, and whether they allow anything.
-const SHAPES: [(Shape, bool); 7] =
-    [(ONE, true), (TWO, true), (AT_ONCE, true), (BOB_LEFT, true), (SHORTER, true), (FEWER, true), (NOTHING, false)];
+const SHAPES: [(Shape, bool); 8] = [
+    (ONE, true),
+    (TWO, true),
+    (AT_ONCE, true),
+    (BOB_LEFT, true),
+    (SHORTER, true),
+    (FEWER, true),
+    (BOUND, true),
+    (NOTHING, false),
+];
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -102,7 +110,7 @@ proptest! {
 
     #[test]
     fn no_history_breaks_a_promise(
-        first in prop::sample::select(vec![ONE, TWO, TWO, AT_ONCE, BOB_LEFT]),
+        first in prop::sample::select(vec![ONE, TWO, TWO, AT_ONCE, BOB_LEFT, BOUND]),
         start in prop::option::weighted(0.3, 1_u64..2000),
         acts in prop::collection::vec((-90_i64..900, act()), 1..40),
     ) {

@@ -3,10 +3,10 @@
 use hallpass::access::{AccessRequest, Extending, Parts, State};
 use hallpass::name::{Account, Digest, PolicyVersion, Principal, Serial};
 use hallpass::policy::Approvals;
-use hallpass::ssh::cert::Extension;
+use hallpass::ssh::cert::{Extension, ForceCommand};
 use hallpass::time::{Lifetime, Window};
 
-use super::world::{AT_ONCE, NOON, ONE, TWO, World, at, hosts, key, minutes, person};
+use super::world::{AT_ONCE, BOUND, NOON, ONE, TWO, World, are_bound, at, hosts, key, minutes, person};
 
 /// A request in every state, and with every kind of extension.
 pub(super) fn in_every_state() -> Vec<(&'static str, World)> {
@@ -43,9 +43,14 @@ pub(super) fn in_every_state() -> Vec<(&'static str, World)> {
     ]
 }
 
+/// Those, and one whose certificate is bound by everything that can bind it.
+fn all_kinds() -> Vec<(&'static str, World)> {
+    [in_every_state(), vec![("issued, bound", World::issued_under(&BOUND))]].concat()
+}
+
 #[test]
 fn every_request_reads_back_from_its_own_parts() {
-    for (name, world) in in_every_state() {
+    for (name, world) in all_kinds() {
         let parts = world.request.parts().clone();
         assert_eq!(AccessRequest::from_parts(parts), Ok(world.request), "{name}");
     }
@@ -54,7 +59,7 @@ fn every_request_reads_back_from_its_own_parts() {
 /// Refuses the change, in each state where it changes anything and `applies` says so.
 fn is_refused(what: &str, applies: impl Fn(&Parts) -> bool, change: impl Fn(&mut Parts)) {
     let mut tried = 0;
-    for (name, world) in in_every_state() {
+    for (name, world) in all_kinds() {
         let mut parts = world.request.parts().clone();
         if !applies(&parts) {
             continue;
@@ -96,7 +101,23 @@ fn nothing_that_was_approved_can_be_edited_in_a_row() {
     is_refused("permits", granted, |parts| {
         parts.terms.options.permits.insert(Extension::AgentForwarding);
     });
-    is_refused("verify-required", granted, |parts| parts.terms.options.verify_required = true);
+    is_refused("fewer permits", granted, |parts| {
+        parts.terms.options.permits.remove(&Extension::Pty);
+    });
+    is_refused("verify-required", granted, |parts| {
+        parts.terms.options.verify_required = !parts.terms.options.verify_required;
+    });
+    let bound = |parts: &Parts| are_bound(&parts.terms.options);
+    is_refused("sources", granted, |parts| {
+        parts.terms.options.source_addresses.insert("192.0.2.0/24".parse().unwrap());
+    });
+    is_refused("no sources", bound, |parts| parts.terms.options.source_addresses.clear());
+    is_refused("fewer sources", bound, |parts| {
+        parts.terms.options.source_addresses.pop_first();
+    });
+    let command = |text: &str| Some(ForceCommand::parse(text).unwrap());
+    is_refused("command", granted, |parts| parts.terms.options.force_command = command("journalctl -u API"));
+    is_refused("no command", bound, |parts| parts.terms.options.force_command = None);
     is_refused("digest", granted, |parts| parts.grants[0].digest = Digest::new([0; 32]));
 }
 

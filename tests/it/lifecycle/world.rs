@@ -12,6 +12,7 @@ use hallpass::keyring::Ca;
 use hallpass::name::{Account, Digest, HostName, PersonName, PolicyVersion, RequestId, Serial};
 use hallpass::policy::{Policy, Question};
 use hallpass::ssh::PublicKey;
+use hallpass::ssh::cert::{ForceCommand, Options};
 use hallpass::time::{Lifetime, Timestamp};
 
 use crate::support::fixtures::signs_for;
@@ -44,6 +45,14 @@ pub(super) fn key(seed: u8) -> PublicKey {
     let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20".to_vec();
     blob.extend_from_slice(ed25519_dalek::SigningKey::from_bytes(&[seed; 32]).verifying_key().as_bytes());
     PublicKey::parse_blob(&blob).unwrap()
+}
+
+/// The public key of this seed, in a security key.
+fn security_key(seed: u8) -> PublicKey {
+    let key = key(seed);
+    let parts = [b"sk-ssh-ed25519@openssh.com".as_slice(), &key.blob()[19..], b"ssh:"];
+    let string = |part: &[u8]| [&u32::try_from(part.len()).unwrap().to_be_bytes(), part].concat();
+    PublicKey::parse_blob(&parts.map(string).concat()).unwrap()
 }
 
 /// A proof that this person is there, through a session of theirs.
@@ -117,6 +126,20 @@ pub(super) const SHORTER: Shape = Shape { max: 25, total: 60, ..ONE };
 /// Without port forwarding.
 pub(super) const FEWER: Shape = Shape { rule: "permit = { pty = true }", ..ONE };
 
+/// With everything that binds a certificate: networks, a command, and a security key that checks its user.
+pub(super) const BOUND: Shape = Shape {
+    rule: "permit = { pty = true, port_forwarding = true }\nsources = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n\
+           command = \"journalctl -u api\"\nverify_required = true\n",
+    ..ONE
+};
+
+/// Whether these are the options of [`BOUND`], apart from what may be taken off.
+pub(super) fn are_bound(options: &Options) -> bool {
+    let sources: Vec<String> = options.source_addresses.iter().map(ToString::to_string).collect();
+    let command = options.force_command.as_ref().map(ForceCommand::as_str);
+    sources == ["10.0.0.0/8", "2001:db8::/32"] && command == Some("journalctl -u api") && options.verify_required
+}
+
 /// This policy, in force as `version`.
 pub(super) fn check(shape: &Shape, version: u32) -> Check {
     let mut text = format!(
@@ -189,7 +212,9 @@ impl World {
     pub(super) fn asking(shape: &Shape, question: &Question) -> Result<(Self, Vec<Event>), Refusal> {
         let check = check(shape, 1);
         let id = RequestId::from_random([1, 2, 3, 4, 5]);
-        let Step { request, events, permit } = open(&proven("alice"), question, key(99), &check, id)?;
+        // What demands a security key is asked with one.
+        let subject = if shape.rule == BOUND.rule { security_key(99) } else { key(99) };
+        let Step { request, events, permit } = open(&proven("alice"), question, subject, &check, id)?;
         assert!(permit.is_none(), "asking alone permits nothing");
         Ok((Self { request, check, serial: 0 }, events))
     }
@@ -282,7 +307,12 @@ impl World {
 
     /// Asked under [`ONE`], approved by bob a minute later, fetched at once.
     pub(super) fn issued() -> Self {
-        let mut world = Self::asked(&ONE);
+        Self::issued_under(&ONE)
+    }
+
+    /// The same under another policy.
+    pub(super) fn issued_under(shape: &Shape) -> Self {
+        let mut world = Self::asked(shape);
         world.step(world.approve("bob"), NOON + 60);
         world.fetch(NOON + 60);
         world
