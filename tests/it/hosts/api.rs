@@ -95,6 +95,30 @@ async fn a_host_joins_is_asked_for_learns_of_an_early_end_and_leaves() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_extended_request_ends_each_of_its_certificates() {
+    let site = site().await;
+    let (_, host, _) = web(&site, "app-1", 60).await;
+    let (request, first) = certified(&site, "app-1").await;
+    let (alice, bob) = (site.logged_in("alice").await, site.logged_in("bob").await);
+    let extend = api::Extend { lifetime: "20m".to_owned(), reason: "INC-1 not done yet".to_owned() };
+    let waiting: api::Request = alice.post(&format!("/v1/requests/{}/extend", request.id), &extend).await.unwrap();
+    let body = api::Approve { digest: waiting.digest, ..api::Approve::default() };
+    let _unused: api::Request = bob.post(&format!("/v1/requests/{}/approve", request.id), &body).await.unwrap();
+    let told = async || -> Vec<(u64, bool)> {
+        state(&host).await.grants.iter().map(|grant| (grant.serial, grant.is_ended)).collect()
+    };
+    assert_eq!(told().await, [(first.serial, false)], "an extension without a certificate opens nothing");
+    let second: api::Certificate = alice.post(&format!("/v1/requests/{}/certificate", request.id), &()).await.unwrap();
+    assert!(second.serial > first.serial && second.window.not_after > first.window.not_after);
+    assert_eq!(told().await, [(first.serial, false), (second.serial, false)]);
+    // The first one is still in its window, and somebody may have kept it.
+    let end = api::Why { reason: "done".to_owned() };
+    let _unused: api::Request = alice.post(&format!("/v1/requests/{}/end", request.id), &end).await.unwrap();
+    assert_eq!(told().await, [(first.serial, true), (second.serial, true)]);
+    site.world.check().await;
+}
+
+#[tokio::test]
 async fn an_early_end_is_told_however_many_grants_without_a_certificate_come_after_it() {
     let site = site().await;
     let wish =
