@@ -242,13 +242,17 @@ async fn times_durations_and_counts_out_of_range_are_refused() {
 async fn keys_that_are_not_accepted_are_refused_with_the_reason() {
     let attack = Attack::new().await;
     let good = attack.site.world.fresh_key().to_openssh();
-    let rsa_1024 = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7";
+    let modulus = [vec![0], vec![0xff; 128]].concat();
+    let numbers = [b"ssh-rsa".as_slice(), &[1, 0, 1], &modulus];
+    let wire = numbers.map(|part| [&u32::try_from(part.len()).unwrap().to_be_bytes(), part].concat()).concat();
+    let rsa_1024 = format!("ssh-rsa {}", data_encoding::BASE64.encode(&wire));
     for key in [
         "",
         "ssh-ed25519",
         "ssh-ed25519 AAAA",
         "ssh-dss AAAAB3NzaC1kc3M=",
-        rsa_1024,
+        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7",
+        &rsa_1024,
         &format!("restrict {good}"),
         &format!("{good}\n{good}"),
         &format!("{good}\u{0}"),
@@ -257,6 +261,9 @@ async fn keys_that_are_not_accepted_are_refused_with_the_reason() {
         let ask = attack.ask_with("key", json!(key));
         assert_eq!(attack.body("POST /v1/requests", &ask).await, is(422, "invalid"), "{key:.60}");
     }
+    let by_size = attack.call("POST /v1/requests").body(attack.ask_with("key", json!(rsa_1024)));
+    let refused = attack.refused(by_size.header("content-type", "application/json")).await;
+    assert!(refused.title.contains("an RSA key of 1024 bits is not accepted"), "{}", refused.title);
     let mut without = serde_json::to_value(attack.site.ask("web-1", "deploy")).unwrap();
     without.as_object_mut().unwrap().remove("key");
     assert_eq!(attack.body("POST /v1/requests", &without.to_string()).await, is(422, "invalid"));
