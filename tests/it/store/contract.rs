@@ -33,6 +33,7 @@ use super::issuing::{
     an_outcome_rests_on_the_request_and_the_clock_as_they_were,
     what_is_asked_granted_and_certified_in_one_change_is_in_the_log_in_this_order,
 };
+use super::texts::texts_of_any_kind_read_back_as_they_were_written;
 use super::{Database, Desk, change, event};
 use crate::support::fixtures::{at, id, key, person, signs_for, states};
 
@@ -58,6 +59,7 @@ macro_rules! contract {
 contract! {
     a_new_store_is_empty
     requests_in_every_state_read_back_as_they_were_saved
+    texts_of_any_kind_read_back_as_they_were_written
     everything_is_the_same_after_a_restart
     an_id_is_given_once
     a_change_made_from_an_older_version_is_refused

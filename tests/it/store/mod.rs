@@ -8,6 +8,7 @@ mod issuing;
 mod model;
 mod postgres;
 mod sqlite;
+mod texts;
 mod together;
 
 use std::pin::Pin;
