@@ -5,7 +5,6 @@
 //! What not: nothing is cached, no key is added to an agent, and an agent is asked for SSHSIG-framed data only.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,10 +12,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::agent::{agent_failed, exchange};
 use super::failure::{Exit, Failure};
 use super::output;
 use super::profile::env;
-use crate::ssh::agent::{self, FRAME_BYTES_MAX};
+use crate::ssh::agent;
 use crate::ssh::private::{LoginKey, PRIVATE_KEY_BYTES_MAX, PrivateKeyError, is_encrypted};
 use crate::ssh::sig::SshSignature;
 use crate::ssh::{KeyAlgorithm, KeyError, PublicKey};
@@ -244,29 +244,4 @@ pub(crate) fn identities(socket: &Path, timeout: Duration) -> Result<Vec<PublicK
     let answer = exchange(socket, &agent::request_identities(), timeout)?;
     let keys = agent::parse_identities(&answer).map_err(|e| agent_failed(&e.to_string()))?;
     Ok(keys.into_iter().map(|(key, _)| key).collect())
-}
-
-fn agent_failed(why: &str) -> Failure {
-    Failure::new(Exit::NotReady, "HP-301", "your ssh agent did not do it").because(why).next("ssh-add -l")
-}
-
-/// One question to the agent and its answer, without its length; both within a deadline, the answer within OpenSSH's own limit.
-///
-/// # Errors
-/// HP-301 when the agent can't be reached, or does not answer as agents do.
-pub(crate) fn exchange(socket: &Path, question: &[u8], timeout: Duration) -> Result<Vec<u8>, Failure> {
-    let failed = |e: std::io::Error| agent_failed(&format!("{}: {e}", socket.display()));
-    let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream.set_read_timeout(Some(timeout)).map_err(failed)?;
-    stream.set_write_timeout(Some(timeout)).map_err(failed)?;
-    stream.write_all(question).map_err(failed)?;
-    let mut length = [0_u8; 4];
-    stream.read_exact(&mut length).map_err(failed)?;
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if length == 0 || length > FRAME_BYTES_MAX {
-        return Err(agent_failed("its answer is longer than 256 KiB, or empty"));
-    }
-    let mut body = vec![0_u8; length];
-    stream.read_exact(&mut body).map_err(failed)?;
-    Ok(body)
 }

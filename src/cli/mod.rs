@@ -9,6 +9,7 @@
 //! without a terminal.
 
 mod admin;
+mod agent;
 mod args;
 mod audit;
 mod backup;

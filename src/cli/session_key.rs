@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::agent::exchange;
 use super::failure::{Exit, Failure};
-use super::keys::exchange;
 use super::local::Held;
 use super::profile::{env, read_small};
 use crate::ssh::PublicKey;
