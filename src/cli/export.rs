@@ -29,7 +29,7 @@ use crate::wire;
 /// Arguments of `hallpass audit export`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// The file, which must not exist; `-` for standard output
+    /// The file, which must not exist; `-` for standard output (the whole log: not on a terminal)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// An older export of this log: only what came since is fetched, and the log must continue it
@@ -51,9 +51,10 @@ pub(super) fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     }
 }
 
-/// Writes the log as of its present checkpoint; to standard output, if that is what `out` stands for. Who reads it there checks it.
+/// Writes the log as of its present checkpoint; to standard output, if that is what `out` stands for and no terminal. Who reads it there checks
+/// it.
 fn whole(context: &Context, out: &Path, earlier: Option<&Path>) -> Result<(), Failure> {
-    let mut sink = Sink::begin(context, out)?;
+    let mut sink = Sink::begin_exact(context, out)?;
     let (_, client) = context.connect()?;
     let (head, fetched) = context.block_on(write_lines(context, &client, earlier, |lines| sink.write(lines)))?;
     let document = json!({

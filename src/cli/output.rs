@@ -1,7 +1,8 @@
 //! What is printed, and how: standard output holds the answer and nothing else; everything else goes to standard error.
 //!
 //! What for: the one place where hallpass writes to a terminal. All text passes [`escape`] (or its JSON twin), so that nothing a server,
-//! file or person supplied can move the cursor, hide, or reorder what is read (CVE-2019-6109's class).
+//! file or person supplied can move the cursor, hide, or reorder what is read (CVE-2019-6109's class). What must stay as it is, byte for
+//! byte, is not written to a terminal (`sink`).
 //! What not: no colour, on a terminal or off it: every word says what it means by itself, so `--no-color`, `NO_COLOR` and `CLICOLOR_FORCE`
 //! have no colour to change. The one text that is drawn over itself is that of `status --watch` and `inbox --watch` (`screen`).
 //!
@@ -121,7 +122,7 @@ impl Output {
         }
     }
 
-    /// Writes a piece of a stream, as it is: escaped before. `Break` when nobody reads on.
+    /// Writes a piece of a stream, as it is: escaped before, or not for a terminal. `Break` when nobody reads on.
     ///
     /// # Errors
     /// When standard output can't take it.
@@ -287,6 +288,11 @@ pub(crate) fn labelled(indent: &str, label: &str, items: &[String]) -> String {
 /// Whether a person sits at the terminal: both what we ask and what they type pass through it.
 pub(crate) fn is_interactive() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Whether standard output is a terminal.
+pub(crate) fn is_shown() -> bool {
+    std::io::stdout().is_terminal()
 }
 
 /// Asks a question on the terminal and reads one line; the flag that answers it is named when there is nobody to ask.

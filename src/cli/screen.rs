@@ -5,7 +5,6 @@
 //!
 //! Invariants: everything between our own codes is escaped; a line takes one row, whatever its characters: the terminal cuts it.
 
-use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 
 use super::failure::Failure;
@@ -32,7 +31,7 @@ impl Screen {
         let is_set = |name: &str| profile::env(name).is_some();
         let is_dumb = profile::env("TERM").is_none_or(|term| term == "dumb");
         let is_still = context.globals.no_color || is_set("NO_COLOR") || is_set("ACCESSIBLE") || is_dumb;
-        (std::io::stdout().is_terminal() && !is_still).then_some(Self { out: context.out, drawn: 0 })
+        (output::is_shown() && !is_still).then_some(Self { out: context.out, drawn: 0 })
     }
 
     /// Draws this text in place of the last one; what does not fit is counted.

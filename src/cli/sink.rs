@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, is_shown};
 use crate::durable::NewFile;
 
 /// Whether this stands for standard output.
@@ -28,7 +28,21 @@ pub(super) enum Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// Begins one.
+    /// Begins one for what is hashed, and so can't be escaped: not on a terminal, which would obey what stands in it.
+    ///
+    /// # Errors
+    /// When it would be shown on a terminal, and as [`Self::begin`].
+    pub(super) fn begin_exact(context: &Context, out: &'a Path) -> Result<Self, Failure> {
+        if is_stdout(out) && is_shown() {
+            return Err(Failure::usage("the log's own bytes are not written to a terminal")
+                .because("a terminal obeys what people and servers wrote into them, and escaped they are not what was signed")
+                .next("hallpass audit export --out FILE, or --out - into a pipe or file")
+                .next("hallpass audit tail, which shows entries as they may be read"));
+        }
+        Self::begin(context, out)
+    }
+
+    /// Begins one for what is escaped.
     ///
     /// # Errors
     /// When the file is there already, or can't be made.

@@ -3,15 +3,44 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 
+use hallpass::audit::event::{Answer, Event};
+use hallpass::client::ANSWER_BYTES_MAX;
 use serde_json::{Value, json};
 
-use super::stage::Stage;
+use super::plain_ssh::Typed;
+use super::stage::{HALLPASS, Stage};
+use crate::audit_log::log;
 
 /// Clears the screen, reorders, hides, ends the line and pretends to be another.
 const EVIL: &str = "x\u{1b}[2J\u{9b}31m\u{202e}drow\u{200b}\u{e0041}\r\nroot approved\u{7}";
 
+/// What a client sent.
+pub(super) struct Sent {
+    head: String,
+    pub(super) path: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// A whole answer that is not cut off: status, one more header (or none) and body.
+pub(super) fn whole(status: u16, header: &str, body: &str) -> Vec<u8> {
+    let kind = if status == 200 { "application/json" } else { "application/problem+json" };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{header}connection: close\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
 /// Answers every exchange on loopback with `answer(path)`: status and body.
 pub(super) fn lying_server(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> String {
+    answering(move |sent| {
+        let (status, body) = answer(&sent.path);
+        whole(status, "", &body.to_string())
+    })
+}
+
+/// Answers every exchange on loopback with these bytes.
+pub(super) fn answering(answer: impl Fn(&Sent) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -32,20 +61,13 @@ pub(super) fn lying_server(answer: impl Fn(&str) -> (u16, Value) + Send + 'stati
             let mut body = vec![0; length];
             let _closed = reader.read_exact(&mut body);
             let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
-            let (status, body) = answer(&path);
-            let body = body.to_string();
-            let kind = if status == 200 { "application/json" } else { "application/problem+json" };
-            let length = body.len();
-            let _closed = write!(
-                stream,
-                "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-            );
+            let _closed = stream.write_all(&answer(&Sent { head, path, body }));
         }
     });
     url
 }
 
-fn evil_request() -> Value {
+pub(super) fn evil_request() -> Value {
     json!({
         "schema": EVIL, "id": "7K3F-9QX2", "state": EVIL, "person": EVIL, "hosts": [EVIL, "web-1"], "account": EVIL, "principals": [EVIL],
         "reason": EVIL, "ticket": EVIL, "for": EVIL, "asked": EVIL, "start": EVIL, "decide_by": EVIL,
@@ -100,7 +122,7 @@ fn evil_problem(_: &str) -> (u16, Value) {
 }
 
 /// A stage whose alice is logged in at a server that we play.
-fn stage_at(url: &str) -> Stage {
+pub(super) fn stage_at(url: &str) -> Stage {
     let stage = Stage::empty();
     std::fs::create_dir_all(stage.path("alice/config/profiles")).unwrap();
     std::fs::create_dir_all(stage.path("alice/state/default")).unwrap();
@@ -141,6 +163,11 @@ fn commands() -> Vec<Vec<&'static str>> {
     all.iter().map(|line| line.split(' ').collect()).collect()
 }
 
+/// The first character that a terminal would obey, or not show.
+fn obeyed(text: &str) -> Option<char> {
+    text.chars().find(|c| (c.is_control() && *c != '\n') || "\u{202e}\u{200b}\u{e0041}".contains(*c))
+}
+
 #[test]
 fn nothing_a_server_says_reaches_the_terminal_unescaped() {
     for answer in [evil_answers, evil_problem] {
@@ -155,10 +182,7 @@ fn nothing_a_server_says_reaches_the_terminal_unescaped() {
                 let ran = stage.as_person("alice", &arguments);
                 assert!((0..=130).contains(&ran.code) && ran.code != 101, "{arguments:?}: {} {}", ran.code, ran.err);
                 for text in [&ran.out, &ran.err] {
-                    let bad = text
-                        .chars()
-                        .find(|c| (c.is_control() && *c != '\n') || "\u{202e}\u{200b}\u{e0041}".contains(*c));
-                    assert_eq!(bad, None, "{arguments:?}: {text:?}");
+                    assert_eq!(obeyed(text), None, "{arguments:?}: {text:?}");
                     // A policy is a file: its lines are the server's own, each escaped.
                     let is_file = arguments.starts_with(&["policy", "show"]);
                     let forged = text.lines().any(|line| line.starts_with("root approved"));
@@ -205,4 +229,151 @@ fn a_session_is_shown_to_no_other_server() {
     stage.write("alice/config/profiles/default.toml", &format!("server = \"{url}\"\nperson = \"alice\"\n"));
     let ran = stage.as_person("alice", &["status"]);
     assert_eq!(ran.code, 4, "{}", ran.err);
+}
+
+/// A log as a server signs it that names its own key, with one entry that says what it likes: of codes, the log's own spelling escapes only
+/// those below U+0020.
+fn evil_log() -> Vec<(u64, Event)> {
+    let mut asked = log::asked("7K3F-9QX2", "alice", 600, Answer::Ask);
+    if let Event::Asked { reason, ticket, .. } = &mut asked {
+        *reason = format!("looking {EVIL}");
+        *ticket = Some("\u{9b}2J\u{7f}\u{85}".to_owned());
+    }
+    vec![(0, asked)]
+}
+
+fn evil_log_answers(path: &str) -> (u16, Value) {
+    let events = evil_log();
+    let body = match path.split('?').next().unwrap_or_default() {
+        "/v1/log/checkpoint" => json!({
+            "checkpoint": log::checkpoint_at(&events), "log_key": log::log_key().verifier().to_text(), "size": 1,
+        }),
+        "/v1/log/entries" => {
+            let entry = log::entries(events).remove(0).to_bytes();
+            json!({ "entries": [String::from_utf8(entry).unwrap()] })
+        }
+        "/v1/log/proof" => json!({ "proof": [] }),
+        _ => return evil_problem(path),
+    };
+    (200, body)
+}
+
+#[test]
+fn what_a_log_says_reaches_no_terminal_unescaped_and_a_file_exactly() {
+    let stage = stage_at(&lying_server(evil_log_answers));
+    let whole = "audit export --out -";
+    let escaped = ["audit tail", "audit show 0", "audit search looking", "audit export --out - --format csv"];
+    let escaped = escaped
+        .iter()
+        .chain(&["audit export --out - --format cef", "audit export --out - --since 2020-01-01T00:00:00Z"]);
+    for line in escaped.chain(&[whole]) {
+        for json in ["", " --json"] {
+            let typed = format!("exec {HALLPASS} {line}{json}");
+            let (code, seen) = Typed::run(stage.command_of("script", "alice", &["-qefc", &typed, "/dev/null"])).ends();
+            // The terminal itself ends lines so, and CSV does.
+            let seen = seen.replace("\r\r\n", "\n").replace("\r\n", "\n");
+            assert_eq!(obeyed(&seen), None, "{line}: {seen:?}");
+            let is_whole = *line == whole;
+            assert_eq!((code, seen.contains("looking")), (if is_whole { 2 } else { 0 }, !is_whole), "{line}: {seen}");
+            assert!(!is_whole || seen.contains("--out FILE"), "{seen}");
+        }
+    }
+    // What is hashed stays as it is where no terminal obeys it.
+    let exact = log::export(evil_log());
+    assert!(exact.contains('\u{9b}') && exact.contains('\u{202e}'));
+    let words: Vec<&str> = whole.split(' ').collect();
+    assert_eq!(stage.as_person("alice", &words).out, exact);
+    let file = stage.shown("log.jsonl");
+    assert_eq!(stage.as_person("alice", &["audit", "export", "--out", &file]).code, 0);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), exact);
+}
+
+/// A request that was granted at once, over the key that was sent, with other things in these fields.
+fn granted_but(sent: &Sent, but: &[(&str, Value)]) -> Vec<u8> {
+    let mut request = evil_request();
+    let asked: Value = serde_json::from_slice(&sent.body).unwrap_or_default();
+    let key = hallpass::ssh::PublicKey::parse_openssh(asked["key"].as_str().unwrap_or_default());
+    let key = key.map(|key| key.fingerprint().to_string()).unwrap_or_default();
+    for (field, value) in [
+        ("account", json!("deploy")),
+        ("state", json!("issued")),
+        ("hosts", json!(["web-1"])),
+        ("key", json!(key)),
+        ("for", json!("30m")),
+    ] {
+        request[field] = value;
+    }
+    for (field, value) in but {
+        request[field] = value.clone();
+    }
+    whole(200, "", &json!({ "request": request, "certificate": null }).to_string())
+}
+
+#[test]
+fn what_is_no_name_becomes_neither_an_argument_of_ssh_nor_a_path() {
+    for (field, value, code, why) in [
+        ("account", "-oProxyCommand=x", 255, "the account differs"),
+        ("account", "deploy -oProxyCommand=x", 255, "the account differs"),
+        ("id", "../x", 255, "the server's answer is not hallpass'"),
+        ("id", "/tmp/x", 255, "the server's answer is not hallpass'"),
+    ] {
+        let url = answering(move |sent| granted_but(sent, &[(field, json!(value))]));
+        let stage = stage_at(&url);
+        let ran = stage.as_person("alice", &["ssh", "web-1", "--for", "1h", "--reason", "because"]);
+        assert_eq!(ran.code, code, "{field} {value}: {}", ran.err);
+        assert!(ran.err.contains(why), "{field} {value}: {}", ran.err);
+        let kept: Vec<_> = std::fs::read_dir(stage.path("alice/run/default")).unwrap().flatten().collect();
+        let is_waiting = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("new-");
+        assert!(kept.iter().all(is_waiting), "{field} {value}: {kept:?}");
+        assert!(!stage.path("alice/run/x").exists() && !stage.path("alice/x").exists(), "{field} {value}");
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_not_read_to_its_end() {
+    // As long as it may be, and longer; with its length said before, and without.
+    for (length, is_said, is_taken) in
+        [(ANSWER_BYTES_MAX, true, true), (ANSWER_BYTES_MAX + 1, true, false), (ANSWER_BYTES_MAX * 2, false, false)]
+    {
+        let url = answering(move |_| {
+            let who = json!({ "person": "alice", "groups": [], "roles": [], "expires": "2126-01-05T10:00:00Z", "now": "2026-01-05T10:00:00Z" });
+            let body = format!("{who}{}", " ".repeat(length - who.to_string().len()));
+            if is_said {
+                return whole(200, "", &body);
+            }
+            format!("HTTP/1.1 200 X\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{body}").into_bytes()
+        });
+        let ran = stage_at(&url).as_person("alice", &["explain", "web-1"]);
+        assert_ne!(ran.code, 0);
+        assert_eq!(
+            ran.err.contains(&format!("longer than {ANSWER_BYTES_MAX} bytes")),
+            !is_taken,
+            "{length}: {}",
+            ran.err
+        );
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed_and_takes_no_token_along() {
+    let (sender, asked) = std::sync::mpsc::channel();
+    let elsewhere = answering(move |sent| {
+        let _nobody_listens = sender.send(sent.head.clone());
+        whole(200, "", "{}")
+    });
+    for status in [301, 302, 303, 307, 308] {
+        let (to, (sender, shown)) = (elsewhere.clone(), std::sync::mpsc::channel());
+        let url = answering(move |sent| {
+            let _nobody_listens = sender.send(sent.head.clone());
+            whole(status, &format!("location: {to}{}\r\n", sent.path), "{}")
+        });
+        let stage = stage_at(&url);
+        for words in [&["status"][..], &["request", "web-1", "--reason", "because", "--no-wait"], &["logout"]] {
+            let ran = stage.as_person("alice", words);
+            assert_ne!(ran.code, 0, "{status} {words:?}: {}{}", ran.out, ran.err);
+        }
+        let heads: Vec<String> = shown.try_iter().collect();
+        assert!(heads.iter().any(|head| head.contains("hps_x")), "the server itself is shown the session: {heads:?}");
+    }
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), Vec::<String>::new());
 }
