@@ -129,6 +129,9 @@ impl Wish {
         if !self.targets.iter().all(asked) || (!has_tag && request.hosts.len() > self.targets.len()) {
             return Err(wrong("the list of hosts"));
         }
+        if self.lifetime.is_some_and(|wanted| Lifetime::parse(&request.lifetime).is_ok_and(|given| given > wanted)) {
+            return Err(wrong("for how long it is"));
+        }
         if request.key == key.fingerprint().to_string() { Ok(()) } else { Err(wrong("the key")) }
     }
 

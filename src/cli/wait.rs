@@ -339,9 +339,19 @@ pub(crate) fn not_begun(request: &wire::Request) -> Failure {
 /// # Errors
 /// What the server refuses, or what can't be kept.
 pub(crate) async fn fetch(client: &Client, local: &Local, id: &str) -> Result<Held, Failure> {
-    let answer: wire::Certificate = client.post(&format!("/v1/requests/{id}/certificate"), &json!({})).await?;
-    let request: wire::Request = client.get(&format!("/v1/requests/{id}")).await?;
+    let (mut answer, mut request) = certified(client, id).await?;
+    if request.serial != Some(answer.serial) {
+        // More time was granted between the two answers, and has a certificate of its own.
+        (answer, request) = certified(client, id).await?;
+    }
     keep(client, local, &request, &answer)
+}
+
+/// The certificate of a request, and then how the request stands.
+async fn certified(client: &Client, id: &str) -> Result<(wire::Certificate, wire::Request), Failure> {
+    let answer = client.post(&format!("/v1/requests/{id}/certificate"), &json!({})).await?;
+    let request = client.get(&format!("/v1/requests/{id}")).await?;
+    Ok((answer, request))
 }
 
 /// Keeps a certificate that the server gave for this request of ours.

@@ -6,11 +6,12 @@
 //!
 //! Beside them, `hosts/HOST.conf` for each host that a certificate opens ([`point`]), and the locks ([`lock`]).
 //!
-//! Invariants: folders 0700 and ours, files 0600; the private key never leaves its file (ssh reads it itself); what is over is deleted.
+//! Invariants: what is kept is what was asked for ([`given`]); folders 0700 and ours, files 0600; the private key never leaves its file (ssh reads it itself); what is over is deleted.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+mod given;
 mod lock;
 mod point;
 
@@ -22,7 +23,7 @@ use super::profile::{self, Places, read_small, write};
 use super::session_key::{self, Holder};
 use super::ssh_config;
 use crate::durable;
-use crate::name::{Account, HostName, Principal, RequestId};
+use crate::name::{Account, HostName, RequestId};
 use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
 use crate::ssh::private::SessionKey;
@@ -198,9 +199,12 @@ impl Local {
     /// Notes how a request stands, if it is one of this client's.
     ///
     /// # Errors
-    /// When its file can't be written.
+    /// When it is not the request that was known here, or its file can't be written.
     pub(crate) fn save_request(&self, request: &wire::Request) -> Result<(), Failure> {
         let Some(folder) = self.folder_of(request)? else { return Ok(()) };
+        if let Some(before) = request_in(&folder)? {
+            given::check_narrowed(&before, request)?;
+        }
         let json = serde_json::to_string(request)
             .map_err(|e| Failure::failed("cannot write the request").because(e.to_string()))?;
         match write(&folder.join("request.json"), json.as_bytes()) {
@@ -213,7 +217,7 @@ impl Local {
     /// Keeps a request's certificate beside its key; returns what is held now.
     ///
     /// # Errors
-    /// When the certificate is not for this request's key, the key is not here, or its file can't be written.
+    /// When the certificate is not that of this request, the request is not what it was, the key is not here, or a file can't be written.
     pub(crate) fn save_certificate(&self, request: &wire::Request, line: &str) -> Result<Held, Failure> {
         let folder = self.folder_of(request)?.ok_or_else(|| {
             Failure::new(Exit::NotReady, "no_key", format!("the key of {} is not on this machine", request.id))
@@ -222,21 +226,11 @@ impl Local {
         })?;
         let certificate = Certificate::parse_openssh(line.trim())
             .map_err(|e| Failure::failed("the server's certificate is not one we accept").because(e.to_string()))?;
-        let subject = certificate.tbs().subject().fingerprint().to_string();
-        if subject != request.key || self.key_in(&folder)? != Some(subject) {
-            return Err(Failure::failed("the server's certificate is for another key")
-                .because(format!("expected {}", request.key)));
-        }
-        // What it opens is what the request is for: `account@host`, or the bare account on a host of that scope.
-        let opens = |principal: &Principal| {
-            let (account, host) = principal.as_str().split_once('@').unwrap_or((principal.as_str(), ""));
-            account == request.account && (host.is_empty() || request.hosts.iter().any(|given| given == host))
-        };
-        if !certificate.tbs().fields().principals.iter().all(opens) {
-            return Err(Failure::failed("the server's certificate is for something else than the request")
-                .because(format!("{} is for {} as {}", request.id, request.hosts.join(", "), request.account)));
-        }
+        given::check_certificate(request, &certificate, self.key_in(&folder)?.as_deref())?;
         let before = Self::held_in(&folder)?;
+        if let Some(before) = &before {
+            given::check_narrowed(&before.request, request)?;
+        }
         write(&folder.join("key-cert.pub"), format!("{}\n", line.trim()).as_bytes())?;
         self.save_request(request)?;
         self.point()?;

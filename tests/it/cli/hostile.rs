@@ -316,6 +316,7 @@ fn what_is_no_name_becomes_neither_an_argument_of_ssh_nor_a_path() {
         ("account", "deploy -oProxyCommand=x", 255, "the account differs"),
         ("id", "../x", 255, "the server's answer is not hallpass'"),
         ("id", "/tmp/x", 255, "the server's answer is not hallpass'"),
+        ("for", "8h", 255, "for how long it is differs"),
     ] {
         let url = answering(move |sent| granted_but(sent, &[(field, json!(value))]));
         let stage = stage_at(&url);

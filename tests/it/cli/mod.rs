@@ -10,6 +10,7 @@ mod device;
 mod doctor;
 mod enrol;
 mod everyday;
+mod false_certificates;
 mod feed;
 mod help;
 mod host;
