@@ -145,7 +145,7 @@ fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     }
     let mut document = output::with_schema("hallpass.join.v1", &new.join)?;
     if let (Value::Object(members), None) = (&mut document, out) {
-        members.insert("token".to_owned(), new.token.clone().into());
+        members.insert("token".to_owned(), (*new.token).into());
     }
     let text = match out {
         Some(path) => format!("join token {} in {}", escape(&new.join.id), path.display()),

@@ -80,7 +80,7 @@ impl Link {
         let proofs = [&*self.identity].into_iter().chain(keys.iter().filter(|key| key.path != self.identity.path));
         let keys = proofs.map(|key| self.prove(key, HostPurpose::Enrol, &challenge)).collect::<Result<Vec<_>, _>>()?;
         let body = wire::Enrol {
-            token: secrecy::ExposeSecret::expose_secret(joining.token).to_owned(),
+            token: joining.token.clone().into(),
             name: self.name.to_string(),
             tags: joining.tags,
             names: joining.names,

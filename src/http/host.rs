@@ -7,7 +7,6 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use super::App;
@@ -74,7 +73,7 @@ pub(super) async fn enrol(
         proofs: proofs.collect::<Result<_, _>>()?,
     };
     let enrolment = Enrolment {
-        token: SecretString::from(body.token),
+        token: body.token.into(),
         tags: set("tags", &body.tags, Tag::parse)?,
         names: set("names", &body.names, HostName::parse)?,
         answer,
@@ -84,7 +83,7 @@ pub(super) async fn enrol(
     Ok(Answer(wire::Enrolled {
         host: session.proven.host().to_string(),
         state: shown(&state),
-        token: session.token.expose_secret().to_owned(),
+        token: session.token.into(),
         expires: session.expires.to_string(),
         log_key: app.service.log_verifier(),
     }))
@@ -106,7 +105,7 @@ pub(super) async fn session(
         proofs: vec![key_and_signature(&body.key, &body.signature)?],
     };
     let session = app.service.host_login(answer).await?;
-    let token = session.token.expose_secret().to_owned();
+    let token = session.token.into();
     Ok(Answer(wire::HostToken { token, expires: session.expires.to_string(), log_key: app.service.log_verifier() }))
 }
 

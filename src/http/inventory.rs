@@ -4,7 +4,6 @@ use axum::Json as Answer;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use secrecy::ExposeSecret as _;
 
 use super::App;
 use super::caller::Caller;
@@ -69,7 +68,7 @@ pub(super) async fn create_join(
         lifetime: lifetime.map_err(|e| Problem::invalid("for", &e))?,
     };
     let new = app.service.create_join(&caller.proven, wish).await?;
-    let (join, token) = (join(&new.join, app.service.now()), new.token.expose_secret().to_owned());
+    let (join, token) = (join(&new.join, app.service.now()), new.token.into());
     Ok(Answer(wire::NewJoin { join, token }))
 }
 

@@ -3,7 +3,6 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use secrecy::ExposeSecret as _;
 
 use super::App;
 use super::caller::{Anyone, Caller};
@@ -46,7 +45,7 @@ pub(super) async fn ssh(
     };
     let session = app.service.login(answer, anyone.address.to_string()).await?;
     Ok(Answer(wire::NewSession {
-        token: session.token.expose_secret().to_owned(),
+        token: session.token.into(),
         person: session.proven.person().to_string(),
         expires: session.expires.to_string(),
     }))
@@ -82,7 +81,7 @@ pub(super) async fn browser(
     State(app): State<App>,
 ) -> Result<Answer<wire::SignIn>, Problem> {
     let (token, expires) = app.service.sign_in_token(caller.token()).await?;
-    Ok(Answer(wire::SignIn { token: token.expose_secret().to_owned(), expires: expires.to_string() }))
+    Ok(Answer(wire::SignIn { token: token.into(), expires: expires.to_string() }))
 }
 
 /// Logs out: this session, or all of the caller's, with the browsers that they let in.

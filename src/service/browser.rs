@@ -36,7 +36,7 @@ pub struct Browser {
     /// Until when.
     pub expires: Timestamp,
     /// What its forms carry.
-    pub form_token: String,
+    pub form_token: SecretString,
     /// Whether they read everything (operators and auditors), for what pages offer; each call looks again.
     pub reads_all: bool,
     session: TokenHash,
@@ -125,7 +125,7 @@ impl Service {
         let now = self.clock.now();
         match session.check(&self.browser_keys, &parent, &self.session_key, policy.directory(), now) {
             Ok(proven) => {
-                let form_token = self.browser_keys.form_token(token);
+                let form_token = self.browser_keys.form_token(token).into();
                 let reads_all = Self::reads_all(&proven, &policy);
                 Ok(Browser { proven, expires: session.expires, form_token, reads_all, session: token })
             }

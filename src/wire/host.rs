@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Secret;
+
 /// `POST /v1/hosts/challenge`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +34,8 @@ pub struct HostChallenge {
 #[serde(deny_unknown_fields)]
 pub struct Enrol {
     /// The join token, `hpj_…`. A secret.
-    pub token: String,
+    #[schema(value_type = String)]
+    pub token: Secret,
     /// The host's name.
     pub name: String,
     /// Tags, `key=value`; those that the token fixes need not be repeated.
@@ -82,7 +85,8 @@ pub struct Enrolled {
     /// What the host must know now.
     pub state: State,
     /// The host token. A secret.
-    pub token: String,
+    #[schema(value_type = String)]
+    pub token: Secret,
     /// Until when it counts.
     pub expires: String,
     /// The log key's public half (signed-note verifier key): the host keeps it, and takes no trust bundle that it has not signed.
@@ -107,7 +111,8 @@ pub struct SessionAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct HostToken {
     /// The host token. A secret.
-    pub token: String,
+    #[schema(value_type = String)]
+    pub token: Secret,
     /// Until when it counts: an hour.
     pub expires: String,
     /// The log key's public half, for a host that has lost it; one that has it goes by its own.
@@ -325,7 +330,8 @@ pub struct NewJoin {
     /// What it lets in.
     pub join: Join,
     /// The token, `hpj_…`, shown this once. A secret.
-    pub token: String,
+    #[schema(value_type = String)]
+    pub token: Secret,
 }
 
 /// A join token without its secret.

@@ -5,9 +5,12 @@
 
 pub mod ca;
 pub mod host;
+mod secret;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use secret::Secret;
 
 /// The body of `POST /v1/login/challenge` answers.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -38,7 +41,8 @@ pub struct LoginAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewSession {
     /// The bearer token. A secret.
-    pub token: String,
+    #[schema(value_type = String)]
+    pub token: Secret,
     /// Who it proves.
     pub person: String,
     /// Until when.
@@ -49,7 +53,8 @@ pub struct NewSession {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SignIn {
     /// The sign-in token. A secret.
-    pub token: String,
+    #[schema(value_type = String)]
+    pub token: Secret,
     /// Until when it counts.
     pub expires: String,
 }

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::body::Body;
 use axum::http::{HeaderValue, header, request};
 use axum::response::{Html, IntoResponse as _, Response};
+use secrecy::ExposeSecret as _;
 
 use super::super::App;
 use super::super::error::Problem;
@@ -59,7 +60,7 @@ impl Frame {
         let browser = &visitor.browser;
         let who = Who {
             person: browser.proven.person().to_string(),
-            form: browser.form_token.clone(),
+            form: browser.form_token.expose_secret().to_owned(),
             reads_all: browser.reads_all,
         };
         Self { now: now.to_string(), who: Some(who), ..Self::for_guest(app, title) }

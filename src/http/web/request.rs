@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use secrecy::ExposeSecret as _;
 
 use super::super::App;
 use super::super::error::Problem;
@@ -141,7 +142,7 @@ pub(super) fn page(app: &App, visitor: &Visitor, story: &Story, notice: Option<N
         facts: facts(story),
         rule: rule(story),
         story: entries.iter().map(step).collect(),
-        form: visitor.browser.form_token.clone(),
+        form: visitor.browser.form_token.expose_secret().to_owned(),
         digest: request.digest().to_string(),
         sign: must_sign.then(|| format!("hallpass approve {id}")),
         approve: (view.may_decide && !must_sign).then(|| approve(story)),

@@ -168,7 +168,7 @@ async fn every_route_answers_every_kind_of_caller_as_reviewed() {
             if let Some(name) = name {
                 call = call.bearer_auth(match kind {
                     "dead" => dead.clone(),
-                    "host" => host.token.clone(),
+                    "host" => host.token.to_string(),
                     _ => site.token(name).await,
                 });
             }

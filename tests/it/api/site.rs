@@ -119,7 +119,7 @@ impl Site {
     pub(crate) async fn token(&self, name: &str) -> String {
         let answer = self.answer(name).await;
         let session: wire::NewSession = self.client(None).post("/v1/login/ssh", &answer).await.unwrap();
-        session.token
+        session.token.to_string()
     }
 
     /// Logs in over the API, for the proof alone.

@@ -25,7 +25,7 @@ pub(super) fn enrol(stage: &Stage, machine: &Machine, token: &str) -> Result<Str
         let stranger = client(stage, None);
         let body = machine.enrolment_by(&stranger, token).await.unwrap();
         match stranger.post::<_, wire::Enrolled>("/v1/hosts/enrol", &body).await {
-            Ok(enrolled) => Ok(enrolled.token),
+            Ok(enrolled) => Ok(enrolled.token.to_string()),
             Err(hallpass::client::ClientError::Problem(problem)) => Err(problem.code),
             Err(other) => panic!("{other}"),
         }

@@ -64,7 +64,7 @@ impl Connection {
             signature: key.sign(LOGIN_NAMESPACE, text.as_bytes()).unwrap(),
         };
         let session: wire::NewSession = anyone.post("/v1/login/ssh", &answer).await?;
-        self.tokens.insert(who, session.token);
+        self.tokens.insert(who, session.token.to_string());
         Ok(())
     }
 

@@ -20,7 +20,7 @@ async fn web(site: &Site, name: &str, seed: u8) -> (Machine, Client, String) {
     let wish = wire::JoinFor { names: vec!["app-*".into()], tags: vec!["role=web".into()], ..wire::JoinFor::default() };
     let machine = Machine::new(name, &[seed]);
     let enrolled = machine.enrol(site, &join_for(site, wish).await.token).await.unwrap();
-    (machine, site.client(Some(&enrolled.token)), enrolled.token)
+    (machine, site.client(Some(&enrolled.token)), enrolled.token.to_string())
 }
 
 /// Alice's request for this host, certified.
@@ -178,7 +178,7 @@ async fn a_host_that_comes_again_is_the_same_and_spends_no_second_use() {
     let size = site.world.service().inventory().entries();
     let again = machine.enrol(&site, &token).await.unwrap();
     assert_eq!(first.state, again.state);
-    assert_ne!(first.token, again.token);
+    assert_ne!(*first.token, *again.token);
     assert_eq!(site.world.service().inventory().entries(), size, "nothing changed, so nothing is written");
     // The same host may say something else of itself with the same token.
     machine.names = vec!["app-1.example.com".into()];

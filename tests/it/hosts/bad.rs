@@ -74,10 +74,10 @@ async fn a_token_that_is_unknown_spent_revoked_or_over_lets_nobody_in() {
     assert_eq!(problem(omar.delete("/v1/hosts/joins/7k3f9qx2").await).code, "not_found");
     let session = site.token("omar").await;
     let unknown = format!("hpj_{}", &revoked.token[4..].chars().rev().collect::<String>());
-    for token in [revoked.token.as_str(), unknown.as_str(), "hpj_", "", session.as_str(), &"x".repeat(10_000)] {
+    for token in [&*revoked.token, unknown.as_str(), "hpj_", "", session.as_str(), &"x".repeat(10_000)] {
         let refused = problem(machine.enrol(&site, token).await);
         assert_eq!((refused.status, refused.code.as_str()), (403, "join_refused"), "{token}");
-        assert!(!serde_json::to_string(&refused).unwrap().contains(&revoked.token), "no secret is given back");
+        assert!(!serde_json::to_string(&refused).unwrap().contains(&*revoked.token), "no secret is given back");
     }
     let late = join(&site, &["*"], 1).await.token;
     site.world.pass(3600);
@@ -170,7 +170,7 @@ async fn a_person_is_no_host_and_a_host_is_no_person() {
         ("POST", "/v1/hosts/certificates", json!({ "keys": [] })),
     ];
     for (method, path, body) in calls {
-        for wrong in [omar.as_str(), token.as_str(), "hph_x"] {
+        for wrong in [omar.as_str(), &*token, "hph_x"] {
             let call = site.http().request(method.parse().unwrap(), format!("{}{path}", site.url())).bearer_auth(wrong);
             let call = if body.is_null() { call } else { call.json(&body) };
             assert_eq!(call.send().await.unwrap().status(), StatusCode::UNAUTHORIZED, "{path} with {wrong}");

@@ -28,7 +28,7 @@ async fn town() -> (Site, String) {
     let _unused: hallpass::wire::host::HostDetail = omar.post("/v1/hosts/app-1/retire", &why).await.unwrap();
     let revoked = join(&site, &["*"], 10).await;
     omar.delete(&format!("/v1/hosts/joins/{}", revoked.join.id)).await.unwrap();
-    (site, revoked.token)
+    (site, revoked.token.to_string())
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ impl Machine {
         let challenge = self.challenge_by(client, "enrol").await?;
         let keys = self.keys.iter().map(|key| self.proof(key, &challenge, HostPurpose::Enrol)).collect();
         Ok(wire::Enrol {
-            token: token.to_owned(),
+            token: token.to_owned().into(),
             name: self.name.clone(),
             tags: self.tags.clone(),
             names: self.names.clone(),

@@ -27,7 +27,7 @@ async fn nodes() -> (Site, World, String) {
     let token = join(&site, &["app-*"], 1).await.token;
     let enrolled = Machine::new(HOST, &[60]).enrol(&site, &token).await.unwrap();
     let second = beside(&site.world, 2).await;
-    (site, second, enrolled.token)
+    (site, second, enrolled.token.to_string())
 }
 
 async fn beside(first: &World, seed: u64) -> World {

@@ -140,5 +140,5 @@ pub(super) fn encode(fields: &[(&str, &str)]) -> String {
 /// A sign-in token of a new login by this person.
 pub(super) async fn sign_in_token(site: &Site, name: &str) -> String {
     let token: wire::SignIn = site.logged_in(name).await.post("/v1/session/browser", &()).await.unwrap();
-    token.token
+    token.token.to_string()
 }
