@@ -1,10 +1,12 @@
-//! CA keys, their passphrases and PINs are where they belong and nowhere else: not in the log, the database, an error, what other programs
-//! are seen to do, or what is left of a process that died.
+//! CA keys, their passphrases and PINs, and every kind of token, are where they belong and nowhere else: not in the log at its most talkative,
+//! the database, an error, what other programs are seen to do, or what is left of a process that died.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::stage::{HALLPASS, Ran, Stage};
+use super::{REASON, inventory};
+use crate::hosts::machine::Machine;
 
 /// The ways in which bytes could be written down.
 fn spellings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
@@ -97,13 +99,20 @@ fn with_secret_files(stage: &Stage) -> (Vec<PathBuf>, Vec<(&'static str, Vec<u8>
     (vec![passphrase_file, user, host], secrets)
 }
 
+/// Has the service log whatever it or a library has to say.
+fn tells_all(stage: &Stage) {
+    let config = std::fs::read_to_string(stage.path("service/config.toml")).unwrap();
+    assert!(!config.contains("[logging]"), "{config}");
+    stage.write("service/config.toml", &format!("{config}\n[logging]\nlevel = \"trace\"\n"));
+}
+
 #[test]
 fn ca_keys_and_passphrases_are_in_no_log_database_error_or_trace_of_others() {
     let mut stage = Stage::empty();
     stage.set_up();
     let (apart, secrets) = with_secret_files(&stage);
-    stage.start_with(&[("RUST_LOG", "trace")]);
-    let began = stage.said().to_owned();
+    tells_all(&stage);
+    stage.start();
     for person in ["alice", "bob", "omar"] {
         stage.log_in(person);
     }
@@ -126,7 +135,8 @@ fn ca_keys_and_passphrases_are_in_no_log_database_error_or_trace_of_others() {
     let export = stage.shown("export.jsonl");
     assert_eq!(stage.as_person("omar", &["audit", "export", "--out", &export]).code, 0);
     let said = stage.stop();
-    stage.write("service.log", &format!("{began}{said}"));
+    assert!(said.contains("TRACE"), "{said}");
+    stage.write("service.log", &said);
 
     // Errors about the key: a file that others can read, and a wrong passphrase.
     let serve = ["serve".to_owned(), "--config".to_owned(), stage.shown("service/config.toml")];
@@ -153,6 +163,120 @@ fn ca_keys_and_passphrases_are_in_no_log_database_error_or_trace_of_others() {
         spellings(b"looking at the disk").iter().any(|(_, wanted)| holds(&trace, wanted)),
         "the trace shows nothing"
     );
+}
+
+/// The token behind `before` in a text.
+fn token(text: &str, before: &str) -> String {
+    let (_, token) = text.split_once(before).unwrap_or_else(|| panic!("{before:?} in {text}"));
+    token.chars().take_while(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).collect()
+}
+
+/// The file that `hallpass open` hands to a browser holds a token; the file goes.
+fn sign_in_token(stage: &Stage) -> String {
+    let mut opening = stage.command("bob", &["open"]);
+    assert_eq!(Ran::of(opening.env("BROWSER", "true").output().unwrap()).code, 0);
+    let files = std::fs::read_dir(stage.path("bob/run/default")).unwrap().flatten().map(|entry| entry.path());
+    let file = files.into_iter().find(|path| path.extension().is_some_and(|end| end == "html")).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    token(&text, "name=\"token\" value=\"")
+}
+
+/// What a browser sends and gets; it says nothing that others could see in its arguments.
+fn browses(stage: &Stage, arguments: &[&str], secret: &str) -> String {
+    use std::io::Write as _;
+    let url = stage.url();
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-sk",
+        "--noproxy",
+        "*",
+        "-D",
+        "-",
+        "-H",
+        &format!("origin: {url}"),
+        "-H",
+        "sec-fetch-site: same-origin",
+    ]);
+    curl.args(["-H", "accept: text/html"]).args(&arguments[1..]).arg(format!("{url}{}", arguments[0]));
+    let mut curl = curl.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    curl.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+    String::from_utf8(curl.wait_with_output().unwrap().stdout).unwrap()
+}
+
+/// A token as it is written, and as the bytes that it stands for.
+fn both(what: &'static str, token: String) -> Vec<(&'static str, Vec<u8>)> {
+    let bytes = data_encoding::BASE64URL_NOPAD.decode(&token.as_bytes()[4..]).unwrap();
+    vec![(what, token.into_bytes()), (what, bytes)]
+}
+
+#[test]
+fn no_token_is_in_a_log_the_store_an_argument_or_what_is_said_however_talkative_the_service_is() {
+    let mut stage = Stage::empty();
+    stage.set_up();
+    tells_all(&stage);
+    stage.start();
+    let (mut secrets, mut apart) = (Vec::new(), Vec::new());
+    for (person, what) in [("alice", "alice's session"), ("bob", "bob's session"), ("omar", "omar's session")] {
+        stage.log_in(person);
+        let file = stage.path(&format!("{person}/state/default/session"));
+        secrets.extend(both(what, token(&std::fs::read_to_string(&file).unwrap(), "\"token\":\"")));
+        apart.push(file);
+    }
+    // Whatever a command says is kept for the search.
+    let said = std::cell::RefCell::new(String::new());
+    let types = |person: &str, arguments: &[&str], code: i32| {
+        let ran = stage.as_person(person, arguments);
+        assert_eq!(ran.code, code, "{arguments:?}: {}{}", ran.out, ran.err);
+        said.borrow_mut().push_str(&format!("{}{}", ran.out, ran.err));
+        ran
+    };
+    let join = stage.shown("join");
+    types("omar", &["admin", "join", "create", "app-*", "--uses", "2", "--out", &join, "-v"], 0);
+    let join_token = std::fs::read_to_string(&join).unwrap().trim().to_owned();
+    apart.push(join.into());
+    let host = inventory::enrol(&stage, &Machine::new("app-1", &[60]), &join_token).unwrap();
+    inventory::post(&stage, &host, "/v1/hosts/sessions", &serde_json::json!({ "events": [] }));
+    let refused = inventory::enrol(&stage, &Machine::new("db-1", &[61]), &join_token).unwrap_err();
+    said.borrow_mut().push_str(&refused);
+    secrets.extend(both("the join token", join_token));
+    secrets.extend(both("the host token", host));
+
+    let sign_in = sign_in_token(&stage);
+    let form = format!("token={sign_in}&to=");
+    let asks = browses(&stage, &["/sign-in", "--data-binary", "@-"], &form);
+    assert!(asks.starts_with("HTTP/") && asks.contains(&sign_in), "the page asks with the token: {asks}");
+    let cookie = token(&browses(&stage, &["/sign-in/confirm", "--data-binary", "@-"], &form), "__Host-hallpass=");
+    let page = browses(&stage, &["/", "-H", "@-"], &format!("cookie: __Host-hallpass={cookie}\n"));
+    assert!(page.contains("bob@example.com"), "{page}");
+    let again = browses(&stage, &["/sign-in/confirm", "--data-binary", "@-"], &form);
+    assert!(!again.contains("set-cookie"), "{again}");
+    secrets.extend(both("the sign-in token", sign_in));
+    secrets.extend(both("the cookie", cookie));
+
+    let ask = ["request", "web-1", "--for", "10m", "--reason", REASON, "--no-wait", "--json", "-v"];
+    let id = types("alice", &ask, 8).field("id");
+    types("bob", &["approve", &id, "--yes", "-v"], 0);
+    types("alice", &["wait", &id, "-v"], 0);
+    types("omar", &["admin", "join", "ls", "--json"], 0);
+    types("omar", &["audit", "tail", "--json"], 0);
+    types("omar", &["audit", "export", "--out", &stage.shown("export.jsonl")], 0);
+    types("alice", &["request", "web-9", "--reason", REASON, "-v"], 5);
+    // Whatever it finds; the bundle is a file of its own.
+    let looked = stage.as_person("alice", &["doctor", "-v", "--bundle", &stage.shown("bundle")]);
+    assert!(stage.path("bundle").exists(), "{}", looked.err);
+    stage.write("said", &format!("{}{}{}", said.borrow(), looked.out, looked.err));
+    for what in ["cmdline", "environ"] {
+        let shown = std::fs::read(format!("/proc/{}/{what}", stage.pid())).unwrap();
+        std::fs::write(stage.path(&format!("service.{what}")), shown).unwrap();
+    }
+    types("bob", &["logout", "--everywhere"], 0);
+    let told = stage.stop();
+    assert!(told.contains("TRACE"), "{told}");
+    stage.write("service.log", &told);
+    assert_eq!(secrets.len(), 14);
+    let leaks = leaks(stage.path("").as_path(), &apart, &secrets);
+    assert!(leaks.is_empty(), "{leaks:#?}");
 }
 
 #[test]
