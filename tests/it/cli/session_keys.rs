@@ -6,9 +6,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::doctor;
+use std::sync::{Arc, Mutex};
+
+use hallpass::ssh::cert::Certificate;
+use hallpass::time::{Clock as _, SystemClock};
+
 use super::plain_ssh::Plain;
-use super::stage::Ran;
+use super::stage::{HALLPASS, Ran, Stage};
+use super::{REASON, asked, doctor};
 use crate::formats::security_keys::{Authenticator, TOUCHED};
 
 /// A real ssh-agent at this socket.
@@ -33,10 +38,10 @@ fn string(bytes: &[u8]) -> Vec<u8> {
 /// Named fake: an agent that answers each message with what `answer` makes of it.
 fn fake_agent(socket: &Path, answer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
-    let answer = std::sync::Arc::new(answer);
+    let answer = Arc::new(answer);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let answer = std::sync::Arc::clone(&answer);
+            let answer = Arc::clone(&answer);
             std::thread::spawn(move || serve(stream.unwrap(), &*answer));
         }
     });
@@ -177,4 +182,83 @@ async fn a_security_key_is_certified_and_never_copied() {
         assert_eq!(plain.stage.as_person("alice", &["end", host]).code, 0);
         assert!(Path::new(&file).exists());
     }
+}
+
+/// The next `string` of a message, and what comes behind it.
+fn next(body: &[u8]) -> (&[u8], &[u8]) {
+    let (length, rest) = body.split_at(4);
+    rest.split_at(u32::from_be_bytes(length.try_into().unwrap()) as usize)
+}
+
+#[test]
+fn an_agent_is_lent_a_certificate_until_a_minute_after_its_end() {
+    let mut stage = Stage::new();
+    let lent = Arc::new(Mutex::new(Vec::<u8>::new()));
+    let kept = Arc::clone(&lent);
+    fake_agent(&stage.path("agent"), move |body| match body[0] {
+        11 if kept.lock().unwrap().is_empty() => vec![12, 0, 0, 0, 0],
+        11 => {
+            let kept = kept.lock().unwrap();
+            let (_, rest) = next(&kept[1..]);
+            [&[12, 0, 0, 0, 1][..], &string(next(rest).0), &string(b"x")].concat()
+        }
+        25 => {
+            body.clone_into(&mut kept.lock().unwrap());
+            vec![6]
+        }
+        _ => vec![5],
+    });
+    let (config, socket) = (stage.shown("ssh_config"), stage.shown("agent"));
+    let env = [("SSH_AUTH_SOCK", socket.as_str())];
+    assert_eq!(stage.types_with("alice", &["setup", "--ssh-config", &config, "--key", "agent"], &env).code, 0);
+    let id = asked(&mut stage);
+    assert_eq!(stage.as_person("bob", &["approve", &id, "--yes"]).code, 0);
+    let before = SystemClock.now().unix();
+    assert_eq!(stage.types_with("alice", &["wait", &id], &env).code, 0);
+    let after = SystemClock.now().unix();
+    let message = lent.lock().unwrap().clone();
+    let (kind, rest) = next(&message[1..]);
+    assert_eq!(kind, b"ssh-ed25519-cert-v01@openssh.com", "never the bare key");
+    let (certificate, rest) = next(rest);
+    let end = Certificate::parse_blob(certificate).unwrap().tbs().fields().window.end().unix();
+    let (_public, rest) = next(rest);
+    let (_private, rest) = next(rest);
+    let (comment, constraints) = next(rest);
+    assert!(comment.starts_with(b"hallpass:default:web-1:"));
+    let (kind, seconds) = constraints.split_at(1);
+    let seconds = u64::from(u32::from_be_bytes(seconds.try_into().unwrap()));
+    assert_eq!(kind, [1], "a lifetime");
+    assert!((end - after + 60..=end - before + 60).contains(&seconds), "{seconds} s of {}", end - before);
+}
+
+/// Whether anybody but its owner may do anything with a file, or one below it.
+fn open_to_others(path: &Path, found: &mut Vec<String>) {
+    let metadata = std::fs::symlink_metadata(path).unwrap();
+    if metadata.permissions().mode() & 0o077 != 0 {
+        found.push(format!("{:o} {}", metadata.permissions().mode(), path.display()));
+    }
+    if metadata.is_dir() {
+        std::fs::read_dir(path).unwrap().for_each(|entry| open_to_others(&entry.unwrap().path(), found));
+    }
+}
+
+#[test]
+fn a_session_key_and_all_that_lies_beside_it_is_its_owners_alone_whatever_the_umask() {
+    let stage = Stage::new();
+    let types = |line: &str, code: i32| {
+        let typed = format!("umask 0; exec {HALLPASS} {line}");
+        let ran = Ran::of(stage.command_of("sh", "alice", &["-c", &typed]).output().unwrap());
+        assert_eq!(ran.code, code, "{}", ran.err);
+        ran
+    };
+    let id = types(&format!("request web-1 --reason '{REASON}' --for 20m --no-wait --json"), 8).field("id");
+    assert_eq!(stage.as_person("bob", &["approve", &id, "--yes"]).code, 0);
+    types(&format!("wait {id}"), 0);
+    let folder = stage.path("alice/run/default");
+    let key = folder.join(id.replace('-', "")).join("key");
+    assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert!(folder.join("hosts/web-1.conf").exists());
+    let mut found = Vec::new();
+    open_to_others(&folder, &mut found);
+    assert_eq!(found, Vec::<String>::new());
 }

@@ -7,10 +7,12 @@ use std::process::{Child, Command, Stdio};
 
 use hallpass::ssh::agent;
 use hallpass::ssh::cert::{CertError, Certificate, TbsCert};
+use hallpass::ssh::private::SessionKey;
 use hallpass::ssh::sig::{LOGIN_NAMESPACE, SshSignature};
 
-use super::certificates::{fields, quick_key};
+use super::certificates::{ca, fields, issue, quick_key};
 use super::{Bench, KINDS, list_certificate, run};
+use crate::enrolment::host::until;
 
 /// A real agent, ended with its test.
 pub(super) struct Agent {
@@ -129,4 +131,24 @@ fn ca_keys_of_other_kinds_behind_an_agent_sign_certificates_that_ssh_keygen_veri
             }
         }
     }
+}
+
+#[test]
+fn what_is_lent_to_a_real_agent_is_its_certificate_alone_and_leaves_by_itself() {
+    let bench = Bench::new();
+    let (agent, ca) = (Agent::start(&bench), ca(&bench));
+    let lends = |seed: u8, seconds: u32| {
+        let key = SessionKey::generate([seed; 32]);
+        let certificate = issue(&ca, fields(), key.public_key());
+        assert!(agent::is_done(&agent.ask(&agent::add_certificate(&key, &certificate, "web-1", seconds))));
+        certificate
+    };
+    let holds =
+        |certificate: &Certificate| agent::lists(&agent.ask(&agent::request_identities()), certificate).unwrap();
+    let (long, brief) = (lends(1, 3600), lends(2, 1));
+    assert!(holds(&long));
+    assert_eq!(agent::parse_identities(&agent.ask(&agent::request_identities())), Ok(vec![]), "no bare key");
+    until("the agent forgets what was lent for a second", std::time::Duration::from_secs(60), || !holds(&brief));
+    assert!(holds(&long));
+    assert!(agent::is_done(&agent.ask(&agent::remove_certificate(&long))) && !holds(&long));
 }

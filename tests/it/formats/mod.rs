@@ -4,6 +4,7 @@ mod agent;
 mod ca_agent;
 mod ca_file;
 mod certificates;
+mod halves;
 mod hosts;
 mod keys;
 mod many;
