@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 
 use crate::cli::failure::Failure;
-use crate::name::{PersonName, RequestId};
-use crate::ssh::cert::{Certificate, Fields, KeyId};
+use crate::name::{PersonName, Principal, RequestId};
+use crate::ssh::cert::{Certificate, Fields, ForceCommand, KeyId};
 use crate::time::Timestamp;
 use crate::wire;
 
@@ -41,7 +41,7 @@ fn differs(request: &wire::Request, fields: &Fields) -> Option<&'static str> {
     let id = RequestId::parse(&request.id).ok().zip(PersonName::parse(&request.person).ok());
     // A user certificate and no other: a host's, and that of a login to itself, have other key ids.
     let key_id = id.and_then(|(id, person)| KeyId::new(&id, &person).ok());
-    let principals = fields.principals.iter().map(|principal| principal.as_str()).collect();
+    let principals = fields.principals.iter().map(Principal::as_str).collect();
     let window = request.window.as_ref().map(|w| (Timestamp::parse(&w.not_before), Timestamp::parse(&w.not_after)));
     let options = &fields.options;
     let sources: BTreeSet<String> = options.source_addresses.iter().map(ToString::to_string).collect();
@@ -49,7 +49,7 @@ fn differs(request: &wire::Request, fields: &Fields) -> Option<&'static str> {
         (key_id.as_ref() == Some(&fields.key_id), "whose it is"),
         (set(&request.principals) == principals && opens_no_more(request, &principals), "what it opens"),
         (window == Some((Ok(fields.window.start()), Ok(fields.window.end()))), "its window"),
-        (request.command.as_deref() == options.force_command.as_ref().map(|command| command.as_str()), "its command"),
+        (request.command.as_deref() == options.force_command.as_ref().map(ForceCommand::as_str), "its command"),
         (set(&request.sources) == sources.iter().map(String::as_str).collect(), "from where it counts"),
         (request.verify_required == options.verify_required, "what its key must check"),
         (set(&request.permit) == options.permits.iter().map(|permit| permit.key()).collect(), "what it permits"),

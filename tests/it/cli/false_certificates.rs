@@ -168,7 +168,7 @@ fn a_real_certificate_that_is_not_the_requests_is_not_kept() {
     let lies: [(&str, Lie); 20] = [
         ("for another key", |grant| grant.subject = SessionKey::generate([9; 32]).public_key().clone()),
         ("what it opens", |grant| {
-            grant.fields.principals = principals(&["deploy@web-1", "deploy@web-2", "deploy@web-3"])
+            grant.fields.principals = principals(&["deploy@web-1", "deploy@web-2", "deploy@web-3"]);
         }),
         ("what it opens", |grant| grant.fields.principals = principals(&["deploy@web-1", "root@web-2"])),
         ("what it opens", |grant| grant.fields.principals = principals(&["deploy@web-1"])),

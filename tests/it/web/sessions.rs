@@ -51,7 +51,7 @@ async fn a_sign_in_token_that_does_not_count_signs_nobody_in() {
     changed.replace_range(20..21, if changed.get(20..21) == Some("A") { "B" } else { "A" });
 
     let before = kinds(&site).await;
-    for token in [&used, &late, &of_ended.token.to_string(), &bearer, &changed, "", "hpo_", &format!("{changed}A")] {
+    for token in [used.as_str(), &late, &of_ended.token, &bearer, &changed, "", "hpo_", &format!("{changed}A")] {
         let mut browser = Browser::new(&site);
         let page = browser.confirms(token, "").await;
         page.is(401).says("login_refused").says("hallpass open");
