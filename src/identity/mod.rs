@@ -72,6 +72,12 @@ impl Directory {
         self.person(name).is_some_and(|person| person.keys.iter().any(|listed| listed.fingerprint() == key))
     }
 
+    /// The login keys that this directory lists and `next` does not, each with its person.
+    pub fn lost_to<'d>(&'d self, next: &'d Self) -> impl Iterator<Item = (&'d PersonName, Fingerprint)> {
+        let lost = self.holders.iter().filter(|(key, holder)| next.holder(key) != Some(holder));
+        lost.map(|(key, holder)| (holder, key.fingerprint()))
+    }
+
     /// Whose login key this is.
     #[must_use]
     pub fn holder(&self, key: &PublicKey) -> Option<&PersonName> {

@@ -1,7 +1,7 @@
 //! Sessions: an opaque token on the client, its SHA-256 in the store, rights read anew at each use.
 //!
 //! What for: after a login, a bearer token stands for the person until it expires, they log out, or they or their login
-//! key leave the directory (I-17).
+//! key leave the directory (I-17). What leaves ends its sessions for good (`service/policy.rs`): put back, it has to log in anew.
 //!
 //! What not: no claims inside the token, so nothing in it can be forged, read or go stale.
 //!
@@ -39,7 +39,7 @@ pub struct Session {
     pub token: TokenHash,
     /// Whose.
     pub person: PersonName,
-    /// The login key that opened it; when it leaves the directory, the session is dead.
+    /// The login key that opened it; when it leaves the directory, the session is dead, and is deleted with the same change.
     pub key: Fingerprint,
     /// When it was opened.
     pub opened: Timestamp,

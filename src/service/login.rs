@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-use super::{Failure, Outcome, Service, whole};
+use super::{ATTEMPTS, Failure, Outcome, Service, whole};
 use crate::audit::event::Event;
 use crate::identity::Proven;
 use crate::identity::challenge::{Answer, CHALLENGE_LIFETIME, LoginRefusal, check, issue};
@@ -50,6 +50,17 @@ impl Service {
     }
 
     async fn log_in(&self, answer: &Answer, address: &str) -> Outcome<NewSession> {
+        for _ in 0..ATTEMPTS {
+            if let Some(session) = self.open_session(answer, address).await? {
+                return Ok(session);
+            }
+        }
+        Err(Failure::contended())
+    }
+
+    /// One attempt. `None`: another node has put something else in force, by which the person or the key may be gone: a session that was
+    /// opened after that was applied would come back with them.
+    async fn open_session(&self, answer: &Answer, address: &str) -> Outcome<Option<NewSession>> {
         let address = shown_address(address);
         let refuse = |why: &LoginRefusal| {
             tracing::info!(person = %answer.person, %address, %why, "login refused");
@@ -72,14 +83,15 @@ impl Service {
             saves: vec![Save::Redeem(redemption), Save::NewSession(session)],
             events: vec![Event::LoggedIn { person, key, address: address.clone(), expires }],
         };
-        match self.commit(change).await {
+        match self.commit_decision(change).await {
             Ok(_) => {}
+            Err(StoreError::Conflict) => return Ok(None),
             Err(StoreError::Replayed) => return Err(refuse(&LoginRefusal::Replayed)),
             Err(why) => return Err(why.into()),
         }
         drop(guard);
         tracing::info!(person = %proven.person(), %address, "logged in");
-        Ok(NewSession { token, proven, expires })
+        Ok(Some(NewSession { token, proven, expires }))
     }
 
     /// Who a bearer token proves now, and until when. Rights are read anew at each use.

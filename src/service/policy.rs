@@ -189,7 +189,11 @@ impl Service {
         let sha256 = sha256_hex(policy.text().as_bytes());
         let stored = StoredPolicy { version, text: policy.text().to_owned(), by: actor.to_string(), at };
         let event = Event::PolicyApplied { by: actor.clone(), version, sha256, tests, changes };
-        let saves = vec![Save::Inventory { expected: inventory.entries() }, Save::NewPolicy(stored)];
+        let mut saves = vec![Save::Inventory { expected: inventory.entries() }, Save::NewPolicy(stored)];
+        // For good: whoever puts the person or the key back later does not bring a stolen session back with it.
+        let before = self.in_force();
+        let lost = before.file.directory().lost_to(policy.directory());
+        saves.extend(lost.map(|(person, key)| Save::EndSessionsBy(person.clone(), key)));
         let events = std::iter::once(event).chain(moved.iter().cloned().map(Event::from)).collect();
         match self.commit_decision(Change { at, saves, events }).await {
             Ok(_) => {}

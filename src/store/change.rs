@@ -14,8 +14,8 @@ use crate::inventory::check_in::Seen;
 use crate::inventory::permit::HostPermit;
 use crate::keyring::ActiveKey;
 use crate::name::{HostName, PersonName, ReportId, RequestId, Serial};
-use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::time::Timestamp;
 
 /// What a change does to the rows of a database, inside its transaction. Nobody else writes meanwhile.
@@ -51,6 +51,9 @@ pub(super) trait Rows {
 
     /// All sessions of a person end, with those of browsers that they let in.
     fn end_sessions_of(&mut self, person: &PersonName) -> Result<(), StoreError>;
+
+    /// The sessions end that a person opened with a login key, with those of browsers that they let in.
+    fn end_sessions_by(&mut self, person: &PersonName, key: Fingerprint) -> Result<(), StoreError>;
 
     /// All sessions of people end, with those of browsers.
     fn end_all_sessions(&mut self) -> Result<(), StoreError>;
@@ -177,6 +180,7 @@ fn apply_save(
         Save::NewSession(session) => rows.insert_session(session)?,
         Save::EndSession(token) => rows.end_session(token)?,
         Save::EndSessionsOf(person) => rows.end_sessions_of(&person)?,
+        Save::EndSessionsBy(person, key) => rows.end_sessions_by(&person, key)?,
         Save::EndAllSessions => rows.end_all_sessions()?,
         Save::NewBrowserSession(session) => rows.insert_browser_session(session)?,
         Save::EndBrowserSession(token) => rows.end_browser_session(token)?,

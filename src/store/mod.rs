@@ -180,6 +180,8 @@ pub enum Save {
     EndSession(TokenHash),
     /// All sessions of a person end, and those of browsers that they let in.
     EndSessionsOf(PersonName),
+    /// The sessions end that this person opened with this login key, with those of browsers that they let in.
+    EndSessionsBy(PersonName, Fingerprint),
     /// All sessions of people end, and those of browsers.
     EndAllSessions,
     /// A new session of a browser; its parent must be there, else it is a [`StoreError::Conflict`].

@@ -47,7 +47,7 @@ pub(super) struct Known {
     /// Whose certificate, and whether its outcome is in the log.
     pub(super) certificates: BTreeMap<i64, (String, bool)>,
     /// Whose session.
-    pub(super) sessions: BTreeMap<Vec<u8>, String>,
+    pub(super) sessions: BTreeMap<Vec<u8>, (String, String)>,
     pub(super) browser_sessions: BTreeSet<Vec<u8>>,
     pub(super) host_sessions: BTreeSet<Vec<u8>>,
     pub(super) redemptions: BTreeSet<Vec<u8>>,
@@ -112,6 +112,7 @@ impl Wanted {
             // These are written whatever there is, or compared with the head.
             Save::EndSession(_)
             | Save::EndSessionsOf(_)
+            | Save::EndSessionsBy(..)
             | Save::EndAllSessions
             | Save::AtSize(_)
             | Save::EndBrowserSession(_)
@@ -202,11 +203,11 @@ async fn certificates(line: &Line, serials: &BTreeSet<i64>) -> Result<BTreeMap<i
     found.iter().map(|row| Ok((get(row, 0)?, (get(row, 1)?, get(row, 2)?)))).collect()
 }
 
-async fn sessions(line: &Line, tokens: &BTreeSet<Vec<u8>>) -> Result<BTreeMap<Vec<u8>, String>, StoreError> {
+async fn sessions(line: &Line, tokens: &BTreeSet<Vec<u8>>) -> Result<BTreeMap<Vec<u8>, (String, String)>, StoreError> {
     let list: Vec<&[u8]> = tokens.iter().map(Vec::as_slice).collect();
-    let sql = "SELECT token, person FROM session WHERE token = ANY($1::bytea[])";
+    let sql = "SELECT token, person, key FROM session WHERE token = ANY($1::bytea[])";
     let found = rows(line, sql, tokens, &[&list]).await?;
-    found.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
+    found.iter().map(|row| Ok((get(row, 0)?, (get(row, 1)?, get(row, 2)?)))).collect()
 }
 
 async fn present(line: &Line, sql: &'static str, keys: &BTreeSet<Vec<u8>>) -> Result<BTreeSet<Vec<u8>>, StoreError> {

@@ -15,8 +15,8 @@ use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::name::{HostName, PersonName, ReportId, RequestId, Serial};
-use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::change::Rows;
 use crate::store::columns::Columns;
 use crate::store::log::EntryRow;
@@ -49,6 +49,8 @@ pub(in crate::store) struct Sheet {
     pub(in crate::store) browser_sessions: BTreeMap<TokenHash, Option<BrowserSession>>,
     /// Whose sessions from before the group end.
     pub(in crate::store) ended: BTreeSet<String>,
+    /// The sessions of which people and login keys from before the group end.
+    pub(in crate::store) ended_by: BTreeSet<(String, String)>,
     /// Whether all sessions from before the group end.
     pub(in crate::store) all_ended: bool,
     pub(in crate::store) redemptions: BTreeMap<Vec<u8>, i64>,
@@ -74,6 +76,7 @@ impl Sheet {
             sessions,
             browser_sessions,
             ended,
+            ended_by,
             all_ended,
             redemptions,
             policies,
@@ -93,6 +96,7 @@ impl Sheet {
         self.sessions.extend(sessions);
         self.browser_sessions.extend(browser_sessions);
         self.ended.extend(ended);
+        self.ended_by.extend(ended_by);
         self.all_ended |= all_ended;
         self.redemptions.extend(redemptions);
         self.policies.extend(policies);
@@ -152,9 +156,19 @@ impl<'s> Page<'s> {
         if let Some(written) = self.trial.sessions.get(&token).or_else(|| self.done.sessions.get(&token)) {
             return written.is_some();
         }
-        let ends = |sheet: &Sheet, person: &String| sheet.all_ended || sheet.ended.contains(person);
-        let is_ended = |person: &String| ends(&self.trial, person) || ends(self.done, person);
-        self.known.sessions.get(token.0.as_slice()).is_some_and(|person| !is_ended(person))
+        let ends = |sheet: &Sheet, opener: &(String, String)| {
+            sheet.all_ended || sheet.ended.contains(&opener.0) || sheet.ended_by.contains(opener)
+        };
+        let is_ended = |opener: &(String, String)| ends(&self.trial, opener) || ends(self.done, opener);
+        self.known.sessions.get(token.0.as_slice()).is_some_and(|opener| !is_ended(opener))
+    }
+
+    /// New sessions end that are such; those from before the group the database takes away.
+    fn end_new(&mut self, such: impl Fn(&Session) -> bool) {
+        let new = self.done.sessions.iter().chain(&self.trial.sessions);
+        let ends = new.filter(|(_, session)| session.as_ref().is_some_and(&such));
+        let tokens: Vec<TokenHash> = ends.map(|(token, _)| *token).collect();
+        self.trial.sessions.extend(tokens.into_iter().map(|token| (token, None)));
     }
 
     /// New sessions of browsers end with their parent; those from before the group the database takes away.
@@ -241,18 +255,21 @@ impl Rows for Page<'_> {
     }
 
     fn end_sessions_of(&mut self, person: &PersonName) -> Result<(), StoreError> {
-        let its = |session: &Option<Session>| session.as_ref().is_some_and(|session| session.person == *person);
-        let new = self.done.sessions.iter().chain(&self.trial.sessions);
-        let tokens: Vec<TokenHash> = new.filter(|(_, session)| its(session)).map(|(token, _)| *token).collect();
-        self.trial.sessions.extend(tokens.into_iter().map(|token| (token, None)));
+        self.end_new(|session| session.person == *person);
         self.trial.ended.insert(person.as_str().to_owned());
         self.end_browsers_of();
         Ok(())
     }
 
+    fn end_sessions_by(&mut self, person: &PersonName, key: Fingerprint) -> Result<(), StoreError> {
+        self.end_new(|session| session.person == *person && session.key == key);
+        self.trial.ended_by.insert((person.as_str().to_owned(), key.to_string()));
+        self.end_browsers_of();
+        Ok(())
+    }
+
     fn end_all_sessions(&mut self) -> Result<(), StoreError> {
-        let tokens: Vec<TokenHash> = self.done.sessions.keys().chain(self.trial.sessions.keys()).copied().collect();
-        self.trial.sessions.extend(tokens.into_iter().map(|token| (token, None)));
+        self.end_new(|_| true);
         self.trial.all_ended = true;
         self.end_browsers_of();
         Ok(())

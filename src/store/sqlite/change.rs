@@ -11,8 +11,8 @@ use crate::identity::host::HostSession;
 use crate::identity::session::{Session, TokenHash};
 use crate::inventory::check_in::Seen;
 use crate::name::{HostName, PersonName, ReportId, RequestId, Serial};
-use crate::ssh::PublicKey;
 use crate::ssh::cert::Certificate;
+use crate::ssh::{Fingerprint, PublicKey};
 use crate::store::change::Rows;
 use crate::store::log::EntryRow;
 use crate::store::{RowVersion, StoreError, Stored, StoredPolicy};
@@ -57,6 +57,10 @@ impl Rows for &Connection {
 
     fn end_sessions_of(&mut self, person: &PersonName) -> Result<(), StoreError> {
         login::end_sessions_of(self, person)
+    }
+
+    fn end_sessions_by(&mut self, person: &PersonName, key: Fingerprint) -> Result<(), StoreError> {
+        login::end_sessions_by(self, person, key)
     }
 
     fn end_all_sessions(&mut self) -> Result<(), StoreError> {

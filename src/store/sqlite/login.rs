@@ -7,6 +7,7 @@ use crate::identity::browser::BrowserSession;
 use crate::identity::challenge::Redemption;
 use crate::identity::session::{Session, TokenHash};
 use crate::name::PersonName;
+use crate::ssh::Fingerprint;
 use crate::store::numbers::time_to_sql;
 use crate::store::sweep::{Ends, SWEEP_MAX};
 use crate::store::{StoreError, columns};
@@ -50,6 +51,13 @@ pub(super) fn end_sessions_of(conn: &Connection, person: &PersonName) -> Result<
         .and_then(|mut s| s.execute([person.as_str()]))
         .map(drop)
         .map_err(failed("ending a person's sessions"))
+}
+
+pub(super) fn end_sessions_by(conn: &Connection, person: &PersonName, key: Fingerprint) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM session WHERE person = ?1 AND key = ?2")
+        .and_then(|mut s| s.execute(params![person.as_str(), key.to_string()]))
+        .map(drop)
+        .map_err(failed("ending the sessions of a login key"))
 }
 
 /// Those of browsers go with them, by the foreign key.

@@ -17,7 +17,10 @@ use hallpass::store::{Basis, Change, LIST_MAX, RequestFilter, RowVersion, Save, 
 use hallpass::time::Timestamp;
 use tokio::task::JoinSet;
 
-use super::ending::{a_change_that_rests_on_a_log_of_another_size_is_refused, all_sessions_end_at_once};
+use super::ending::{
+    a_change_that_rests_on_a_log_of_another_size_is_refused, all_sessions_end_at_once,
+    the_sessions_of_one_login_key_end_with_their_browsers_and_no_others,
+};
 use super::finding::{
     a_host_that_was_narrowed_away_finds_the_request_no_more, due_requests_come_earliest_first, lists_have_a_limit,
     requests_are_found_by_each_filter, requests_are_found_by_prefix, what_is_open_is_counted_and_found_by_its_key,
@@ -85,6 +88,7 @@ contract! {
     a_browsers_session_goes_with_the_one_that_let_it_in
     sweeping_takes_only_what_is_over
     all_sessions_end_at_once
+    the_sessions_of_one_login_key_end_with_their_browsers_and_no_others
     a_change_that_rests_on_a_log_of_another_size_is_refused
     policy_versions_follow_each_other
     a_store_that_can_write_is_ready

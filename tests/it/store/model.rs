@@ -60,6 +60,11 @@ enum Act {
     LogoutEverywhere {
         person: usize,
     },
+    /// A login key leaves the policy.
+    KeyGone {
+        person: usize,
+        held: u8,
+    },
     Sweep,
     Policy {
         skip: u32,
@@ -104,7 +109,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0..6_u8, n.clone(), 1..2_000_u64)
             .prop_map(|(nonce, person, lifetime)| Act::Login { nonce, person, lifetime }),
         1 => (0..6_u8).prop_map(|token| Act::Logout { token }),
-        1 => n.prop_map(|person| Act::LogoutEverywhere { person }),
+        1 => n.clone().prop_map(|person| Act::LogoutEverywhere { person }),
+        1 => (n, 0..2_u8).prop_map(|(person, held)| Act::KeyGone { person, held }),
         1 => Just(Act::Sweep),
         1 => (0..3_u32).prop_map(|skip| Act::Policy { skip }),
         3 => (1..900_u64).prop_map(|seconds| Act::Pass { seconds }),
@@ -256,6 +262,13 @@ impl World {
                 self.model.sessions.retain(|_, session| session.person != who);
                 self.model.wrote(now, [event()]);
             }
+            Act::KeyGone { person: n, held } => {
+                let (who, gone) = (person(ASKERS[n % 2]), key(held).fingerprint());
+                let saves = vec![Save::EndSessionsBy(who.clone(), gone)];
+                self.desk.store.commit(change(now, saves, vec![event()])).await.unwrap();
+                self.model.sessions.retain(|_, session| session.person != who || session.key != gone);
+                self.model.wrote(now, [event()]);
+            }
             Act::Sweep => {
                 self.desk.store.sweep(now).await.unwrap();
                 self.model.sessions.retain(|_, session| session.expires > now);
@@ -284,9 +297,9 @@ impl World {
 
     async fn login(&mut self, nonce: u8, n: usize, lifetime: u64) {
         let now = self.now();
+        let login_key = key(nonce % 2).fingerprint();
         let (nonce, token) = ([nonce; 16], TokenHash([nonce; 32]));
         let expires = at(self.clock + lifetime);
-        let login_key = key(1).fingerprint();
         let session = Session {
             token,
             person: person(ASKERS[n % 2]),

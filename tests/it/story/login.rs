@@ -2,10 +2,12 @@
 
 use hallpass::identity::challenge::Answer;
 use hallpass::service::Failure;
+use hallpass::service::login::NewSession;
 use hallpass::ssh::private::{LoginKey, SessionKey};
 use hallpass::time::Lifetime;
 use secrecy::ExposeSecret as _;
 
+use crate::support::postgres::cluster;
 use crate::support::{World, answer_to, login_key, policy};
 
 fn key_of_seed(seed: u8) -> LoginKey {
@@ -130,4 +132,80 @@ async fn a_session_ends_with_its_time_its_logout_or_its_key() {
         assert!(matches!(world.service().caller(bad).await, Err(Failure::NotLoggedIn)), "{bad:?}");
     }
     world.check().await;
+}
+
+/// The sample policy with another key than this person's, or one beside it.
+fn with_key(name: &str, seed: u8, beside: bool) -> String {
+    let own = format!("\"{}\"", login_key(name).public_key().to_openssh());
+    let other = format!("\"{}\"", SessionKey::generate([seed; 32]).public_key().to_openssh());
+    let keys = if beside { format!("{own}, {other}") } else { other };
+    let text = policy().replace(&own, &keys);
+    assert_ne!(text, policy());
+    text
+}
+
+#[tokio::test]
+async fn a_person_or_key_that_was_taken_out_and_put_back_does_not_bring_old_sessions_back() {
+    let mut world = World::new().await;
+    let token = |session: &NewSession| session.token.expose_secret().to_owned();
+    let omar = world.proven("omar").await;
+    let apply = async |world: &World, text| world.service().apply_policy(&omar, text, None, false).await.unwrap();
+    let alive = async |world: &World, token: &str| world.service().caller(token).await.is_ok();
+    apply(&world, with_key("bob", 0x77, true)).await;
+    let by_other_key = answer_to(world.service().challenge().unwrap().0, "bob", &key_of_seed(0x77));
+    let by_other_key = token(&world.service().login(by_other_key, String::new()).await.unwrap());
+    let (bob, eve) = (token(&world.login("bob").await), token(&world.login("eve").await));
+    let (sign_in, _) = world.service().sign_in_token(&bob).await.unwrap();
+    let browser = world.service().sign_in(sign_in, String::new()).await.unwrap().token.expose_secret().to_owned();
+    let (unused, _) = world.service().sign_in_token(&bob).await.unwrap();
+
+    // Bob's own key goes, eve goes; a dry run of it ends nobody's session, and neither does a policy that is refused.
+    let without = with_key("bob", 0x77, false).replace("name = \"eve@example.com\"", "name = \"eva@example.com\"");
+    world.service().apply_policy(&omar, without.clone(), None, true).await.unwrap();
+    world.service().apply_policy(&omar, format!("{without}\nx = 1\n"), None, false).await.unwrap_err();
+    for token in [&bob, &eve, &by_other_key] {
+        assert!(alive(&world, token).await);
+    }
+    assert!(world.service().browser(&browser).await.is_ok());
+    apply(&world, without).await;
+    apply(&world, with_key("bob", 0x77, true)).await;
+    for restarted in [false, true] {
+        for token in [&bob, &eve] {
+            assert!(!alive(&world, token).await, "restarted: {restarted}");
+        }
+        assert!(world.service().browser(&browser).await.is_err());
+        assert!(world.service().signing_in(unused.expose_secret()).await.is_err());
+        assert!(alive(&world, &by_other_key).await, "a key that stayed");
+        // They are as welcome as before.
+        world.login("bob").await;
+        world.login("eve").await;
+        world.restart().await;
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_login_on_a_node_that_has_not_heard_that_the_key_is_gone_opens_no_session() {
+    let mut first = World::unstarted(std::time::Duration::from_secs(30));
+    first.store = hallpass::store::Settings::Postgres(cluster().settings(&cluster().database()));
+    first.try_start(Some(&policy())).await.unwrap();
+    let mut second = first.node_beside();
+    second.try_start(None).await.unwrap();
+    let (omar, bob) = (first.proven("omar").await, first.login("bob").await);
+    let (sign_in, _) = second.service().sign_in_token(bob.token.expose_secret()).await.unwrap();
+    let (taken, late) = (second.answer("bob"), second.answer("bob"));
+    let apply = async |text| first.service().apply_policy(&omar, text, None, false).await.unwrap();
+    apply(with_key("bob", 0x77, false)).await;
+    // Before anything that would make it look.
+    for refused in [
+        second.service().login(taken, String::new()).await.map(drop),
+        second.service().sign_in(sign_in, String::new()).await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(Failure::LoginRefused)), "{refused:?}");
+    }
+    assert!(second.service().caller(bob.token.expose_secret()).await.is_err(), "ended where nobody had heard of it");
+    apply(policy()).await;
+    assert!(second.service().caller(bob.token.expose_secret()).await.is_err());
+    // The same answer is good once the key is back: nothing of it was used up.
+    second.service().login(late, String::new()).await.unwrap();
 }
