@@ -26,6 +26,8 @@ pub const POINTS: &[&str] = &[
     "host.signed",
     // service/rotate.rs: the entry that says which CA keys there are is durable, the service still goes by the one before.
     "rotate.durable",
+    // service/follow.rs: the log's head is read, what other nodes wrote is not.
+    "follow.looked",
     // service/recover.rs: some lost entries have one in their place; some requests are over; somebody has answered for it; the kept
     // checkpoint is new.
     "recover.filled",

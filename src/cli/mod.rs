@@ -12,6 +12,7 @@ mod admin;
 mod agent;
 mod args;
 mod audit;
+mod background;
 mod backup;
 mod ca;
 mod cache;

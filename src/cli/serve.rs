@@ -9,15 +9,15 @@ use std::future::pending;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::background::Background;
 use super::config_file::{self, Reader};
 use super::failure::{Exit, Failure};
 use super::{Context, process, profile, sandbox};
@@ -162,16 +162,16 @@ async fn serve(
     }
     let manager = profile::env("NOTIFY_SOCKET");
     let (reload, reloads) = mpsc::channel(1);
-    let (die, died) = oneshot::channel();
-    let ticks = tokio::spawn(tick(Arc::clone(&service), die));
-    let follows = tokio::spawn(Arc::clone(&service).follow());
-    let hangups =
-        tokio::spawn(on_hangup(Arc::clone(&service), config.policy_path.clone(), last, reload, signals.hangup));
-    let is_dead = AtomicBool::new(false);
+    let mut parts = Background::default();
+    parts.start("what lapses and expires requests", tick(Arc::clone(&service)));
+    parts.start("what follows other nodes", follow(Arc::clone(&service)));
+    let hangups = on_hangup(Arc::clone(&service), config.policy_path.clone(), last, reload, signals.hangup);
+    parts.start("what reads files again at SIGHUP", hangups);
+    let ended = Mutex::new(None);
     let stop = async {
         tokio::select! {
             () = stopped(signals.terminate, signals.interrupt) => {}
-            Ok(()) = died => is_dead.store(true, Ordering::Relaxed),
+            why = parts.ended() => *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(why),
         }
         // From here on open calls are drained.
         notify::tell(manager.as_deref(), "STOPPING=1");
@@ -189,16 +189,12 @@ async fn serve(
     notify::tell(manager.as_deref(), "READY=1");
     let served = crate::http::serve(Arc::clone(&service), config.http, door.listener, reloads, stop).await;
     looks.abort();
-    ticks.abort();
-    follows.abort();
-    hangups.abort();
+    drop(parts);
     if tokio::time::timeout(FINISH_TIMEOUT, service.finish()).await.is_err() {
         tracing::error!("cannot keep the log's last checkpoint: the store does not answer");
     }
-    if is_dead.load(Ordering::Relaxed) {
-        return Err(Failure::failed("the server stopped")
-            .because("a database thread ended; the service's own log says why")
-            .next("start it again"));
+    if let Some(why) = ended.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(Failure::failed("the server stopped").because(why).next("start it again"));
     }
     served.map_err(|why| Failure::failed("the server stopped").because(why))?;
     tell("stopped");
@@ -394,20 +390,25 @@ fn make_folder_of(file: &Path) -> Result<(), Failure> {
 }
 
 /// Lapses and expires what is due, every second; says so when the store is gone for good, which no waiting mends.
-async fn tick(service: Arc<Service>, die: oneshot::Sender<()>) {
+async fn tick(service: Arc<Service>) -> String {
     let mut seconds = tokio::time::interval(TICK);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;
         if !service.is_alive() {
             tracing::error!("a database thread has ended; stopping");
-            _ = die.send(());
-            return;
+            return "a database thread ended; the service's own log says why".to_owned();
         }
         if let Err(error) = service.tick().await {
             tracing::error!(%error, "cannot lapse and expire requests; trying again");
         }
     }
+}
+
+/// Follows what other nodes write; where there can be none there is nothing to do.
+async fn follow(service: Arc<Service>) -> String {
+    service.follow().await;
+    pending().await
 }
 
 /// Reads TLS files and policy file again at each SIGHUP.
@@ -417,7 +418,7 @@ async fn on_hangup(
     mut last: LastRead,
     reload: mpsc::Sender<()>,
     mut hangup: Signal,
-) {
+) -> String {
     while hangup.recv().await.is_some() {
         if reload.try_send(()).is_err() {
             tracing::warn!("a reload of the TLS files is under way already");
@@ -449,7 +450,7 @@ async fn on_hangup(
             }
         }
     }
-    pending::<()>().await;
+    pending().await
 }
 
 /// The signals a server acts on.

@@ -187,6 +187,7 @@ impl Service {
     pub async fn catch_up(&self) -> Outcome<()> {
         let mut place = self.followed.place.lock().await;
         let head = self.whole_head().await?;
+        crate::fail::point("follow.looked");
         self.settle_policy().await?;
         let size = head.frontier.size();
         let mut from = place.size.unwrap_or(size);

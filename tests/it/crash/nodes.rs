@@ -46,6 +46,22 @@ impl Pair {
     }
 }
 
+/// One that goes on without it serves what is true on this node alone, and looks well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_follows_the_others_no_more_ends_and_says_why() {
+    let site = Site::of_nodes(cluster().settings(&cluster().database()));
+    let server = site.start(Some("panic:follow.looked"));
+    let id = server.id().to_string();
+    let mut ended = tokio::task::spawn_blocking(move || server.ended());
+    let Ok(ended) = timeout(PATIENCE, &mut ended).await else {
+        std::process::Command::new("kill").args(["-KILL", &id]).status().unwrap();
+        panic!("it goes on as if nothing were missing: {:?}", ended.await);
+    };
+    let (code, said) = ended.unwrap();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("what follows other nodes has ended"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_done_on_one_node_is_seen_and_obeyed_on_the_other() {
     let pair = Pair::start(cluster()).await;

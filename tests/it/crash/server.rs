@@ -199,6 +199,11 @@ impl Server {
         (status.code(), self.errors.take().unwrap().join().unwrap())
     }
 
+    /// Its process, for who can't wait for its end any longer.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops it for a while, or lets it go on: `STOP`, `CONT`.
     pub(crate) fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");

@@ -355,9 +355,11 @@ async fn die_at_every_pass(point: &str, passes_min: u32, site: fn() -> Site) {
 
 /// One test per point: each finds its own passes.
 /// Those of a host's own side have their runs in `enrolment`, that of a rotation in `cli::rotation`, those of operators' commands in
-/// `cli::backup`.
+/// `cli::backup`, that of following other nodes in `crash::nodes`.
 fn has_its_own(point: &str) -> bool {
-    ["enrolment.", "rotate.", "recover.", "backup.", "restore.", "migrate."].iter().any(|of| point.starts_with(of))
+    ["enrolment.", "rotate.", "recover.", "backup.", "restore.", "migrate.", "follow."]
+        .iter()
+        .any(|of| point.starts_with(of))
 }
 
 macro_rules! points {
