@@ -36,6 +36,7 @@ mod events;
 mod exchange;
 mod extract;
 mod figures;
+mod guesses;
 mod host;
 mod host_events;
 mod inventory;

@@ -3,6 +3,7 @@
 mod browser;
 mod forms;
 mod pages;
+mod rates;
 mod sessions;
 
 use hallpass::wire;
