@@ -78,7 +78,8 @@ async fn listen(
         tokio::select! {
             done = &mut asked, if !is_asked => {
                 let done = done.map_err(failed(LISTENING))?;
-                let is_false = |said: &SimpleQueryMessage| matches!(said, SimpleQueryMessage::Row(row) if row.get(0) == Some("f"));
+                // A row without its column is no leave either, and no panic.
+                let is_false = |said: &SimpleQueryMessage| matches!(said, SimpleQueryMessage::Row(row) if !matches!(row.try_get(0), Ok(said) if said != Some("f")));
                 let is_in = !done.iter().any(is_false);
                 presence.is_in(is_in);
                 if !is_in {

@@ -6,6 +6,7 @@ mod finding;
 mod hosts;
 mod issuing;
 mod model;
+mod peer;
 mod postgres;
 mod sqlite;
 mod texts;
