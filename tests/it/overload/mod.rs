@@ -3,6 +3,7 @@
 //! Nothing here is timed. What is held up is held up by the test (the store, the CA key, a body that does not come), so that a place is
 //! taken for as long as the test says; `/metrics` tells when it is.
 
+mod http2;
 mod slow;
 mod waiters;
 
