@@ -5,6 +5,9 @@
 
 mod network;
 mod people;
+mod proxied;
+mod smuggling;
+mod tls;
 
 use hallpass::wire;
 use reqwest::header::CONTENT_TYPE;
