@@ -199,7 +199,8 @@ fn sessions<'s>(sheet: &'s Sheet, all: &mut Vec<Write<'s>>) -> Result<(), StoreE
         all.push(Write { sql: "DELETE FROM session WHERE person = ANY($1::text[])", values });
     }
     if !sheet.ended_by.is_empty() {
-        let sql = "DELETE FROM session USING unnest($1::text[], $2::text[]) AS ended (p, k) WHERE person = p AND key = k";
+        let sql =
+            "DELETE FROM session USING unnest($1::text[], $2::text[]) AS ended (p, k) WHERE person = p AND key = k";
         let values: Values<'s> = vec![
             column(&sheet.ended_by, |(person, _)| person.as_str()),
             column(&sheet.ended_by, |(_, key)| key.as_str()),
