@@ -1,10 +1,10 @@
 //! Signed notes (C2SP `signed-note`, Ed25519): a text, and lines that say who signed it.
 //!
-//! What for: the log key signs two kinds of text, checkpoints of the log (`audit::checkpoint`) and trust bundles ([`crate::ssh::bundle`]);
-//! both are checked offline by whoever kept the verifier key, a host among them.
+//! What for: the log key signs three kinds of text, checkpoints of the log (`audit::checkpoint`), trust bundles ([`crate::ssh::bundle`]) and
+//! whose bundle a host is to have ([`crate::ssh::belonging`]); all are checked offline by whoever kept the verifier key, a host among them.
 //!
-//! What not: what a text means, and which key to trust. Neither kind of text may pass for the other: a checkpoint's first line is a
-//! name without blanks, a trust bundle's begins with `# `.
+//! What not: what a text means, and which key to trust. No kind of text may pass for another: a checkpoint's first line is a
+//! name without blanks; those of the others begin with `# ` and are two different ones.
 //!
 //! A signature line is `— NAME BASE64(key id ‖ signature)`. The key id is the first four bytes of
 //! SHA-256(name ‖ `\n` ‖ 0x01 ‖ public key); the verifier key text is `NAME+HEX(key id)+BASE64(0x01 ‖ public key)`.

@@ -399,6 +399,12 @@ fn stopped(stop: Stop, command: &str) -> Failure {
                 .because("the log key that signs it is the one in /etc/hallpass/host-service.toml, or of --log-key")
                 .next(format!("if whoever runs the service says that it has begun a new log: {again}"))
         }
+        Stop::OtherBundle(why) => {
+            let again = "sudo hallpass host leave, then the same command again with a new join token";
+            Failure::new(Exit::NotReady, "host", "nothing was changed on this host")
+                .because(format!("the service's trust bundle is refused: {why}"))
+                .next(format!("do not go on before whoever runs the service says that this is right; then: {again}"))
+        }
         Stop::TakenBack { why, left } if left.is_empty() => {
             // Only after the service has said yes: it keeps the host, which has a key to show for itself.
             Failure::new(Exit::NotReady, "host", "it did not hold, and everything was taken back on this host")

@@ -5,9 +5,10 @@
 //! done; until [`Memory::keep`], which is after sshd has really let the host log in to itself.
 //!
 //! Invariants: what is carried out is what was shown, but for what only the service tells (its CA keys and host certificates). A
-//! trust bundle that the log key has not signed is not written.
+//! trust bundle that the log key has not signed is not written, and none that the daemon would not take ([`had`]).
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -15,6 +16,7 @@ use secrecy::SecretString;
 use super::back::{self, Left};
 use super::check_in::{self, Patience, Proof};
 use super::facts::{self, HostKey};
+use super::had::{self, Had, Wanted};
 use super::ledger::Ledger;
 use super::link::{Joining, Link};
 use super::lock::{Lock, One};
@@ -74,6 +76,8 @@ pub enum Stop {
     Service(ClientError),
     /// The log key that this host knows has not signed the service's trust bundle; nothing was changed.
     OtherLog(BundleError),
+    /// The service's trust bundle is older than what this host has had, or another CA's; nothing was changed.
+    OtherBundle(String),
     /// It was done and did not hold; everything was taken back, but for what is left.
     TakenBack {
         /// Why it did not hold.
@@ -235,6 +239,7 @@ impl Prepared {
         let state = self.join(&mut link, about).await?;
         let log_key = self.log_key(&link)?;
         let bundle = Bundle::open(&state.bundle.text, &log_key).map_err(Stop::OtherLog)?;
+        let had = self.check_bundle(&state, &bundle, &log_key)?;
         let mut notes = self.lost_tags(&state.tags).into_iter().collect();
         let certificates = self.certificates(&mut link, &mut notes).await;
         let paths: Vec<String> = certificates.iter().map(|write| write.path.clone()).collect();
@@ -248,6 +253,8 @@ impl Prepared {
             self.memory.begin(&id, &self.plan.writes, &self.accounts, self.plan.has_unit).map_err(Stop::Unable)?;
         match self.write_and_prove(&change, &mut link, &bundle).await {
             Ok(proven) => {
+                // Where that can't be, the bundle that is there says it, too.
+                notes.extend(had.save(&had_path()).err());
                 let has_daemon = self.start_daemon(&mut notes).await;
                 let report = check_in::report(&self.sshd, &link, &proven).await;
                 if let Err(why) = check_in::send(&mut link, report).await {
@@ -309,6 +316,20 @@ impl Prepared {
         }
         let named = link.log_key().and_then(|text| NoteVerifier::parse(text).ok());
         named.ok_or_else(|| Stop::Unable("the service does not name its log key".to_owned()))
+    }
+
+    /// Whether this bundle may follow the newest one that this host has had, as the daemon has it. What is to be remembered.
+    fn check_bundle(&self, state: &wire::State, bundle: &Bundle, log_key: &NoteVerifier) -> Result<Had, Stop> {
+        let there = std::fs::read_to_string(Root::default().path(places::TRUST)).unwrap_or_default();
+        let installed = Bundle::open(&there, log_key).ok();
+        let newest = Had::newest(Had::load(&had_path()), installed.as_ref(), log_key);
+        let wanted = Wanted { host: &self.request.name, belongs: state.belongs.as_deref(), log_key };
+        had::check(bundle, newest.as_ref(), wanted).map_err(Stop::OtherBundle)?;
+        // The service may have another URL by now.
+        if installed.is_some_and(|there| there.version() == bundle.version() && there.keys() != bundle.keys()) {
+            return Err(Stop::OtherBundle(format!("there are two of version {}", bundle.version())));
+        }
+        Ok(Had::of(bundle, log_key))
     }
 
     /// Host certificates, as far as the service makes any.
@@ -397,6 +418,11 @@ impl Prepared {
         }
         Stop::TakenBack { why, left }
     }
+}
+
+/// Where the newest bundle that this host has had is remembered; the daemon does so in the same file.
+fn had_path() -> PathBuf {
+    Root::default().path(places::MEMORY).join(had::NAME)
 }
 
 /// Tags as the service has them.

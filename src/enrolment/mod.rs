@@ -20,6 +20,7 @@ pub mod diff;
 pub mod enrol;
 pub mod examine;
 pub mod facts;
+pub mod had;
 pub mod leave;
 pub mod ledger;
 pub mod link;

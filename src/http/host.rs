@@ -302,6 +302,7 @@ pub(super) fn shown(state: &HostState) -> wire::State {
         tags: state.host.tags.iter().map(ToString::to_string).collect(),
         names: state.host.names.iter().map(ToString::to_string).collect(),
         bundle: wire::Bundle { version: state.bundle_version, text: state.bundle.to_string() },
+        belongs: Some(state.belongs.clone()),
         grants: state.grants.iter().map(grant).collect(),
         certificates: state.certificates.clone(),
         host_ca: state.host_ca.map(|ca| ca.to_string()),

@@ -12,6 +12,7 @@ use crate::inventory::EnrolledHost;
 use crate::keyring::{Ca, Ring};
 use crate::name::CaName;
 use crate::ssh::Fingerprint;
+use crate::ssh::belonging::Belonging;
 use crate::ssh::bundle::{Bundle, BundleKey, KeyState};
 
 /// Since when the bundle of each user CA is what it is.
@@ -61,6 +62,12 @@ impl Service {
             return Ok(in_use.bundle.clone());
         }
         self.written(&host.ca, stand, keys)
+    }
+
+    /// Of which user CA a host is, signed: what tells it that a trust bundle of another CA than before is its own.
+    pub(super) fn belonging(&self, host: &EnrolledHost) -> String {
+        let since = host.moved.map_or(0, |moved| moved.version);
+        Belonging { host: host.name.clone(), ca: host.ca.clone(), since }.to_text(self.log_key.notes())
     }
 
     /// The version of a host's trust bundle.

@@ -34,6 +34,8 @@ pub struct HostState {
     pub bundle_version: u64,
     /// Its text. Ten thousand hosts are told the same one, so it is shared.
     pub bundle: Arc<str>,
+    /// Of which user CA it is, signed by the log key.
+    pub belongs: String,
     /// Grants for it whose window is not over, by serial.
     pub grants: Vec<HostGrant>,
     /// Its certificates that are in their window, by key.
@@ -147,11 +149,13 @@ impl Service {
             }
         }
         let bundle = self.bundle_of_host(&in_use, &host)?;
+        let belongs = self.belonging(&host);
         let mut state = HostState {
             etag: String::new(),
             host,
             bundle_version: bundle.version,
             bundle: bundle.text,
+            belongs,
             grants,
             certificates,
             host_ca: ca,

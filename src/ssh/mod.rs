@@ -15,6 +15,7 @@
 #![deny(clippy::arithmetic_side_effects, clippy::wildcard_enum_match_arm)]
 
 pub mod agent;
+pub mod belonging;
 pub mod bundle;
 pub mod cert;
 mod encoding;

@@ -132,6 +132,9 @@ pub struct State {
     pub names: Vec<String>,
     /// What `TrustedUserCAKeys` must hold.
     pub bundle: Bundle,
+    /// Of which user CA the host is, as a text that the log key has signed for this host: it takes no other CA's trust bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub belongs: Option<String>,
     /// The grants for this host whose window is not over, and those ended early until their window would have been over.
     pub grants: Vec<Grant>,
     /// Its host certificates that are in their window, one line each, newest for each key.

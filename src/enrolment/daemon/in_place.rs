@@ -143,7 +143,10 @@ impl<'a> InPlace<'a> {
     /// Puts a state in place. What can't be is returned, and does not keep the rest from being so.
     fn put(&mut self, state: &State, telling: &mut Telling<'_>, wants: &mut Wants) -> Vec<String> {
         let mut left = Vec::new();
-        match self.installer.bundle(&state.bundle.text) {
+        let settings_path = Path::new(settings::PATH);
+        let bundle = Settings::load(settings_path)
+            .and_then(|settings| self.installer.bundle(&state.bundle.text, &settings.name, state.belongs.as_deref()));
+        match bundle {
             Ok((bundle, is_new)) => {
                 if is_new {
                     (self.say)(&format!("the trust bundle is now version {}", bundle.version()));
@@ -157,7 +160,6 @@ impl<'a> InPlace<'a> {
             Ok(is_new) => wants.renew |= is_new,
             Err(why) => left.push(why),
         }
-        let settings_path = Path::new(settings::PATH);
         match install::tags(settings_path, state) {
             Ok(true) => (self.say)("the tags of this host have changed"),
             Ok(false) => {}

@@ -1,18 +1,20 @@
 //! Puts what the service says where sshd, PAM and the guard read it.
 //!
 //! Invariants: a trust bundle is written only when the log key that was pinned at enrolment has signed it, and never one with a lower version
-//! than the host has had (I-23); a reader sees a whole file, the old one or the new one (I-24). What is the same is not written. A host
-//! certificate is written only for a key of this host, as a host certificate, with this host's name in it.
+//! than the host has had (I-23), nor one of another user CA than the log key says that this host is of ([`had`]); a reader sees a whole
+//! file, the old one or the new one (I-24). What is the same is not written. A host certificate is written only for a key
+//! of this host, as a host certificate, with this host's name in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::durable;
 use crate::enrolment::facts::HostKey;
+use crate::enrolment::had::{self, Had, Wanted};
 use crate::enrolment::places;
 use crate::enrolment::{enrol, texts};
 use crate::host::settings::Settings;
-use crate::name::{Principal, RequestId, Serial};
+use crate::name::{HostName, Principal, RequestId, Serial};
 use crate::note::NoteVerifier;
 use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
@@ -25,7 +27,7 @@ use crate::wire::host::{Grant, State};
 pub struct Installer {
     /// The trust bundle.
     pub trust: PathBuf,
-    /// The highest version that this host has had.
+    /// Where the newest that this host has had is remembered.
     pub version: PathBuf,
     /// The pinned log key.
     pub log_key: NoteVerifier,
@@ -43,44 +45,28 @@ pub struct Granted {
 }
 
 impl Installer {
-    /// Installs the trust bundle, if it is another one. The bundle in force, and whether it is new.
+    /// Installs the trust bundle of `host`, if it is another one; `belongs` is what the service shows of the host's CA. The bundle in force,
+    /// and whether it is new.
     ///
     /// # Errors
     /// Why the bundle is not believed, or could not be written; what was there stays.
-    pub fn bundle(&self, text: &str) -> Result<(Bundle, bool), String> {
-        let bundle = Bundle::open(text, &self.log_key).map_err(|why| format!("the trust bundle is refused: {why}"))?;
+    pub fn bundle(&self, text: &str, host: &HostName, belongs: Option<&str>) -> Result<(Bundle, bool), String> {
+        let refused = |why: &dyn std::fmt::Display| format!("the trust bundle is refused: {why}");
+        let bundle = Bundle::open(text, &self.log_key).map_err(|why| refused(&why))?;
         let now = std::fs::read_to_string(&self.trust).unwrap_or_default();
-        if now == text {
-            self.note_version(bundle.version())?;
-            return Ok((bundle, false));
-        }
         let installed = Bundle::open(&now, &self.log_key).ok();
-        let floor = installed.as_ref().map(Bundle::version).max(self.known_version());
-        let version = bundle.version();
-        if floor.is_some_and(|floor| version < floor) {
-            let floor = floor.unwrap_or_default();
-            return Err(format!(
-                "the trust bundle is refused: version {version} comes after version {floor}; if the service goes on from an older copy \
-                 of its database, the next step of a CA key there makes a newer one"
-            ));
+        let newest = Had::newest(Had::load(&self.version), installed.as_ref(), &self.log_key);
+        let wanted = Wanted { host, belongs, log_key: &self.log_key };
+        had::check(&bundle, newest.as_ref(), wanted).map_err(|why| refused(&why))?;
+        let is_new = now != text;
+        if is_new && installed.is_some_and(|installed| installed.version() == bundle.version()) {
+            return Err(refused(&format!("there are two of version {}", bundle.version())));
         }
-        if installed.is_some_and(|installed| installed.version() == version) {
-            return Err(format!("the trust bundle is refused: there are two of version {version}"));
+        if is_new {
+            durable::replace(&self.trust, text.as_bytes(), 0o644).map_err(|error| error.to_string())?;
         }
-        durable::replace(&self.trust, text.as_bytes(), 0o644).map_err(|error| error.to_string())?;
-        self.note_version(version)?;
-        Ok((bundle, true))
-    }
-
-    fn known_version(&self) -> Option<u64> {
-        std::fs::read_to_string(&self.version).ok()?.trim().parse().ok()
-    }
-
-    fn note_version(&self, version: u64) -> Result<(), String> {
-        if self.known_version() == Some(version) {
-            return Ok(());
-        }
-        durable::replace(&self.version, format!("{version}\n").as_bytes(), 0o600).map_err(|error| error.to_string())
+        Had::of(&bundle, &self.log_key).save(&self.version)?;
+        Ok((bundle, is_new))
     }
 }
 

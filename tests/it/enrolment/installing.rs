@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hallpass::enrolment::daemon::install::{Installer, Remembered, granted, tags};
 use hallpass::host::settings::Settings;
 use hallpass::host::trust;
-use hallpass::name::{CaName, Serial};
+use hallpass::name::{CaName, HostName, Serial};
 use hallpass::note::NoteSigner;
+use hallpass::ssh::belonging::Belonging;
 use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
 use hallpass::ssh::private::SessionKey;
 use hallpass::time::Timestamp;
@@ -23,13 +24,17 @@ fn signer(seed: u8) -> NoteSigner {
 
 /// A bundle of so many keys.
 fn bundle(version: u64, keys: u8, log_key: u8) -> String {
+    bundle_of("default", version, keys, log_key)
+}
+
+fn bundle_of(ca: &str, version: u64, keys: u8, log_key: u8) -> String {
     let key = |seed: u8| BundleKey {
         key: SessionKey::generate([seed; 32]).public_key().clone(),
         state: if seed == 1 { KeyState::Active } else { KeyState::Staged },
         since: at(0),
     };
     let keys = (1..=keys).map(key).collect();
-    Bundle::new(version, at(version), ("https://hallpass.example.com", &CaName::DEFAULT), keys)
+    Bundle::new(version, at(version), ("https://hallpass.example.com", &CaName::parse(ca).unwrap()), keys)
         .unwrap()
         .to_text(&signer(log_key))
 }
@@ -39,6 +44,17 @@ fn installer(folder: &tempfile::TempDir) -> Installer {
     Installer { trust: path("user_ca_keys"), version: path("version"), log_key: signer(7).verifier().clone() }
 }
 
+/// What the service shows of a host's CA.
+fn belongs(host: &str, ca: &str, since: u64) -> String {
+    let (host, ca) = (HostName::parse(host).unwrap(), CaName::parse(ca).unwrap());
+    Belonging { host, ca, since }.to_text(&signer(7))
+}
+
+/// As `web-1`, which was of the default CA when it came.
+fn install(installer: &Installer, text: &str) -> Result<(Bundle, bool), String> {
+    installer.bundle(text, &HostName::parse("web-1").unwrap(), Some(&belongs("web-1", "default", 0)))
+}
+
 #[test]
 fn a_bundle_is_taken_when_the_log_key_has_signed_it_and_never_an_older_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -46,12 +62,12 @@ fn a_bundle_is_taken_when_the_log_key_has_signed_it_and_never_an_older_one() {
     let there = || std::fs::read_to_string(&installer.trust).unwrap_or_default();
     let refused = |text: &str, why: &str| {
         let before = there();
-        let told = installer.bundle(text).unwrap_err();
+        let told = install(&installer, text).unwrap_err();
         assert!(told.contains(why), "{told}");
         assert_eq!(there(), before);
     };
-    assert!(installer.bundle(&bundle(5, 1, 7)).unwrap().1);
-    assert!(!installer.bundle(&bundle(5, 1, 7)).unwrap().1, "the same is not written again");
+    assert!(install(&installer, &bundle(5, 1, 7)).unwrap().1);
+    assert!(!install(&installer, &bundle(5, 1, 7)).unwrap().1, "the same is not written again");
     refused(&bundle(9, 2, 8), "not signed");
     refused(&bundle(9, 2, 7).replace("version 9", "version 10"), "refused");
     refused(&format!("{}garbage\n", bundle(9, 2, 7)), "refused");
@@ -59,23 +75,54 @@ fn a_bundle_is_taken_when_the_log_key_has_signed_it_and_never_an_older_one() {
     refused("", "refused");
     refused(&bundle(4, 2, 7), "version 4 comes after version 5");
     refused(&bundle(5, 2, 7), "two of version 5");
-    assert!(installer.bundle(&bundle(6, 2, 7)).unwrap().1);
+    assert!(install(&installer, &bundle(6, 2, 7)).unwrap().1);
     // The file is lost, or somebody has put an older one there: the version is not forgotten.
     std::fs::remove_file(&installer.trust).unwrap();
     refused(&bundle(5, 1, 7), "version 5 comes after version 6");
     std::fs::write(&installer.trust, bundle(2, 1, 7)).unwrap();
     refused(&bundle(5, 1, 7), "version 5 comes after version 6");
-    assert!(installer.bundle(&bundle(6, 2, 7)).unwrap().1);
+    assert!(install(&installer, &bundle(6, 2, 7)).unwrap().1);
     // After a theft no key may be left to trust.
-    assert!(installer.bundle(&bundle(7, 0, 7)).unwrap().1);
+    assert!(install(&installer, &bundle(7, 0, 7)).unwrap().1);
     assert!(trust::parse(&there()).is_err());
+}
+
+#[test]
+fn the_bundle_of_another_ca_is_refused_until_the_log_key_says_that_the_host_has_gone_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (installer, web_1) = (installer(&folder), HostName::parse("web-1").unwrap());
+    let there = || std::fs::read_to_string(&installer.trust).unwrap();
+    let take = |text: &str, told: Option<&str>| installer.bundle(text, &web_1, told);
+    let (prod, default) = (bundle_of("prod", 50, 1, 7), bundle_of("default", 60, 2, 7));
+    assert!(take(&prod, Some(&belongs("web-1", "prod", 40))).unwrap().1);
+    // What everybody can fetch, with whatever else the service has ever shown this host or another.
+    let mut refused = vec![None, Some(belongs("web-1", "prod", 40)), Some(belongs("web-1", "default", 0))];
+    refused.extend([belongs("web-2", "default", 55), belongs("web-1", "default", 55).replace("55", "56")].map(Some));
+    for told in &refused {
+        let why = take(&default, told.as_deref()).unwrap_err();
+        assert!(why.contains("of CA default, and this host is of CA prod"), "{why}");
+        assert_eq!(there(), prod);
+    }
+    // Nor is it remembered as the newest: its own next one is not older.
+    assert!(take(&bundle_of("prod", 55, 2, 7), None).unwrap().1);
+    // The file is lost: whose it was is not.
+    std::fs::remove_file(&installer.trust).unwrap();
+    for told in &refused {
+        assert!(take(&default, told.as_deref()).is_err());
+    }
+    assert!(take(&bundle_of("prod", 55, 2, 7), None).unwrap().1);
+    assert!(take(&default, Some(&belongs("web-1", "default", 58))).unwrap().1);
+    // And back; the first move does not count again.
+    let again = bundle_of("prod", 70, 1, 7);
+    assert!(take(&again, Some(&belongs("web-1", "prod", 40))).is_err());
+    assert!(take(&again, Some(&belongs("web-1", "prod", 65))).unwrap().1);
 }
 
 #[test]
 fn a_fast_reader_sees_a_whole_bundle_at_every_moment() {
     let folder = tempfile::tempdir().unwrap();
     let installer = installer(&folder);
-    installer.bundle(&bundle(1, 1, 7)).unwrap();
+    install(&installer, &bundle(1, 1, 7)).unwrap();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -91,7 +138,7 @@ fn a_fast_reader_sees_a_whole_bundle_at_every_moment() {
             reads
         });
         for version in 2..200 {
-            installer.bundle(&bundle(version, u8::try_from(version % 8 + 1).unwrap(), 7)).unwrap();
+            install(&installer, &bundle(version, u8::try_from(version % 8 + 1).unwrap(), 7)).unwrap();
         }
         is_over.store(true, Ordering::Relaxed);
         assert!(reader.join().unwrap() > 0);
@@ -147,6 +194,7 @@ fn tags_follow_the_service_and_nothing_else_of_host_toml_changes() {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         names: Vec::new(),
         bundle: WireBundle { version: 1, text: String::new() },
+        belongs: None,
         grants: Vec::new(),
         certificates: Vec::new(),
         host_ca: None,

@@ -1,6 +1,7 @@
 //! Rotations of CA keys: the rules against a model of hosts and certificates, the service's steps, starts with other keys, and what needs two
 //! people or none.
 
+mod belonging;
 mod cas;
 mod given_up;
 mod hosts;
