@@ -26,7 +26,7 @@ use crate::host::settings::{self, Settings};
 use crate::host::trust;
 use crate::ssh::PublicKey;
 use crate::ssh::bundle::{Bundle, KeyState};
-use crate::ssh::cert::{Certificate, Purpose, Whose};
+use crate::ssh::cert::{Certificate, Whose};
 use crate::ssh::private::SessionKey;
 use crate::wire::host::{CheckIn, OpenSession, Trust};
 
@@ -93,13 +93,6 @@ pub fn random_id() -> Result<String, String> {
     let mut bytes = [0; 8];
     SysRng.try_fill_bytes(&mut bytes).map_err(|error| error.to_string())?;
     Ok(HEXLOWER.encode(&bytes))
-}
-
-/// Whether a line is a host certificate for this key that is in its window or will be.
-#[must_use]
-pub fn is_certificate_of(line: &str, key: &PublicKey) -> bool {
-    Certificate::parse_openssh(line.trim())
-        .is_ok_and(|certificate| certificate.tbs().purpose() == Purpose::Host && certificate.tbs().subject() == key)
 }
 
 /// Logs in to itself with a certificate by each key of the bundle that can sign one.

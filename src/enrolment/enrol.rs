@@ -17,6 +17,7 @@ use super::back::{self, Left};
 use super::check_in::{self, Patience, Proof};
 use super::facts::{self, HostKey};
 use super::had::{self, Had, Wanted};
+use super::host_certificate::Expected;
 use super::ledger::Ledger;
 use super::link::{Joining, Link};
 use super::lock::{Lock, One};
@@ -32,6 +33,7 @@ use crate::host::program::Program;
 use crate::name::{HostName, TagKey, TagValue};
 use crate::note::NoteVerifier;
 use crate::ssh::bundle::{Bundle, BundleError};
+use crate::time::{Clock as _, SystemClock};
 use crate::wire::host as wire;
 
 /// How long sshd may take until it listens again after it was told to read its configuration. Our own choice.
@@ -241,7 +243,7 @@ impl Prepared {
         let bundle = Bundle::open(&state.bundle.text, &log_key).map_err(Stop::OtherLog)?;
         let had = self.check_bundle(&state, &bundle, &log_key)?;
         let mut notes = self.lost_tags(&state.tags).into_iter().collect();
-        let certificates = self.certificates(&mut link, &mut notes).await;
+        let certificates = self.certificates(&mut link, &state, &mut notes).await;
         let paths: Vec<String> = certificates.iter().map(|write| write.path.clone()).collect();
         let mut wish = wish(&self.request, &paths, Some(state.bundle.text.clone()), Some(&log_key));
         wish.tags = parse_tags(&state.tags).map_err(Stop::Unable)?;
@@ -333,22 +335,33 @@ impl Prepared {
     }
 
     /// Host certificates, as far as the service makes any.
-    async fn certificates(&self, link: &mut Link, notes: &mut Vec<String>) -> Vec<Write> {
-        match link.certificates(&self.keys).await {
+    async fn certificates(&self, link: &mut Link, state: &wire::State, notes: &mut Vec<String>) -> Vec<Write> {
+        let found = match link.certificates(&self.keys).await {
             Ok(lines) => {
-                let pairs = self.keys.iter().zip(lines);
-                let write = |(key, line): (&HostKey, String)| Write {
-                    path: places::certificate_of(&key.path),
-                    text: Some(format!("{}\n", line.trim())),
-                    is_ours: true,
-                };
-                pairs.filter(|(key, line)| check_in::is_certificate_of(line, key.key.public_key())).map(write).collect()
+                let (name, now) = (&self.request.name, SystemClock.now());
+                Expected::new(name, &state.names, state.host_ca.as_deref(), now).map(|expected| (expected, lines))
             }
-            Err(error) => {
-                notes.push(format!("no host certificates: {error}"));
-                Vec::new()
+            Err(error) => Err(error.to_string()),
+        };
+        let (expected, lines) = match found {
+            Ok(found) => found,
+            Err(why) => {
+                notes.push(format!("no host certificates: {why}"));
+                return Vec::new();
+            }
+        };
+        let mut writes = Vec::new();
+        for (key, line) in self.keys.iter().zip(lines) {
+            match expected.check(&line, key.key.public_key()) {
+                Ok(certificate) => writes.push(Write {
+                    path: places::certificate_of(&key.path),
+                    text: Some(format!("{}\n", certificate.to_openssh())),
+                    is_ours: true,
+                }),
+                Err(why) => notes.push(format!("no host certificate for {}: {why}", key.path)),
             }
         }
+        writes
     }
 
     /// From here on there is something to take back.

@@ -21,6 +21,7 @@ pub mod enrol;
 pub mod examine;
 pub mod facts;
 pub mod had;
+pub mod host_certificate;
 pub mod leave;
 pub mod ledger;
 pub mod link;

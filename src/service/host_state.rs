@@ -13,6 +13,7 @@ use crate::access::{AccessRequest, State};
 use crate::audit::event::Event;
 use crate::identity::host::HostProven;
 use crate::inventory::EnrolledHost;
+use crate::inventory::permit::principals_of;
 use crate::keyring::Ca;
 use crate::name::{Account, HostName, RequestId, Serial};
 use crate::ssh::Fingerprint;
@@ -143,7 +144,8 @@ impl Service {
             let end = tbs.fields().window.end();
             let is_ours = Some(certificate.ca_fingerprint()) == ca && tbs.purpose() == Purpose::Host;
             let is_its = tbs.fields().key_id.host() == Some(name) && host.keys.contains(tbs.subject());
-            if host.is_active && is_ours && is_its && now < end {
+            let has_its_names = tbs.fields().principals == principals_of(&host);
+            if host.is_active && is_ours && is_its && has_its_names && now < end {
                 until = Some(until.map_or(end, |until| until.min(end)));
                 certificates.push(certificate.to_openssh());
             }

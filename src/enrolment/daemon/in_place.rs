@@ -15,6 +15,7 @@ use super::pace::Pause;
 use super::telling::Telling;
 use super::{Say, random};
 use crate::enrolment::facts::HostKey;
+use crate::enrolment::host_certificate::Expected;
 use crate::enrolment::places;
 use crate::host::ended;
 use crate::host::sessions::{Over, Sessions};
@@ -171,7 +172,7 @@ impl<'a> InPlace<'a> {
         }
         match Settings::load(settings_path) {
             Ok(settings) => {
-                left.extend(self.put_certificates(&state.certificates, &settings, telling).err());
+                left.extend(self.put_certificates(state, &settings, telling));
                 match install::granted(&state.grants) {
                     Ok(granted) => left.extend(self.put_grants(&granted, &settings)),
                     Err(why) => left.push(why),
@@ -236,20 +237,28 @@ impl<'a> InPlace<'a> {
         }
     }
 
-    /// Host certificates; sshd reads them when it is told to.
-    fn put_certificates(&self, lines: &[String], settings: &Settings, telling: &mut Telling<'_>) -> Result<(), String> {
-        let folder = Path::new(places::SSHD_FOLDER);
-        let new = install::new_certificates(folder, lines, &self.keys, settings);
+    /// Host certificates; sshd reads them when it is told to. What could not be put in place.
+    fn put_certificates(&self, state: &State, settings: &Settings, telling: &mut Telling<'_>) -> Vec<String> {
+        let (folder, now) = (Path::new(places::SSHD_FOLDER), SystemClock.now());
+        let expected = match Expected::new(&settings.name, &state.names, state.host_ca.as_deref(), now) {
+            Ok(expected) => expected,
+            Err(why) => return vec![why],
+        };
+        let (new, mut left) = install::new_certificates(folder, &state.certificates, &self.keys, &expected);
         if new.is_empty() {
-            return Ok(());
+            return left;
         }
-        telling.before(&install::shown(folder, &self.keys, SystemClock.now()))?;
+        if let Err(why) = telling.before(&install::shown(folder, &self.keys, now)) {
+            left.push(why);
+            return left;
+        }
         let (count, written) = install::write(&new);
         if count > 0 {
             telling.written();
         } else {
             telling.unwritten();
         }
-        written
+        left.extend(written.err());
+        left
     }
 }

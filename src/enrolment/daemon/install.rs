@@ -2,8 +2,8 @@
 //!
 //! Invariants: a trust bundle is written only when the log key that was pinned at enrolment has signed it, and never one with a lower version
 //! than the host has had (I-23), nor one of another user CA than the log key says that this host is of ([`had`]); a reader sees a whole
-//! file, the old one or the new one (I-24). What is the same is not written. A host certificate is written only for a key
-//! of this host, as a host certificate, with this host's name in it.
+//! file, the old one or the new one (I-24). What is the same is not written. A host certificate is written only if it is what one for a
+//! key of this host must be ([`Expected`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 use crate::durable;
 use crate::enrolment::facts::HostKey;
 use crate::enrolment::had::{self, Had, Wanted};
+use crate::enrolment::host_certificate::Expected;
 use crate::enrolment::places;
 use crate::enrolment::{enrol, texts};
 use crate::host::settings::Settings;
-use crate::name::{HostName, Principal, RequestId, Serial};
+use crate::name::{HostName, RequestId, Serial};
 use crate::note::NoteVerifier;
 use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
-use crate::ssh::cert::{Certificate, Purpose};
+use crate::ssh::cert::Certificate;
 use crate::time::{Lifetime, Timestamp};
 use crate::wire::host::{Grant, State};
 
@@ -92,13 +93,29 @@ pub fn tags(path: &Path, state: &State) -> Result<bool, String> {
 /// A host certificate that is to lie where sshd reads it.
 pub type Placed = (PathBuf, String);
 
-/// The host certificates in these lines that are others than those that are there, and where they go.
+/// The host certificates in these lines that are others than those that are there, and where they go; and why those are refused that are not
+/// what they must be.
 #[must_use]
-pub fn new_certificates(folder: &Path, lines: &[String], keys: &[HostKey], settings: &Settings) -> Vec<Placed> {
-    let all = lines.iter().filter_map(|line| certificate(folder, line, keys, settings));
-    // A certificate that sshd is not told to show is of no use; `host enrol` anew tells it.
-    all.filter(|(path, text)| path.exists() && std::fs::read_to_string(path).map_or(true, |there| there != *text))
-        .collect()
+pub fn new_certificates(
+    folder: &Path,
+    lines: &[String],
+    keys: &[HostKey],
+    expected: &Expected,
+) -> (Vec<Placed>, Vec<String>) {
+    let (mut new, mut refused) = (Vec::new(), Vec::new());
+    for line in lines {
+        match certificate(folder, line, keys, expected) {
+            Ok(Some((path, text))) => {
+                // A certificate that sshd is not told to show is of no use; `host enrol` anew tells it.
+                if path.exists() && std::fs::read_to_string(&path).map_or(true, |there| there != text) {
+                    new.push((path, text));
+                }
+            }
+            Ok(None) => {}
+            Err(why) => refused.push(why),
+        }
+    }
+    (new, refused)
 }
 
 /// Writes them: how many were, and the first that could not be, in words.
@@ -113,15 +130,17 @@ pub fn write(certificates: &[Placed]) -> (usize, Result<(), String>) {
     (count, all)
 }
 
-/// Where a certificate goes, if it is one of this host's.
-fn certificate(folder: &Path, line: &str, keys: &[HostKey], settings: &Settings) -> Option<Placed> {
-    let certificate = Certificate::parse_openssh(line.trim()).ok()?;
-    let tbs = certificate.tbs();
-    let key = keys.iter().find(|key| key.key.public_key() == tbs.subject())?;
-    let is_ours =
-        tbs.purpose() == Purpose::Host && tbs.fields().principals.contains(&Principal::of_host(&settings.name));
-    let name = Path::new(&places::certificate_of(&key.path)).file_name()?.to_owned();
-    is_ours.then(|| (folder.join(name), format!("{}\n", certificate.to_openssh())))
+/// Where a certificate goes; nowhere, if it is for a key that this host has no more.
+fn certificate(folder: &Path, line: &str, keys: &[HostKey], expected: &Expected) -> Result<Option<Placed>, String> {
+    let subject = Certificate::parse_openssh(line.trim())
+        .map_err(|why| format!("a host certificate is refused: {why}"))?
+        .tbs()
+        .subject()
+        .clone();
+    let Some(key) = keys.iter().find(|key| *key.key.public_key() == subject) else { return Ok(None) };
+    let certificate = expected.check(line, &subject)?;
+    let place = Path::new(&places::certificate_of(&key.path)).file_name().map(|name| folder.join(name));
+    Ok(place.map(|path| (path, format!("{}\n", certificate.to_openssh()))))
 }
 
 /// Whether a host certificate that is there is past the half of its time, or past it altogether, or by another CA key than signs now.

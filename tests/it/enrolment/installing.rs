@@ -3,16 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hallpass::enrolment::daemon::install::{Installer, Remembered, granted, tags};
+use hallpass::enrolment::daemon::install::{Installer, Remembered, granted, new_certificates, tags};
+use hallpass::enrolment::facts::HostKey;
+use hallpass::enrolment::host_certificate::Expected;
 use hallpass::host::settings::Settings;
 use hallpass::host::trust;
-use hallpass::name::{CaName, HostName, Serial};
+use hallpass::name::{CaName, HostName, Principal, Serial};
 use hallpass::note::NoteSigner;
+use hallpass::signer::Signer as _;
 use hallpass::ssh::belonging::Belonging;
 use hallpass::ssh::bundle::{Bundle, BundleKey, KeyState};
+use hallpass::ssh::cert::{Certificate, Fields, KeyId, Options, Purpose, TbsCert};
 use hallpass::ssh::private::SessionKey;
-use hallpass::time::Timestamp;
+use hallpass::time::{Timestamp, Window};
 use hallpass::wire::host::{Bundle as WireBundle, Grant, State};
+
+use crate::hosts::machine::private;
+use crate::support::Faulty;
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_unix(1_767_607_200 + seconds).unwrap()
@@ -116,6 +123,46 @@ fn the_bundle_of_another_ca_is_refused_until_the_log_key_says_that_the_host_has_
     let again = bundle_of("prod", 70, 1, 7);
     assert!(take(&again, Some(&belongs("web-1", "prod", 40))).is_err());
     assert!(take(&again, Some(&belongs("web-1", "prod", 65))).unwrap().1);
+}
+
+#[test]
+fn a_host_certificate_with_a_name_too_many_or_by_another_ca_is_refused_and_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, other) = (Faulty::of([0xCB; 32], Purpose::Host), Faulty::of([0xCC; 32], Purpose::Host));
+    let keys = [HostKey { path: "/etc/ssh/ssh_host_ed25519_key".to_owned(), key: private(1) }];
+    let certificate = |subject: u8, names: &[&str], ca: &Faulty| {
+        let fields = Fields {
+            serial: Serial::new(7).unwrap(),
+            key_id: KeyId::of_host(&HostName::parse("web-1").unwrap()).unwrap(),
+            principals: names.iter().map(|name| Principal::parse(name).unwrap()).collect(),
+            window: Window::new(at(0), at(1_000)).unwrap(),
+            options: Options::default(),
+        };
+        let tbs = TbsCert::new(fields, private(subject).public_key(), ca.public_key(), [7; 32]).unwrap();
+        let signature = ca.sign(&tbs).unwrap();
+        Certificate::assemble(tbs, &signature).unwrap().to_openssh()
+    };
+    let names = ["web-1".to_owned(), "www".to_owned()];
+    let named = ca.public_key().fingerprint().to_string();
+    let expected = Expected::new(&HostName::parse("web-1").unwrap(), &names[1..], Some(&named), at(10)).unwrap();
+    let new = |line: String| new_certificates(folder.path(), &[line], &keys, &expected);
+    let good = certificate(1, &["web-1", "www"], &ca);
+    let nothing = (Vec::new(), Vec::new());
+    assert_eq!(new(good.clone()), nothing, "sshd is not told to show one");
+    let place = folder.path().join("ssh_host_ed25519_key-cert.pub");
+    hallpass::durable::replace(&place, b"", 0o644).unwrap();
+    assert_eq!(new(good.clone()), (vec![(place.clone(), format!("{good}\n"))], Vec::new()));
+    assert_eq!(new(certificate(2, &["web-1", "www"], &ca)), nothing, "it has that key no more");
+    for (line, why) in [
+        (certificate(1, &["web-1", "www", "db-1"], &ca), "its names (db-1, web-1, www)"),
+        (certificate(1, &["web-1", "www"], &other), "not the CA key"),
+        ("garbage".to_owned(), "refused"),
+    ] {
+        let (placed, refused) = new(line);
+        assert!(placed.is_empty() && refused.len() == 1 && refused[0].contains(why), "{refused:?}");
+    }
+    hallpass::durable::replace(&place, format!("{good}\n").as_bytes(), 0o644).unwrap();
+    assert_eq!(new(good), nothing, "what is the same is not written");
 }
 
 #[test]
