@@ -20,6 +20,7 @@ use super::sshd::{self, Sshd};
 use super::sshd_config::Effective;
 use super::{about, pam, self_login};
 use crate::client::ClientError;
+use crate::host::program;
 use crate::host::record;
 use crate::host::sessions::Sessions;
 use crate::host::settings::{self, Settings};
@@ -232,7 +233,7 @@ pub async fn report(sshd: &Sshd, link: &Link, proof: &Proof) -> CheckIn {
         about: about::about(sshd).await,
         trust: trust_of(&effective, proof),
         clock_ms: link.offset().seconds().unwrap_or(0).saturating_mul(1_000),
-        guard: has_guard(&effective),
+        guard: guard(&effective).is_ok(),
         risky,
         sessions: sessions(),
         run: run(),
@@ -267,12 +268,24 @@ fn trust_of(effective: &Effective, proof: &Proof) -> Trust {
     Trust { file_sha256: HEXLOWER.encode(&Sha256::digest(&bytes)), keys, proven }
 }
 
-/// Whether sessions end with their windows: sshd asks PAM, and PAM asks the guard.
-#[must_use]
-pub fn has_guard(effective: &Effective) -> bool {
-    let lines = std::fs::read_to_string(Root::default().path(places::PAM)).unwrap_or_default();
-    let has_number = Path::new("/proc/self/sessionid").exists();
-    effective.is("usepam", "yes") && has_number && lines.lines().any(pam::is_guard)
+/// Whether sessions end with their windows: sshd asks PAM, and PAM asks the guard, of the program that sshd asks, too, whatever comes.
+///
+/// # Errors
+/// In words: why they do not.
+pub fn guard(effective: &Effective) -> Result<(), String> {
+    if !effective.is("usepam", "yes") {
+        return Err("sshd does not ask PAM (UsePAM)".to_owned());
+    }
+    if !Path::new("/proc/self/sessionid").exists() {
+        return Err("the kernel gives sessions no number (/proc/self/sessionid)".to_owned());
+    }
+    let command = effective.some("authorizedprincipalscommand").unwrap_or_default();
+    let Some((program, _)) = command.split_once(" principals").filter(|_| program::runs(command, "principals")) else {
+        return Err("sshd does not ask hallpass for principals, so whose guard it would be is not known".to_owned());
+    };
+    let told = |why: &dyn std::fmt::Display| format!("{}: {why}", places::PAM);
+    let text = std::fs::read_to_string(Root::default().path(places::PAM)).map_err(|error| told(&error))?;
+    pam::check(&text, program).map_err(|why| told(&why))
 }
 
 /// The open sessions by our certificates.

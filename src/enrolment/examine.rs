@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::check_in::{self, Patience, has_guard};
+use super::check_in::{self, Patience};
 use super::contact::Contact;
 use super::facts;
 use super::leave::open_link;
@@ -122,12 +122,8 @@ async fn sshd_part(report: &mut Report, effective: &Effective, settings: Option<
     let again = "sudo hallpass host enrol";
     report.add("trust", trust(effective), again);
     report.add("principals", principals(effective).await, again);
-    let guard = if has_guard(effective) {
-        Ok("PAM asks the guard for each session".to_owned())
-    } else {
-        Err("sessions do not end with their windows: sshd or PAM does not ask the guard".to_owned())
-    };
-    report.add("guard", guard, again);
+    let guard = check_in::guard(effective).map(|()| "PAM asks the guard for each session".to_owned());
+    report.add("guard", guard.map_err(|why| format!("sessions may not end with their windows: {why}")), again);
     if let Some(settings) = settings {
         report.add("sessions", sessions(settings), "sudo hallpass host tend");
     }

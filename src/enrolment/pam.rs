@@ -1,7 +1,13 @@
-//! Where the guard's line goes in `/etc/pam.d/sshd`. Pure.
+//! Where the guard's line goes in `/etc/pam.d/sshd`, and whether it is there so that nobody gets past it. Pure.
 //!
 //! Directly below `pam_loginuid`, which gives the session the number that the guard finds it by; above every line that may take
-//! variables from a file of the user's (`pam_env`), because the guard believes those that sshd sets.
+//! variables from a file of the user's (`pam_env`), because the guard believes those that sshd sets; and below no line that can end
+//! the stack, or skip ours, with a session that opens.
+//!
+//! What not: what the files say that `@include`, `include` and `substack` name.
+//!
+//! Invariants: every line that runs the guard is taken out ([`without_guard`]), however it stands there; only one as we would write it
+//! counts ([`check`]), and what [`with_guard`] writes does.
 
 use crate::host::program;
 
@@ -14,6 +20,9 @@ pub enum PamProblem {
     /// A line above would let users say who they are.
     #[error("line {0} has pam_env.so above pam_loginuid.so; the guard's line must stand above every pam_env.so")]
     EnvironmentAbove(usize),
+    /// It would not count where it would stand.
+    #[error("{0}")]
+    Unarmed(String),
 }
 
 /// The guard's line; `program` is how lines of the program that runs it begin.
@@ -22,12 +31,13 @@ pub fn line(program: &str) -> String {
     format!("session    required     pam_exec.so quiet type=open_session {program} guard")
 }
 
-/// Whether a line runs the guard, whichever program it names.
+/// Whether a line runs the guard, whichever program it names and however it does.
 #[must_use]
 pub fn is_guard(line: &str) -> bool {
+    let line = bare(line);
     is_session(line)
         && line.contains("pam_exec.so")
-        && line.trim_end().ends_with(" guard")
+        && line.split_whitespace().last() == Some("guard")
         && program::runs(line, "guard")
 }
 
@@ -38,7 +48,7 @@ pub fn is_guard(line: &str) -> bool {
 pub fn with_guard(text: &str, program: &str) -> Result<String, PamProblem> {
     let rest = without_guard(text);
     let lines: Vec<&str> = rest.split_inclusive('\n').collect();
-    let has = |line: &str, module: &str| is_session(line) && line.contains(module);
+    let has = |line: &str, module: &str| is_session(line) && bare(line).contains(module);
     let place = lines.iter().rposition(|line| has(line, "pam_loginuid.so")).ok_or(PamProblem::NoLoginUid)?;
     if let Some(above) = lines.iter().take(place).position(|line| has(line, "pam_env.so")) {
         return Err(PamProblem::EnvironmentAbove(above.saturating_add(1)));
@@ -50,6 +60,7 @@ pub fn with_guard(text: &str, program: &str) -> Result<String, PamProblem> {
     }
     with.extend([&line(program), "\n"]);
     with.extend(below.iter().copied());
+    check(&with, program).map_err(PamProblem::Unarmed)?;
     Ok(with)
 }
 
@@ -59,9 +70,159 @@ pub fn without_guard(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| !is_guard(line)).collect()
 }
 
+/// Whether no session opens without the guard having been asked: its line stands there once, as we would write it but for blanks, and nothing
+/// before it can make PAM pass it over.
+///
+/// # Errors
+/// In words: what is wrong.
+pub fn check(text: &str, program: &str) -> Result<(), String> {
+    let rules = rules(text);
+    let guards: Vec<usize> = (0..).zip(&rules).filter(|(_, rule)| is_guard(&rule.text)).map(|(at, _)| at).collect();
+    let (above, guard, below) = match guards[..] {
+        [at] => (rules.get(..at), rules.get(at), rules.get(at.saturating_add(1)..)),
+        [_, second, ..] => {
+            let number = rules.get(second).map_or(0, |rule| rule.number);
+            return Err(format!("line {number} asks the guard a second time"));
+        }
+        [] => (None, None, None),
+    };
+    let (Some(above), Some(guard), Some(below)) = (above, guard, below) else {
+        return Err("PAM does not ask the guard".to_owned());
+    };
+    let own = guard.number;
+    if guard.is_optional || !matches!(guard.control.as_str(), "required" | "requisite") {
+        return Err(format!(
+            "line {own} asks the guard, but what it says does not count: its control must be `required`"
+        ));
+    }
+    if !guard.runs(program) {
+        return Err(format!("line {own} does not run the guard as enrolment writes it: {}", line(program).trim()));
+    }
+    if let Some(environment) = above.iter().find(|rule| rule.has("pam_env.so")) {
+        return Err(format!(
+            "line {} has pam_env.so above the guard, which believes what sshd sets",
+            environment.number
+        ));
+    }
+    if let Some(below) = below.iter().find(|rule| rule.has("pam_loginuid.so")) {
+        return Err(format!(
+            "line {} has pam_loginuid.so below the guard, which needs its session's number",
+            below.number
+        ));
+    }
+    if !above.last().is_some_and(|rule| rule.has("pam_loginuid.so")) {
+        return Err(format!("line {own} with the guard does not stand directly below pam_loginuid.so"));
+    }
+    let mut between = 0_usize;
+    for rule in above.iter().rev() {
+        if rule.may_pass_over(between) {
+            let number = rule.number;
+            return Err(format!("line {number} can end the session lines, or skip some, before the guard is asked"));
+        }
+        between = between.saturating_add(usize::from(rule.is_module()));
+    }
+    Ok(())
+}
+
+/// A session line, or one that brings in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rule {
+    /// Where it begins, from 1.
+    number: usize,
+    /// All of it, on one line.
+    text: String,
+    /// Whether a module that is missing is passed over.
+    is_optional: bool,
+    /// In lower case, with its brackets.
+    control: String,
+    /// The module and its arguments.
+    words: Vec<String>,
+}
+
+impl Rule {
+    /// `None` of what says nothing about sessions.
+    fn parse(number: usize, text: &str) -> Option<Self> {
+        let (kind, rest) = text.trim().split_once(char::is_whitespace)?;
+        let rest = rest.trim_start();
+        if kind.eq_ignore_ascii_case("@include") {
+            return Some(Self { number, text: text.to_owned(), ..Self::default() });
+        }
+        let word = kind.strip_prefix('-').unwrap_or(kind);
+        if !word.eq_ignore_ascii_case("session") {
+            return None;
+        }
+        let end = if rest.starts_with('[') {
+            rest.find(']').map(|end| end.saturating_add(1))
+        } else {
+            rest.find(char::is_whitespace)
+        };
+        let (control, module) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, ""));
+        Some(Self {
+            number,
+            text: text.to_owned(),
+            is_optional: word != kind,
+            control: control.to_ascii_lowercase(),
+            words: module.split_whitespace().map(str::to_owned).collect(),
+        })
+    }
+
+    fn has(&self, module: &str) -> bool {
+        self.words.first().is_some_and(|word| word.rsplit('/').next() == Some(module))
+    }
+
+    /// Whether it runs this program's guard, when a session opens.
+    fn runs(&self, program: &str) -> bool {
+        let own: Vec<&str> = program.split_whitespace().chain(["guard"]).collect();
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let options = words.get(1..).and_then(|words| words.strip_suffix(own.as_slice()));
+        let is_known = |option: &&str| ["quiet", "quiet_log", "debug", "type=open_session"].contains(option);
+        self.has("pam_exec.so")
+            && options.is_some_and(|all| all.contains(&"type=open_session") && all.iter().all(is_known))
+    }
+
+    /// Whether it is one module; a file may hold any number of them.
+    fn is_module(&self) -> bool {
+        !matches!(self.control.as_str(), "" | "include" | "substack")
+    }
+
+    /// Whether what stands behind so many modules may not be asked in a session that opens: the stack ends here, or goes on behind it.
+    fn may_pass_over(&self, between: usize) -> bool {
+        let mut words = self.control.split(|c: char| c.is_whitespace() || "[]=".contains(c));
+        let jumps = |word: &str| word.parse().is_ok_and(|count: usize| count > between);
+        self.control == "sufficient" || words.any(|word| word == "done" || jumps(word))
+    }
+}
+
+/// The rules, each on one line: a backslash at the end of a line makes the next one part of it, and a comment ends it.
+fn rules(text: &str) -> Vec<Rule> {
+    let (mut found, mut open) = (Vec::new(), None::<(usize, String)>);
+    for (index, line) in text.lines().enumerate() {
+        let says = bare(line);
+        let (number, mut whole) = open.take().unwrap_or_else(|| (index.saturating_add(1), String::new()));
+        let more = says.trim_end().strip_suffix('\\').filter(|_| says.len() == line.len());
+        whole.push_str(more.unwrap_or(says));
+        // What is empty does not end what goes on.
+        let goes_on = more.is_some() || (says.trim().is_empty() && !whole.trim().is_empty());
+        if goes_on {
+            whole.push(' ');
+            open = Some((number, whole));
+        } else {
+            found.extend(Rule::parse(number, &whole));
+        }
+    }
+    found.extend(open.and_then(|(number, whole)| Rule::parse(number, &whole)));
+    found
+}
+
+/// A line without its comment.
+fn bare(line: &str) -> &str {
+    line.split('#').next().unwrap_or_default()
+}
+
 /// Whether it is a session line: comments, includes and other kinds are not.
 fn is_session(line: &str) -> bool {
-    line.trim_start().trim_start_matches('-').starts_with("session")
+    let line = line.trim_start().trim_start_matches('-');
+    line.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("session"))
 }
 
 #[cfg(test)]
@@ -103,6 +264,87 @@ mod tests {
         assert_eq!(without_guard(&with), text);
         let last = with_guard("session required pam_loginuid.so", PROGRAM).unwrap();
         assert_eq!(last, format!("session required pam_loginuid.so\n{}\n", line(PROGRAM)));
+    }
+
+    /// A stack of a distribution, with another line in place of the guard's.
+    fn with_line(guard: &str) -> String {
+        with_guard(DEBIAN, "/opt/hallpass-host").unwrap().replacen(&line("/opt/hallpass-host"), guard, 1)
+    }
+
+    #[test]
+    fn a_line_that_was_only_set_otherwise_counts() {
+        for program in ["/opt/hallpass-host", "/usr/local/bin/hallpass host"] {
+            for text in [DEBIAN, RED_HAT] {
+                let with = with_guard(text, program).unwrap();
+                assert_eq!(check(&with, program), Ok(()));
+                assert_eq!(check(&with.replace('\n', "\r\n"), program), Ok(()));
+            }
+        }
+        for guard in [
+            "session required pam_exec.so quiet type=open_session /opt/hallpass-host guard",
+            "\tSession\trequired\tpam_exec.so  type=open_session\tquiet /opt/hallpass-host\tguard",
+            "# ours\n\nsession requisite /lib/security/pam_exec.so debug type=open_session /opt/hallpass-host guard # ours",
+            "auth required pam_unix.so\nsession required pam_exec.so \\\n  # more\n  type=open_session /opt/hallpass-host guard",
+        ] {
+            assert_eq!(check(&with_line(guard), "/opt/hallpass-host"), Ok(()), "{guard}");
+        }
+        let harmless = "session [default=1] pam_a.so\nsession optional pam_b.so\nsession required pam_loginuid.so\n";
+        assert!(with_guard(harmless, "/opt/hallpass-host").is_ok(), "what is skipped is not the guard");
+    }
+
+    #[test]
+    fn a_guard_that_a_session_gets_past_is_not_armed_and_is_taken_out_all_the_same() {
+        const PROGRAM: &str = "/opt/hallpass-host";
+        let own = line(PROGRAM);
+        for (what, why) in [
+            (own.replace("required", "optional"), "does not count"),
+            (own.replace("required", "sufficient"), "does not count"),
+            (own.replace("required", "[default=ignore]"), "does not count"),
+            (own.replace("session ", "-session "), "does not count"),
+            (own.replace("type=open_session", "type=close_session"), "as enrolment writes it"),
+            (own.replace("type=open_session ", ""), "as enrolment writes it"),
+            (own.replace("quiet", "quiet seteuid"), "as enrolment writes it"),
+            (own.replace(PROGRAM, "/home/mallory/hallpass-host"), "as enrolment writes it"),
+            (own.replace(PROGRAM, "/bin/true host"), "as enrolment writes it"),
+            (own.replace(PROGRAM, "/bin/true /opt/hallpass-host"), "as enrolment writes it"),
+            (format!("{own}\n{own}"), "a second time"),
+            (format!("session optional pam_mail.so\n{own}"), "directly below"),
+            (format!("@include common-session\n{own}"), "directly below"),
+            (format!("session required pam_mail.so \\\n{own}"), "as enrolment writes it"),
+            (format!("#{own}"), "does not ask"),
+        ] {
+            let text = with_line(&what);
+            let told = check(&text, PROGRAM).expect_err(&what);
+            assert!(told.contains(why), "{what}: {told}");
+            if why != "does not ask" {
+                assert!(!rules(&without_guard(&text)).iter().any(|rule| is_guard(&rule.text)), "{what}");
+                assert_eq!(check(&with_guard(&text, PROGRAM).unwrap(), PROGRAM), Ok(()), "enrolling again mends it");
+            }
+        }
+        for (stack, why) in [
+            (format!("{own}\nsession required pam_loginuid.so\n"), "below the guard"),
+            (format!("session required pam_env.so\nsession required pam_loginuid.so\n{own}\n"), "pam_env.so above"),
+        ] {
+            let told = check(&stack, PROGRAM).expect_err(&stack);
+            assert!(told.contains(why), "{stack}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_stack_that_may_pass_it_over_is_refused() {
+        for line in [
+            "session sufficient pam_x.so",
+            "session [success=done default=ignore] pam_x.so",
+            "session [ success = done ] pam_x.so",
+            "session [success=2 default=ignore] pam_x.so",
+            "session [success=3 default=ignore] pam_x.so\nsession include other",
+        ] {
+            let text = format!("{line}\nsession required pam_loginuid.so\n");
+            let told = with_guard(&text, "/opt/hallpass-host").expect_err(line).to_string();
+            assert!(told.contains("line 1 can end"), "{line}: {told}");
+        }
+        let open = "session required pam_loginuid.so \\\n";
+        assert!(matches!(with_guard(open, "/opt/hallpass-host"), Err(PamProblem::Unarmed(_))));
     }
 
     #[test]
