@@ -1,7 +1,8 @@
 //! What the host tells of itself: which CA keys its sshd really accepts, its clock, its guard, its open doors, its sessions.
 //!
-//! Invariants: "proven" means that a login to this host's own sshd with a certificate by that key has gone through, guard and all; what
-//! stands in a file is only "delivered". The file is the one that sshd says it reads.
+//! Invariants: "proven" means that a login to this host's own sshd with a certificate by that key has gone through, guard and all, and
+//! that nobody but root can change who gets in; what stands in a file is only "delivered". The file is the one that sshd says it reads. The
+//! guard is armed only if no session gets past it ([`pam::check`]).
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,13 +13,13 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 use sha2::{Digest as _, Sha256};
 
-use super::facts::HostKey;
+use super::facts::{self, HostKey};
 use super::link::Link;
 use super::places::{self, CHECK_ACCOUNT, Root};
-use super::plan::settings_at_risk;
+use super::risks::{in_blocks, settings_at_risk};
 use super::sshd::{self, Sshd};
 use super::sshd_config::Effective;
-use super::{about, pam, self_login};
+use super::{about, owned, pam, self_login};
 use crate::client::ClientError;
 use crate::host::program;
 use crate::host::record;
@@ -30,6 +31,9 @@ use crate::ssh::bundle::{Bundle, KeyState};
 use crate::ssh::cert::{Certificate, Whose};
 use crate::ssh::private::SessionKey;
 use crate::wire::host::{CheckIn, OpenSession, Trust};
+
+/// The word of a check-in for files that others than root can change.
+const OPEN_FILES: &str = "open-files";
 
 /// The most sessions in one check-in; the service takes no more.
 const SESSIONS_MAX: usize = 1024;
@@ -228,13 +232,13 @@ fn refused(error: &ClientError) -> Failed {
 /// What the host is like now, with what has been proven.
 pub async fn report(sshd: &Sshd, link: &Link, proof: &Proof) -> CheckIn {
     let effective = sshd.effective(CHECK_ACCOUNT).await.unwrap_or_default();
-    let risky = settings_at_risk(&effective).into_iter().map(|risk| risk.word.to_owned()).collect();
+    let open = owned::open_files(&effective);
     CheckIn {
         about: about::about(sshd).await,
-        trust: trust_of(&effective, proof),
+        trust: trust_of(&effective, proof, open.is_empty()),
         clock_ms: link.offset().seconds().unwrap_or(0).saturating_mul(1_000),
         guard: guard(&effective).is_ok(),
-        risky,
+        risky: risky(&effective, open.is_empty()),
         sessions: sessions(),
         run: run(),
         shows: Vec::new(),
@@ -257,14 +261,23 @@ pub async fn send(link: &mut Link, report: CheckIn) -> Result<(), ClientError> {
     link.check_in(&report).await
 }
 
-/// What sshd reads, not what we wrote.
-fn trust_of(effective: &Effective, proof: &Proof) -> Trust {
+/// One word for each.
+fn risky(effective: &Effective, is_closed: bool) -> Vec<String> {
+    // What can't be read, sshd can't read either.
+    let blocks = facts::config(&Root::default()).map(|(config, drop_ins)| in_blocks(&config, &drop_ins));
+    let all = settings_at_risk(effective).into_iter().chain(blocks.unwrap_or_default()).map(|risk| risk.word);
+    let all: BTreeSet<&str> = all.chain((!is_closed).then_some(OPEN_FILES)).collect();
+    all.into_iter().map(str::to_owned).collect()
+}
+
+/// What sshd reads, not what we wrote. Nothing is proven where others than root can change who may log in: the guard refuses then.
+fn trust_of(effective: &Effective, proof: &Proof, is_closed: bool) -> Trust {
     let path = effective.some("trustedusercakeys").unwrap_or_default();
     let bytes = std::fs::read(Root::default().path(path)).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let keys = trust::parse(&text).unwrap_or_default();
     let keys: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
-    let proven = proof.keys.iter().filter(|key| keys.contains(key)).cloned().collect();
+    let proven = proof.keys.iter().filter(|key| is_closed && keys.contains(key)).cloned().collect();
     Trust { file_sha256: HEXLOWER.encode(&Sha256::digest(&bytes)), keys, proven }
 }
 

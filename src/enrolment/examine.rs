@@ -10,8 +10,10 @@ use super::leave::open_link;
 use super::link::{Link, way_out};
 use super::machine;
 use super::memory::{Memory, Standing};
+use super::owned;
 use super::places::{self, CHECK_ACCOUNT, PRINCIPALS_ACCOUNT, Root};
-use super::plan::{Facts, Risk, settings_at_risk};
+use super::plan::Facts;
+use super::risks::{EXCLUSIVE, MATCH, Risk, in_blocks, settings_at_risk};
 use super::service_file::ServiceFile;
 use super::sshd::Sshd;
 use super::sshd_config::Effective;
@@ -100,6 +102,12 @@ pub async fn examine() -> Report {
         Ok(effective) => {
             sshd_part(&mut report, &effective, settings.ok().as_ref()).await;
             report.risks = settings_at_risk(&effective);
+            let blocks = blocks(&sshd, &effective, &mut report.risks).await;
+            report.add(
+                "match",
+                blocks,
+                "take these lines out of the block, or the block; sshd -T -C user=NAME shows what holds",
+            );
         }
         Err(why) => report.add("sshd", Err(why), "sshd -t"),
     }
@@ -121,12 +129,36 @@ fn enrolment() -> Result<String, String> {
 async fn sshd_part(report: &mut Report, effective: &Effective, settings: Option<&Settings>) {
     let again = "sudo hallpass host enrol";
     report.add("trust", trust(effective), again);
+    let open = owned::open_files(effective);
+    let files = if open.is_empty() {
+        Ok("root alone can change what says who may log in".to_owned())
+    } else {
+        Err(format!("{}; the guard refuses every certificate then", open.join("; ")))
+    };
+    report.add("files", files, "close them, then sudo hallpass host enrol, which writes them anew");
     report.add("principals", principals(effective).await, again);
     let guard = check_in::guard(effective).map(|()| "PAM asks the guard for each session".to_owned());
     report.add("guard", guard.map_err(|why| format!("sessions may not end with their windows: {why}")), again);
     if let Some(settings) = settings {
         report.add("sessions", sessions(settings), "sudo hallpass host tend");
     }
+}
+
+/// Whether what holds for the host's own login holds for every other one. The rest that blocks do is added to the risks.
+async fn blocks(sshd: &Sshd, effective: &Effective, risks: &mut Vec<Risk>) -> Result<String, String> {
+    let (config, drop_ins) = facts::config(&Root::default())?;
+    let (ours, others): (Vec<Risk>, Vec<Risk>) =
+        in_blocks(&config, &drop_ins).into_iter().partition(|risk| risk.word == MATCH);
+    risks.extend(others);
+    let mut all: Vec<String> = ours.into_iter().map(|risk| risk.text).collect();
+    // Also by a file that is not looked at.
+    let root = sshd.effective("root").await?;
+    let other = EXCLUSIVE.iter().find(|(keyword, _)| root.one(keyword) != effective.one(keyword));
+    if let Some((keyword, shown)) = other.filter(|_| all.is_empty()) {
+        let value = root.one(keyword).unwrap_or("none");
+        all.push(format!("for root, sshd goes by another line than for the host's own login: {shown} {value}"));
+    }
+    if all.is_empty() { Ok("no Match block takes the place of our settings".to_owned()) } else { Err(all.join("; ")) }
 }
 
 /// The file that sshd reads, as a whole.

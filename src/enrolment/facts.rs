@@ -38,10 +38,11 @@ pub async fn gather(root: &Root, sshd: &Sshd, program: &Program) -> Result<Facts
     let missing = effective.some("revokedkeys").filter(|path| !root.path(path).exists()).map(str::to_owned);
     let changed = [places::SSHD_CONFIG, places::PAM, places::HOST_TOML, places::SERVICE_TOML, places::TRUST];
     let links = changed.iter().filter(|path| root.path(path).is_symlink()).map(|path| (*path).to_owned());
+    let (config, drop_ins) = config(root)?;
     Ok(Facts {
         release,
-        config: text(root, places::SSHD_CONFIG)?.ok_or_else(|| format!("{} is missing", places::SSHD_CONFIG))?,
-        drop_ins: drop_ins(root)?,
+        config,
+        drop_ins,
         pam: text(root, places::PAM)?,
         host_toml: text(root, places::HOST_TOML)?,
         missing: missing.into_iter().collect(),
@@ -70,6 +71,15 @@ pub fn host_keys(root: &Root, facts: &Facts) -> Result<Vec<HostKey>, String> {
     }
     keys.sort_by_key(|key| key.key.public_key().algorithm() != KeyAlgorithm::Ed25519);
     if keys.is_empty() { Err(format!("no SSH host key can be used: {}", problems.join("; "))) } else { Ok(keys) }
+}
+
+/// `sshd_config`, and the files in `sshd_config.d` by name.
+///
+/// # Errors
+/// In words, when one can't be read.
+pub fn config(root: &Root) -> Result<(String, BTreeMap<String, String>), String> {
+    let config = text(root, places::SSHD_CONFIG)?.ok_or_else(|| format!("{} is missing", places::SSHD_CONFIG))?;
+    Ok((config, drop_ins(root)?))
 }
 
 fn drop_ins(root: &Root) -> Result<BTreeMap<String, String>, String> {

@@ -5,7 +5,7 @@
 //!
 //! What not: nothing of the authority. The service is asked over its API like by everybody else.
 //!
-//! The pure part: [`sshd_config`], [`pam`], [`plan`], [`texts`], [`diff`], [`ledger`]. The rest touches the machine: [`facts`] looks,
+//! The pure part: [`sshd_config`], [`pam`], [`plan`], [`risks`], [`texts`], [`diff`], [`ledger`], [`host_certificate`]. The rest touches the machine: [`facts`] looks,
 //! [`memory`] changes files with a way back, [`programs`] and [`sshd`] run what is there, [`self_login`] tries it.
 //!
 //! Invariants: the whole way back is durable before the first step forward; an sshd that could be logged in to before can be logged in to
@@ -28,11 +28,13 @@ pub mod link;
 pub mod lock;
 pub mod machine;
 pub mod memory;
+pub mod owned;
 pub mod pam;
 pub mod places;
 pub mod plan;
 pub mod program;
 pub mod programs;
+pub mod risks;
 pub mod self_login;
 pub mod service_file;
 pub mod sshd;

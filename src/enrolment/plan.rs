@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::places::{self, CHECK_ACCOUNT, PRINCIPALS_ACCOUNT};
+use super::risks::{EXCLUSIVE, Risk, in_blocks, settings_at_risk};
 use super::sshd_config::{self, Effective, Line, Release};
 use super::{pam, texts};
 use crate::host::program;
@@ -86,15 +87,6 @@ pub struct Plan {
     pub has_unit: bool,
 }
 
-/// What weakens what hallpass promises on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Risk {
-    /// One word, for check-ins and scripts.
-    pub word: &'static str,
-    /// For people.
-    pub text: String,
-}
-
 /// Why it can't be done, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
@@ -122,13 +114,6 @@ const OURS: [&str; 5] = [
     "authorizedprincipalscommand",
     "authorizedprincipalscommanduser",
     "loglevel",
-];
-
-/// What is done with these is only of use to one CA at a time.
-const EXCLUSIVE: [(&str, &str); 3] = [
-    ("trustedusercakeys", "TrustedUserCAKeys"),
-    ("authorizedprincipalsfile", "AuthorizedPrincipalsFile"),
-    ("authorizedprincipalscommand", "AuthorizedPrincipalsCommand"),
 ];
 
 /// Makes the plan.
@@ -297,17 +282,8 @@ fn taken(facts: &Facts) -> Vec<(&'static str, &str)> {
 /// What stays open beside us, or takes something away from us.
 fn risks(facts: &Facts, wish: &Wish) -> Vec<Risk> {
     let mut found = settings_at_risk(&facts.effective);
+    found.extend(in_blocks(&facts.config, &facts.drop_ins));
     let mut add = |word, text| found.push(Risk { word, text });
-    let bare = texts::without_ours(&facts.config);
-    let others = facts.drop_ins.iter().filter(|(name, _)| *name != places::DROP_IN_NAME);
-    let others = others.map(|(name, text)| (format!("{}/{name}", places::DROP_IN_FOLDER), text));
-    for (file, text) in others.chain([(places::SSHD_CONFIG.to_owned(), &bare)]) {
-        for line in sshd_config::lines(text) {
-            let Some((shown, block)) = shown(&line.keyword).zip(line.block.as_deref()) else { continue };
-            let place = format!("{file}:{}", line.number);
-            add("match", format!("{place}: `Match {block}` sets {shown}: there, ours does not hold"));
-        }
-    }
     for (shown, value) in taken(facts).into_iter().filter(|_| wish.may_replace) {
         add("replaced", format!("{shown} {value} is replaced"));
     }
@@ -315,49 +291,4 @@ fn risks(facts: &Facts, wish: &Wish) -> Vec<Risk> {
         add("no-guard", "without the guard, sessions that are open when their window ends live on".to_owned());
     }
     found
-}
-
-fn shown(keyword: &str) -> Option<&'static str> {
-    EXCLUSIVE.iter().find(|(known, _)| *known == keyword).map(|(_, shown)| *shown)
-}
-
-/// Settings of sshd that people should know about. Also what check-ins report.
-#[must_use]
-pub fn settings_at_risk(effective: &Effective) -> Vec<Risk> {
-    let is = |keyword: &str, value: &str| effective.is(keyword, value);
-    let is_not_no = |keyword: &str| effective.one(keyword).is_some_and(|value| value != "no");
-    let has_keys = effective.some("authorizedkeysfile").is_some() || effective.some("authorizedkeyscommand").is_some();
-    let methods = effective.one("authenticationmethods").is_some_and(|value| !matches!(value, "any" | "publickey"));
-    let all = [
-        (
-            has_keys,
-            "plain-keys",
-            "plain keys still open accounts (AuthorizedKeysFile): nobody approves those logins and nothing ends them",
-        ),
-        (
-            is("passwordauthentication", "yes"),
-            "passwords",
-            "passwords still open accounts (PasswordAuthentication yes)",
-        ),
-        (
-            is("permitemptypasswords", "yes"),
-            "empty-passwords",
-            "empty passwords open accounts (PermitEmptyPasswords yes)",
-        ),
-        (
-            is_not_no("permituserenvironment"),
-            "user-environment",
-            "users set what sshd's sessions start with (PermitUserEnvironment)",
-        ),
-        (is_not_no("permittunnel"), "tunnels", "tunnel devices are allowed (PermitTunnel)"),
-        (
-            is("strictmodes", "no"),
-            "no-strict-modes",
-            "sshd does not look at the modes of users' files (StrictModes no)",
-        ),
-        (is("hostbasedauthentication", "yes"), "host-based", "other hosts log users in (HostbasedAuthentication yes)"),
-        (methods, "more-methods", "a certificate alone does not log in (AuthenticationMethods)"),
-    ];
-    let found = all.into_iter().filter(|(is_so, _, _)| *is_so);
-    found.map(|(_, word, text)| Risk { word, text: text.to_owned() }).collect()
 }

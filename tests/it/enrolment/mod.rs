@@ -12,6 +12,7 @@ mod hanging;
 pub(crate) mod host;
 mod installing;
 mod keeping;
+mod looking;
 mod moved;
 mod plans;
 mod program;

@@ -168,7 +168,7 @@ fn an_sshd_without_include_gets_the_lines_themselves_and_no_match_that_would_not
 
 #[test]
 fn a_match_block_that_takes_something_from_us_is_named_with_its_line() {
-    let config = format!("{DEBIAN}Match User git\n  AuthorizedPrincipalsFile none\nMatch all\n  Banner none\n");
+    let config = format!("{DEBIAN}Match User git\n  AuthorizedPrincipalsFile /etc/ssh/git\nMatch all\n  Banner none\n");
     let plan = plan(&facts(&config), &wish()).unwrap();
     let risk = plan.risks.iter().find(|risk| risk.word == "match").unwrap();
     assert!(
