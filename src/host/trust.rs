@@ -54,6 +54,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_others_can_change_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("user_ca_keys");
+        for (mode, is_believed) in [(0o644, true), (0o664, false), (0o646, false)] {
+            crate::durable::replace(&path, EXAMPLE.as_bytes(), mode).unwrap();
+            assert_eq!(load(&path).is_ok(), is_believed, "{mode:o}");
+        }
+    }
+
+    #[test]
     fn a_file_with_a_bad_line_or_without_a_key_is_no_trust_bundle() {
         for (text, line) in [
             (String::new(), 1),
