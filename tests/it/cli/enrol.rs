@@ -48,8 +48,8 @@ async fn a_host_is_enrolled_looked_at_and_taken_out_by_hand() {
     types(&["host", "sessions"], 0);
     types(&["host", "sessions", "--json"], 0);
     let daemon = host.daemon();
-    until("the daemon is in touch", std::time::Duration::from_secs(30), || {
-        Ran::of(host.hallpass(&["host", "status"], None)).out.contains("in touch")
+    until("the daemon has checked in", std::time::Duration::from_secs(30), || {
+        !Ran::of(host.hallpass(&["host", "status", "--json"], None)).out.contains("\"checked_in\":null")
     });
     types(&["host", "status"], 0);
     types(&["host", "status", "--json"], 0);
