@@ -113,15 +113,22 @@ pub async fn run(
     say: Say<'_>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
-    let mut daemon = Daemon::open(program, reload, say).await?;
+    tokio::pin!(stop);
+    let mut daemon = tokio::select! {
+        () = &mut stop => return Ok(()),
+        daemon = Daemon::open(program, reload, say) => daemon?,
+    };
     notify::tell(socket, "READY=1");
     say(&format!("looking after {} for {}", daemon.link.name(), daemon.link.server().url));
-    tokio::pin!(stop);
     loop {
-        daemon.work().await;
+        let round = async {
+            daemon.work().await;
+            daemon.wait().await;
+        };
+        // A service that does not answer is not waited for: what is cut short here is done again by the next daemon.
         tokio::select! {
             () = &mut stop => break,
-            () = daemon.wait() => {}
+            () = round => {}
         }
     }
     notify::tell(socket, "STOPPING=1");

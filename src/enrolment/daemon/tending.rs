@@ -1,7 +1,10 @@
 //! Has sessions looked after whose watcher is gone.
 //!
 //! Invariants: it is done by a process of its own, which can't leave us children to reap, and waited for by a task of its own, since one that hangs
-//! must not keep the ends of sessions waiting; by one at a time, since of two watchers of one session the first ends it.
+//! must not keep the ends of sessions waiting; by one at a time, since of two watchers of one session the first ends it. So a daemon that stops
+//! leaves none behind: it ends what takes too long. That leaves no session worse off: a watcher that has not been let go ends with its
+//! pipe, one that has been is named by its record already, and the next daemon looks after the rest. A daemon that is killed can't see to
+//! that; the unit kills none, since it stops in time. Root may have the same done by hand, beside this.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +19,10 @@ use crate::host::settings::{self, Settings};
 
 /// How long starting watchers again may take.
 const TEND_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a daemon that stops waits for that. Our own choice: it takes some milliseconds, and two seconds where something has to be ended;
+/// the unit gives the daemon 20 s to stop, and `leave` and `enrol` wait [`programs::PATIENCE`] for the unit.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What looks after them.
 pub(super) struct Tending<'a> {
@@ -64,10 +71,72 @@ impl<'a> Tending<'a> {
         }
     }
 
-    /// The same, if something is under way: a watcher that is being started is not left to itself.
+    /// Waits a while for what is under way, and ends it then.
     pub(super) async fn stop(&mut self) {
-        if self.task.is_some() {
-            self.finished().await;
+        self.stop_within(STOP_WITHIN).await;
+    }
+
+    async fn stop_within(&mut self, patience: Duration) {
+        if self.task.is_none() || tokio::time::timeout(patience, self.finished()).await.is_ok() {
+            return;
         }
+        if let Some(task) = self.task.take() {
+            task.abort();
+            // Its program is killed by then, with what that has started.
+            drop(task.await);
+            (self.say)("sessions without a watcher are left to the next daemon: looking after them took too long");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::host::process::Process;
+    use crate::host::program::Kind;
+
+    #[tokio::test]
+    async fn a_daemon_that_stops_leaves_nothing_behind_that_starts_watchers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let said = RefCell::new(Vec::new());
+        let say = |text: &str| said.borrow_mut().push(text.to_owned());
+        let hangs = format!("echo $$ > {}; exec sleep 1000", path.display());
+        let tend = async move { programs::run(Path::new("/bin/sh"), &["-c", &hangs], TEND_WITHIN).await };
+        let program = Program::new(Kind::Host, "/nowhere".into());
+        let task = Some(tokio::spawn(tend));
+        let mut tending = Tending { say: &say, program, task };
+        let pid = loop {
+            if let Some(pid) =
+                std::fs::read_to_string(&path).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok())
+            {
+                break pid;
+            }
+            tokio::task::yield_now().await;
+        };
+        let hung = Process::running(pid).unwrap().unwrap();
+        tending.stop_within(Duration::ZERO).await;
+        assert!(tending.task.is_none());
+        let began = std::time::Instant::now();
+        while hung.is_running() {
+            assert!(began.elapsed() < programs::PATIENCE, "it is killed");
+            std::thread::yield_now();
+        }
+        assert!(said.borrow()[0].contains("left to the next daemon"), "{said:?}");
+        // Nothing is under way, and what has ended is heard.
+        tending.stop().await;
+        tending.task =
+            Some(tokio::spawn(async { Ok(Ran { code: Some(0), output: "watched".into(), ..Ran::default() }) }));
+        tending.stop().await;
+        assert_eq!(said.borrow()[1..], ["watched"]);
+    }
+
+    #[test]
+    fn a_daemon_that_stops_is_not_killed_for_taking_too_long_nor_given_up() {
+        let unit = include_str!("../../../deploy/hallpass-host.service");
+        let unit = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.parse().ok()).unwrap();
+        assert!(STOP_WITHIN < programs::PATIENCE && programs::PATIENCE < Duration::from_secs(unit));
     }
 }

@@ -3,16 +3,22 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
+
 use super::host::{Host, Session, until};
 use super::rotation::{enrolled, keys, proven, service_with};
 use super::service::Service;
 use super::whole::access;
+use crate::guard::promise::Promise;
 
 /// How long anything may take that is not what a test is about.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long an early end may take on its way: it is pushed, and a session ends within two seconds.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a daemon may take to stop: `leave` does not wait much longer for its unit.
+const STOPS_WITHIN: Duration = Duration::from_secs(8);
 
 /// Puts a program on the machine, in the folder where programs are looked for first.
 fn put(host: &Host, name: &str, script: &str) {
@@ -103,4 +109,25 @@ async fn an_early_end_does_not_wait_until_other_sessions_have_a_watcher_again() 
     until("the other session has a watcher again", PATIENCE, || host.daemon_log().contains("watched again: 1"));
     ends_in_time(&service, &host, &first, &mut watched);
     daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_stopped_waits_neither_for_a_service_that_does_not_answer_nor_for_an_sshd_that_hangs() {
+    if !Host::can_be_had() {
+        return;
+    }
+    let service = Service::start();
+    let host = enrolled(&service, &service.join_token().await);
+    rustix::process::kill_process(Pid::from_child(&service.child), Signal::STOP).unwrap();
+    let daemon = host.daemon();
+    until("it asks the service", PATIENCE, || host.daemon_log().contains("looking after web-1"));
+    let promise = Promise::within(STOPS_WITHIN);
+    daemon.stop();
+    assert!(!promise.is_broken(), "{}", host.daemon_log());
+    put(&host, "sshd", "touch /run/hangs\nexec sleep 1000");
+    let daemon = host.daemon();
+    until("it asks sshd", PATIENCE, || has(&host, "/run/hangs"));
+    let promise = Promise::within(STOPS_WITHIN);
+    daemon.stop();
+    assert!(!promise.is_broken(), "{}", host.daemon_log());
 }
