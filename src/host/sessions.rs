@@ -6,7 +6,8 @@
 //! What not: no session is safe because of this module. It makes good what went wrong, and carries out what was decided elsewhere.
 //!
 //! Invariants: a session whose record makes no sense, or whose watcher can't be had again, is ended. No extension goes beyond what the login's
-//! other certificates allow.
+//! other certificates allow. The record of a session without a watcher is written by whoever starts one again, and by nobody else but who
+//! ends it: one that names a watcher of before, or of nobody, ends the session.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -56,6 +57,15 @@ pub struct Over {
     pub serials: BTreeSet<Serial>,
     /// CA keys that are lost.
     pub cas: BTreeSet<Fingerprint>,
+}
+
+/// What [`Sessions::rearm`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rearmed {
+    /// Sessions that have another end now.
+    pub changed: usize,
+    /// Sessions that would have, and have no watcher: it has to be done again once they have been tended.
+    pub unwatched: usize,
 }
 
 /// What [`Sessions::tend`] did.
@@ -112,19 +122,26 @@ impl Sessions {
         keys.into_iter().filter_map(|key| self.session(key))
     }
 
-    /// Gives the sessions of a request this end, as far as the login's other certificates allow, but for those that rest on what is over.
-    /// How many have another end now.
+    /// Gives the sessions of a request this end, as far as the login's other certificates allow, but for those that rest on what is over, or
+    /// have no watcher.
     ///
     /// # Errors
     /// In words, for the first that could not be changed; the others are.
-    pub fn rearm(&self, request: &RequestId, end: Timestamp, over: &Over) -> Result<usize, String> {
-        self.change(
-            |record| record.request() == Some(request) && !over.has(record),
-            |record| {
-                let end = record.bound.map_or(end, |bound| bound.min(end));
-                (record.deadline.wall != end).then(|| Deadline::new(end, SystemClock.moment()))
-            },
-        )
+    pub fn rearm(&self, request: &RequestId, end: Timestamp, over: &Over) -> Result<Rearmed, String> {
+        let mut unwatched = 0_usize;
+        let changed = self.change(|record, is_watched| {
+            let end = record.bound.map_or(end, |bound| bound.min(end));
+            if record.request() != Some(request) || over.has(record) || record.deadline.wall == end {
+                return None;
+            }
+            if !is_watched {
+                // One may be started just now: its record must not name the one of before again.
+                unwatched = unwatched.saturating_add(1);
+                return None;
+            }
+            Some(Deadline::new(end, SystemClock.moment()))
+        })?;
+        Ok(Rearmed { changed, unwatched })
     }
 
     /// Ends the sessions of a request in two seconds at most, with a word on their terminals. How many.
@@ -152,7 +169,8 @@ impl Sessions {
         let wall =
             SystemClock.now().plus(Lifetime::from_seconds(2).unwrap_or(Lifetime::ZERO)).map_err(|e| e.to_string())?;
         let soon = Deadline { wall, boot: now.boot.saturating_add(ENDS_IN) };
-        self.change(is_meant, |record| (record.deadline.left(now) > ENDS_IN).then_some(soon))
+        // With or without a watcher: whichever its record names then, the session ends.
+        self.change(|record, _| (is_meant(record) && record.deadline.left(now) > ENDS_IN).then_some(soon))
     }
 
     /// Looks after all sessions: starts a watcher again where one is gone, ends what nobody knows the end of, forgets what is over.
@@ -229,16 +247,13 @@ impl Sessions {
         Some(Session { key, record, is_watched })
     }
 
-    /// Rewrites the records that are meant, are about this start of the machine and that `deadline` has another end for.
-    fn change(
-        &self,
-        is_meant: impl Fn(&Record) -> bool,
-        deadline: impl Fn(&Record) -> Option<Deadline>,
-    ) -> Result<usize, String> {
+    /// Rewrites the records that are about this start of the machine and that `deadline` has another end for, by record and whether its watcher
+    /// runs.
+    fn change(&self, mut deadline: impl FnMut(&Record, bool) -> Option<Deadline>) -> Result<usize, String> {
         let (mut changed, mut failed) = (0_usize, None);
-        let records = self.each().filter_map(|session| session.record.ok());
-        for record in records.filter(|record| is_meant(record) && record.boot_id == self.boot_id) {
-            let Some(deadline) = deadline(&record) else { continue };
+        let records = self.each().filter_map(|session| session.record.ok().map(|record| (record, session.is_watched)));
+        for (record, is_watched) in records.filter(|(record, _)| record.boot_id == self.boot_id) {
+            let Some(deadline) = deadline(&record, is_watched) else { continue };
             match self.folder.save(&Record { deadline, ..record }) {
                 Ok(()) => changed = changed.saturating_add(1),
                 Err(why) => failed = failed.or(Some(why)),
@@ -309,15 +324,16 @@ mod tests {
         let at = |text| Timestamp::parse(text).unwrap();
         let other = RequestId::parse("7K3F9QX3").unwrap();
         let rearm = |request: &RequestId, end| sessions.rearm(request, at(end), &Over::default());
-        assert_eq!(rearm(&other, "2100-01-01T01:00:00Z"), Ok(0));
-        assert_eq!(rearm(record.request().unwrap(), "2100-01-01T00:00:00Z"), Ok(0), "it has that end");
+        let (none, one) = (Ok(Rearmed::default()), Ok(Rearmed { changed: 1, unwatched: 0 }));
+        assert_eq!(rearm(&other, "2100-01-01T01:00:00Z"), none);
+        assert_eq!(rearm(record.request().unwrap(), "2100-01-01T00:00:00Z"), none, "it has that end");
         let over = Over { serials: BTreeSet::from([record.serial]), ..Over::default() };
-        assert_eq!(sessions.rearm(record.request().unwrap(), at("2100-01-01T01:00:00Z"), &over), Ok(0), "it is over");
+        assert_eq!(sessions.rearm(record.request().unwrap(), at("2100-01-01T01:00:00Z"), &over), none, "it is over");
         let end = || sessions.list().pop().unwrap().record.unwrap().deadline.wall;
         for (asked, given) in
             [("2100-01-01T01:00:00Z", "2100-01-01T01:00:00Z"), ("2100-01-02T00:00:00Z", "2100-01-01T02:00:00Z")]
         {
-            assert_eq!((rearm(record.request().unwrap(), asked), end()), (Ok(1), at(given)));
+            assert_eq!((rearm(record.request().unwrap(), asked), end()), (one.clone(), at(given)));
         }
         assert_eq!(
             (sessions.end(&other), sessions.end(record.request().unwrap()), sessions.end(record.request().unwrap())),
@@ -373,5 +389,76 @@ mod tests {
         assert!(sessions.list()[0].record.is_err());
         assert_eq!(sessions.tend(&nowhere()), Ok(Tended { forgotten: 1, ..Tended::default() }));
         assert_eq!(sessions.list(), []);
+    }
+
+    #[test]
+    fn the_record_of_a_session_without_a_watcher_is_not_written_over_by_another_end_and_gets_an_early_one() {
+        let state = tempfile::tempdir().unwrap();
+        let (sessions, record) = host(state.path());
+        let unwatched = Record { watcher: Process { started: 0, ..record.watcher }, ..record };
+        sessions.folder.save(&unwatched).unwrap();
+        let request = unwatched.request().unwrap();
+        let rearm = |end| sessions.rearm(request, Timestamp::parse(end).unwrap(), &Over::default());
+        assert_eq!(rearm("2100-01-01T01:00:00Z"), Ok(Rearmed { changed: 0, unwatched: 1 }));
+        let text = sessions.folder.text(unwatched.key);
+        assert_eq!(text, Ok(Some(unwatched.to_string())));
+        assert_eq!(rearm("2100-01-01T00:00:00Z"), Ok(Rearmed::default()), "it has that end");
+        assert_eq!(sessions.end(request), Ok(1));
+    }
+
+    /// Writes a program that watches nothing: it says that it is armed, after `script`. Not from here, where a process that is being started
+    /// for another test may have it open.
+    fn says_armed(folder: &Path, script: &str) -> Program {
+        let path = folder.join("watches");
+        let text = format!("#!/bin/sh\nread go\n{script}\necho armed\nexec sleep 1000 >/dev/null\n");
+        let write = "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"";
+        let ran = std::process::Command::new("/bin/sh").args(["-c", write, "sh", &text]).arg(&path).status().unwrap();
+        assert!(ran.success());
+        Program::new(crate::host::program::Kind::Host, path)
+    }
+
+    /// A process that a session may rest on, or that watches.
+    struct Killed(Process);
+
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            self.0.signal(rustix::process::Signal::KILL);
+        }
+    }
+
+    #[test]
+    fn a_session_keeps_the_end_that_it_is_given_while_watchers_are_started() {
+        let state = tempfile::tempdir().unwrap();
+        let (sessions, record) = host(state.path());
+        sessions.folder.remove(record.key);
+        let mut open = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let connection = Process::running(i32::try_from(open.id()).unwrap()).unwrap().unwrap();
+        let _killed = Killed(connection);
+        let [first, second] = [2, 1].map(|below| {
+            let session = crate::host::process::SessionId::new(u32::MAX - below).unwrap();
+            let (key, watcher) = (Key { session, connection }, Process { started: 0, ..record.watcher });
+            Record { key, watcher, ..record.clone() }
+        });
+        for record in [&first, &second] {
+            sessions.folder.save(record).unwrap();
+        }
+        // While the first gets a watcher, the second is given another end.
+        let path = sessions.folder.path(second.key);
+        let path = path.display();
+        let given = format!("[ \"$4\" = {path} ] || sed -i 's/^end = .*/end = \"2100-01-01T01:00:00Z\"/' {path}");
+        let program = says_armed(state.path(), &given);
+        assert_eq!(sessions.tend(&program), Ok(Tended { watched: 2, ..Tended::default() }));
+        let now = |key| sessions.session(key).unwrap().record.unwrap();
+        let _watchers = [first.key, second.key].map(|key| Killed(now(key).watcher));
+        let end = |key| now(key).deadline.wall.to_string();
+        assert_eq!(
+            (end(first.key), end(second.key)),
+            (record.deadline.wall.to_string(), "2100-01-01T01:00:00Z".into())
+        );
+        // And the one whose turn it is.
+        assert_eq!(sessions.tend_known(&second, &program), Ok(Tended { watched: 1, ..Tended::default() }));
+        let _watcher = Killed(now(second.key).watcher);
+        assert_eq!(end(second.key), "2100-01-01T01:00:00Z");
+        open.kill().and_then(|()| open.wait()).unwrap();
     }
 }

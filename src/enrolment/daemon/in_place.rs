@@ -3,7 +3,7 @@
 //! Invariants: what can't be put in place (a file system is full) does not keep the rest from being so, is shown by
 //! `host status`, and is tried again until it is in place, whether the service can be asked then or not. What is over before its time is
 //! looked for among the sessions at each look, not once: a login may have been under way. A certificate that is over stays so until its
-//! window is, whatever the service says later.
+//! window is, whatever the service says later. A session without a watcher gets its end after it has been looked after ([`super::tending`]).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::enrolment::facts::HostKey;
 use crate::enrolment::host_certificate::Expected;
 use crate::enrolment::places;
 use crate::host::ended;
-use crate::host::sessions::{Over, Sessions};
+use crate::host::sessions::{Over, Rearmed, Sessions};
 use crate::host::settings::{self, Settings};
 use crate::ssh::Fingerprint;
 use crate::ssh::bundle::Bundle;
@@ -49,11 +49,14 @@ pub(super) struct InPlace<'a> {
 
 /// What should be done at once because of what has been put in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is wanted or not, whatever the others are")]
 pub(super) struct Wants {
     /// The service should know.
     pub(super) check_in: bool,
     /// Host certificates may be by another CA key than signs now.
     pub(super) renew: bool,
+    /// A session can't have its end before it has been looked after.
+    pub(super) tend: bool,
 }
 
 impl<'a> InPlace<'a> {
@@ -174,7 +177,7 @@ impl<'a> InPlace<'a> {
             Ok(settings) => {
                 left.extend(self.put_certificates(state, &settings, telling));
                 match install::granted(&state.grants) {
-                    Ok(granted) => left.extend(self.put_grants(&granted, &settings)),
+                    Ok(granted) => left.extend(self.put_grants(&granted, &settings, wants)),
                     Err(why) => left.push(why),
                 }
             }
@@ -195,7 +198,7 @@ impl<'a> InPlace<'a> {
     }
 
     /// The ended list, and the ends of sessions, as the service has them. What could not be put in place.
-    fn put_grants(&mut self, granted: &Granted, settings: &Settings) -> Vec<String> {
+    fn put_grants(&mut self, granted: &Granted, settings: &Settings, wants: &mut Wants) -> Vec<String> {
         let mut left = Vec::new();
         // Known first: sessions end also where the list can't be written.
         self.over.requests.clone_from(&granted.over);
@@ -219,8 +222,12 @@ impl<'a> InPlace<'a> {
         };
         for (request, end) in &granted.ends {
             match sessions.rearm(request, *end, &self.over) {
-                Ok(0) => {}
-                Ok(count) => (self.say)(&format!("request {request}: {count} sessions go on until {end}")),
+                Ok(Rearmed { changed, unwatched }) => {
+                    if changed > 0 {
+                        (self.say)(&format!("request {request}: {changed} sessions go on until {end}"));
+                    }
+                    wants.tend |= unwatched > 0;
+                }
                 Err(why) => left.push(why),
             }
         }

@@ -272,13 +272,16 @@ impl<'a> Daemon<'a> {
     }
 
     /// What has been put in place wants other things done at once.
-    fn serve(&mut self, Wants { check_in, renew }: Wants) {
+    fn serve(&mut self, Wants { check_in, renew, tend }: Wants) {
         let now = Instant::now();
         if check_in {
             self.due.check_in = now;
         }
         if renew {
             self.due.renew = now;
+        }
+        if tend {
+            self.tending.want();
         }
         self.telling.work(now);
         self.note_left();
@@ -339,7 +342,7 @@ impl<'a> Daemon<'a> {
             () = telling.finished() => self.check_in_after(Duration::ZERO),
             pause = looking.finished() => self.check_in_after(pause),
             () = tending.finished() => {
-                // It may have written over an end that a session was given meanwhile.
+                // A session that had no watcher has not been given its end.
                 let wants = self.in_place.again(&mut self.telling);
                 self.serve(wants);
             }

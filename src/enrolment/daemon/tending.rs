@@ -30,14 +30,21 @@ pub(super) struct Tending<'a> {
     /// The program that runs.
     program: Program,
     task: Option<JoinHandle<Result<Ran, String>>>,
+    /// Whether a session waits for it that may have a watcher again by now.
+    is_wanted: bool,
 }
 
 impl<'a> Tending<'a> {
     /// Where it can't be seen which sessions there are, that is tried once.
     pub(super) fn new(say: Say<'a>, program: Program) -> Self {
-        let mut tending = Self { say, program, task: None };
+        let mut tending = Self { say, program, task: None, is_wanted: false };
         tending.begin_if(true);
         tending
+    }
+
+    /// Has it done at the next look even where root has started the watcher by then: a session that had none gets its end when this is done.
+    pub(super) const fn want(&mut self) {
+        self.is_wanted = true;
     }
 
     /// Has watchers started again where one is gone, unless that is under way.
@@ -51,7 +58,7 @@ impl<'a> Tending<'a> {
             Ok(sessions) => sessions.list().iter().any(|session| !session.is_watched),
             Err(_) => is_first,
         };
-        if self.task.is_some() || !is_needed() {
+        if self.task.is_some() || !(self.is_wanted || is_needed()) {
             return;
         }
         let program = self.program.clone();
@@ -63,7 +70,7 @@ impl<'a> Tending<'a> {
     pub(super) async fn finished(&mut self) {
         let Some(task) = &mut self.task else { return std::future::pending().await };
         let ran = task.await.unwrap_or_else(|error: JoinError| Err(error.to_string()));
-        self.task = None;
+        (self.task, self.is_wanted) = (None, false);
         match ran {
             Ok(ran) if ran.code == Some(0) => (self.say)(ran.output.trim()),
             Ok(ran) => (self.say)(&format!("sessions could not be looked after: {}", ran.complaint())),
@@ -107,7 +114,7 @@ mod tests {
         let tend = async move { programs::run(Path::new("/bin/sh"), &["-c", &hangs], TEND_WITHIN).await };
         let program = Program::new(Kind::Host, "/nowhere".into());
         let task = Some(tokio::spawn(tend));
-        let mut tending = Tending { say: &say, program, task };
+        let mut tending = Tending { say: &say, program, task, is_wanted: false };
         let pid = loop {
             if let Some(pid) =
                 std::fs::read_to_string(&path).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok())

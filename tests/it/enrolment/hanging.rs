@@ -101,12 +101,17 @@ async fn an_early_end_does_not_wait_until_other_sessions_have_a_watcher_again() 
     let kill = format!("kill -9 $(sed -n 's/^watcher = //p' $(grep -l '{first}' /run/hallpass/sessions/*))");
     host.ok_of("/bin/sh", &["-c", &kill]);
     until("it hangs", PATIENCE, || has(&host, "/run/hangs"));
+    // The daemon hears of this with the early end of the other at the latest.
+    service.run("alice", &["extend", &first, "--for", "20m", "--reason", "not done yet"]);
     ends_in_time(&service, &host, &second, &mut session);
+    let extended = format!("request {first}: 1 sessions go on until");
+    assert!(!host.daemon_log().contains(&extended), "whoever starts its watcher writes its record");
     assert!(!host.daemon_log().contains("could not be looked after"), "it hangs still: {}", host.daemon_log());
     // The program is whole again.
     std::fs::rename(host.path("bin/kept"), &program).unwrap();
     host.ok_of("/bin/sh", &["-c", "kill -9 $(cat /run/hangs)"]);
     until("the other session has a watcher again", PATIENCE, || host.daemon_log().contains("watched again: 1"));
+    until("and its end", PATIENCE, || host.daemon_log().contains(&extended));
     ends_in_time(&service, &host, &first, &mut watched);
     daemon.stop();
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hallpass::host::event::{Event, Kind};
 use hallpass::host::record::Record;
-use hallpass::host::sessions::{Over, Sessions};
+use hallpass::host::sessions::{Over, Rearmed, Sessions};
 use hallpass::host::settings::Settings;
 use hallpass::host::spool::Spool;
 use hallpass::time::Timestamp;
@@ -49,7 +49,10 @@ fn only(host: &GuardedHost) -> Record {
 
 /// Gives the host's only session another end, as a daemon does after an approved extension.
 fn set_end(host: &GuardedHost, end: Timestamp) {
-    assert_eq!(sessions(host).rearm(only(host).request().unwrap(), end, &Over::default()), Ok(1));
+    assert_eq!(
+        sessions(host).rearm(only(host).request().unwrap(), end, &Over::default()),
+        Ok(Rearmed { changed: 1, unwatched: 0 })
+    );
 }
 
 /// `hallpass-host tend` on the host, as root or its daemon runs it.
