@@ -121,6 +121,14 @@ impl Sshd {
     }
 }
 
+#[cfg(test)]
+impl Sshd {
+    /// One that is not there.
+    pub(super) fn nowhere() -> Self {
+        Self { program: "/nowhere".into(), reload: None }
+    }
+}
+
 /// Whether something listens there.
 ///
 /// # Errors

@@ -72,6 +72,20 @@ impl<'a> Looking<'a> {
 
     /// What a look with the bundle in force has found, once. If there is no such thing, one is begun; one with another bundle is given up.
     pub(super) fn report(&mut self, bundle: Option<&Bundle>, link: &Link) -> Option<CheckIn> {
+        let look = Look {
+            sshd: self.sshd.clone(),
+            link: link.clone(),
+            keys: Arc::clone(&self.keys),
+            known: self.known.clone(),
+        };
+        self.report_of(bundle, |bundle| look.carry_out(bundle))
+    }
+
+    /// The same, of whichever kind of look.
+    fn report_of<L>(&mut self, bundle: Option<&Bundle>, look: impl FnOnce(Option<Bundle>) -> L) -> Option<CheckIn>
+    where
+        L: Future<Output = Looked> + Send + 'static,
+    {
         if let Some(found) = self.found.take().filter(|found| found.holds(bundle, Instant::now())) {
             return Some(found.report);
         }
@@ -80,14 +94,8 @@ impl<'a> Looking<'a> {
             Some((_, task)) => task.abort(),
             None => {}
         }
-        let look = Look {
-            sshd: self.sshd.clone(),
-            link: link.clone(),
-            keys: Arc::clone(&self.keys),
-            known: self.known.clone(),
-        };
         let bundle = bundle.cloned();
-        self.task = Some((bundle.clone(), tokio::spawn(look.carry_out(bundle))));
+        self.task = Some((bundle.clone(), tokio::spawn(look(bundle))));
         None
     }
 
@@ -182,9 +190,8 @@ mod tests {
         Bundle::new(version, at, ("https://hallpass.example.com", &CaName::DEFAULT), vec![key]).unwrap()
     }
 
-    #[test]
-    fn what_was_found_with_another_bundle_or_long_ago_is_not_reported() {
-        let report = CheckIn {
+    fn report() -> CheckIn {
+        CheckIn {
             about: About { program: String::new(), sshd: String::new(), os: String::new() },
             trust: Trust { file_sha256: String::new(), keys: Vec::new(), proven: Vec::new() },
             clock_ms: 0,
@@ -193,9 +200,46 @@ mod tests {
             sessions: Vec::new(),
             run: None,
             shows: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_takes_its_time_is_waited_for_and_one_with_another_bundle_is_given_up_and_begun_anew() {
+        let mut looking = Looking::new(&|_| {}, Sshd::nowhere(), Vec::new().into());
+        let (old, new) = (bundle(1), bundle(2));
+        // Its end is seen when what it holds is let go.
+        let (held, given_up) = tokio::sync::oneshot::channel::<()>();
+        let hangs = |_| async move {
+            let _held = held;
+            std::future::pending().await
         };
+        assert!(looking.report_of(Some(&old), hangs).is_none());
+        assert!(looking.is_under_way());
+        let another = |_| async { panic!("it is under way") };
+        assert!(looking.report_of(Some(&old), another).is_none());
+        let (go, gone) = tokio::sync::oneshot::channel::<()>();
+        let second = |with: Option<Bundle>| async move {
+            gone.await.unwrap();
+            Looked { known: Known::default(), report: CheckIn { clock_ms: with.map_or(0, |_| 7), ..report() } }
+        };
+        assert!(looking.report_of(Some(&new), second).is_none());
+        let given_up = tokio::time::timeout(crate::enrolment::programs::PATIENCE, given_up).await;
+        assert!(given_up.is_ok_and(|word| word.is_err()), "the first one has ended");
+        go.send(()).unwrap();
+        assert_eq!(looking.finished().await, Duration::ZERO);
+        assert!(!looking.is_under_way());
+        let found = looking.report_of(Some(&new), |_| async { panic!("something was found") });
+        assert_eq!(found.map(|report| report.clock_ms), Some(7));
+        // It is reported once, and never beside another bundle.
+        looking.found = Some(Found { at: Instant::now(), bundle: Some(old), report: report() });
+        assert!(looking.report_of(Some(&new), |_| std::future::pending()).is_none());
+        assert!(looking.is_under_way() && looking.found.is_none());
+    }
+
+    #[test]
+    fn what_was_found_with_another_bundle_or_long_ago_is_not_reported() {
         let at = Instant::now();
-        let mut found = Found { at, bundle: Some(bundle(1)), report };
+        let mut found = Found { at, bundle: Some(bundle(1)), report: report() };
         let holds =
             |found: &Found, version, after| found.holds(Some(&bundle(version)), at + Duration::from_secs(after));
         assert!(holds(&found, 1, 59) && !holds(&found, 1, 60));
