@@ -34,6 +34,7 @@ mod openssh;
 mod overload;
 mod policy;
 mod rotation;
+mod security;
 mod store;
 mod story;
 mod support;
