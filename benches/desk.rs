@@ -203,7 +203,7 @@ pub(crate) async fn token(server: &Server, person: &str, place: usize) -> String
         signature: key.sign(LOGIN_NAMESPACE, text.as_bytes()).unwrap(),
     };
     let session: wire::NewSession = nobody.post("/v1/login/ssh", &answer).await.unwrap();
-    session.token
+    session.token.to_string()
 }
 
 /// An ask for this host, for a fresh key.

@@ -98,7 +98,7 @@ async fn host(client: &Client, number: u32) -> Host {
     let session: host_wire::HostToken = client.post("/v1/hosts/session", &answer).await.unwrap();
     let state: host_wire::State =
         client.for_session(session.token.clone().into()).get("/v1/hosts/self/state").await.unwrap();
-    Host { token: session.token, etag: state.etag }
+    Host { token: session.token.to_string(), etag: state.etag }
 }
 
 /// One look: it knows that already.
