@@ -53,7 +53,7 @@ impl FromRequestParts<App> for HostCaller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         Held::of(&parts.extensions).look(app)?;
         let found = match bearer(parts) {
-            Ok(token) => match looked_up(parts, app, &token, app.service.host_caller(token.expose_secret())).await? {
+            Ok(token) => match app.service.host_caller(token.expose_secret()).await {
                 Ok(proven) => Ok((proven, token)),
                 Err(Failure::NotLoggedIn) => Err(Problem::no_host_token("there is no such host token, or it is over")),
                 Err(why) => Err(Problem::from(why)),
@@ -67,7 +67,7 @@ impl FromRequestParts<App> for HostCaller {
                 Held::of(&parts.extensions).known(app, Who::Host(proven.host().clone())).await?;
                 Ok(Self { proven, token })
             }
-            Err(problem) => Err(app.limits.guess(address(parts)).err().unwrap_or(problem)),
+            Err(problem) => Err(app.limits.address(address(parts)).err().unwrap_or(problem)),
         }
     }
 }
@@ -102,8 +102,7 @@ impl FromRequestParts<App> for Caller {
         Held::of(&parts.extensions).look(app)?;
         let found = match bearer(parts) {
             Ok(token) => {
-                let found = looked_up(parts, app, &token, app.service.caller(token.expose_secret())).await?;
-                found.map(|found| (found, token)).map_err(Problem::from)
+                app.service.caller(token.expose_secret()).await.map(|found| (found, token)).map_err(Problem::from)
             }
             Err(why) => Err(Problem::not_logged_in(why)),
         };
@@ -115,7 +114,7 @@ impl FromRequestParts<App> for Caller {
                 Ok(Self { proven, expires, token })
             }
             // Guessing tokens is work for us and nothing for the guesser: it counts against their address.
-            Err(problem) => Err(app.limits.guess(address(parts)).err().unwrap_or(problem)),
+            Err(problem) => Err(app.limits.address(address(parts)).err().unwrap_or(problem)),
         }
     }
 }
@@ -142,23 +141,8 @@ impl FromRequestParts<App> for Anyone {
     }
 }
 
-/// What `look` finds of this token, unless the caller's address has used up its rate with tokens that were nobody's.
-pub(super) async fn looked_up<T>(
-    parts: &Parts,
-    app: &App,
-    token: &SecretString,
-    look: impl Future<Output = Result<T, Failure>>,
-) -> Result<Result<T, Failure>, Problem> {
-    app.limits.look_up(address(parts), token.expose_secret())?;
-    let found = look.await;
-    if found.is_ok() {
-        app.limits.is_good(token.expose_secret());
-    }
-    Ok(found)
-}
-
 /// The caller's address; all without one share the unspecified address (a router without a server, in tests).
-pub(super) fn address(parts: &Parts) -> IpAddr {
+fn address(parts: &Parts) -> IpAddr {
     parts.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical())
 }
 

@@ -8,14 +8,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 
 use super::error::Problem;
-use super::guesses::Guesses;
 use crate::name::{HostName, PersonName};
 use crate::ssh::Fingerprint;
 
@@ -59,7 +57,6 @@ pub(super) struct Limits {
     clock: DefaultClock,
     people: DefaultKeyedRateLimiter<PersonName>,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
-    guesses: Guesses,
     hosts: DefaultKeyedRateLimiter<HostName>,
     /// Each CA key counts for itself: several rotations in an hour must not stop proofs.
     checks: DefaultKeyedRateLimiter<(HostName, Fingerprint)>,
@@ -132,7 +129,6 @@ impl Limits {
             clock: DefaultClock::default(),
             people: DefaultKeyedRateLimiter::keyed(quota),
             addresses: DefaultKeyedRateLimiter::keyed(quota),
-            guesses: Guesses::default(),
             hosts: DefaultKeyedRateLimiter::keyed(Quota::per_second(HOST_PER_S).allow_burst(HOST_BURST)),
             checks: DefaultKeyedRateLimiter::keyed(Quota::per_hour(CHECKS_PER_HOUR).allow_burst(CHECKS_BURST)),
             check_ins: DefaultKeyedRateLimiter::keyed(
@@ -196,33 +192,10 @@ impl Limits {
 
     /// Counts a call from this address without a session.
     pub(super) fn address(&self, address: IpAddr) -> Result<(), Problem> {
-        self.count(address).map_err(too_often)
-    }
-
-    /// The same; how long to wait, if it was one too many.
-    fn count(&self, address: IpAddr) -> Result<(), Duration> {
         if self.addresses.len() > BUCKETS_BEFORE_SWEEP {
             self.addresses.retain_recent();
         }
-        self.addresses.check_key(&network(address)).map_err(|until| until.wait_time_from(self.clock.now()))
-    }
-
-    /// Counts a call from this address with a token that is nobody's.
-    pub(super) fn guess(&self, address: IpAddr) -> Result<(), Problem> {
-        self.count(address).map_err(|wait| {
-            self.guesses.spent(network(address), wait, Instant::now());
-            too_often(wait)
-        })
-    }
-
-    /// Whether this token may be looked up for this address.
-    pub(super) fn look_up(&self, address: IpAddr, token: &str) -> Result<(), Problem> {
-        self.guesses.wait(network(address), token, Instant::now()).map_or(Ok(()), |wait| Err(too_often(wait)))
-    }
-
-    /// This token is somebody's.
-    pub(super) fn is_good(&self, token: &str) {
-        self.guesses.is_good(token);
+        self.addresses.check_key(&network(address)).map_err(|until| too_often(until.wait_time_from(self.clock.now())))
     }
 
     /// One more event stream for this person.
@@ -253,7 +226,7 @@ impl Limits {
     }
 }
 
-fn too_often(wait: Duration) -> Problem {
+fn too_often(wait: std::time::Duration) -> Problem {
     let seconds = wait.as_secs().saturating_add(1);
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many", "too many calls")
         .why([format!("try again in {seconds} s")])

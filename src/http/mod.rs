@@ -36,7 +36,6 @@ mod events;
 mod exchange;
 mod extract;
 mod figures;
-mod guesses;
 mod host;
 mod host_events;
 mod inventory;

@@ -15,10 +15,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::super::App;
 use super::super::admission::{Held, Who};
-use super::super::caller::{Anyone, address, looked_up};
+use super::super::caller::Anyone;
 use super::super::error::Problem;
 use super::super::extract::Query;
-use crate::service::Failure;
 use crate::service::browser::{Browser, NewBrowser};
 use crate::time::Timestamp;
 
@@ -45,10 +44,7 @@ impl FromRequestParts<App> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let found = match cookie(&parts.headers) {
-            Some(token) => {
-                let found = looked_up(parts, app, &token, app.service.browser(token.expose_secret())).await?;
-                found.map(|browser| (browser, token))
-            }
+            Some(token) => app.service.browser(token.expose_secret()).await.map(|browser| (browser, token)),
             None => return guest(parts, app).await.and_then(|_| Err(nobody())),
         };
         match found {
@@ -59,10 +55,8 @@ impl FromRequestParts<App> for Visitor {
                 Ok(Self { browser, token })
             }
             // Guessing tokens counts against the guesser's address.
-            Err(why) => Err(app.limits.guess(address(parts)).err().unwrap_or_else(|| match why {
-                Failure::NotLoggedIn => nobody(),
-                why => Problem::from(why),
-            })),
+            Err(crate::service::Failure::NotLoggedIn) => guest(parts, app).await.and_then(|_| Err(nobody())),
+            Err(why) => Err(guest(parts, app).await.err().unwrap_or_else(|| Problem::from(why))),
         }
     }
 }

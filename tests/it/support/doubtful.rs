@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hallpass::audit::entry::Entry;
 use hallpass::audit::tree::{Frontier, Hash, Node};
@@ -28,8 +28,6 @@ pub(crate) struct Doubtful {
     pub(crate) lies: Arc<AtomicBool>,
     /// While it is true, no new request is written.
     pub(crate) holds: watch::Receiver<bool>,
-    /// How often somebody's token was looked up.
-    pub(crate) lookups: Arc<AtomicU64>,
 }
 
 /// Hands a call on as it is.
@@ -37,16 +35,6 @@ macro_rules! same {
     ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+) => {
         $(fn $name(&self, $($argument: $type),*) -> Pending<'_, $answer> {
             self.store.$name($($argument),*)
-        })+
-    };
-}
-
-/// The same, and counts it.
-macro_rules! looked_up {
-    ($($name:ident -> $answer:ty;)+) => {
-        $(fn $name(&self, token: TokenHash) -> Pending<'_, $answer> {
-            self.lookups.fetch_add(1, Ordering::SeqCst);
-            self.store.$name(token)
         })+
     };
 }
@@ -93,12 +81,6 @@ impl Store for Doubtful {
         })
     }
 
-    looked_up! {
-        session -> Option<Session>;
-        browser_session -> Option<(BrowserSession, Session)>;
-        host_session -> Option<HostSession>;
-    }
-
     same! {
         woken() -> ();
         seen_since(mark: u64) -> (u64, BTreeMap<HostName, Seen>);
@@ -110,10 +92,13 @@ impl Store for Doubtful {
         open_of(asker: PersonName, key: PublicKey) -> OpenRequests;
         live_certificates(now: Timestamp) -> Vec<LiveCertificate>;
         certified_for(host: HostName, now: Timestamp) -> Vec<RequestId>;
+        session(token: TokenHash) -> Option<Session>;
+        browser_session(token: TokenHash) -> Option<(BrowserSession, Session)>;
         sweep(now: Timestamp) -> ();
         policy(version: Option<PolicyVersion>) -> Option<StoredPolicy>;
         policy_entry(version: PolicyVersion) -> Option<Entry>;
         inventory(from: u64, next: u64) -> Vec<Entry>;
+        host_session(token: TokenHash) -> Option<HostSession>;
         seen() -> BTreeMap<HostName, Seen>;
         known_reports(host: HostName, reports: Vec<ReportId>) -> BTreeSet<ReportId>;
         host_certificates(host: HostName) -> Vec<Certificate>;

@@ -71,8 +71,6 @@ pub(crate) struct World {
     pub(crate) store_lies: Arc<AtomicBool>,
     /// While it is true, the store writes no new request.
     pub(crate) store_holds: tokio::sync::watch::Sender<bool>,
-    /// How often the store was asked whose a token is.
-    pub(crate) lookups: Arc<AtomicU64>,
     pub(crate) settings: Settings,
     /// Where its store is: a file, unless a test puts it elsewhere before the start.
     pub(crate) store: store::Settings,
@@ -187,7 +185,6 @@ impl World {
             named: BTreeMap::new(),
             store_lies: Arc::default(),
             store_holds: tokio::sync::watch::Sender::new(false),
-            lookups: Arc::default(),
             settings,
             log_seed: [0x10; 32],
             service: None,
@@ -229,7 +226,6 @@ impl World {
                 store: Arc::clone(&store),
                 lies: Arc::clone(&self.store_lies),
                 holds: self.store_holds.subscribe(),
-                lookups: Arc::clone(&self.lookups),
             }),
             kept_head: Arc::new(HeadFile::new(self.folder.path().join("head"))),
             signer: Arc::clone(&self.signer) as Arc<_>,
