@@ -6,8 +6,10 @@
 //!
 //! What not: what the files say that `@include`, `include` and `substack` name.
 //!
-//! Invariants: every line that runs the guard is taken out ([`without_guard`]), however it stands there; only one as we would write it
-//! counts ([`check`]), and what [`with_guard`] writes does.
+//! Invariants: every line that runs the guard is taken out ([`without_guard`]), however it stands there and over how many lines it goes;
+//! only one as we would write it counts ([`check`]), and what [`with_guard`] writes does.
+
+use std::ops::Range;
 
 use crate::host::program;
 
@@ -47,13 +49,14 @@ pub fn is_guard(line: &str) -> bool {
 /// [`PamProblem`].
 pub fn with_guard(text: &str, program: &str) -> Result<String, PamProblem> {
     let rest = without_guard(text);
-    let lines: Vec<&str> = rest.split_inclusive('\n').collect();
-    let has = |line: &str, module: &str| is_session(line) && bare(line).contains(module);
-    let place = lines.iter().rposition(|line| has(line, "pam_loginuid.so")).ok_or(PamProblem::NoLoginUid)?;
-    if let Some(above) = lines.iter().take(place).position(|line| has(line, "pam_env.so")) {
-        return Err(PamProblem::EnvironmentAbove(above.saturating_add(1)));
+    let rules = rules(&rest);
+    let place = rules.iter().rposition(|rule| rule.has("pam_loginuid.so"));
+    let (above, own) = place.and_then(|at| Some((rules.get(..at)?, rules.get(at)?))).ok_or(PamProblem::NoLoginUid)?;
+    if let Some(above) = above.iter().find(|rule| rule.has("pam_env.so")) {
+        return Err(PamProblem::EnvironmentAbove(above.number()));
     }
-    let (above, below) = lines.split_at(place.saturating_add(1));
+    let lines: Vec<&str> = rest.split_inclusive('\n').collect();
+    let (above, below) = lines.split_at_checked(own.span.end).unwrap_or((&lines, &[]));
     let mut with = above.concat();
     if !with.ends_with('\n') {
         with.push('\n');
@@ -64,10 +67,13 @@ pub fn with_guard(text: &str, program: &str) -> Result<String, PamProblem> {
     Ok(with)
 }
 
-/// The text without the guard's line.
+/// The text without the guard's line, and without all the lines that it goes on over.
 #[must_use]
 pub fn without_guard(text: &str) -> String {
-    text.split_inclusive('\n').filter(|line| !is_guard(line)).collect()
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let ours: Vec<Range<usize>> = rules(text).iter().filter_map(|rule| rule.guard_in(&lines)).collect();
+    let is_ours = |at: &usize| ours.iter().any(|span| span.contains(at));
+    (0..).zip(&lines).filter(|(at, _)| !is_ours(at)).map(|(_, line)| *line).collect()
 }
 
 /// Whether no session opens without the guard having been asked: its line stands there once, as we would write it but for blanks, and nothing
@@ -81,7 +87,7 @@ pub fn check(text: &str, program: &str) -> Result<(), String> {
     let (above, guard, below) = match guards[..] {
         [at] => (rules.get(..at), rules.get(at), rules.get(at.saturating_add(1)..)),
         [_, second, ..] => {
-            let number = rules.get(second).map_or(0, |rule| rule.number);
+            let number = rules.get(second).map_or(0, Rule::number);
             return Err(format!("line {number} asks the guard a second time"));
         }
         [] => (None, None, None),
@@ -89,7 +95,7 @@ pub fn check(text: &str, program: &str) -> Result<(), String> {
     let (Some(above), Some(guard), Some(below)) = (above, guard, below) else {
         return Err("PAM does not ask the guard".to_owned());
     };
-    let own = guard.number;
+    let own = guard.number();
     if guard.is_optional || !matches!(guard.control.as_str(), "required" | "requisite") {
         return Err(format!(
             "line {own} asks the guard, but what it says does not count: its control must be `required`"
@@ -101,13 +107,13 @@ pub fn check(text: &str, program: &str) -> Result<(), String> {
     if let Some(environment) = above.iter().find(|rule| rule.has("pam_env.so")) {
         return Err(format!(
             "line {} has pam_env.so above the guard, which believes what sshd sets",
-            environment.number
+            environment.number()
         ));
     }
     if let Some(below) = below.iter().find(|rule| rule.has("pam_loginuid.so")) {
         return Err(format!(
             "line {} has pam_loginuid.so below the guard, which needs its session's number",
-            below.number
+            below.number()
         ));
     }
     if !above.last().is_some_and(|rule| rule.has("pam_loginuid.so")) {
@@ -116,7 +122,7 @@ pub fn check(text: &str, program: &str) -> Result<(), String> {
     let mut between = 0_usize;
     for rule in above.iter().rev() {
         if rule.may_pass_over(between) {
-            let number = rule.number;
+            let number = rule.number();
             return Err(format!("line {number} can end the session lines, or skip some, before the guard is asked"));
         }
         between = between.saturating_add(usize::from(rule.is_module()));
@@ -127,8 +133,8 @@ pub fn check(text: &str, program: &str) -> Result<(), String> {
 /// A session line, or one that brings in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rule {
-    /// Where it begins, from 1.
-    number: usize,
+    /// The lines that it goes over, from 0.
+    span: Range<usize>,
     /// All of it, on one line.
     text: String,
     /// Whether a module that is missing is passed over.
@@ -141,11 +147,11 @@ struct Rule {
 
 impl Rule {
     /// `None` of what says nothing about sessions.
-    fn parse(number: usize, text: &str) -> Option<Self> {
+    fn parse(span: Range<usize>, text: &str) -> Option<Self> {
         let (kind, rest) = text.trim().split_once(char::is_whitespace)?;
         let rest = rest.trim_start();
         if kind.eq_ignore_ascii_case("@include") {
-            return Some(Self { number, text: text.to_owned(), ..Self::default() });
+            return Some(Self { span, text: text.to_owned(), ..Self::default() });
         }
         let word = kind.strip_prefix('-').unwrap_or(kind);
         if !word.eq_ignore_ascii_case("session") {
@@ -158,12 +164,27 @@ impl Rule {
         };
         let (control, module) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, ""));
         Some(Self {
-            number,
+            span,
             text: text.to_owned(),
             is_optional: word != kind,
             control: control.to_ascii_lowercase(),
             words: module.split_whitespace().map(str::to_owned).collect(),
         })
+    }
+
+    /// Where it begins, from 1.
+    const fn number(&self) -> usize {
+        self.span.start.saturating_add(1)
+    }
+
+    /// Which of the text's lines run the guard: all of its own, or those behind somebody else's line that goes on into ours.
+    fn guard_in(&self, lines: &[&str]) -> Option<Range<usize>> {
+        if !is_guard(&self.text) {
+            return None;
+        }
+        let own = lines.get(self.span.clone()).unwrap_or_default();
+        let behind = own.iter().rposition(|line| is_session(line)).filter(|_| !self.has("pam_exec.so"));
+        Some(self.span.start.saturating_add(behind.unwrap_or(0))..self.span.end)
     }
 
     fn has(&self, module: &str) -> bool {
@@ -187,30 +208,36 @@ impl Rule {
 
     /// Whether what stands behind so many modules may not be asked in a session that opens: the stack ends here, or goes on behind it.
     fn may_pass_over(&self, between: usize) -> bool {
-        let mut words = self.control.split(|c: char| c.is_whitespace() || "[]=".contains(c));
         let jumps = |word: &str| word.parse().is_ok_and(|count: usize| count > between);
-        self.control == "sufficient" || words.any(|word| word == "done" || jumps(word))
+        self.control == "sufficient" || self.actions().any(|word| word == "done" || jumps(word))
+    }
+
+    /// The words of a control in brackets.
+    fn actions(&self) -> impl Iterator<Item = &str> {
+        self.control.split(|c: char| c.is_whitespace() || "[]=".contains(c))
     }
 }
 
 /// The rules, each on one line: a backslash at the end of a line makes the next one part of it, and a comment ends it.
 fn rules(text: &str) -> Vec<Rule> {
     let (mut found, mut open) = (Vec::new(), None::<(usize, String)>);
+    let mut end = 0_usize;
     for (index, line) in text.lines().enumerate() {
+        end = index.saturating_add(1);
         let says = bare(line);
-        let (number, mut whole) = open.take().unwrap_or_else(|| (index.saturating_add(1), String::new()));
+        let (start, mut whole) = open.take().unwrap_or_else(|| (index, String::new()));
         let more = says.trim_end().strip_suffix('\\').filter(|_| says.len() == line.len());
         whole.push_str(more.unwrap_or(says));
         // What is empty does not end what goes on.
         let goes_on = more.is_some() || (says.trim().is_empty() && !whole.trim().is_empty());
         if goes_on {
             whole.push(' ');
-            open = Some((number, whole));
+            open = Some((start, whole));
         } else {
-            found.extend(Rule::parse(number, &whole));
+            found.extend(Rule::parse(start..end, &whole));
         }
     }
-    found.extend(open.and_then(|(number, whole)| Rule::parse(number, &whole)));
+    found.extend(open.and_then(|(start, whole)| Rule::parse(start..end, &whole)));
     found
 }
 
@@ -328,6 +355,33 @@ mod tests {
             let told = check(&stack, PROGRAM).expect_err(&stack);
             assert!(told.contains(why), "{stack}: {told}");
         }
+    }
+
+    #[test]
+    fn a_guard_that_goes_on_over_several_lines_is_taken_out_whole() {
+        const PROGRAM: &str = "/opt/hallpass-host";
+        for wrapped in [
+            "session required pam_exec.so quiet type=open_session \\\n    /opt/hallpass-host guard\n",
+            "session required \\\npam_exec.so \\ \n# why\n\n  type=open_session \\\n/opt/hallpass-host \\\n guard # ours\n",
+            "session \\\n    required pam_exec.so type=open_session /opt/hallpass-host guard\n",
+        ] {
+            for text in [DEBIAN, RED_HAT] {
+                let whole = with_guard(text, PROGRAM).unwrap();
+                let had = whole.replacen(&format!("{}\n", line(PROGRAM)), wrapped, 1);
+                assert_eq!(check(&had, PROGRAM), Ok(()), "{had}");
+                assert_eq!(without_guard(&had), text, "nothing is left of it, and nothing else is gone: {wrapped}");
+                assert_eq!(with_guard(&had, PROGRAM).as_ref(), Ok(&whole), "enrolling again leaves one: {wrapped}");
+            }
+        }
+        // Somebody else's line that goes on into ours stays.
+        let other = "session optional pam_mail.so \\\n";
+        let below = "session optional pam_x.so\n";
+        let ours = "session required pam_exec.so quiet \\\n  type=open_session /opt/hallpass-host guard\n";
+        assert_eq!(without_guard(&format!("{other}{ours}{below}")), format!("{other}{below}"));
+        // Below a line that goes on, not into it.
+        let loginuid = "session required \\\n  pam_loginuid.so \\\n  require_auditd\n";
+        let with = with_guard(&format!("{loginuid}{below}"), PROGRAM);
+        assert_eq!(with, Ok(format!("{loginuid}{}\n{below}", line(PROGRAM))));
     }
 
     #[test]

@@ -79,7 +79,19 @@ fn uninstalling_stops_while_sshd_or_pam_still_run_hallpass() {
     assert_eq!(stopped.status.code(), Some(7), "{text}");
     assert!(text.contains("sshd or PAM still run hallpass") && text.contains("/etc/pam.d/sshd:session"), "{text}");
     assert!(host.path("bin/hallpass").exists());
-    host.edit("pam.d/sshd", |text| text.replace(&guard, ""));
+    // One that goes on over a backslash, too.
+    let wrapped = guard.replace(" /usr/local/bin/", " \\\n    /usr/local/bin/");
+    assert_ne!(wrapped, guard);
+    host.edit("pam.d/sshd", |text| text.replace(&guard, &wrapped));
+    let stopped = uninstall(&host, &[]);
+    let text = said(&stopped);
+    assert_eq!(stopped.status.code(), Some(7), "{text}");
+    assert!(
+        text.contains("sshd or PAM still run hallpass") && text.contains("/etc/pam.d/sshd:    /usr/local"),
+        "{text}"
+    );
+    assert!(host.path("bin/hallpass").exists());
+    host.edit("pam.d/sshd", |text| text.replace(&wrapped, ""));
     host.edit("ssh/sshd_config", |text| {
         format!("AuthorizedPrincipalsCommand /usr/local/bin/hallpass host principals\nAuthorizedPrincipalsCommandUser nobody\n{text}")
     });

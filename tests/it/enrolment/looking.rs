@@ -86,6 +86,12 @@ async fn guards(service: &Service, host: &Host) {
     seen(service, host, "a guard that is not armed", |seen| !seen.guard).await;
     host.ok(&AGAIN);
     assert_eq!(std::fs::read_to_string(host.path("etc/pam.d/sshd")).unwrap(), stack, "as `next` says");
+    // One that goes on over a backslash is a guard like any other, and replaced by the one line.
+    host.edit("pam.d/sshd", |_| stack.replace(guard, &guard.replacen(" type=", " \\\n  type=", 1)));
+    let told = said(&host.hallpass(&["host", "check"], None));
+    assert!(told.contains("ok   guard "), "{told}");
+    host.ok(&AGAIN);
+    assert_eq!(std::fs::read_to_string(host.path("etc/pam.d/sshd")).unwrap(), stack, "once");
 }
 
 /// Files that others can change.
@@ -138,6 +144,16 @@ fn bundles(host: &Host) {
     }
 }
 
+/// Leaving takes the guard out, over however many lines it goes by then: what is left of it would keep everybody out.
+fn leaves(host: &Host) {
+    host.edit("pam.d/sshd", |text| format!("# mine\n{}", text.replacen(" type=open", " \\\n  type=open", 1)));
+    let wrapped = std::fs::read_to_string(host.path("etc/pam.d/sshd")).unwrap();
+    assert!(wrapped.contains("quiet \\\n  type=open_session"), "{wrapped}");
+    host.ok(&["host", "leave", "--yes"]);
+    let text = std::fs::read_to_string(host.path("etc/pam.d/sshd")).unwrap();
+    assert!(text.starts_with("# mine\n") && !text.contains("pam_exec.so") && !text.contains(" guard"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_on_a_host_since_it_was_enrolled_is_found_and_told() {
     if !Host::can_be_had() {
@@ -161,4 +177,5 @@ async fn what_was_changed_on_a_host_since_it_was_enrolled_is_found_and_told() {
     service.start_again();
     files(&service, &host).await;
     bundles(&host);
+    leaves(&host);
 }
