@@ -76,8 +76,10 @@ pub fn without_guard(text: &str) -> String {
     (0..).zip(&lines).filter(|(at, _)| !is_ours(at)).map(|(_, line)| *line).collect()
 }
 
-/// Whether no session opens without the guard having been asked: its line stands there once, as we would write it but for blanks, and nothing
-/// before it can make PAM pass it over.
+/// Whether no session opens without the guard having been asked, and what it says counts.
+///
+/// Its line stands there once, as we would write it but for blanks; nothing before it can make PAM pass it over, and nothing behind it can
+/// undo its no.
 ///
 /// # Errors
 /// In words: what is wrong.
@@ -118,6 +120,12 @@ pub fn check(text: &str, program: &str) -> Result<(), String> {
     }
     if !above.last().is_some_and(|rule| rule.has("pam_loginuid.so")) {
         return Err(format!("line {own} with the guard does not stand directly below pam_loginuid.so"));
+    }
+    // One that is `requisite` ends the stack with its no.
+    if let Some(below) = below.iter().find(|rule| guard.control == "required" && rule.resets()) {
+        // Not its number: the guard's own line, which may not be there yet, stands above.
+        let words: Vec<&str> = below.text.split_whitespace().collect();
+        return Err(format!("below the guard, `{}` undoes its no (`reset`)", words.join(" ")));
     }
     let mut between = 0_usize;
     for rule in above.iter().rev() {
@@ -210,6 +218,11 @@ impl Rule {
     fn may_pass_over(&self, between: usize) -> bool {
         let jumps = |word: &str| word.parse().is_ok_and(|count: usize| count > between);
         self.control == "sufficient" || self.actions().any(|word| word == "done" || jumps(word))
+    }
+
+    /// Whether PAM may go on below it as if nothing above had been asked.
+    fn resets(&self) -> bool {
+        self.actions().any(|word| word == "reset")
     }
 
     /// The words of a control in brackets.
@@ -315,6 +328,11 @@ mod tests {
         ] {
             assert_eq!(check(&with_line(guard), "/opt/hallpass-host"), Ok(()), "{guard}");
         }
+        for guard in ["session requisite", "session\trequisite"] {
+            let guard = line("/opt/hallpass-host").replacen("session    required", guard, 1);
+            let below = format!("{guard}\nsession [default=reset] pam_x.so");
+            assert_eq!(check(&with_line(&below), "/opt/hallpass-host"), Ok(()), "its no ends the stack");
+        }
         let harmless = "session [default=1] pam_a.so\nsession optional pam_b.so\nsession required pam_loginuid.so\n";
         assert!(with_guard(harmless, "/opt/hallpass-host").is_ok(), "what is skipped is not the guard");
     }
@@ -382,6 +400,21 @@ mod tests {
         let loginuid = "session required \\\n  pam_loginuid.so \\\n  require_auditd\n";
         let with = with_guard(&format!("{loginuid}{below}"), PROGRAM);
         assert_eq!(with, Ok(format!("{loginuid}{}\n{below}", line(PROGRAM))));
+    }
+
+    #[test]
+    fn a_line_below_that_undoes_the_guards_no_is_refused() {
+        for below in [
+            "session [default=reset] pam_x.so",
+            "-session [ success = ok Default = Reset ] pam_x.so",
+            "session \\\n [default=reset] pam_x.so",
+        ] {
+            let stack = format!("{DEBIAN}{below}\n");
+            let told = with_guard(&stack, "/opt/hallpass-host").expect_err(below).to_string();
+            assert!(told.contains("pam_x.so` undoes its no") && !told.contains('\\'), "{below}: {told}");
+        }
+        let above = format!("session [default=reset] pam_x.so\n{DEBIAN}auth [default=reset] pam_x.so\n");
+        assert!(with_guard(&above, "/opt/hallpass-host").is_ok(), "it has not been asked yet");
     }
 
     #[test]

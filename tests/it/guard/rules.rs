@@ -54,6 +54,25 @@ async fn a_host_for_our_certificates_alone_closes_on_everybody_else() {
     refused(&host, host.ssh(&theirs, "true").await, "takes only certificates by hallpass's CA");
 }
 
+/// Why enrolment and `host check` refuse such a stack: with real PAM, it opens what the guard has refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_below_that_resets_undoes_the_no_of_a_guard_that_does_not_end_the_stack() {
+    if !GuardedHost::can_be_had() {
+        return;
+    }
+    let host = open_host("others = \"refuse\"\n").await;
+    let (plain, pam) = (host.plain_key(), std::fs::read_to_string(host.path("pam")).unwrap());
+    let below = "session [default=reset] pam_permit.so\nsession required pam_permit.so\n";
+    write(&host.path("pam"), &format!("{pam}{below}"));
+    let (code, out) = host.ssh(&plain, "echo in").await;
+    assert_eq!((code, out.trim()), (0, "in"), "{}", host.logs());
+    refused(&host, (255, out), "takes only certificates by hallpass's CA");
+    let own = "session required pam_exec.so";
+    assert!(pam.contains(own));
+    write(&host.path("pam"), &format!("{}{below}", pam.replace(own, "session requisite pam_exec.so")));
+    refused(&host, host.ssh(&plain, "echo in").await, "takes only certificates by hallpass's CA");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_that_sshd_takes_and_we_would_not_issue_are_refused() {
     if !GuardedHost::can_be_had() {
