@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::facts::{self, HostKey};
 use super::link::Link;
 use super::places::{self, CHECK_ACCOUNT, Root};
-use super::risks::{in_blocks, settings_at_risk};
+use super::risks::{Risk, in_blocks, own_command, settings_at_risk};
 use super::sshd::{self, Sshd};
 use super::sshd_config::Effective;
 use super::{about, owned, pam, self_login};
@@ -34,6 +34,9 @@ use crate::wire::host::{CheckIn, OpenSession, Trust};
 
 /// The word of a check-in for files that others than root can change.
 const OPEN_FILES: &str = "open-files";
+
+/// The word of a check-in for a configuration of sshd whose `Match` blocks could not be looked at.
+const UNREADABLE: &str = "unreadable";
 
 /// The most sessions in one check-in; the service takes no more.
 const SESSIONS_MAX: usize = 1024;
@@ -233,12 +236,14 @@ fn refused(error: &ClientError) -> Failed {
 pub async fn report(sshd: &Sshd, link: &Link, proof: &Proof) -> CheckIn {
     let effective = sshd.effective(CHECK_ACCOUNT).await.unwrap_or_default();
     let open = owned::open_files(&effective);
+    let config = facts::config(&Root::default());
+    let blocks = config.map(|(config, drop_ins)| in_blocks(&config, &drop_ins, own_command(&effective)));
     CheckIn {
         about: about::about(sshd).await,
         trust: trust_of(&effective, proof, open.is_empty()),
         clock_ms: link.offset().seconds().unwrap_or(0).saturating_mul(1_000),
         guard: guard(&effective).is_ok(),
-        risky: risky(&effective, open.is_empty()),
+        risky: risky(&effective, blocks, open.is_empty()),
         sessions: sessions(),
         run: run(),
         shows: Vec::new(),
@@ -262,11 +267,10 @@ pub async fn send(link: &mut Link, report: CheckIn) -> Result<(), ClientError> {
 }
 
 /// One word for each.
-fn risky(effective: &Effective, is_closed: bool) -> Vec<String> {
-    // What can't be read, sshd can't read either.
-    let blocks = facts::config(&Root::default()).map(|(config, drop_ins)| in_blocks(&config, &drop_ins));
+fn risky(effective: &Effective, blocks: Result<Vec<Risk>, String>, is_closed: bool) -> Vec<String> {
+    let unknown = blocks.is_err().then_some(UNREADABLE);
     let all = settings_at_risk(effective).into_iter().chain(blocks.unwrap_or_default()).map(|risk| risk.word);
-    let all: BTreeSet<&str> = all.chain((!is_closed).then_some(OPEN_FILES)).collect();
+    let all: BTreeSet<&str> = all.chain((!is_closed).then_some(OPEN_FILES)).chain(unknown).collect();
     all.into_iter().map(str::to_owned).collect()
 }
 
@@ -316,4 +320,18 @@ fn sessions() -> Vec<OpenSession> {
         })
     });
     shown.take(SESSIONS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_could_not_be_looked_at_are_told_and_not_passed_over() {
+        let effective = Effective::parse("permittunnel yes\n");
+        let block = |word| Risk { word, text: String::new() };
+        assert_eq!(risky(&effective, Ok(vec![block("match"), block("match")]), true), ["match", "tunnels"]);
+        assert_eq!(risky(&effective, Err("no".to_owned()), true), ["tunnels", UNREADABLE]);
+        assert_eq!(risky(&Effective::default(), Ok(Vec::new()), false), [OPEN_FILES]);
+    }
 }

@@ -13,7 +13,7 @@ use super::memory::{Memory, Standing};
 use super::owned;
 use super::places::{self, CHECK_ACCOUNT, PRINCIPALS_ACCOUNT, Root};
 use super::plan::Facts;
-use super::risks::{EXCLUSIVE, MATCH, Risk, in_blocks, settings_at_risk};
+use super::risks::{EXCLUSIVE, MATCH, NO_CERTIFICATES, Risk, in_blocks, own_command, settings_at_risk};
 use super::service_file::ServiceFile;
 use super::sshd::Sshd;
 use super::sshd_config::Effective;
@@ -148,13 +148,19 @@ async fn sshd_part(report: &mut Report, effective: &Effective, settings: Option<
 async fn blocks(sshd: &Sshd, effective: &Effective, risks: &mut Vec<Risk>) -> Result<String, String> {
     let (config, drop_ins) = facts::config(&Root::default())?;
     let (ours, others): (Vec<Risk>, Vec<Risk>) =
-        in_blocks(&config, &drop_ins).into_iter().partition(|risk| risk.word == MATCH);
+        in_blocks(&config, &drop_ins, own_command(effective)).into_iter().partition(|risk| risk.word == MATCH);
     risks.extend(others);
     let mut all: Vec<String> = ours.into_iter().map(|risk| risk.text).collect();
     // Also by a file that is not looked at.
     let root = sshd.effective("root").await?;
     let other = EXCLUSIVE.iter().find(|(keyword, _)| root.one(keyword) != effective.one(keyword));
-    if let Some((keyword, shown)) = other.filter(|_| all.is_empty()) {
+    if root.some("trustedusercakeys").is_none() {
+        // Nothing of ours is in place of anything there. Of all logins, `trust` tells.
+        if effective.some("trustedusercakeys").is_some() && !risks.iter().any(|risk| risk.word == NO_CERTIFICATES) {
+            let text = "for root, no certificate opens anything (TrustedUserCAKeys none)".to_owned();
+            risks.push(Risk { word: NO_CERTIFICATES, text });
+        }
+    } else if let Some((keyword, shown)) = other.filter(|_| all.is_empty()) {
         let value = root.one(keyword).unwrap_or("none");
         all.push(format!("for root, sshd goes by another line than for the host's own login: {shown} {value}"));
     }

@@ -38,11 +38,12 @@ pub async fn gather(root: &Root, sshd: &Sshd, program: &Program) -> Result<Facts
     let missing = effective.some("revokedkeys").filter(|path| !root.path(path).exists()).map(str::to_owned);
     let changed = [places::SSHD_CONFIG, places::PAM, places::HOST_TOML, places::SERVICE_TOML, places::TRUST];
     let links = changed.iter().filter(|path| root.path(path).is_symlink()).map(|path| (*path).to_owned());
-    let (config, drop_ins) = config(root)?;
+    // It may be written back, so all of it must be text.
+    let config = text(root, places::SSHD_CONFIG)?.ok_or_else(|| format!("{} is missing", places::SSHD_CONFIG))?;
     Ok(Facts {
         release,
         config,
-        drop_ins,
+        drop_ins: drop_ins(root)?,
         pam: text(root, places::PAM)?,
         host_toml: text(root, places::HOST_TOML)?,
         missing: missing.into_iter().collect(),
@@ -73,22 +74,26 @@ pub fn host_keys(root: &Root, facts: &Facts) -> Result<Vec<HostKey>, String> {
     if keys.is_empty() { Err(format!("no SSH host key can be used: {}", problems.join("; "))) } else { Ok(keys) }
 }
 
-/// `sshd_config`, and the files in `sshd_config.d` by name.
+/// `sshd_config`, and the files in `sshd_config.d` by name, to look at: sshd takes a comment that is not UTF-8.
 ///
 /// # Errors
 /// In words, when one can't be read.
 pub fn config(root: &Root) -> Result<(String, BTreeMap<String, String>), String> {
-    let config = text(root, places::SSHD_CONFIG)?.ok_or_else(|| format!("{} is missing", places::SSHD_CONFIG))?;
+    let config = lossy(root, places::SSHD_CONFIG)?.ok_or_else(|| format!("{} is missing", places::SSHD_CONFIG))?;
     Ok((config, drop_ins(root)?))
 }
 
 fn drop_ins(root: &Root) -> Result<BTreeMap<String, String>, String> {
-    let Ok(files) = std::fs::read_dir(root.path(places::DROP_IN_FOLDER)) else { return Ok(BTreeMap::new()) };
+    let files = match std::fs::read_dir(root.path(places::DROP_IN_FOLDER)) {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(format!("cannot read {:?}: {error}", places::DROP_IN_FOLDER)),
+    };
     let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
     let names = names.filter(|name| name.ends_with(".conf")).take(DROP_INS_MAX);
     names
         .map(|name| {
-            let found = text(root, &format!("{}/{name}", places::DROP_IN_FOLDER))?;
+            let found = lossy(root, &format!("{}/{name}", places::DROP_IN_FOLDER))?;
             Ok((name, found.unwrap_or_default()))
         })
         .collect()
@@ -96,10 +101,46 @@ fn drop_ins(root: &Root) -> Result<BTreeMap<String, String>, String> {
 
 /// A file's text; `None` if it is missing.
 fn text(root: &Root, path: &str) -> Result<Option<String>, String> {
-    let told = |why: &dyn std::fmt::Display| format!("cannot read {path:?}: {why}");
+    let found = bytes(root, path)?.map(String::from_utf8).transpose();
+    found.map_err(|error| format!("cannot read {path:?}: {error}"))
+}
+
+/// The same, of what is not written back: with something else in place of what is no text.
+fn lossy(root: &Root, path: &str) -> Result<Option<String>, String> {
+    Ok(bytes(root, path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn bytes(root: &Root, path: &str) -> Result<Option<Vec<u8>>, String> {
     match std::fs::read(root.path(path)) {
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| told(&error)),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(told(&error)),
+        Err(error) => Err(format!("cannot read {path:?}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_that_is_not_utf_8_hides_nothing_and_what_cannot_be_read_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path().to_owned());
+        std::fs::create_dir_all(root.path(places::DROP_IN_FOLDER)).unwrap();
+        let block = b"# f\xfcr alle\nMatch User deploy\nPermitTunnel yes\n";
+        crate::durable::replace(&root.path(places::SSHD_CONFIG), block, 0o600).unwrap();
+        let drop_in = root.path(places::DROP_IN_FOLDER).join("50-x.conf");
+        crate::durable::replace(&drop_in, block, 0o600).unwrap();
+        let (config, drop_ins) = config(&root).unwrap();
+        for text in [Some(&config), drop_ins.get("50-x.conf")] {
+            assert!(text.is_some_and(|text| text.ends_with("alle\nMatch User deploy\nPermitTunnel yes\n")), "{text:?}");
+        }
+        assert!(text(&root, places::SSHD_CONFIG).is_err(), "what is written back has to be text");
+        std::fs::remove_file(&drop_in).unwrap();
+        std::fs::create_dir(&drop_in).unwrap();
+        assert!(super::config(&root).is_err_and(|why| why.contains("50-x.conf")));
+        std::fs::remove_dir_all(root.path(places::DROP_IN_FOLDER)).unwrap();
+        crate::durable::replace(&root.path(places::DROP_IN_FOLDER), b"", 0o600).unwrap();
+        assert!(super::config(&root).is_err_and(|why| why.contains("sshd_config.d")));
     }
 }

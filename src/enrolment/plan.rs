@@ -282,7 +282,7 @@ fn taken(facts: &Facts) -> Vec<(&'static str, &str)> {
 /// What stays open beside us, or takes something away from us.
 fn risks(facts: &Facts, wish: &Wish) -> Vec<Risk> {
     let mut found = settings_at_risk(&facts.effective);
-    found.extend(in_blocks(&facts.config, &facts.drop_ins));
+    found.extend(in_blocks(&facts.config, &facts.drop_ins, Some(&texts::principals(&facts.program))));
     let mut add = |word, text| found.push(Risk { word, text });
     for (shown, value) in taken(facts).into_iter().filter(|_| wish.may_replace) {
         add("replaced", format!("{shown} {value} is replaced"));

@@ -14,7 +14,7 @@ pub struct Line {
     pub number: usize,
     /// The keyword, in lower case.
     pub keyword: String,
-    /// The rest, without quotes around it.
+    /// The rest, without quotes around it, and without a comment behind it.
     pub value: String,
     /// The `Match` it stands in, as written.
     pub block: Option<String>,
@@ -32,8 +32,11 @@ pub fn lines(text: &str) -> Vec<Line> {
         }
         let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
         let (keyword, rest) = line.split_at_checked(end).unwrap_or((line, ""));
-        let value = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=').trim_matches('"').to_owned();
         let keyword = keyword.to_ascii_lowercase();
+        let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
+        // A command goes on to the end of the line, whatever stands there.
+        let value = if keyword.ends_with("command") { rest } else { uncommented(rest) };
+        let value = value.trim_matches('"').to_owned();
         if keyword == "match" {
             block = Some(value.clone()).filter(|criteria| !criteria.eq_ignore_ascii_case("all"));
         }
@@ -42,15 +45,27 @@ pub fn lines(text: &str) -> Vec<Line> {
     found
 }
 
-/// Whether an `Include` with this value reads the file `name` in the folder `folder` (patterns of the file's name only, as
-/// distributions write them).
+/// What stands before a comment: a word that begins with `#`, outside of quotes. (A release before 8.7 refuses such a line as a whole.)
+fn uncommented(value: &str) -> &str {
+    let (mut is_quoted, mut before) = (false, ' ');
+    let end = value.find(|c: char| {
+        let is_comment = c == '#' && !is_quoted && before.is_whitespace();
+        is_quoted ^= c == '"';
+        before = c;
+        is_comment
+    });
+    value.get(..end.unwrap_or(value.len())).unwrap_or(value).trim_end()
+}
+
+/// Whether an `Include` with this value reads the file `name` in the folder `folder`. Of patterns, only `*` and `?` are known.
 #[must_use]
 pub fn includes(value: &str, folder: &str, name: &str) -> bool {
     value.split_whitespace().any(|pattern| {
         let pattern = pattern.trim_matches('"');
         let full = if pattern.starts_with('/') { pattern.to_owned() } else { format!("/etc/ssh/{pattern}") };
-        let Some((of, file)) = full.rsplit_once('/') else { return false };
-        of == folder && is_match(file, name)
+        let path = format!("{folder}/{name}");
+        let (wanted, given) = (full.split('/'), path.split('/'));
+        wanted.clone().count() == given.clone().count() && wanted.zip(given).all(|(of, part)| is_match(of, part))
     })
 }
 
@@ -165,6 +180,23 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_behind_a_value_is_none_of_it() {
+        for (line, value) in [
+            ("TrustedUserCAKeys /x # ours", "/x"),
+            ("TrustedUserCAKeys \"/x y\"\t#ours", "/x y"),
+            ("TrustedUserCAKeys \"/x #y\"", "/x #y"),
+            ("TrustedUserCAKeys /x#y", "/x#y"),
+            ("TrustedUserCAKeys # none", ""),
+            ("Match User deploy # \"those\"", "User deploy"),
+            ("AuthorizedPrincipalsCommand /x %u # ours", "/x %u # ours"),
+        ] {
+            let found = lines(line);
+            assert_eq!(found.first().map(|line| line.value.as_str()), Some(value), "{line}");
+        }
+        assert_eq!(lines("Match all # again\nPort 1\n").last().and_then(|line| line.block.clone()), None);
+    }
+
+    #[test]
     fn an_include_is_recognised_by_its_folder_and_pattern() {
         for (value, is_ours) in [
             ("/etc/ssh/sshd_config.d/*.conf", true),
@@ -172,6 +204,9 @@ mod tests {
             ("/etc/ssh/other /etc/ssh/sshd_config.d/*", true),
             ("\"/etc/ssh/sshd_config.d/00-hallpass.conf\"", true),
             ("/etc/ssh/sshd_config.d/0?-*.conf", true),
+            ("/etc/*/sshd_config.?/*.conf", true),
+            ("/etc/*/*.conf", false),
+            ("/etc/*", false),
             ("/etc/ssh/sshd_config.d/5*.conf", false),
             ("/etc/ssh/*.conf", false),
             ("", false),

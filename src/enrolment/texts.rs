@@ -33,10 +33,7 @@ pub fn sshd(facts: &Facts, wish: &Wish, has_match: bool) -> String {
     };
     add(format!("TrustedUserCAKeys {}", places::TRUST));
     add("AuthorizedPrincipalsFile none".to_owned());
-    add(format!(
-        "AuthorizedPrincipalsCommand {} principals --user=%u --serial=%s --key-id=%i --cert=%k",
-        facts.program
-    ));
+    add(format!("AuthorizedPrincipalsCommand {}", principals(&facts.program)));
     add(format!("AuthorizedPrincipalsCommandUser {PRINCIPALS_ACCOUNT}"));
     for certificate in &wish.certificates {
         add(format!("HostCertificate {certificate}"));
@@ -65,6 +62,12 @@ pub fn sshd(facts: &Facts, wish: &Wish, has_match: bool) -> String {
         }
     }
     text
+}
+
+/// What sshd runs for the principals of a login; `program` is how lines of the program that does it begin.
+#[must_use]
+pub fn principals(program: &str) -> String {
+    format!("{program} principals --user=%u --serial=%s --key-id=%i --cert=%k")
 }
 
 /// `sshd_config` without anything of ours. A block without its end is none of ours: somebody has edited it, and it stays.

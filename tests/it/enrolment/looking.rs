@@ -60,7 +60,17 @@ async fn blocks(service: &Service, host: &Host) {
     host.edit("ssh/sshd_config", |_| format!("{config}\n{DEPLOY}PermitTunnel yes\n"));
     let told = said(&host.hallpass(&["host", "check"], None));
     assert!(told.contains("ok   match ") && told.contains("for `Match User deploy`, tunnel devices"), "{told}");
-    host.edit("ssh/sshd_config", |_| format!("{config}\n{DEPLOY}TrustedUserCAKeys /etc/ssh/other\n"));
+    // What says the same as ours, and what only takes access away.
+    let own = std::fs::read_to_string(host.path("etc/ssh/sshd_config.d/00-hallpass.conf")).unwrap();
+    let own: Vec<&str> = own.lines().filter(|line| line.starts_with("AuthorizedPrincipalsCommand ")).collect();
+    let same = format!("{DEPLOY}TrustedUserCAKeys /etc/{TRUST} # ours\n{}\n", own.concat());
+    host.edit("ssh/sshd_config", |_| format!("{config}\n{same}Match User root # never\nTrustedUserCAKeys none\n"));
+    let told = said(&host.hallpass(&["host", "check"], None));
+    assert!(told.contains("ok   match ") && told.contains("for `Match User root`, no certificate opens"), "{told}");
+    // A comment in an older encoding hides nothing.
+    let block = format!("\n{DEPLOY}TrustedUserCAKeys /etc/ssh/other\n");
+    let bytes = [b"# f\xfcr alle\n", config.as_bytes(), block.as_bytes()].concat();
+    std::fs::write(host.path("etc/ssh/sshd_config"), bytes).unwrap();
     seen(service, host, "a block", |seen| seen.risky.contains(&"match".to_owned())).await;
     host.edit("ssh/sshd_config", |_| config.clone());
 }
