@@ -1,7 +1,7 @@
 //! What the host tells of itself: which CA keys its sshd really accepts, its clock, its guard, its open doors, its sessions.
 //!
 //! Invariants: "proven" means that a login to this host's own sshd with a certificate by that key has gone through, guard and all, and
-//! that nobody but root can change who gets in; what stands in a file is only "delivered". The file is the one that sshd says it reads. The
+//! that the guard refuses none of its files now ([`owned::refused`]); what stands in a file is only "delivered". The file is the one that sshd says it reads. The
 //! guard is armed only if no session gets past it ([`pam::check`]).
 
 use std::collections::BTreeSet;
@@ -31,9 +31,6 @@ use crate::ssh::bundle::{Bundle, KeyState};
 use crate::ssh::cert::{Certificate, Whose};
 use crate::ssh::private::SessionKey;
 use crate::wire::host::{CheckIn, OpenSession, Trust};
-
-/// The word of a check-in for files that others than root can change.
-const OPEN_FILES: &str = "open-files";
 
 /// The word of a check-in for a configuration of sshd whose `Match` blocks could not be looked at.
 const UNREADABLE: &str = "unreadable";
@@ -240,7 +237,7 @@ pub async fn report(sshd: &Sshd, link: &Link, proof: &Proof) -> CheckIn {
     let blocks = config.map(|(config, drop_ins)| in_blocks(&config, &drop_ins, own_command(&effective)));
     CheckIn {
         about: about::about(sshd).await,
-        trust: trust_of(&effective, proof, open.is_empty()),
+        trust: trust_of(&effective, proof, owned::refused().is_empty()),
         clock_ms: link.offset().seconds().unwrap_or(0).saturating_mul(1_000),
         guard: guard(&effective).is_ok(),
         risky: risky(&effective, blocks, open.is_empty()),
@@ -270,18 +267,19 @@ pub async fn send(link: &mut Link, report: CheckIn) -> Result<(), ClientError> {
 fn risky(effective: &Effective, blocks: Result<Vec<Risk>, String>, is_closed: bool) -> Vec<String> {
     let unknown = blocks.is_err().then_some(UNREADABLE);
     let all = settings_at_risk(effective).into_iter().chain(blocks.unwrap_or_default()).map(|risk| risk.word);
-    let all: BTreeSet<&str> = all.chain((!is_closed).then_some(OPEN_FILES)).chain(unknown).collect();
+    let all: BTreeSet<&str> = all.chain((!is_closed).then_some(owned::OPEN_FILES)).chain(unknown).collect();
     all.into_iter().map(str::to_owned).collect()
 }
 
-/// What sshd reads, not what we wrote. Nothing is proven where others than root can change who may log in: the guard refuses then.
-fn trust_of(effective: &Effective, proof: &Proof, is_closed: bool) -> Trust {
+/// What sshd reads, not what we wrote. Nothing is proven where the guard refuses every certificate for the mode of a file: what was proven
+/// before that mode was set is no more so.
+fn trust_of(effective: &Effective, proof: &Proof, has_guard: bool) -> Trust {
     let path = effective.some("trustedusercakeys").unwrap_or_default();
     let bytes = std::fs::read(Root::default().path(path)).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let keys = trust::parse(&text).unwrap_or_default();
     let keys: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
-    let proven = proof.keys.iter().filter(|key| is_closed && keys.contains(key)).cloned().collect();
+    let proven = proof.keys.iter().filter(|key| has_guard && keys.contains(key)).cloned().collect();
     Trust { file_sha256: HEXLOWER.encode(&Sha256::digest(&bytes)), keys, proven }
 }
 
@@ -332,6 +330,6 @@ mod tests {
         let block = |word| Risk { word, text: String::new() };
         assert_eq!(risky(&effective, Ok(vec![block("match"), block("match")]), true), ["match", "tunnels"]);
         assert_eq!(risky(&effective, Err("no".to_owned()), true), ["tunnels", UNREADABLE]);
-        assert_eq!(risky(&Effective::default(), Ok(Vec::new()), false), [OPEN_FILES]);
+        assert_eq!(risky(&Effective::default(), Ok(Vec::new()), false), [owned::OPEN_FILES]);
     }
 }

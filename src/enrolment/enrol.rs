@@ -27,7 +27,7 @@ use super::plan::{self, Facts, Obstacle, Plan, Wish, Write};
 use super::risks::Risk;
 use super::service_file::ServiceFile;
 use super::sshd::Sshd;
-use super::{about, diff, machine};
+use super::{about, diff, machine, owned};
 use crate::client::{ClientError, Server};
 use crate::fail;
 use crate::host::program::Program;
@@ -151,7 +151,8 @@ pub async fn prepare(request: Request, is_dry: bool) -> Result<Prepared, Stop> {
     let facts = facts::gather(&root, &sshd, &request.program).await.map_err(Stop::Unable)?;
     let keys = facts::host_keys(&root, &facts).map_err(Stop::Unable)?;
     let wish = wish(&request, &[], None, request.log_key.as_ref());
-    let plan = plan::plan(&facts, &wish).map_err(Stop::Obstacles)?;
+    let mut plan = plan::plan(&facts, &wish).map_err(Stop::Obstacles)?;
+    plan.risks.extend(owned::risk(&facts.effective));
     let mut accounts = Vec::new();
     for account in &plan.accounts {
         if !machine::has_account(account).await.map_err(Stop::Unable)? {

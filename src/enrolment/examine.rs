@@ -133,7 +133,8 @@ async fn sshd_part(report: &mut Report, effective: &Effective, settings: Option<
     let files = if open.is_empty() {
         Ok("root alone can change what says who may log in".to_owned())
     } else {
-        Err(format!("{}; the guard refuses every certificate then", open.join("; ")))
+        let refused = if owned::refused().is_empty() { "" } else { "; the guard refuses every certificate then" };
+        Err(format!("{}{refused}", open.join("; ")))
     };
     report.add("files", files, "close them, then sudo hallpass host enrol, which writes them anew");
     report.add("principals", principals(effective).await, again);

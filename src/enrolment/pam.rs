@@ -76,6 +76,14 @@ pub fn without_guard(text: &str) -> String {
     (0..).zip(&lines).filter(|(at, _)| !is_ours(at)).map(|(_, line)| *line).collect()
 }
 
+/// The programs whose guards the stack asks.
+#[must_use]
+pub fn guards(text: &str) -> Vec<String> {
+    let asked = rules(text).into_iter().filter(|rule| is_guard(&rule.text));
+    // The first word is the module.
+    asked.filter_map(|rule| rule.words.into_iter().skip(1).find(|word| word.starts_with('/'))).collect()
+}
+
 /// Whether no session opens without the guard having been asked, and what it says counts.
 ///
 /// Its line stands there once, as we would write it but for blanks; nothing before it can make PAM pass it over, and nothing behind it can
@@ -430,6 +438,8 @@ mod tests {
             let told = with_guard(&text, "/opt/hallpass-host").expect_err(line).to_string();
             assert!(told.contains("line 1 can end"), "{line}: {told}");
         }
+        let asked = format!("{}# session\n{}", line("/opt/hallpass-host"), line("/usr/bin/hallpass host"));
+        assert_eq!(guards(&asked), ["/opt/hallpass-host", "/usr/bin/hallpass"]);
         let open = "session required pam_loginuid.so \\\n";
         assert!(matches!(with_guard(open, "/opt/hallpass-host"), Err(PamProblem::Unarmed(_))));
     }

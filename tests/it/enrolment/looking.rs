@@ -7,6 +7,7 @@ use std::time::Duration;
 use hallpass::wire::host::Seen;
 
 use super::host::{Host, said, until};
+use super::rotation::keys;
 use super::service::Service;
 
 /// How long anything may take that is not what a test is about.
@@ -114,13 +115,29 @@ async fn files(service: &Service, host: &Host) {
         seen.trust == "delivered" && seen.risky.contains(&"open-files".to_owned())
     })
     .await;
+    let unproven: Vec<_> = keys(service).await.keys.into_iter().flat_map(|key| key.unproven).collect();
+    assert!(unproven[0].why.starts_with("others than root can change its files"), "{unproven:?}");
     mode(&trust, 0o644);
     chown(&trust, Some(1), None).unwrap();
     bad(host, "files", "belongs to user 1");
     chown(&trust, Some(0), None).unwrap();
-    mode(trust.parent().unwrap(), 0o777);
-    bad(host, "files", "mode 777");
-    mode(trust.parent().unwrap(), 0o755);
+    // A folder keeps nobody out, so it takes no proof away; nor does what sshd reads beside it.
+    let etc = host.path("etc");
+    mode(&etc, 0o775);
+    bad(host, "files", "mode 775");
+    assert!(!said(&host.hallpass(&["host", "check"], None)).contains("refuses every certificate"));
+    let planned = said(&host.hallpass(&["--json", "host", "enrol", "--dry-run"], None));
+    assert!(planned.contains("open-files") && planned.contains("mode 775"), "{planned}");
+    seen(service, host, "a folder that others can write", |seen| {
+        seen.trust == "proven" && seen.guard && seen.risky.contains(&"open-files".to_owned())
+    })
+    .await;
+    mode(&etc, 0o755);
+    for name in ["etc/ssh/sshd_config", "etc/pam.d/sshd"] {
+        mode(&host.path(name), 0o664);
+        bad(host, "files", name);
+        mode(&host.path(name), 0o644);
+    }
     let ended = host.path("etc/ssh/hallpass/ended");
     mode(&ended, 0o666);
     bad(host, "files", "ended");
