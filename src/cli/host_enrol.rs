@@ -289,6 +289,7 @@ async fn request(context: &Context, args: &EnrolArgs, token: Option<SecretString
         reload: args.reload_command.clone().or_else(|| known.as_ref()?.reload.clone()),
         log_key: args.log_key.clone().or_else(|| known.map(|known| known.log_key)),
         name: name(args, before.as_ref())?,
+        named: before.map(|before| before.name),
         tags: tags.into_iter().collect(),
         had: had.into_iter().collect(),
         names: args.principal.clone(),
@@ -399,8 +400,18 @@ fn stopped(stop: Stop, command: &str) -> Failure {
                 .because("the log key that signs it is the one in /etc/hallpass/host-service.toml, or of --log-key")
                 .next(format!("if whoever runs the service says that it has begun a new log: {again}"))
         }
-        Stop::OtherBundle(why) => {
-            let again = "sudo hallpass host leave, then the same command again with a new join token";
+        Stop::OlderService(why) => Failure::new(Exit::NotReady, "host", "nothing was changed on this host")
+            .because(format!("the service is older than this program: {why}"))
+            .because("if a join token was given, the service knows the host by its host key now")
+            .next("update the service (all nodes), then: sudo hallpass host enrol --server URL, without a token"),
+        Stop::OtherBundle { why, is_enrolled } => {
+            // Without an enrolment nothing can be left, and the service knows the key by now.
+            let again = if is_enrolled {
+                "sudo hallpass host leave, then the same command again with a new join token".to_owned()
+            } else {
+                let had = output::word(&enrol::had_path());
+                format!("sudo rm -f {had}, then sudo hallpass host enrol --server URL, without a token")
+            };
             Failure::new(Exit::NotReady, "host", "nothing was changed on this host")
                 .because(format!("the service's trust bundle is refused: {why}"))
                 .next(format!("do not go on before whoever runs the service says that this is right; then: {again}"))
@@ -419,5 +430,21 @@ fn stopped(stop: Stop, command: &str) -> Failure {
             let failure = left.into_iter().fold(failure.because(why), Failure::because);
             failure.next(format!("once that is mended: sudo hallpass host {command}, which goes on taking it back"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_about_a_bundle_that_is_refused_can_be_done() {
+        let next = |stop| stopped(stop, "enrol").next.join("\n");
+        let older = next(Stop::OlderService("x".to_owned()));
+        assert!(older.contains("update the service (all nodes)") && older.contains("without a token"), "{older}");
+        assert!(!older.contains("leave"), "{older}");
+        let other = |is_enrolled| next(Stop::OtherBundle { why: "x".to_owned(), is_enrolled });
+        assert!(other(true).contains("host leave") && other(true).contains("new join token"));
+        assert!(!other(false).contains("leave") && other(false).contains("without a token"));
     }
 }

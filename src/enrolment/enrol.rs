@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use super::back::{self, Left};
 use super::check_in::{self, Patience, Proof};
 use super::facts::{self, HostKey};
-use super::had::{self, Had, Wanted};
+use super::had::{self, Before, Had, Wanted};
 use super::host_certificate::Expected;
 use super::ledger::Ledger;
 use super::link::{Joining, Link};
@@ -51,6 +51,8 @@ pub struct Request {
     pub log_key: Option<NoteVerifier>,
     /// What the host shall be called.
     pub name: HostName,
+    /// What it was called here before.
+    pub named: Option<HostName>,
     /// The tags that it asks for.
     pub tags: Vec<(TagKey, TagValue)>,
     /// The tags that it had here before. They are not asked for: the service keeps those of a host that it knows, and a host that it does
@@ -80,7 +82,14 @@ pub enum Stop {
     /// The log key that this host knows has not signed the service's trust bundle; nothing was changed.
     OtherLog(BundleError),
     /// The service's trust bundle is older than what this host has had, or another CA's; nothing was changed.
-    OtherBundle(String),
+    OtherBundle {
+        /// Why it is refused.
+        why: String,
+        /// Whether the host is enrolled, so that it can leave.
+        is_enrolled: bool,
+    },
+    /// The service does not show whose trust bundle it is, as one that is older than this program; nothing was changed.
+    OlderService(String),
     /// It was done and did not hold; everything was taken back, but for what is left.
     TakenBack {
         /// Why it did not hold.
@@ -325,15 +334,19 @@ impl Prepared {
     /// Whether this bundle may follow the newest one that this host has had, as the daemon has it. What is to be remembered.
     fn check_bundle(&self, state: &wire::State, bundle: &Bundle, log_key: &NoteVerifier) -> Result<Had, Stop> {
         let there = std::fs::read_to_string(Root::default().path(places::TRUST)).unwrap_or_default();
-        let installed = Bundle::open(&there, log_key).ok();
-        let newest = Had::newest(Had::load(&had_path()), installed.as_ref(), log_key);
         let wanted = Wanted { host: &self.request.name, belongs: state.belongs.as_deref(), log_key };
-        had::check(bundle, newest.as_ref(), wanted).map_err(Stop::OtherBundle)?;
+        let Before { newest, installed } =
+            Before::of(Had::load(&had_path()), &there, wanted, self.request.named.as_ref());
+        let is_enrolled = matches!(self.memory.standing(), Ok(Standing::Enrolled(_)));
+        had::check(bundle, newest.as_ref(), wanted).map_err(|had::Refused { why, is_service_older }| {
+            if is_service_older { Stop::OlderService(why) } else { Stop::OtherBundle { why, is_enrolled } }
+        })?;
         // The service may have another URL by now.
         if installed.is_some_and(|there| there.version() == bundle.version() && there.keys() != bundle.keys()) {
-            return Err(Stop::OtherBundle(format!("there are two of version {}", bundle.version())));
+            let why = format!("there are two of version {}", bundle.version());
+            return Err(Stop::OtherBundle { why, is_enrolled });
         }
-        Ok(Had::of(bundle, log_key))
+        Ok(Had::of(bundle, wanted))
     }
 
     /// Host certificates, as far as the service makes any.
@@ -436,7 +449,8 @@ impl Prepared {
 }
 
 /// Where the newest bundle that this host has had is remembered; the daemon does so in the same file.
-fn had_path() -> PathBuf {
+#[must_use]
+pub fn had_path() -> PathBuf {
     Root::default().path(places::MEMORY).join(had::NAME)
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::install::{self, Granted, Installer, Remembered};
+use super::install::{self, Granted, Installed, Installer, Remembered};
 use super::pace::Pause;
 use super::telling::Telling;
 use super::{Say, random};
@@ -151,12 +151,13 @@ impl<'a> InPlace<'a> {
         let bundle = Settings::load(settings_path)
             .and_then(|settings| self.installer.bundle(&state.bundle.text, &settings.name, state.belongs.as_deref()));
         match bundle {
-            Ok((bundle, is_new)) => {
+            Ok(Installed { bundle, is_new, forgotten }) => {
                 if is_new {
                     (self.say)(&format!("the trust bundle is now version {}", bundle.version()));
                     wants.check_in = true;
                 }
                 self.bundle = Some(bundle);
+                left.extend(forgotten);
             }
             Err(why) => left.push(why),
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::durable;
 use crate::enrolment::facts::HostKey;
-use crate::enrolment::had::{self, Had, Wanted};
+use crate::enrolment::had::{self, Before, Had, Wanted};
 use crate::enrolment::host_certificate::Expected;
 use crate::enrolment::places;
 use crate::enrolment::{enrol, texts};
@@ -34,6 +34,17 @@ pub struct Installer {
     pub log_key: NoteVerifier,
 }
 
+/// A trust bundle that is in force.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// Whether it is another one than before.
+    pub is_new: bool,
+    /// Why it could not be remembered as the newest, in words: its file says it until another one is there.
+    pub forgotten: Option<String>,
+}
+
 /// What the service grants here, by request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Granted {
@@ -46,18 +57,16 @@ pub struct Granted {
 }
 
 impl Installer {
-    /// Installs the trust bundle of `host`, if it is another one; `belongs` is what the service shows of the host's CA. The bundle in force,
-    /// and whether it is new.
+    /// Installs the trust bundle of `host`, if it is another one; `belongs` is what the service shows of the host's CA.
     ///
     /// # Errors
     /// Why the bundle is not believed, or could not be written; what was there stays.
-    pub fn bundle(&self, text: &str, host: &HostName, belongs: Option<&str>) -> Result<(Bundle, bool), String> {
+    pub fn bundle(&self, text: &str, host: &HostName, belongs: Option<&str>) -> Result<Installed, String> {
         let refused = |why: &dyn std::fmt::Display| format!("the trust bundle is refused: {why}");
         let bundle = Bundle::open(text, &self.log_key).map_err(|why| refused(&why))?;
         let now = std::fs::read_to_string(&self.trust).unwrap_or_default();
-        let installed = Bundle::open(&now, &self.log_key).ok();
-        let newest = Had::newest(Had::load(&self.version), installed.as_ref(), &self.log_key);
         let wanted = Wanted { host, belongs, log_key: &self.log_key };
+        let Before { newest, installed } = Before::of(Had::load(&self.version), &now, wanted, Some(host));
         had::check(&bundle, newest.as_ref(), wanted).map_err(|why| refused(&why))?;
         let is_new = now != text;
         if is_new && installed.is_some_and(|installed| installed.version() == bundle.version()) {
@@ -66,8 +75,10 @@ impl Installer {
         if is_new {
             durable::replace(&self.trust, text.as_bytes(), 0o644).map_err(|error| error.to_string())?;
         }
-        Had::of(&bundle, &self.log_key).save(&self.version)?;
-        Ok((bundle, is_new))
+        let saved = Had::of(&bundle, wanted).save(&self.version);
+        let forgotten =
+            saved.err().map(|why| format!("the trust bundle is in place, but it can't be remembered: {why}"));
+        Ok(Installed { bundle, is_new, forgotten })
     }
 }
 

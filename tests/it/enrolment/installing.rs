@@ -59,7 +59,14 @@ fn belongs(host: &str, ca: &str, since: u64) -> String {
 
 /// As `web-1`, which was of the default CA when it came.
 fn install(installer: &Installer, text: &str) -> Result<(Bundle, bool), String> {
-    installer.bundle(text, &HostName::parse("web-1").unwrap(), Some(&belongs("web-1", "default", 0)))
+    take(installer, text, Some(&belongs("web-1", "default", 0)))
+}
+
+/// The same, with what the service shows; it is remembered. The bundle, and whether it is another one.
+fn take(installer: &Installer, text: &str, told: Option<&str>) -> Result<(Bundle, bool), String> {
+    let installed = installer.bundle(text, &HostName::parse("web-1").unwrap(), told)?;
+    assert_eq!(installed.forgotten, None);
+    Ok((installed.bundle, installed.is_new))
 }
 
 #[test]
@@ -97,9 +104,9 @@ fn a_bundle_is_taken_when_the_log_key_has_signed_it_and_never_an_older_one() {
 #[test]
 fn the_bundle_of_another_ca_is_refused_until_the_log_key_says_that_the_host_has_gone_over() {
     let folder = tempfile::tempdir().unwrap();
-    let (installer, web_1) = (installer(&folder), HostName::parse("web-1").unwrap());
+    let installer = installer(&folder);
     let there = || std::fs::read_to_string(&installer.trust).unwrap();
-    let take = |text: &str, told: Option<&str>| installer.bundle(text, &web_1, told);
+    let take = |text: &str, told: Option<&str>| take(&installer, text, told);
     let (prod, default) = (bundle_of("prod", 50, 1, 7), bundle_of("default", 60, 2, 7));
     assert!(take(&prod, Some(&belongs("web-1", "prod", 40))).unwrap().1);
     // What everybody can fetch, with whatever else the service has ever shown this host or another.
@@ -123,6 +130,26 @@ fn the_bundle_of_another_ca_is_refused_until_the_log_key_says_that_the_host_has_
     let again = bundle_of("prod", 70, 1, 7);
     assert!(take(&again, Some(&belongs("web-1", "prod", 40))).is_err());
     assert!(take(&again, Some(&belongs("web-1", "prod", 65))).unwrap().1);
+}
+
+#[test]
+fn a_bundle_that_can_not_be_remembered_is_in_force_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut installer = installer(&folder);
+    let version = installer.version.clone();
+    install(&installer, &bundle(5, 1, 7)).unwrap();
+    // Nothing can be written there.
+    installer.version = folder.path().join("missing/version");
+    let web_1 = HostName::parse("web-1").unwrap();
+    for (number, is_new) in [(5, false), (6, true), (6, false)] {
+        let installed = installer.bundle(&bundle(number, 1, 7), &web_1, None).unwrap();
+        assert_eq!((installed.bundle.version(), installed.is_new), (number, is_new));
+        assert!(installed.forgotten.unwrap().contains("can't be remembered"));
+        assert_eq!(std::fs::read_to_string(&installer.trust).unwrap(), bundle(number, 1, 7));
+    }
+    // What is installed says it, too.
+    installer.version = version;
+    assert!(install(&installer, &bundle(5, 1, 7)).unwrap_err().contains("version 5 comes after version 6"));
 }
 
 #[test]

@@ -190,6 +190,9 @@ async fn what_was_changed_on_a_host_since_it_was_enrolled_is_found_and_told() {
     let host = Host::start("");
     let token = service.join_token().await;
     let words = service.enrol("web-1", &token);
+    // Its image is of another host, of another CA and with a newer bundle.
+    let put = "mkdir -p -m 700 /var/lib/hallpass/host && printf '900\\nca prod\\nhost image\\n' > /var/lib/hallpass/host/bundle-version";
+    assert!(host.command("sh", &["-c", put]).status().unwrap().success());
     host.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
     let daemon = host.daemon();
     until("the daemon is in touch", PATIENCE, || host.ok(&["host", "status"]).contains("in touch"));

@@ -1,7 +1,7 @@
 //! What the service shows a host of its CA is enough for each of its own bundles, and for no other, wherever it goes over to.
 
 use hallpass::client::Client;
-use hallpass::enrolment::had::{self, Had, Wanted};
+use hallpass::enrolment::had::{self, Before, Had, Wanted};
 use hallpass::name::HostName;
 use hallpass::note::NoteVerifier;
 use hallpass::ssh::bundle::Bundle;
@@ -27,7 +27,7 @@ impl Host<'_> {
     fn check(&self, bundle: &Bundle, belongs: Option<&str>) -> Result<(), String> {
         let host = HostName::parse(&self.machine.name).unwrap();
         let wanted = Wanted { host: &host, belongs, log_key: &self.log_key };
-        had::check(bundle, self.had.as_ref(), wanted)
+        had::check(bundle, self.had.as_ref(), wanted).map_err(|refused| refused.why)
     }
 
     /// Takes what the service has for it now, which is of this CA; nothing of before, of another CA, is taken after it.
@@ -37,7 +37,8 @@ impl Host<'_> {
         let bundle = Bundle::open(&state.bundle.text, &self.log_key).unwrap();
         assert_eq!(bundle.ca().as_str(), ca);
         self.check(&bundle, state.belongs.as_deref()).unwrap();
-        self.had = Some(Had::of(&bundle, &self.log_key));
+        let host = HostName::parse(&self.machine.name).unwrap();
+        self.had = Some(Had::of(&bundle, Wanted { host: &host, belongs: None, log_key: &self.log_key }));
         let public = Bundle::open(&self.site.world.service().trust_bundle().text, &self.log_key).unwrap();
         self.bundles.extend([public, bundle]);
         self.shown.push(state.belongs);
@@ -86,4 +87,33 @@ async fn a_host_takes_each_bundle_of_its_own_and_none_of_another_ca_wherever_it_
     let state: wire::State = client.get("/v1/hosts/self/state").await.unwrap();
     let others = Bundle::open(&state.bundle.text, &host.log_key).unwrap();
     assert!(host.check(&others, state.belongs.as_deref()).unwrap_err().contains("shop-2 is of CA prod"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_was_of_a_named_ca_comes_under_a_new_name_and_is_of_the_default_ca() {
+    let (site, mut machines) = site().await;
+    let log_key = NoteVerifier::parse(&site.world.service().log_verifier()).unwrap();
+    let mut machine = machines.remove(0);
+    let web_1 = HostName::parse(&machine.name).unwrap();
+    tag(&site, "shop-1", &["env=prod"], &[]).await;
+    let client = site.client(Some(&machine.session(&site).await.unwrap().token));
+    let prod: wire::State = client.get("/v1/hosts/self/state").await.unwrap();
+    let wanted = Wanted { host: &web_1, belongs: None, log_key: &log_key };
+    let there = Bundle::open(&prod.bundle.text, &log_key).unwrap();
+    assert_eq!(there.ca().as_str(), "prod");
+    let remembered = Had::of(&there, wanted);
+    site.world.service().retire_host(&site.proven("omar").await, &web_1, "another name").await.unwrap();
+    let token = join(&site, &["shop-*"], 10).await.token;
+    machine.name = "shop-9".to_owned();
+    let state = machine.enrol(&site, &token).await.unwrap().state;
+    let default = Bundle::open(&state.bundle.text, &log_key).unwrap();
+    assert!(default.ca().is_default() && default.version() < there.version());
+    let name = HostName::parse("shop-9").unwrap();
+    let wanted = Wanted { host: &name, belongs: state.belongs.as_deref(), log_key: &log_key };
+    let before = Before::of(Some(remembered.clone()), &prod.bundle.text, wanted, Some(&web_1));
+    had::check(&default, before.newest.as_ref(), wanted).unwrap();
+    // What it has had counts for the name that it had.
+    let wanted = Wanted { host: &web_1, ..wanted };
+    let before = Before::of(Some(remembered), &prod.bundle.text, wanted, Some(&web_1));
+    had::check(&default, before.newest.as_ref(), wanted).unwrap_err();
 }
