@@ -297,6 +297,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the daemon said:\n{}", self.daemon_log());
+        }
         for child in [&mut self.sshd, &mut self.holder] {
             let _ended = child.kill().and_then(|()| child.wait());
         }
