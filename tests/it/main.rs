@@ -34,6 +34,7 @@ mod openssh;
 mod overload;
 mod policy;
 mod rotation;
+#[cfg(feature = "failpoints")]
 mod security;
 mod store;
 mod story;

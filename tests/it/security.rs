@@ -1,4 +1,5 @@
 //! The manual's page on security names a test for what it claims: each of them is there, and no row of either table is missing.
+//! (With the fail points: some of those tests are there with them alone.)
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
